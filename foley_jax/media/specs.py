@@ -1,0 +1,45 @@
+"""Rates and lengths of sound and picture; every other length in the code is derived here."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioSpec:
+    """Mono sound and its log-mel front end.
+
+    Defaults are Diff-Foley's latent-diffusion front end (hop 256); CAVP uses `hop=250`.
+    Source: data_preprocess/wav2spec.py.
+    """
+
+    sample_rate_hz: int = 16000
+    n_fft: int = 1024
+    hop: int = 256  # samples between mel frames
+    num_mels: int = 128
+    fmin_hz: float = 125.0
+    fmax_hz: float = 7600.0
+
+    @property
+    def frame_s(self) -> float:
+        """Seconds between two mel frames."""
+        return self.hop / self.sample_rate_hz
+
+    def num_samples(self, seconds: float) -> int:
+        """Samples in `seconds` of sound, rounded to the nearest."""
+        return round(seconds * self.sample_rate_hz)
+
+    def num_frames(self, num_samples: int) -> int:
+        """Mel frames of `num_samples` samples with centred windows: 1 + samples // hop."""
+        return 1 + num_samples // self.hop
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoSpec:
+    """Picture: frame i shows what is seen at i / fps seconds. Aspect ratio is not kept."""
+
+    fps: float = 4.0
+    height: int = 224
+    width: int = 224
+
+    def num_frames(self, seconds: float) -> int:
+        """Frames at times 0, 1/fps, ... that lie before `seconds`."""
+        return max(0, int(-(-round(seconds * self.fps * 1e6) // 1_000_000)))

@@ -1,0 +1,88 @@
+"""What a training stage must say; the loop knows nothing else about it.
+
+A task is built from a config alone. Its model is an `nnx.Module`; the loop splits it into
+`params` (what `trainable` selects: gradient, optimizer moments, EMA) and `rest` (frozen weights,
+BatchNorm statistics), both nested dicts of arrays, and merges them again inside the jitted step.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import importlib
+from typing import Any, Protocol
+
+from flax import nnx
+import jax
+import ml_collections
+import numpy as np
+
+Batch = Mapping[str, jax.Array]
+Metrics = Mapping[str, jax.Array]
+
+
+class Transform(Protocol):
+    """Makes one example from a random-access source of decoded records.
+
+    Host code (NumPy only): it runs in read threads or worker processes.
+    """
+
+    def __call__(
+        self, source: Sequence[Any], index: int, rng: np.random.Generator
+    ) -> Mapping[str, np.ndarray]: ...
+
+
+class Task(Protocol):
+    """One training stage.
+
+    Attributes:
+      config: the run's config; `config.model`, `config.data`, `config.loss` are the task's own.
+      trainable: an nnx filter; everything it selects must be an `nnx.Param`.
+    """
+
+    config: ml_collections.ConfigDict
+    trainable: Any
+
+    def build(self, rngs: nnx.Rngs) -> nnx.Module:
+        """The whole model, freshly initialised, float32 parameters."""
+
+    def transform(self, *, train: bool) -> Transform:
+        """Record -> example. `train=False` is deterministic in the index."""
+
+    def loss(
+        self, model: nnx.Module, batch: Batch, key: jax.Array, *, train: bool
+    ) -> tuple[jax.Array, Metrics]:
+        """Scalar float32 loss and scalar metrics of a global batch; may update BatchNorm."""
+
+    def weight_decay_mask(self, params: Any) -> Any:
+        """Pytree of bools, True where weight decay applies."""
+
+    def constrain(self, params: Any) -> Any:
+        """Projection after each update (e.g. the logit-scale clamp); identity by default."""
+
+    def evaluate(
+        self, model_fn: Callable[[Callable, Batch], Any], batches: Sequence[Batch]
+    ) -> Mapping[str, float]:
+        """Host metrics over a held-out set, beyond the mean loss (e.g. retrieval R@1).
+
+        `model_fn(fn, batch)` runs `fn(model, batch)` jitted with the current parameters.
+        """
+
+
+# name in the config -> module:class, imported only when asked for
+TASKS = {
+    "cavp": "foley_jax.diff_foley.tasks.cavp:CavpTask",
+    "autoencoder": "foley_jax.diff_foley.tasks.autoencoder:AutoencoderTask",
+    "ldm": "foley_jax.diff_foley.tasks.ldm:LatentDiffusionTask",
+}
+
+
+def resolve(config: ml_collections.ConfigDict) -> Task:
+    """Builds the task that `config.task` names ("cavp", ... or "package.module:Class").
+
+    Raises:
+      ValueError: the name is neither known nor of the form module:class.
+    """
+    name = config.task
+    target = TASKS.get(name, name)
+    if ":" not in target:
+        raise ValueError(f"config.task is {name!r}; known tasks: {', '.join(sorted(TASKS))}")
+    module_name, class_name = target.split(":")
+    return getattr(importlib.import_module(module_name), class_name)(config)

@@ -1,0 +1,55 @@
+"""Official checkpoints of Diff-Foley and of what it starts from: names only.
+
+Every kind says how the dotted PyTorch keys become our paths; see `layers/torch_checkpoint.py`
+for the meaning of the fields and `foley_jax/convert.py` for the engine.
+"""
+
+from flax import nnx
+import ml_collections
+
+from foley_jax.diff_foley import audio_encoder, cavp, video_encoder
+from foley_jax.layers import torch_checkpoint
+
+Checkpoint = torch_checkpoint.Checkpoint
+
+
+def _build_cavp(config: ml_collections.ConfigDict, *, rngs: nnx.Rngs) -> nnx.Module:
+    return cavp.from_config(config.model, rngs=rngs)
+
+
+def _build_slow_only(config: ml_collections.ConfigDict, *, rngs: nnx.Rngs) -> nnx.Module:
+    return video_encoder.SlowOnly(**config.model, rngs=rngs)
+
+
+def _build_cnn14(config: ml_collections.ConfigDict, *, rngs: nnx.Rngs) -> nnx.Module:
+    return audio_encoder.Cnn14(**config.model, rngs=rngs)
+
+
+KINDS: dict[str, Checkpoint] = {
+    # cavp_epoch66.ckpt, or the "state_dict" of the official training code
+    "diff_foley/cavp": Checkpoint(
+        build=_build_cavp,
+        config={"task": "cavp", "model": cavp.default_config()},
+    ),
+    # Cnn14_mAP=0.431.pth and relatives: the convolutions and fc1. PANNs' bn0 has 64 mels and
+    # fc_audioset has 527 classes, so `bn` and `final_project` stay at their initialisation.
+    "panns/cnn14": Checkpoint(
+        build=_build_cnn14,
+        config={"task": "cavp", "model": dict(cavp.default_config()["spec_encoder"])},
+        ignore=(
+            r"bn0\..*",
+            r"fc_audioset\..*",
+            r"spectrogram_extractor\..*",
+            r"logmel_extractor\..*",
+        ),
+        init=(r"bn/.*", r"final_project/.*"),
+        containers=("model", "state_dict"),
+    ),
+    # mmaction2 slowonly_r50_256p_4x16x1_256e_kinetics400_rgb: the whole backbone, not the head.
+    "mmaction/slowonly_r50": Checkpoint(
+        build=_build_slow_only,
+        config={"task": "cavp", "model": dict(cavp.default_config()["video_encoder"])},
+        renames=((r"^backbone\.", ""),),
+        ignore=(r"cls_head\..*", r"data_preprocessor\..*"),
+    ),
+}

@@ -35,7 +35,7 @@ KINDS: dict[str, Checkpoint] = {
     # fc_audioset has 527 classes, so `bn` and `final_project` stay at their initialisation.
     "panns/cnn14": Checkpoint(
         build=_build_cnn14,
-        config={"task": "cavp", "model": dict(cavp.default_config()["spec_encoder"])},
+        config={"task": "cavp", "model": {**cavp.default_config()["spec"], "embed_dim": 512}},
         ignore=(
             r"bn0\..*",
             r"fc_audioset\..*",
@@ -48,7 +48,7 @@ KINDS: dict[str, Checkpoint] = {
     # mmaction2 slowonly_r50_256p_4x16x1_256e_kinetics400_rgb: the whole backbone, not the head.
     "mmaction/slowonly_r50": Checkpoint(
         build=_build_slow_only,
-        config={"task": "cavp", "model": dict(cavp.default_config()["video_encoder"])},
+        config={"task": "cavp", "model": cavp.default_config()["video"]},
         renames=((r"^backbone\.", ""),),
         ignore=(r"cls_head\..*", r"data_preprocessor\..*"),
     ),

@@ -1,0 +1,139 @@
+"""CAVP's sound encoder: PANNs Cnn14 that keeps the time axis.
+
+Axes: B batch, F mel bins, T mel frames, C channels.
+Source: inference/model/cavp_modules.py `Cnn14`.
+"""
+
+from collections.abc import Sequence
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+_XAVIER = nnx.initializers.xavier_uniform()
+_POOLS = ((2, 2), (2, 2), (2, 2), (2, 2), (1, 2), (1, 1))  # (time, frequency) per block
+TIME_REDUCTION = 16  # product of the time pools
+
+
+def _batch_norm(features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    # torch momentum 0.1 is 0.9 here; statistics stay in float32
+    return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
+
+
+def _average_pool(x_BTFC: jax.Array, pool: tuple[int, int]) -> jax.Array:
+    """Non-overlapping means; a remainder at the end of an axis is dropped, as torch does."""
+    if pool == (1, 1):
+        return x_BTFC
+    b, t, f, c = x_BTFC.shape
+    pt, pf = pool
+    x = x_BTFC[:, : t // pt * pt, : f // pf * pf]
+    return x.reshape(b, t // pt, pt, f // pf, pf, c).mean(axis=(2, 4))
+
+
+def _smooth_time(x_BTC: jax.Array) -> jax.Array:
+    """Max plus mean over 3 neighbours in time; the mean counts the zeros beyond the ends."""
+    pad = ((0, 0), (1, 1), (0, 0))
+    largest = nnx.max_pool(x_BTC, (3,), (1,), padding=((1, 1),))
+    x = jnp.pad(x_BTC, pad)
+    return largest + (x[:, :-2] + x[:, 1:-1] + x[:, 2:]) / 3.0
+
+
+class ConvBlock(nnx.Module):
+    """Two 3x3 convolutions with BatchNorm and ReLU, then a mean pool."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        options = dict(
+            kernel_size=(3, 3),
+            padding=((1, 1), (1, 1)),
+            use_bias=False,
+            kernel_init=_XAVIER,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.conv1 = nnx.Conv(in_channels, out_channels, **options)
+        self.conv2 = nnx.Conv(out_channels, out_channels, **options)
+        self.bn1 = _batch_norm(out_channels, dtype, rngs)
+        self.bn2 = _batch_norm(out_channels, dtype, rngs)
+
+    def __call__(self, x_BTFC: jax.Array, pool: tuple[int, int], *, train: bool) -> jax.Array:
+        x = nnx.relu(self.bn1(self.conv1(x_BTFC), use_running_average=not train))
+        x = nnx.relu(self.bn2(self.conv2(x), use_running_average=not train))
+        return _average_pool(x, pool)
+
+
+class Cnn14(nnx.Module):
+    """Six conv blocks, mean over frequency, two passes of one dense layer, projection."""
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (64, 128, 256, 512, 1024, 2048),
+        num_mels: int = 128,
+        embed_dim: int = 512,
+        dropout: float = 0.2,
+        *,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        """Args:
+        channels: width of the six blocks.
+        num_mels: mel bins of the input.
+        embed_dim: width of a feature row.
+        dropout: rate after every block while training.
+        dtype: compute dtype; parameters are float32.
+        """
+        if len(channels) != len(_POOLS):
+            raise ValueError(f"{len(channels)} channel widths, expected {len(_POOLS)}")
+        self.num_mels, self.embed_dim, self.dtype = num_mels, embed_dim, dtype
+        self.bn = _batch_norm(num_mels, dtype, rngs)
+        previous = 1
+        for i, width in enumerate(channels):
+            block = ConvBlock(previous, width, dtype=dtype, rngs=rngs)
+            setattr(self, f"conv_block{i + 1}", block)
+            previous = width
+        self.dropout = nnx.Dropout(dropout)
+        dense = dict(kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
+        self.fc1 = nnx.Linear(previous, previous, **dense)
+        self.final_project = nnx.Linear(previous, embed_dim, **dense)
+
+    def apply_norm(self, mel_BFT: jax.Array, *, train: bool) -> jax.Array:
+        """[B, F, T] -> [B, T, F, 1], every mel bin normalised over batch and time."""
+        x_BTF = mel_BFT.swapaxes(1, 2).astype(self.dtype)
+        return self.bn(x_BTF, use_running_average=not train)[..., None]
+
+    def apply_block(
+        self, index: int, x_BTFC: jax.Array, *, train: bool, key: jax.Array | None = None
+    ) -> jax.Array:
+        """Block `index` (1-based, official numbering), with its pool and dropout."""
+        x = getattr(self, f"conv_block{index}")(x_BTFC, _POOLS[index - 1], train=train)
+        if not train or self.dropout.rate == 0.0:
+            return x
+        if key is None:
+            raise ValueError("training with dropout needs key=, a jax.random key")
+        return self.dropout(x, deterministic=False, rngs=jax.random.fold_in(key, index))
+
+    def __call__(
+        self, mel_BFT: jax.Array, *, train: bool = False, key: jax.Array | None = None
+    ) -> jax.Array:
+        """One feature for every 16 mel frames.
+
+        Args:
+          mel_BFT: float [B, num_mels, T], log-mel in [0, 1], T >= 16.
+          train: use and update batch statistics, and drop activations with `key`.
+          key: PRNG key of the dropout; needed only while training with a rate above 0.
+        Returns:
+          [B, T // 16, embed_dim] in `dtype`.
+        """
+        if mel_BFT.ndim != 3 or mel_BFT.shape[1] != self.num_mels:
+            raise ValueError(f"mel has shape {mel_BFT.shape}, expected [B, {self.num_mels}, T]")
+        if mel_BFT.shape[2] < TIME_REDUCTION:
+            raise ValueError(f"mel has {mel_BFT.shape[2]} frames, expected >= {TIME_REDUCTION}")
+        x = self.apply_norm(mel_BFT, train=train)
+        for index in range(1, len(_POOLS) + 1):
+            x = self.apply_block(index, x, train=train, key=key)
+        x = _smooth_time(x.mean(axis=2))  # [B, T', F', C] -> [B, T', C]
+        # the official network applies the same dense layer twice
+        x = nnx.relu(self.fc1(x))
+        x = nnx.relu(self.fc1(x))
+        return self.final_project(x)

@@ -1,0 +1,133 @@
+"""CAVP: picture and sound rows in one space (contrastive audio-visual pretraining).
+
+Axes: B batch, T frames, H W, C channels, F mel bins, D width.
+Source: inference/model/cavp_model.py.
+"""
+
+from collections.abc import Mapping
+import math
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from foley_jax.diff_foley import audio_encoder, video_encoder
+
+LOGIT_SCALE_INIT = math.log(1.0 / 0.07)
+LOGIT_SCALE_MAX = math.log(100.0)  # clamp of the training loop, as CLIP
+
+
+def unit_rows(x: jax.Array) -> jax.Array:
+    """Rows of length one in float32: x / max(|x|, 1e-12) over the last axis; zeros stay zeros."""
+    x = x.astype(jnp.float32)
+    square = jnp.sum(x * x, axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))  # finite gradient at zero
+
+
+class Cavp(nnx.Module):
+    """Two encoders and a learned logit scale (kept as its natural logarithm)."""
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int = 512,
+        video: Mapping[str, Any] | None = None,
+        spec: Mapping[str, Any] | None = None,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        """Args:
+        embed_dim: width of a feature row.
+        video: keyword arguments of `video_encoder.SlowOnly`; None is the official network.
+        spec: keyword arguments of `audio_encoder.Cnn14` but `embed_dim`.
+        dtype: compute dtype; parameters are float32.
+        """
+        self.embed_dim, self.dtype = embed_dim, dtype
+        self.video_encoder = video_encoder.SlowOnly(**(video or {}), dtype=dtype, rngs=rngs)
+        self.video_project_head = nnx.Linear(
+            self.video_encoder.out_dim, embed_dim, dtype=dtype, rngs=rngs
+        )
+        self.spec_encoder = audio_encoder.Cnn14(
+            **(spec or {}), embed_dim=embed_dim, dtype=dtype, rngs=rngs
+        )
+        self.logit_scale = nnx.Param(jnp.full((), LOGIT_SCALE_INIT, jnp.float32))
+
+    def encode_video(
+        self,
+        frames_BTHWC: jax.Array,
+        *,
+        normalize: bool = True,
+        pool: bool = False,
+        train: bool = False,
+    ) -> jax.Array:
+        """Rows of a silent clip.
+
+        Args:
+          frames_BTHWC: float [B, T, H, W, 3], RGB in [0, 1], 4 frames a second.
+          normalize: unit rows.
+          pool: one row per clip, the largest value over all T frames (official: T = 16).
+          train: use and update batch statistics.
+        Returns:
+          float32 [B, T, D], or [B, D] with `pool`.
+        """
+        rows = self.video_project_head(self.video_encoder(frames_BTHWC, train=train))
+        return _finish(rows, normalize, pool)
+
+    def encode_spec(
+        self,
+        mel_BFT: jax.Array,
+        *,
+        normalize: bool = True,
+        pool: bool = False,
+        train: bool = False,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Rows of a sound: one for 16 mel frames of hop 250 at 16 kHz, i.e. 4 a second.
+
+        Args:
+          mel_BFT: float [B, num_mels, T], log-mel in [0, 1].
+          normalize, pool, train: as `encode_video`.
+          key: PRNG key of the dropout while training.
+        Returns:
+          float32 [B, T // 16, D], or [B, D] with `pool`.
+        """
+        return _finish(self.spec_encoder(mel_BFT, train=train, key=key), normalize, pool)
+
+
+def _finish(rows_BTD: jax.Array, normalize: bool, pool: bool) -> jax.Array:
+    rows = rows_BTD.astype(jnp.float32)
+    if pool:
+        rows = rows.max(axis=1)
+    return unit_rows(rows) if normalize else rows
+
+
+def default_config() -> dict[str, Any]:
+    """The paper's CAVP as a plain `config.model` dict."""
+    return {
+        "embed_dim": 512,
+        "video": {
+            "depths": (3, 4, 6, 3),
+            "width": 64,
+            "inflate": (False, False, True, True),
+            "stem": "conv7",
+        },
+        "spec": {
+            "channels": (64, 128, 256, 512, 1024, 2048),
+            "num_mels": 128,
+            "dropout": 0.2,
+        },
+    }
+
+
+def from_config(
+    model: Mapping[str, Any], *, dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs
+) -> Cavp:
+    """Builds the CAVP that a run's `config.model` describes (see `default_config`)."""
+    return Cavp(
+        embed_dim=model["embed_dim"],
+        video=dict(model["video"]),
+        spec=dict(model["spec"]),
+        dtype=jnp.dtype(dtype),
+        rngs=rngs,
+    )

@@ -1,0 +1,214 @@
+"""CAVP's picture encoder: SlowOnly ResNet with one feature per frame.
+
+Axes: B batch, T frames, N = B*T, H W, C channels. 3-D convolutions of the official network have
+kernels 1xkxk or 3x1x1; here they run as 2-D convolutions over B*T frames and as convolutions over
+time, which is the same arithmetic and several times faster on CPU.
+Source: inference/model/cavp_modules.py `ResNet3dSlowOnly`.
+"""
+
+from collections.abc import Sequence
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+EXPANSION = 4  # a bottleneck's output over its inner width
+_KAIMING = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")  # mmaction ResNet3d
+
+
+def _batch_norm(features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    # torch momentum 0.1 is 0.9 here; statistics stay in float32
+    return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
+
+
+class ConvNorm(nnx.Module):
+    """Bias-free convolution over H, W (or over T), then BatchNorm; [N, H, W, C] -> same layout."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: int = 1,
+        stride: int = 1,
+        temporal: bool = False,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.kernel, self.stride, self.temporal = kernel, stride, temporal
+        options = dict(use_bias=False, kernel_init=_KAIMING, dtype=dtype, rngs=rngs)
+        if temporal:
+            self.conv = nnx.Conv(
+                in_channels, out_channels, (kernel, 1), padding=((kernel // 2,) * 2, (0, 0)), **options
+            )
+        elif kernel == 1:
+            self.conv = nnx.Linear(in_channels, out_channels, **options)
+        else:
+            # torch pads both sides; SAME would pad only the end of an even size
+            pad = (kernel // 2, kernel // 2)
+            self.conv = nnx.Conv(
+                in_channels, out_channels, (kernel, kernel), (stride, stride), padding=(pad, pad), **options
+            )
+        self.bn = _batch_norm(out_channels, dtype, rngs)
+
+    def __call__(self, x_NHWC: jax.Array, num_frames: int, *, train: bool) -> jax.Array:
+        if self.temporal:
+            n, h, w, c = x_NHWC.shape
+            # [B*T, H, W, C] -> [B, T, H*W, C]
+            x = self.conv(x_NHWC.reshape(n // num_frames, num_frames, h * w, c))
+            x = x.reshape(n, h, w, x.shape[-1])  # [B, T, H*W, C] -> [B*T, H, W, C]
+        elif self.kernel == 1:
+            x = self.conv(x_NHWC[:, :: self.stride, :: self.stride])
+        else:
+            x = self.conv(x_NHWC)
+        return self.bn(x, use_running_average=not train)
+
+
+class PatchNorm(nnx.Module):
+    """Linear map of patch x patch pixel blocks, then BatchNorm; a cheap stem for small pictures."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, patch: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        self.patch = patch
+        self.conv = nnx.Linear(
+            in_channels * patch**2,
+            out_channels,
+            use_bias=False,
+            kernel_init=_KAIMING,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.bn = _batch_norm(out_channels, dtype, rngs)
+
+    def __call__(self, x_NHWC: jax.Array, num_frames: int, *, train: bool) -> jax.Array:
+        del num_frames
+        n, h, w, c = x_NHWC.shape
+        p = self.patch
+        if h % p or w % p:
+            raise ValueError(f"frames are {h}x{w}; the patch stem needs sides divisible by {p}")
+        x = x_NHWC.reshape(n, h // p, p, w // p, p, c).swapaxes(2, 3)
+        x = self.conv(x.reshape(n, h // p, w // p, p * p * c))  # [N, H/p, W/p, p*p*C]
+        return self.bn(x, use_running_average=not train)
+
+
+class Bottleneck(nnx.Module):
+    """1x1x1 (or 3x1x1) -> 1x3x3 (spatial stride) -> 1x1x1, added to the shortcut."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        *,
+        stride: int,
+        inflate: bool,
+        has_downsample: bool,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        out = width * EXPANSION
+        options = dict(dtype=dtype, rngs=rngs)
+        self.conv1 = ConvNorm(
+            in_channels, width, kernel=3 if inflate else 1, temporal=inflate, **options
+        )
+        self.conv2 = ConvNorm(width, width, kernel=3, stride=stride, **options)
+        self.conv3 = ConvNorm(width, out, **options)
+        self.downsample = (
+            ConvNorm(in_channels, out, stride=stride, **options) if has_downsample else None
+        )
+
+    def __call__(self, x_NHWC: jax.Array, num_frames: int, *, train: bool) -> jax.Array:
+        h = nnx.relu(self.conv1(x_NHWC, num_frames, train=train))
+        h = nnx.relu(self.conv2(h, num_frames, train=train))
+        h = self.conv3(h, num_frames, train=train)
+        if self.downsample is not None:
+            x_NHWC = self.downsample(x_NHWC, num_frames, train=train)
+        return nnx.relu(h + x_NHWC)
+
+
+class SlowOnly(nnx.Module):
+    """SlowOnly ResNet-50 by default; temporal stride 1 everywhere, so T in = T out."""
+
+    def __init__(
+        self,
+        depths: Sequence[int] = (3, 4, 6, 3),
+        width: int = 64,
+        inflate: Sequence[bool] = (False, False, True, True),
+        stem: str = "conv7",
+        *,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        """Args:
+        depths: bottlenecks per layer.
+        width: inner width of the first layer; it doubles with every layer.
+        inflate: per layer, whether the first convolution of a bottleneck spans 3 frames.
+        stem: "conv7" (official: 7x7 stride 2, then 3x3 max-pool stride 2) or "patch4"
+          (one 4x4 patch map, for small pictures); both divide the sides by 4.
+        dtype: compute dtype; parameters are float32.
+        """
+        if stem not in ("conv7", "patch4"):
+            raise ValueError(f"stem is {stem!r}; known stems: conv7, patch4")
+        if len(depths) != len(inflate):
+            raise ValueError(f"{len(depths)} depths but {len(inflate)} inflate flags")
+        self.stem, self.dtype = stem, dtype
+        if stem == "conv7":
+            self.conv1 = ConvNorm(3, width, kernel=7, stride=2, dtype=dtype, rngs=rngs)
+        else:
+            self.conv1 = PatchNorm(3, width, 4, dtype=dtype, rngs=rngs)
+        self.num_layers = len(depths)
+        channels = width
+        for i, depth in enumerate(depths):
+            inner = width * 2**i
+            blocks = []
+            for j in range(depth):
+                first = j == 0
+                block = Bottleneck(
+                    channels,
+                    inner,
+                    stride=2 if first and i > 0 else 1,
+                    inflate=inflate[i],
+                    has_downsample=first,
+                    dtype=dtype,
+                    rngs=rngs,
+                )
+                blocks.append(block)
+                channels = inner * EXPANSION
+            setattr(self, f"layer{i + 1}", nnx.List(blocks))
+        self.out_dim = channels
+
+    def apply_stem(self, x_BTHWC: jax.Array, *, train: bool) -> jax.Array:
+        """[B, T, H, W, 3] -> [B*T, H/4, W/4, width]."""
+        b, t = x_BTHWC.shape[:2]
+        x = x_BTHWC.reshape(b * t, *x_BTHWC.shape[2:]).astype(self.dtype)
+        x = nnx.relu(self.conv1(x, t, train=train))
+        if self.stem == "conv7":
+            x = nnx.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        return x
+
+    def apply_layer(
+        self, index: int, x_NHWC: jax.Array, num_frames: int, *, train: bool
+    ) -> jax.Array:
+        """Layer `index` (1-based, official numbering) on [B*T, H, W, C]."""
+        for block in getattr(self, f"layer{index}"):
+            x_NHWC = block(x_NHWC, num_frames, train=train)
+        return x_NHWC
+
+    def __call__(self, x_BTHWC: jax.Array, *, train: bool = False) -> jax.Array:
+        """One feature per frame.
+
+        Args:
+          x_BTHWC: float [B, T, H, W, 3], RGB in [0, 1]; the temporal convolutions see zeros
+            before and after the T frames.
+          train: use and update batch statistics.
+        Returns:
+          [B, T, out_dim] in `dtype`, mean over the picture of the last layer.
+        """
+        if x_BTHWC.ndim != 5 or x_BTHWC.shape[-1] != 3:
+            raise ValueError(f"frames have shape {x_BTHWC.shape}, expected [B, T, H, W, 3]")
+        b, t = x_BTHWC.shape[:2]
+        x = self.apply_stem(x_BTHWC, train=train)
+        for index in range(1, self.num_layers + 1):
+            x = self.apply_layer(index, x, t, train=train)
+        # [B*T, H, W, C] -> [B, T, C], averaged in float32
+        return x.astype(jnp.float32).mean(axis=(1, 2)).astype(self.dtype).reshape(b, t, -1)

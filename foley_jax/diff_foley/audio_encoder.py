@@ -41,17 +41,15 @@ def _smooth_time(x_BTC: jax.Array) -> jax.Array:
 class ConvBlock(nnx.Module):
     """Two 3x3 convolutions with BatchNorm and ReLU, then a mean pool."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
-    ):
-        options = dict(
-            kernel_size=(3, 3),
-            padding=((1, 1), (1, 1)),
-            use_bias=False,
-            kernel_init=_XAVIER,
-            dtype=dtype,
-            rngs=rngs,
-        )
+    def __init__(self, in_channels: int, out_channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        options = {
+            "kernel_size": (3, 3),
+            "padding": ((1, 1), (1, 1)),
+            "use_bias": False,
+            "kernel_init": _XAVIER,
+            "dtype": dtype,
+            "rngs": rngs,
+        }
         self.conv1 = nnx.Conv(in_channels, out_channels, **options)
         self.conv2 = nnx.Conv(out_channels, out_channels, **options)
         self.bn1 = _batch_norm(out_channels, dtype, rngs)
@@ -93,7 +91,7 @@ class Cnn14(nnx.Module):
             setattr(self, f"conv_block{i + 1}", block)
             previous = width
         self.dropout = nnx.Dropout(dropout)
-        dense = dict(kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
+        dense = {"kernel_init": _XAVIER, "dtype": dtype, "rngs": rngs}
         self.fc1 = nnx.Linear(previous, previous, **dense)
         self.final_project = nnx.Linear(previous, embed_dim, **dense)
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from foley_jax.diff_foley import audio_encoder, video_encoder
+from foley_jax.layers import configured, convolution
 
 LOGIT_SCALE_INIT = math.log(1.0 / 0.07)
 LOGIT_SCALE_MAX = math.log(100.0)  # clamp of the training loop, as CLIP
@@ -33,23 +34,24 @@ class Cavp(nnx.Module):
         *,
         embed_dim: int = 512,
         video: Mapping[str, Any] | None = None,
-        spec: Mapping[str, Any] | None = None,
+        audio: Mapping[str, Any] | None = None,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
         """Args:
         embed_dim: width of a feature row.
         video: keyword arguments of `video_encoder.SlowOnly`; None is the official network.
-        spec: keyword arguments of `audio_encoder.Cnn14` but `embed_dim`.
+        audio: keyword arguments of `audio_encoder.Cnn14` but `embed_dim`.
         dtype: compute dtype; parameters are float32.
         """
+        options = {"dtype": dtype, "rngs": rngs}
         self.embed_dim, self.dtype = embed_dim, dtype
-        self.video_encoder = video_encoder.SlowOnly(**(video or {}), dtype=dtype, rngs=rngs)
-        self.video_project_head = nnx.Linear(
-            self.video_encoder.out_dim, embed_dim, dtype=dtype, rngs=rngs
+        self.video_encoder = configured.build(video_encoder.SlowOnly, video or {}, **options)
+        self.video_project_head = convolution.dense(
+            self.video_encoder.out_dim, embed_dim, **options
         )
-        self.spec_encoder = audio_encoder.Cnn14(
-            **(spec or {}), embed_dim=embed_dim, dtype=dtype, rngs=rngs
+        self.spec_encoder = configured.build(
+            audio_encoder.Cnn14, {**(audio or {}), "embed_dim": embed_dim}, **options
         )
         self.logit_scale = nnx.Param(jnp.full((), LOGIT_SCALE_INIT, jnp.float32))
 
@@ -112,11 +114,7 @@ def default_config() -> dict[str, Any]:
             "inflate": (False, False, True, True),
             "stem": "conv7",
         },
-        "spec": {
-            "channels": (64, 128, 256, 512, 1024, 2048),
-            "num_mels": 128,
-            "dropout": 0.2,
-        },
+        "audio": {"channels": (64, 128, 256, 512, 1024, 2048), "dropout": 0.2},
     }
 
 
@@ -124,10 +122,4 @@ def from_config(
     model: Mapping[str, Any], *, dtype: jnp.dtype | str = jnp.float32, rngs: nnx.Rngs
 ) -> Cavp:
     """Builds the CAVP that a run's `config.model` describes (see `default_config`)."""
-    return Cavp(
-        embed_dim=model["embed_dim"],
-        video=dict(model["video"]),
-        spec=dict(model["spec"]),
-        dtype=jnp.dtype(dtype),
-        rngs=rngs,
-    )
+    return configured.build(Cavp, model, dtype=dtype, rngs=rngs)

@@ -36,10 +36,14 @@ class ConvNorm(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.kernel, self.stride, self.temporal = kernel, stride, temporal
-        options = dict(use_bias=False, kernel_init=_KAIMING, dtype=dtype, rngs=rngs)
+        options = {"use_bias": False, "kernel_init": _KAIMING, "dtype": dtype, "rngs": rngs}
         if temporal:
             self.conv = nnx.Conv(
-                in_channels, out_channels, (kernel, 1), padding=((kernel // 2,) * 2, (0, 0)), **options
+                in_channels,
+                out_channels,
+                (kernel, 1),
+                padding=((kernel // 2,) * 2, (0, 0)),
+                **options,
             )
         elif kernel == 1:
             self.conv = nnx.Linear(in_channels, out_channels, **options)
@@ -47,7 +51,12 @@ class ConvNorm(nnx.Module):
             # torch pads both sides; SAME would pad only the end of an even size
             pad = (kernel // 2, kernel // 2)
             self.conv = nnx.Conv(
-                in_channels, out_channels, (kernel, kernel), (stride, stride), padding=(pad, pad), **options
+                in_channels,
+                out_channels,
+                (kernel, kernel),
+                (stride, stride),
+                padding=(pad, pad),
+                **options,
             )
         self.bn = _batch_norm(out_channels, dtype, rngs)
 
@@ -107,7 +116,7 @@ class Bottleneck(nnx.Module):
         rngs: nnx.Rngs,
     ):
         out = width * EXPANSION
-        options = dict(dtype=dtype, rngs=rngs)
+        options = {"dtype": dtype, "rngs": rngs}
         self.conv1 = ConvNorm(
             in_channels, width, kernel=3 if inflate else 1, temporal=inflate, **options
         )

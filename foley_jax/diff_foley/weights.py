@@ -8,7 +8,7 @@ from flax import nnx
 import ml_collections
 
 from foley_jax.diff_foley import audio_encoder, cavp, video_encoder
-from foley_jax.layers import torch_checkpoint
+from foley_jax.layers import configured, torch_checkpoint
 
 Checkpoint = torch_checkpoint.Checkpoint
 
@@ -18,11 +18,11 @@ def _build_cavp(config: ml_collections.ConfigDict, *, rngs: nnx.Rngs) -> nnx.Mod
 
 
 def _build_slow_only(config: ml_collections.ConfigDict, *, rngs: nnx.Rngs) -> nnx.Module:
-    return video_encoder.SlowOnly(**config.model, rngs=rngs)
+    return configured.build(video_encoder.SlowOnly, config.model, rngs=rngs)
 
 
 def _build_cnn14(config: ml_collections.ConfigDict, *, rngs: nnx.Rngs) -> nnx.Module:
-    return audio_encoder.Cnn14(**config.model, rngs=rngs)
+    return configured.build(audio_encoder.Cnn14, config.model, rngs=rngs)
 
 
 KINDS: dict[str, Checkpoint] = {
@@ -35,7 +35,7 @@ KINDS: dict[str, Checkpoint] = {
     # fc_audioset has 527 classes, so `bn` and `final_project` stay at their initialisation.
     "panns/cnn14": Checkpoint(
         build=_build_cnn14,
-        config={"task": "cavp", "model": {**cavp.default_config()["spec"], "embed_dim": 512}},
+        config={"task": "cavp", "model": {**cavp.default_config()["audio"], "embed_dim": 512}},
         ignore=(
             r"bn0\..*",
             r"fc_audioset\..*",

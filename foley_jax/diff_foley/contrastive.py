@@ -1,0 +1,90 @@
+"""CAVP's loss on the global batch, and how well rows find their partners.
+
+N rows come clip-fastest: video 0 clip 0, video 0 clip 1, ...; D width.
+Source: training/open_cavp_main/src/open_clip/loss.py `ClipLoss_Intra_Contrast`.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def _symmetric_cross_entropy(logits: jax.Array) -> jax.Array:
+    """Mean of both directions over square [..., K, K] logits whose diagonal holds the pairs."""
+    rows = jax.nn.log_softmax(logits, axis=-1)
+    columns = jax.nn.log_softmax(logits, axis=-2)
+    pairs = jnp.diagonal(rows + columns, axis1=-2, axis2=-1)
+    return -0.5 * pairs.mean()
+
+
+def contrastive_loss(
+    video_ND: jax.Array,
+    audio_ND: jax.Array,
+    logit_scale: jax.Array,
+    num_clips: int,
+    temporal_weight: float = 1.0,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Semantic + temporal contrast: CE over all N rows + weight * CE among one video's clips.
+
+    Both terms read the same logits, logit_scale * video @ audio.T: the first all of them (other
+    clips of a video are negatives too), the second its num_clips x num_clips diagonal blocks.
+
+    Args:
+      video_ND, audio_ND: [N, D] unit rows of the whole (global) batch, clip-fastest.
+      logit_scale: scalar multiplier, i.e. exp of the learned parameter.
+      num_clips: clips of one video; divides N.
+      temporal_weight: weight of the temporal term.
+    Returns:
+      Scalar float32 loss and metrics {"semantic", "temporal"}.
+    Raises:
+      ValueError: shapes differ or N is not a multiple of num_clips.
+    """
+    if video_ND.shape != audio_ND.shape or video_ND.ndim != 2:
+        raise ValueError(
+            f"rows have shapes {video_ND.shape} and {audio_ND.shape}, expected equal [N, D]"
+        )
+    n = video_ND.shape[0]
+    if n % num_clips:
+        raise ValueError(f"{n} rows do not divide into videos of {num_clips} clips")
+    video, audio = video_ND.astype(jnp.float32), audio_ND.astype(jnp.float32)
+    logits = logit_scale * jnp.matmul(video, audio.T, precision="highest")
+    num_videos = n // num_clips
+    blocks = logits.reshape(num_videos, num_clips, num_videos, num_clips)
+    # [V, K, V, K] -> [V, K, K], one diagonal block per video
+    blocks = jnp.diagonal(blocks, axis1=0, axis2=2).transpose(2, 0, 1)
+    semantic = _symmetric_cross_entropy(logits)
+    temporal = _symmetric_cross_entropy(blocks)
+    total = semantic + temporal_weight * temporal
+    return total, {"semantic": semantic, "temporal": temporal}
+
+
+def recall_at_k(
+    query_ND: np.ndarray, target_ND: np.ndarray, ks: Sequence[int] = (1, 5, 10)
+) -> dict[int, float]:
+    """Share of queries whose own target (same row) is among the k best by inner product.
+
+    Ties count against the query, so constant rows score zero and not one.
+
+    Args:
+      query_ND, target_ND: [N, D] rows; row i of one belongs to row i of the other.
+      ks: ranks to report; a k above N gives 1.
+    """
+    scores = np.asarray(query_ND, np.float64) @ np.asarray(target_ND, np.float64).T
+    own = np.diagonal(scores)[:, None]
+    rank = (scores >= own).sum(axis=1) - 1  # others at least as good
+    return {k: float((rank < k).mean()) for k in ks}
+
+
+def temporal_accuracy(video_VKD: np.ndarray, audio_VKD: np.ndarray) -> float:
+    """Share of clips whose own sound scores best among the K clips of the same video.
+
+    Args:
+      video_VKD, audio_VKD: [V, K, D] rows of V videos with K clips each; chance is 1 / K.
+    """
+    scores = np.einsum(
+        "vkd,vjd->vkj", np.asarray(video_VKD, np.float64), np.asarray(audio_VKD, np.float64)
+    )
+    own = np.diagonal(scores, axis1=1, axis2=2)[..., None]
+    return float(((scores >= own).sum(axis=-1) == 1).mean())

@@ -1,0 +1,72 @@
+"""CAVP rows of a whole video: what the latent diffusion model is conditioned on.
+
+Axes: T frames, H W, C channels, D width.
+Source: inference/demo_util.py `Extract_CAVP_Features`.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from foley_jax.diff_foley import cavp
+
+GROUP_FRAMES = 40  # official "batch_size": frames the temporal convolutions see together
+
+# (uint8 [B, T, H, W, 3]) -> float32 unit rows [B, T, D], compiled once per shape
+EncodeFn = Callable[[np.ndarray], jax.Array]
+
+
+def encode_frames(model: cavp.Cavp, frames_BTHWC: jax.Array) -> jax.Array:
+    """Unit rows [B, T, D] of uint8 frames [B, T, H, W, 3]; runs inside jit."""
+    frames = frames_BTHWC.astype(jnp.float32) / 255.0
+    return model.encode_video(frames, normalize=True, pool=False, train=False)
+
+
+def group_bounds(num_frames: int, group_frames: int = GROUP_FRAMES) -> list[tuple[int, int]]:
+    """Consecutive [start, stop) groups; the last one may be shorter."""
+    if group_frames < 1:
+        raise ValueError(f"group_frames is {group_frames}, expected at least 1")
+    return [
+        (start, min(start + group_frames, num_frames))
+        for start in range(0, num_frames, group_frames)
+    ]
+
+
+def extract_batch(
+    encode_fn: EncodeFn, frames_BTHWC: np.ndarray, *, group_frames: int = GROUP_FRAMES
+) -> np.ndarray:
+    """Rows of several videos of equal length, in the official grouping.
+
+    The temporal convolutions see zeros at both ends of every group, so a short group is run at
+    its own length (one more compilation) and never padded: padding would change its numbers.
+
+    Args:
+      encode_fn: uint8 [B, T, H, W, 3] -> unit rows [B, T, D], jitted.
+      frames_BTHWC: uint8 frames at CAVP's rate (4 a second) and size.
+      group_frames: frames encoded together; a model setting, keep the official 40.
+    Returns:
+      float32 [B, T, D], rows of length one.
+    Raises:
+      ValueError: the frames have another shape or type, or there are none.
+    """
+    frames = np.asarray(frames_BTHWC)
+    if frames.ndim != 5 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
+        raise ValueError(
+            f"frames are {frames.dtype} {frames.shape}, expected uint8 [B, T, H, W, 3]"
+        )
+    if frames.shape[1] == 0:
+        raise ValueError("the video has no frames")
+    groups = [
+        np.asarray(encode_fn(frames[:, start:stop]), np.float32)
+        for start, stop in group_bounds(frames.shape[1], group_frames)
+    ]
+    return np.concatenate(groups, axis=1)
+
+
+def extract(
+    encode_fn: EncodeFn, frames_THWC: np.ndarray, *, group_frames: int = GROUP_FRAMES
+) -> np.ndarray:
+    """Rows [T, D] of one video; see `extract_batch`."""
+    return extract_batch(encode_fn, np.asarray(frames_THWC)[None], group_frames=group_frames)[0]

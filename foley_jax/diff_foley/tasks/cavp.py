@@ -1,0 +1,148 @@
+"""Stage 1: contrastive training of CAVP on clips of the same and of other videos.
+
+Batch (B videos, N clips each, T frames, L samples):
+  "frames_BNTHWC": uint8 [B, N, T, H, W, 3], RGB at `config.video`'s rate and size.
+  "audio_BL": int16 [B, L], the sound of the whole video at `config.audio`'s rate.
+  "mel_start_BN": int32 [B, N], first mel frame of every clip within that sound.
+The mel of the whole sound is made on the device and cut there, so that a clip's edges hold what
+lies around it, as in the official shards.
+Source: training/open_cavp_main/src (main_wds_intra_contrast.py, data.py, model.py).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from foley_jax.data import clips
+from foley_jax.diff_foley import cavp, contrastive
+from foley_jax.media import mel, specs
+from foley_jax.training import task as task_lib
+
+RECALL_KS = (1, 5, 10)
+_NO_DECAY = ("bn", "bias", "logit_scale")  # main_wds_intra_contrast.py:280-295
+
+
+class CavpTask:
+    """Trains everything; reads `config.model`, `.audio`, `.video`, `.data`, `.loss`."""
+
+    trainable = nnx.Param
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        self.config = config
+        self.audio = specs.AudioSpec(**config.audio)
+        self.video = specs.VideoSpec(**config.video)
+
+    def build(self, rngs: nnx.Rngs) -> cavp.Cavp:
+        """A fresh CAVP with float32 parameters."""
+        return cavp.from_config(self.config.model, dtype=self.config.dtype, rngs=rngs)
+
+    def transform(self, *, train: bool) -> task_lib.Transform:
+        """`config.data.num_clips` clips of `config.data.clip_frames` frames of one record."""
+        del train  # the draw depends on (seed, index) alone
+        data = self.config.data
+        return clips.CavpClips(
+            video=self.video,
+            audio=self.audio,
+            clip_frames=data.clip_frames,
+            num_clips=data.num_clips,
+            min_gap_frames=data.min_gap_frames,
+        )
+
+    def encode(
+        self, model: cavp.Cavp, batch: task_lib.Batch, key: jax.Array | None, *, train: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """Unit rows (video, audio) of every clip, each float32 [B, N, D]."""
+        frames = batch["frames_BNTHWC"]
+        b, n, t = frames.shape[:3]
+        mel_frames = round(t / self.video.fps / self.audio.frame_s)
+        mel_BFT = mel.log_mel(pcm_to_float(batch["audio_BL"]), self.audio)
+        clips_BNFT = cut_clips(mel_BFT, batch["mel_start_BN"], mel_frames)
+        options = {"normalize": True, "pool": True, "train": train}
+        # [B, N, ...] -> [B*N, ...], clip-fastest
+        video = model.encode_video(
+            frames.reshape(b * n, *frames.shape[2:]).astype(jnp.float32) / 255.0, **options
+        )
+        audio = model.encode_spec(
+            clips_BNFT.reshape(b * n, *clips_BNFT.shape[2:]), key=key, **options
+        )
+        return video.reshape(b, n, -1), audio.reshape(b, n, -1)
+
+    def loss(
+        self, model: cavp.Cavp, batch: task_lib.Batch, key: jax.Array, *, train: bool
+    ) -> tuple[jax.Array, task_lib.Metrics]:
+        """Semantic + temporal contrast over the global batch."""
+        video_BND, audio_BND = self.encode(model, batch, key, train=train)
+        b, n, d = video_BND.shape
+        total, metrics = contrastive.contrastive_loss(
+            video_BND.reshape(b * n, d),
+            audio_BND.reshape(b * n, d),
+            jnp.exp(model.logit_scale[...]),
+            num_clips=n,
+            temporal_weight=self.config.loss.temporal_weight,
+        )
+        return total, {**metrics, "logit_scale": jnp.exp(model.logit_scale[...])}
+
+    def weight_decay_mask(self, params: Any) -> Any:
+        """Decay matrices and kernels; no norms, biases or the logit scale."""
+
+        def decays(path: tuple[Any, ...], leaf: jax.Array) -> bool:
+            name = jax.tree_util.keystr(path)
+            return leaf.ndim >= 2 and not any(word in name for word in _NO_DECAY)
+
+        return jax.tree_util.tree_map_with_path(decays, params)
+
+    def constrain(self, params: Any) -> Any:
+        """Keeps the logit scale in [0, ln 100], as the official loop does after every step."""
+        scale = jnp.clip(params["logit_scale"], 0.0, cavp.LOGIT_SCALE_MAX)
+        return {**params, "logit_scale": scale}
+
+    def evaluate(
+        self,
+        model_fn: Callable[[Callable, task_lib.Batch], Any],
+        batches: Sequence[task_lib.Batch],
+    ) -> Mapping[str, float]:
+        """Retrieval among one clip per held-out video, and which clip of a video a sound is from.
+
+        Returns:
+          "recall{1,5,10}_{v2a,a2v}" over at most `config.eval_clips` videos (0 or absent: all),
+          "temporal_accuracy" (chance 1/N), "num_videos" (chance of recall1 is 1/num_videos).
+        """
+
+        def encode(model: cavp.Cavp, batch: task_lib.Batch) -> tuple[jax.Array, jax.Array]:
+            return self.encode(model, batch, None, train=False)
+
+        rows = [jax.device_get(model_fn(encode, batch)) for batch in batches]
+        limit = self.config.get("eval_clips", 0) or None
+        video, audio = (np.concatenate(side)[:limit] for side in zip(*rows))
+        middle = video.shape[1] // 2
+        result = {"num_videos": float(len(video))}
+        pairs = {"v2a": (video, audio), "a2v": (audio, video)}
+        for name, (query, target) in pairs.items():
+            recall = contrastive.recall_at_k(query[:, middle], target[:, middle], RECALL_KS)
+            result.update({f"recall{k}_{name}": value for k, value in recall.items()})
+        result["temporal_accuracy"] = contrastive.temporal_accuracy(video, audio)
+        return result
+
+
+def pcm_to_float(audio_BL: jax.Array) -> jax.Array:
+    """int16 PCM -> float32 in [-1, 1)."""
+    return audio_BL.astype(jnp.float32) / 32768.0
+
+
+def cut_clips(mel_BFT: jax.Array, start_BN: jax.Array, num_frames: int) -> jax.Array:
+    """Cuts N stretches of `num_frames` mel frames out of each sound: [B, N, F, num_frames].
+
+    A start beyond the last possible one is moved back to it.
+    """
+    if mel_BFT.shape[-1] < num_frames:
+        raise ValueError(f"the sound has {mel_BFT.shape[-1]} mel frames, a clip needs {num_frames}")
+
+    def cut(mel_FT: jax.Array, start: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(mel_FT, start, num_frames, axis=-1)
+
+    return jax.vmap(jax.vmap(cut, in_axes=(None, 0)))(mel_BFT, start_BN)

@@ -4,38 +4,22 @@ Every kind says how the dotted PyTorch keys become our paths; see `layers/torch_
 for the meaning of the fields and `foley_jax/convert.py` for the engine.
 """
 
-from flax import nnx
-import ml_collections
+import functools
 
 from foley_jax.diff_foley import audio_encoder, cavp, video_encoder
 from foley_jax.layers import configured, torch_checkpoint
 
 Checkpoint = torch_checkpoint.Checkpoint
-
-
-def _build_cavp(config: ml_collections.ConfigDict, *, rngs: nnx.Rngs) -> nnx.Module:
-    return cavp.from_config(config.model, rngs=rngs)
-
-
-def _build_slow_only(config: ml_collections.ConfigDict, *, rngs: nnx.Rngs) -> nnx.Module:
-    return configured.build(video_encoder.SlowOnly, config.model, rngs=rngs)
-
-
-def _build_cnn14(config: ml_collections.ConfigDict, *, rngs: nnx.Rngs) -> nnx.Module:
-    return configured.build(audio_encoder.Cnn14, config.model, rngs=rngs)
-
+_CAVP = cavp.default_config()
 
 KINDS: dict[str, Checkpoint] = {
-    # cavp_epoch66.ckpt, or the "state_dict" of the official training code
-    "diff_foley/cavp": Checkpoint(
-        build=_build_cavp,
-        config={"task": "cavp", "model": cavp.default_config()},
-    ),
+    # cavp_epoch66.ckpt, or the "state_dict" of the official training code: our names are theirs
+    "diff_foley/cavp": Checkpoint(build=cavp.from_config, model=_CAVP, stage="cavp"),
     # Cnn14_mAP=0.431.pth and relatives: the convolutions and fc1. PANNs' bn0 has 64 mels and
     # fc_audioset has 527 classes, so `bn` and `final_project` stay at their initialisation.
     "panns/cnn14": Checkpoint(
-        build=_build_cnn14,
-        config={"task": "cavp", "model": {**cavp.default_config()["audio"], "embed_dim": 512}},
+        build=functools.partial(configured.build, audio_encoder.Cnn14),
+        model={**_CAVP["audio"], "embed_dim": _CAVP["embed_dim"]},
         ignore=(
             r"bn0\..*",
             r"fc_audioset\..*",
@@ -47,8 +31,8 @@ KINDS: dict[str, Checkpoint] = {
     ),
     # mmaction2 slowonly_r50_256p_4x16x1_256e_kinetics400_rgb: the whole backbone, not the head.
     "mmaction/slowonly_r50": Checkpoint(
-        build=_build_slow_only,
-        config={"task": "cavp", "model": cavp.default_config()["video"]},
+        build=functools.partial(configured.build, video_encoder.SlowOnly),
+        model=_CAVP["video"],
         renames=((r"^backbone\.", ""),),
         ignore=(r"cls_head\..*", r"data_preprocessor\..*"),
     ),

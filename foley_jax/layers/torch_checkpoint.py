@@ -9,7 +9,6 @@ import dataclasses
 from typing import Any
 
 from flax import nnx
-import ml_collections
 import numpy as np
 
 StateDict = Mapping[str, np.ndarray]
@@ -19,41 +18,36 @@ StateDict = Mapping[str, np.ndarray]
 class Checkpoint:
     """One kind of PyTorch checkpoint.
 
-    Order of work: open `containers`, drop `strip` prefixes, drop `ignore`d keys, `prepare`,
+    Order of work: open `containers`, drop `strip` prefixes, `prepare`, drop `ignore`d keys,
     `renames`, then leaf names and layouts by rule (see `foley_jax.convert`).
 
     Attributes:
-      build: `build(config, rngs=rngs)` -> module; `config` is a ConfigDict of the next field.
-      config: plain dict saved beside the converted weights in the form of a run's config:
-        {"task": ..., "model": {...}}; keyword overrides of the converter update its "model".
+      build: `build(model, rngs=rngs)` -> module, `model` being a ConfigDict of the next field.
+      model: model fields of the official network; the converter's keyword overrides update them.
+      stage: name of the file in configs/ whose paper variant is the config of the converted run
+        (its `model` replaced by the fields above); "" for a part that is no run of its own.
       renames: (regex, replacement) pairs for `re.sub`, applied in order to every dotted PyTorch
         key; the result is our path with dots, but for the leaf: `down.0.conv.weight`.
-      ignore: regexes; a checkpoint key that fully matches one (after `strip`) is not used.
-      init: regexes; one of our paths "a/b/kernel" that fully matches stays freshly initialised.
+      ignore: regexes; a checkpoint key that fully matches one is not used.
+      init: regexes; one of our paths "a/b/0/kernel" that fully matches may stay as initialised.
       transforms: (regex, fn) pairs; `fn` takes the PyTorch array of a renamed key that fully
         matches and returns our layout, in place of the transposition by rank.
       strip: prefixes removed from the front of every key, each as often as it stands there.
       containers: names of the dict inside the file that holds the weights; the first one found
         is opened, and without any the file itself is the state dict.
+      folders: subfolders read when the source is a folder (diffusers); their keys get the
+        folder's name as prefix, "unet.conv_in.weight". Empty: the folder's own files.
       prepare: rewrites the whole state dict (fused or weight-normalised tensors); rarely needed.
     """
 
     build: Callable[..., nnx.Module]
-    config: Mapping[str, Any]
+    model: Mapping[str, Any]
+    stage: str = ""
     renames: tuple[tuple[str, str], ...] = ()
     ignore: tuple[str, ...] = ()
     init: tuple[str, ...] = ()
     transforms: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = ()
     strip: tuple[str, ...] = ("module.",)
     containers: tuple[str, ...] = ("state_dict",)
+    folders: tuple[str, ...] = ()
     prepare: Callable[[StateDict], StateDict] | None = None
-
-    def run_config(self, **model_overrides: Any) -> ml_collections.ConfigDict:
-        """Config of the converted model, its "model" part updated by `model_overrides`."""
-        config = ml_collections.ConfigDict(dict(self.config))
-        unknown = sorted(set(model_overrides) - set(config.model.keys()))
-        if unknown:
-            known = ", ".join(sorted(config.model.keys()))
-            raise ValueError(f"unknown model fields {unknown}; this kind has: {known}")
-        config.model.update(model_overrides)
-        return config

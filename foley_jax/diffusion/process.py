@@ -33,6 +33,13 @@ def combine(first_B: jax.Array, x: Tree, second_B: jax.Array, y: Tree) -> Tree:
     return jax.tree.map(leaf, x, y)
 
 
+def noise_like(x: Tree, *, key: jax.Array) -> Tree:
+    """Standard normal float32 pytree of x's shapes, leaves drawn independently."""
+    leaves, structure = jax.tree.flatten(x)
+    keys = jax.random.split(key, len(leaves))
+    return structure.unflatten([jax.random.normal(k, a.shape) for k, a in zip(keys, leaves)])
+
+
 def q_sample(schedule: Schedule, x0: Tree, t_B: jax.Array, noise: Tree) -> Tree:
     """Noises clean data to step t: sqrt(abar_t) * x0 + sqrt(1 - abar_t) * noise.
 

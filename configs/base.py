@@ -1,0 +1,66 @@
+"""Fields that every stage's config has; the stages add model, loss, data and sizes."""
+
+import ml_collections
+
+ConfigDict = ml_collections.ConfigDict
+
+
+def base(task: str) -> ConfigDict:
+    """Common fields with the values that hold unless a stage says otherwise."""
+    config = ConfigDict()
+    config.task = task
+    config.seed = 0
+    config.total_steps = 1000
+    config.batch_size = 8  # global, over all devices and processes
+    config.dtype = "float32"  # compute type; parameters stay float32
+    config.ema_decay = 0.0  # 0 = off
+    config.log_every = 50
+    config.eval_every = 0  # 0 = only at the end
+    config.eval_batches = 4
+    config.init_from = ConfigDict()
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1})
+    config.data = ConfigDict(
+        {
+            "dir": "shards",
+            "train_split": "train",
+            "eval_split": "test",
+            "read_threads": 4,
+            "workers": 0,
+        }
+    )
+    config.optimizer = ConfigDict(
+        {
+            "name": "adamw",
+            "lr": 1e-4,
+            "schedule": "constant",
+            "warmup_steps": 0,
+            "weight_decay": 0.0,
+            "b1": 0.9,
+            "b2": 0.999,
+            "eps": 1e-8,
+            "clip_norm": 0.0,
+        }
+    )
+    config.checkpoint = ConfigDict({"every_steps": 1000, "keep": 3})
+    config.audio = ConfigDict(
+        {
+            "sample_rate_hz": 16000,
+            "n_fft": 1024,
+            "hop": 256,
+            "num_mels": 128,
+            "fmin_hz": 125.0,
+            "fmax_hz": 7600.0,
+        }
+    )
+    config.video = ConfigDict({"fps": 4.0, "height": 224, "width": 224})
+    config.loss = ConfigDict()
+    config.model = ConfigDict()
+    return config
+
+
+def unknown_variant(name: str, arg: str, known: tuple[str, ...]) -> ValueError:
+    """The error for `--config=configs/NAME.py:ARG` with an ARG that does not exist."""
+    shown = ", ".join(repr(k) for k in known)
+    return ValueError(
+        f"configs/{name}.py has no variant {arg!r}; variants: {shown} ('' = the paper)"
+    )

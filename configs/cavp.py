@@ -1,0 +1,79 @@
+"""Stage 1, CAVP: contrastive audio-video pretraining (SlowOnly-R50 + Cnn14, 3 clips a video).
+
+Paper (VGGSound + AudioSet, 240 videos a step, 300 epochs):
+
+    python -m data_prep.prepare VIDEOS shards
+    python -m foley_jax.main --config=configs/cavp.py --workdir=runs/cavp --config.data.dir=shards
+
+Demo (embedded set, 64x64 pixels, minutes on one CPU core; launch/demo.sh runs it):
+
+    python -m foley_jax.main --config=configs/cavp.py:demo --workdir=demo/runs/cavp
+
+Any folder of shards trains with either: `--config.data.dir=my/shards`.
+"""
+
+from configs import base
+
+
+def get_config(arg: str = ""):
+    """'' = the paper; 'demo' = the embedded set."""
+    config = base.base("cavp")
+    config.audio.hop = 250  # 256 mel frames are 4 s, 64 of them one second
+    config.total_steps = 711_000  # 300 epochs of 2370 batches
+    config.batch_size = 240  # 30 videos on each of 8 GPUs
+    config.dtype = "bfloat16"
+    config.eval_every = 2370
+    config.eval_clips = 512
+    config.data.num_clips = 3
+    config.data.clip_frames = 16
+    config.data.min_gap_frames = 8
+    config.optimizer.lr = 8e-4
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 200
+    config.optimizer.weight_decay = 0.2
+    config.loss.temporal_weight = 1.0
+    config.model = base.ConfigDict(
+        {
+            "video": {
+                "depths": (3, 4, 6, 3),
+                "width": 64,
+                "inflate": (False, False, True, True),
+                "stem": "conv7",
+            },
+            "audio": {
+                "channels": (64, 128, 256, 512, 1024, 2048),
+                "dropout": 0.2,
+            },
+            "embed_dim": 512,
+        }
+    )
+    if arg == "demo":
+        _demo(config)
+    elif arg:
+        raise base.unknown_variant("cavp", arg, ("", "demo"))
+    return config
+
+
+def _demo(config):
+    config.data.dir = "demo/shards"
+    config.video.height = config.video.width = 64
+    config.dtype = "float32"
+    config.total_steps = 400
+    config.batch_size = 16
+    config.eval_every = 0
+    config.eval_clips = 64
+    config.eval_batches = 4
+    config.log_every = 20
+    config.optimizer.lr = 1e-3
+    config.optimizer.warmup_steps = 20
+    config.checkpoint.every_steps = 200
+    config.model.video = base.ConfigDict(
+        {
+            "depths": (1, 1, 1, 1),
+            "width": 16,
+            "inflate": (False, False, True, True),
+            "stem": "patch4",
+        }
+    )
+    config.model.audio = base.ConfigDict({"channels": (16, 32, 64, 96, 128, 128), "dropout": 0.0})
+    config.model.embed_dim = 128

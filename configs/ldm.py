@@ -1,0 +1,107 @@
+"""Stage 2, latent diffusion on mel spectrograms, conditioned on CAVP features.
+
+Paper (batch 1760, AdamW 1e-4, eps-prediction, from Stable Diffusion v1.4):
+
+    python -m data_prep.features shards features --model=runs/cavp
+    python -m foley_jax.convert stable_diffusion/v1 sd-v1-4.ckpt runs/sd
+    python -m foley_jax.main --config=configs/ldm.py --workdir=runs/ldm
+
+Demo (embedded set, v-prediction, rows aligned by time, locality bias):
+
+    python -m foley_jax.main --config=configs/ldm.py:demo --workdir=demo/runs/ldm
+"""
+
+from configs import autoencoder, base
+
+
+def get_config(arg: str = ""):
+    """'' = the paper; 'demo' = the embedded set."""
+    config = base.base("ldm")
+    config.total_steps = 100_000
+    config.batch_size = 1760
+    config.dtype = "bfloat16"
+    config.eval_batches = 8
+    config.data.dir = "features"
+    config.data.window_frames = 512
+    config.data.num_rows = 32
+    config.data.merge_probability = 0.5
+    config.data.aligned = False  # True: rows chosen and timed exactly (beyond the paper)
+    config.cavp = "runs/cavp"  # where sampling finds the video encoder of these features
+    config.optimizer.lr = 1e-4
+    config.optimizer.warmup_steps = 1000
+    config.optimizer.weight_decay = 0.01
+    config.mesh.fsdp = 1
+    config.init_from = base.ConfigDict(
+        {"unet": "runs/sd:unet", "autoencoder": "runs/sd:autoencoder"}
+    )
+    config.loss = base.ConfigDict(
+        {
+            "prediction": "eps",  # "eps" | "v"
+            "weighting": "uniform",  # "uniform" | "inverse_alpha2"
+            "condition_dropout": 0.2,
+        }
+    )
+    config.model = base.ConfigDict(
+        {
+            "unet": {
+                "in_channels": 4,
+                "out_channels": 4,
+                "model_channels": 320,
+                "channel_mult": (1, 2, 4, 4),
+                "num_res_blocks": 2,
+                "attention_downsamples": (1, 2, 4),
+                "num_heads": 8,
+                "context_dim": 768,
+                "depth": 1,
+                "locality_bias": False,
+                "remat": True,
+            },
+            "autoencoder": autoencoder.get_config().model.autoencoder.to_dict(),
+            "conditioner": {"in_dim": 512, "out_dim": 768, "max_len": 40},
+            "latent_scale": 0.18215,
+        }
+    )
+    if arg == "demo":
+        _demo(config)
+    elif arg:
+        raise base.unknown_variant("ldm", arg, ("", "demo"))
+    return config
+
+
+def _demo(config):
+    autoencoder.demo_sizes(config)
+    config.data.dir = "demo/features"
+    config.data.aligned = True
+    config.cavp = "demo/runs/cavp"
+    config.dtype = "float32"
+    config.total_steps = 1000
+    config.batch_size = 16
+    config.ema_decay = 0.99
+    config.optimizer.lr = 1.5e-3
+    config.optimizer.schedule = "constant_then_linear"
+    config.optimizer.warmup_steps = 100
+    config.optimizer.clip_norm = 1.0
+    config.checkpoint.every_steps = 250
+    config.init_from = base.ConfigDict(
+        {
+            "autoencoder": "demo/runs/autoencoder:autoencoder",
+            "latent_scale": "demo/runs/autoencoder:latent_scale",
+        }
+    )
+    config.loss.prediction = "v"
+    config.model.unet = base.ConfigDict(
+        {
+            "in_channels": 4,
+            "out_channels": 4,
+            "model_channels": 32,
+            "channel_mult": (1, 2, 3),
+            "num_res_blocks": 1,
+            "attention_downsamples": (2, 4),
+            "num_heads": 4,
+            "context_dim": 128,
+            "depth": 1,
+            "locality_bias": True,
+            "remat": False,
+        }
+    )
+    config.model.conditioner = base.ConfigDict({"in_dim": 128, "out_dim": 128, "max_len": 40})

@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# The whole of Diff-Foley in small, on the embedded set, on two CPU cores:
+# draw videos -> shards -> CAVP and autoencoder -> features -> latent diffusion -> sound -> report.
+#   bash launch/demo.sh               everything, in a new environment (.venv-demo), into demo/
+#   bash launch/demo.sh --no-controls without the two control trainings
+#   bash launch/demo.sh --dry-run     only shows the commands
+# Run it again after a stop: every step continues where it was.
+# PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment (VENV=none: the current one).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PYTHON=${PYTHON:-python3}
+VENV=${VENV:-.venv-demo}
+DRY_RUN= CONTROLS=1
+for arg in "$@"; do
+  case "$arg" in
+    --dry-run) DRY_RUN=1 ;;
+    --no-controls) CONTROLS= ;;
+    *) sed -n '2,8p' "$0"; exit 2 ;;
+  esac
+done
+
+SECONDS=0
+step() { printf '\n=== %s   (%d:%02d)\n' "$1" $((SECONDS / 60)) $((SECONDS % 60)); }
+run() {
+  echo "+ $*"
+  [ -n "$DRY_RUN" ] || "$@"
+}
+pin() {  # pin CORE: the prefix that keeps a job on one core, empty where that cannot be done
+  if [ "$(nproc)" -ge 2 ] && command -v taskset >/dev/null; then echo "taskset -c $1"; fi
+}
+# pair "COMMAND" "COMMAND": two jobs side by side, a core each; the second one's output goes to
+# demo/logs. Fails if either fails.
+pair() {
+  echo "+ $1"
+  echo "+ $2   (beside it; output in demo/logs/beside.log)"
+  [ -z "$DRY_RUN" ] || return 0
+  mkdir -p demo/logs
+  local first second failed=0
+  $(pin 0) $1 & first=$!
+  $(pin 1) $2 >demo/logs/beside.log 2>&1 & second=$!
+  wait "$first" || failed=1
+  wait "$second" || { failed=1; tail -n 20 demo/logs/beside.log >&2; }
+  return "$failed"
+}
+
+step "Install"
+if [ "$VENV" = none ]; then
+  PY=$PYTHON
+else
+  PY=$VENV/bin/python
+  [ -x "$PY" ] || run "$PYTHON" -m venv "$VENV"
+  run "$PY" -m pip install --quiet --disable-pip-version-check -e .
+fi
+TRAIN="$PY -m foley_jax.main"
+FEATURES="$PY -m data_prep.features demo/shards"
+LDM="$TRAIN --config=configs/ldm.py:demo"
+SAMPLE="$PY -m foley_jax.sample demo/videos/test"
+
+step "Draw and synthesise the embedded videos"
+run "$PY" -m data_prep.scenes demo/videos
+
+step "Videos to shards (4 frames a second, 64x64; 16 kHz sound)"
+run "$PY" -m data_prep.prepare demo/videos demo/shards --size=64
+
+step "Train CAVP and, beside it, the mel autoencoder"
+pair "$TRAIN --config=configs/cavp.py:demo --workdir=demo/runs/cavp" \
+  "$TRAIN --config=configs/autoencoder.py:demo --workdir=demo/runs/autoencoder"
+
+step "CAVP features"
+run $FEATURES demo/features --model=demo/runs/cavp
+
+systems=(generated reconstructed)
+if [ -n "$CONTROLS" ]; then
+  step "Controls: features of an untrained CAVP, and rows swapped between training clips"
+  run $TRAIN --config=configs/cavp.py:demo --workdir=demo/runs/cavp_untrained --config.total_steps=0
+  run $FEATURES demo/features_untrained --model=demo/runs/cavp_untrained
+  run $FEATURES demo/features_permuted --model=demo/runs/cavp --permute
+  systems+=(untrained_cavp permuted_features)
+fi
+
+step "Train latent diffusion"
+main="$LDM --workdir=demo/runs/ldm"
+if [ -n "$CONTROLS" ]; then
+  pair "$main" "$LDM --workdir=demo/runs/ldm_untrained --config.data.dir=demo/features_untrained \
+    --config.cavp=demo/runs/cavp_untrained"
+else
+  run $main
+fi
+
+step "Sound for the held-out videos; beside it, their own sound through the autoencoder"
+pair "$SAMPLE --model=demo/runs/ldm --out=demo/out/generated" \
+  "$SAMPLE --model=demo/runs/ldm --out=demo/out/reconstructed --reconstruct"
+
+if [ -n "$CONTROLS" ]; then
+  step "Controls: sound from the untrained CAVP; beside it, training on swapped rows"
+  pair "$SAMPLE --model=demo/runs/ldm_untrained --out=demo/out/untrained_cavp" \
+    "$LDM --workdir=demo/runs/ldm_permuted --config.data.dir=demo/features_permuted"
+  run $SAMPLE --model=demo/runs/ldm_permuted --out=demo/out/permuted_features
+fi
+
+step "Scores and contact sheet"
+run "$PY" -m foley_jax.evaluation.embedded --truth=demo/videos/test --train=demo/videos/train \
+  --out=demo/report $(for s in "${systems[@]}"; do echo "--system=$s=demo/out/$s"; done)
+
+step "Done: demo/out/generated/*.mp4, demo/report/index.html"

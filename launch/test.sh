@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Installs the test extra into a virtual environment and runs the tests.
+#   bash launch/test.sh                 the fast tests
+#   bash launch/test.sh -m slow         full-size parity with the official modules
+#   bash launch/test.sh tests/media     any pytest argument
+#   bash launch/test.sh --dry-run       only shows the commands
+# PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment (default .venv-test).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PYTHON=${PYTHON:-python3}
+VENV=${VENV:-.venv-test}
+DRY_RUN=
+if [ "${1:-}" = "--dry-run" ]; then DRY_RUN=1; shift; fi
+
+run() {
+  echo "+ $*" >&2
+  [ -n "$DRY_RUN" ] || "$@"
+}
+
+if [ ! -x "$VENV/bin/python" ]; then run "$PYTHON" -m venv "$VENV"; fi
+run "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[test]"
+run "$VENV/bin/python" -m pytest "$@"

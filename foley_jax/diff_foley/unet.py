@@ -1,0 +1,236 @@
+"""The latent-diffusion U-Net: Stable Diffusion v1's, over mel latents and video features.
+
+B batch, H W latent rows (frequency) and columns (time), C channels, L feature rows, D their width.
+The nesting `input_blocks` / `middle_block` / `output_blocks` is the official one, so conversion is
+renames only.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from foley_jax import sharding
+from foley_jax.layers import (
+    configured,
+    convolution,
+    embedding,
+    locality,
+    normalization,
+    residual,
+    transformer,
+)
+
+NORM_EPSILON = 1e-5  # openaimodel util.GroupNorm32
+TIME_MULT = 4  # width of the time embedding over model_channels
+
+
+class UNet(nnx.Module):
+    """Predicts the noise (or v) in a latent, given the step and the feature rows of the video.
+
+    Defaults are Stable Diffusion v1 exactly: 859,520,964 parameters.
+    Fields beyond it: `locality_bias` (see `layers.locality`), `column_s` the seconds of one latent
+    column (the default is 8 mel frames of hop 256 at 16 kHz), `self_attention_downsamples` the
+    levels that also have self-attention (None: wherever there is cross-attention), `num_groups`
+    of the group norms, `attention_implementation` of the self-attention ("xla" | "cudnn").
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 4,
+        out_channels: int = 4,
+        model_channels: int = 320,
+        channel_mult: Sequence[int] = (1, 2, 4, 4),
+        num_res_blocks: int = 2,
+        attention_downsamples: Sequence[int] = (1, 2, 4),
+        self_attention_downsamples: Sequence[int] | None = None,
+        middle_self_attention: bool = True,
+        num_heads: int = 8,
+        context_dim: int = 768,
+        depth: int = 1,
+        num_groups: int = 32,
+        locality_bias: bool = False,
+        column_s: float = 0.128,
+        remat: bool = False,
+        attention_implementation: str = "xla",
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        time_dim = TIME_MULT * model_channels
+        build = {"dtype": dtype, "rngs": rngs}
+        self.time_embed = nnx.List(
+            [
+                convolution.dense(model_channels, time_dim, **build),
+                convolution.dense(time_dim, time_dim, **build),
+            ]
+        )
+
+        def res_block(in_ch: int, out_ch: int) -> residual.ResBlock:
+            return residual.ResBlock(
+                in_ch,
+                out_ch,
+                time_dim=time_dim,
+                epsilon=NORM_EPSILON,
+                num_groups=num_groups,
+                zero_init=True,
+                **build,
+            )
+
+        def spatial_transformer(ch: int, has_self_attention: bool):
+            return transformer.SpatialTransformer(
+                ch,
+                num_heads,
+                context_dim,
+                depth=depth,
+                num_groups=num_groups,
+                self_attention=has_self_attention,
+                use_locality=locality_bias,
+                implementation=attention_implementation,
+                **build,
+            )
+
+        def level(in_ch: int, out_ch: int, downsample: int) -> list[nnx.Module]:
+            layers: list[nnx.Module] = [res_block(in_ch, out_ch)]
+            if downsample in attention_downsamples:
+                own = self_attention_downsamples
+                layers.append(spatial_transformer(out_ch, own is None or downsample in own))
+            return layers
+
+        conv_in = convolution.Conv(in_channels, model_channels, **build)
+        inputs, skips, ch = [nnx.List([conv_in])], [model_channels], model_channels
+        last = len(channel_mult) - 1
+        for i, mult in enumerate(channel_mult):
+            for _ in range(num_res_blocks):
+                inputs.append(nnx.List(level(ch, mult * model_channels, 2**i)))
+                ch = mult * model_channels
+                skips.append(ch)
+            if i < last:
+                inputs.append(nnx.List([convolution.Downsample(ch, **build)]))
+                skips.append(ch)
+        self.input_blocks = nnx.List(inputs)
+        self.middle_block = nnx.List(
+            [res_block(ch, ch), spatial_transformer(ch, middle_self_attention), res_block(ch, ch)]
+        )
+        outputs = []
+        for i, mult in reversed(list(enumerate(channel_mult))):
+            for j in range(num_res_blocks + 1):
+                layers = level(ch + skips.pop(), mult * model_channels, 2**i)
+                ch = mult * model_channels
+                if i > 0 and j == num_res_blocks:
+                    layers.append(convolution.Upsample(ch, **build))
+                outputs.append(nnx.List(layers))
+        self.output_blocks = nnx.List(outputs)
+        self.norm_out = normalization.GroupNorm32(
+            ch, num_groups=num_groups, epsilon=NORM_EPSILON, rngs=rngs
+        )
+        self.conv_out = convolution.Conv(ch, out_channels, zero_init=True, **build)
+
+        self.in_channels = in_channels
+        self.model_channels = model_channels
+        self.context_dim = context_dim
+        self.num_halvings = last
+        self.locality_bias = locality_bias
+        self.column_s = column_s
+        self.remat = remat
+        self.dtype = dtype
+
+    def _check(self, x_BHWC: jax.Array, context_BLD: jax.Array) -> None:
+        factor = 2**self.num_halvings
+        _, h, w, c = x_BHWC.shape
+        if c != self.in_channels or h % factor or w % factor:
+            raise ValueError(
+                f"latent is {h}x{w}x{c}, expected {self.in_channels} channels and sides that are "
+                f"multiples of {factor}; check the autoencoder's config against the U-Net's"
+            )
+        if context_BLD.shape[-1] != self.context_dim:
+            raise ValueError(
+                f"context rows have width {context_BLD.shape[-1]}, the U-Net expects "
+                f"{self.context_dim}; check conditioner.out_dim"
+            )
+
+    def _relative_rows(
+        self, x_BHWC: jax.Array, context_s_BL: jax.Array, column_s: float
+    ) -> dict[int, jax.Array]:
+        """Column-to-row distances of every level, by the level's number of columns."""
+        if not self.locality_bias:
+            return {}
+        w = x_BHWC.shape[2]
+        return {
+            w >> i: locality.relative_rows(w >> i, column_s * 2**i, context_s_BL)
+            for i in range(self.num_halvings + 1)
+        }
+
+    def _apply(self, layers, h, time_BD, context_BLD, relative):
+        """One entry of input_blocks, middle_block or output_blocks."""
+
+        def run(h, time_BD, context_BLD, relative):
+            for layer in layers:
+                if isinstance(layer, residual.ResBlock):
+                    h = layer(h, time_BD)
+                elif isinstance(layer, transformer.SpatialTransformer):
+                    h = layer(h, context_BLD, relative.get(h.shape[2]))
+                else:
+                    h = layer(h)
+            return sharding.shard_batch(h)
+
+        run = jax.checkpoint(run) if self.remat else run
+        return run(h, time_BD, context_BLD, relative)
+
+    def __call__(
+        self,
+        x_BHWC: jax.Array,
+        t_B: jax.Array,
+        context_BLD: jax.Array,
+        *,
+        context_s_BL: jax.Array | None = None,
+        column_s: float | None = None,
+    ) -> jax.Array:
+        """One prediction.
+
+        Args:
+          x_BHWC: noisy scaled latents.
+          t_B: steps in model time [0, num_steps), float32, fractions allowed.
+          context_BLD: feature rows after the conditioner.
+          context_s_BL: seconds of each row relative to the start of the window, used with
+            `locality_bias` only; default 0, 0.25, 0.5, ...
+          column_s: seconds of one latent column; default the config's.
+        Returns:
+          float32 [B, H, W, out_channels].
+        Raises:
+          ValueError: sizes that do not fit the config.
+        Source: Diff-Foley adm openaimodel.UNetModel.forward.
+        """
+        self._check(x_BHWC, context_BLD)
+        b, num_rows, _ = context_BLD.shape
+        if context_s_BL is None:
+            rows = jnp.arange(num_rows, dtype=jnp.float32) * locality.ROW_S
+            context_s_BL = jnp.broadcast_to(rows[None], (b, num_rows))
+        relative = self._relative_rows(
+            x_BHWC, context_s_BL, self.column_s if column_s is None else column_s
+        )
+        time_BD = self.time_embed[0](embedding.timestep_embedding(t_B, self.model_channels))
+        # every block starts its time branch with a SiLU: done once here
+        time_BD = jax.nn.silu(self.time_embed[1](jax.nn.silu(time_BD)))
+        context_BLD = context_BLD.astype(self.dtype)
+
+        h, skips = x_BHWC.astype(self.dtype), []
+        for layers in self.input_blocks:
+            h = self._apply(layers, h, time_BD, context_BLD, relative)
+            skips.append(h)
+        h = self._apply(self.middle_block, h, time_BD, context_BLD, relative)
+        for layers in self.output_blocks:
+            h = jnp.concatenate([h, skips.pop()], axis=-1)
+            h = self._apply(layers, h, time_BD, context_BLD, relative)
+        return self.conv_out(jax.nn.silu(self.norm_out(h))).astype(jnp.float32)
+
+
+def from_config(config: Mapping[str, Any], *, dtype: Any = None, rngs: nnx.Rngs) -> UNet:
+    """Builds the U-Net of `config.model.unet`; its fields are the constructor's arguments.
+
+    Raises:
+      ValueError: unknown field.
+    """
+    return configured.build(UNet, config, dtype=dtype, rngs=rngs)

@@ -1,0 +1,88 @@
+"""Attention: one function that every model calls, and the multi-head layer around it.
+
+B batch, T queries, S keys, N heads, D width of a head, C channels.
+"""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from foley_jax.layers import convolution
+
+IMPLEMENTATIONS = ("xla", "cudnn")
+
+
+def attention(
+    q_BTND: jax.Array,
+    k_BSND: jax.Array,
+    v_BSND: jax.Array,
+    *,
+    bias_BNTS: jax.Array | None = None,
+    implementation: str = "xla",
+) -> jax.Array:
+    """softmax(q k^T / sqrt(D) + bias) v, softmax in float32.
+
+    Args:
+      q_BTND, k_BSND, v_BSND: queries, keys, values, any float dtype.
+      bias_BNTS: added to the logits; its axes may be 1.
+      implementation: "xla" anywhere; "cudnn" on NVIDIA GPUs in half precision, D % 8 == 0.
+    Returns:
+      [B, T, N, D], dtype of the values.
+    Raises:
+      ValueError: unknown implementation.
+    """
+    if implementation == "cudnn":
+        return jax.nn.dot_product_attention(
+            q_BTND, k_BSND, v_BSND, bias=bias_BNTS, implementation="cudnn"
+        )
+    if implementation != "xla":
+        raise ValueError(f"attention implementation {implementation!r} is not in {IMPLEMENTATIONS}")
+    scale = q_BTND.shape[-1] ** -0.5
+    logits_BNTS = jnp.einsum(
+        "btnd,bsnd->bnts", q_BTND * scale, k_BSND, preferred_element_type=jnp.float32
+    )
+    if bias_BNTS is not None:
+        logits_BNTS = logits_BNTS + bias_BNTS.astype(jnp.float32)
+    weights_BNTS = jax.nn.softmax(logits_BNTS, axis=-1).astype(v_BSND.dtype)
+    return jnp.einsum("bnts,bsnd->btnd", weights_BNTS, v_BSND)
+
+
+class MultiHeadAttention(nnx.Module):
+    """Self- or cross-attention without q/k/v biases. Source: SD attention.CrossAttention."""
+
+    def __init__(
+        self,
+        channels: int,
+        context_dim: int,
+        num_heads: int,
+        *,
+        implementation: str = "xla",
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        if channels % num_heads:
+            raise ValueError(f"{channels} channels cannot be split into {num_heads} heads")
+        build = {"dtype": dtype, "rngs": rngs}
+        self.to_q = convolution.dense(channels, channels, use_bias=False, **build)
+        self.to_k = convolution.dense(context_dim, channels, use_bias=False, **build)
+        self.to_v = convolution.dense(context_dim, channels, use_bias=False, **build)
+        self.to_out = convolution.dense(channels, channels, **build)
+        self.num_heads = num_heads
+        self.implementation = implementation
+
+    def __call__(
+        self,
+        x_BTC: jax.Array,
+        context_BSC: jax.Array | None = None,
+        *,
+        bias_BNTS: jax.Array | None = None,
+    ) -> jax.Array:
+        """[B, T, C] attends to `context_BSC` (to itself when None) -> [B, T, C]."""
+        context = x_BTC if context_BSC is None else context_BSC
+        q, k, v = self.to_q(x_BTC), self.to_k(context), self.to_v(context)
+        # [B, T, N*D] -> [B, T, N, D]
+        split = lambda y: y.reshape(*y.shape[:2], self.num_heads, -1)  # noqa: E731
+        y = attention(
+            split(q), split(k), split(v), bias_BNTS=bias_BNTS, implementation=self.implementation
+        )
+        return self.to_out(y.reshape(x_BTC.shape))  # [B, T, N, D] -> [B, T, C]

@@ -1,0 +1,130 @@
+"""2-D convolution, dense layer and resampling by two, with torch's padding and initialisation.
+
+B batch, H W space, C channels; channels last.
+"""
+
+from flax import nnx
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from foley_jax.layers import initializers
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+
+def dense(
+    in_dim: int,
+    out_dim: int,
+    *,
+    use_bias: bool = True,
+    zero_init: bool = False,
+    dtype: jnp.dtype = jnp.float32,
+    rngs: nnx.Rngs,
+) -> nnx.Linear:
+    """Linear layer [..., in_dim] -> [..., out_dim], float32 parameters, torch initialisation."""
+    return nnx.Linear(
+        in_dim,
+        out_dim,
+        use_bias=use_bias,
+        kernel_init=initializers.kernel(zero=zero_init),
+        bias_init=initializers.bias(in_dim, zero=zero_init),
+        dtype=dtype,
+        param_dtype=jnp.float32,
+        rngs=rngs,
+    )
+
+
+class Conv(nnx.Module):
+    """2-D convolution [B, H, W, in] -> [B, H', W', out]; kernel [kh, kw, in, out].
+
+    `padding=None` is torch's `padding=k//2` on both sides (SAME would pad only the end at
+    stride 2). A 1x1 convolution is computed as a matrix product.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int] = (3, 3),
+        *,
+        stride: int = 1,
+        padding: Padding | None = None,
+        zero_init: bool = False,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        kh, kw = kernel_size
+        init = initializers.kernel(zero=zero_init)
+        bias_init = initializers.bias(kh * kw * in_channels, zero=zero_init)
+        self.kernel = nnx.Param(init(rngs.params(), (kh, kw, in_channels, out_channels)))
+        self.bias = nnx.Param(bias_init(rngs.params(), (out_channels,)))
+        self.stride = stride
+        self.padding = ((kh // 2, kh // 2), (kw // 2, kw // 2)) if padding is None else padding
+        self.dtype = dtype
+
+    def __call__(self, x_BHWC: jax.Array) -> jax.Array:
+        """Convolves in the compute dtype."""
+        x = x_BHWC.astype(self.dtype)
+        kernel = self.kernel[...].astype(self.dtype)
+        bias = self.bias[...].astype(self.dtype)
+        if kernel.shape[:2] == (1, 1) and self.stride == 1 and not any(map(any, self.padding)):
+            y = jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
+        else:
+            y = lax.conv_general_dilated(
+                x,
+                kernel,
+                window_strides=(self.stride, self.stride),
+                padding=self.padding,
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+        return y + bias.reshape(1, 1, 1, -1)
+
+
+def upsample_nearest(x_BHWC: jax.Array) -> jax.Array:
+    """Repeats every pixel 2x2 by a broadcast (no gather): [B, H, W, C] -> [B, 2H, 2W, C]."""
+    b, h, w, c = x_BHWC.shape
+    x = jnp.broadcast_to(x_BHWC[:, :, None, :, None, :], (b, h, 2, w, 2, c))
+    return x.reshape(b, 2 * h, 2 * w, c)
+
+
+def space_to_depth(x_BHWC: jax.Array, patch: tuple[int, int]) -> jax.Array:
+    """Folds ph x pw pixels into channels: [B, H, W, C] -> [B, H/ph, W/pw, ph*pw*C]."""
+    (b, h, w, c), (ph, pw) = x_BHWC.shape, patch
+    if (ph, pw) == (1, 1):
+        return x_BHWC
+    if h % ph or w % pw:
+        raise ValueError(f"image of {h}x{w} pixels cannot be cut into patches of {ph}x{pw}")
+    x = x_BHWC.reshape(b, h // ph, ph, w // pw, pw, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h // ph, w // pw, ph * pw * c)
+
+
+def depth_to_space(x_BHWC: jax.Array, patch: tuple[int, int]) -> jax.Array:
+    """The inverse of `space_to_depth`: [B, H, W, ph*pw*C] -> [B, H*ph, W*pw, C]."""
+    (b, h, w, c), (ph, pw) = x_BHWC.shape, patch
+    if (ph, pw) == (1, 1):
+        return x_BHWC
+    x = x_BHWC.reshape(b, h, w, ph, pw, c // (ph * pw)).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h * ph, w * pw, c // (ph * pw))
+
+
+class Downsample(nnx.Module):
+    """Stride-2 3x3 convolution, one pixel of zeros on every side. Source: openaimodel.Downsample."""
+
+    def __init__(self, channels: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+        self.op = Conv(channels, channels, stride=2, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x_BHWC: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H/2, W/2, C]."""
+        return self.op(x_BHWC)
+
+
+class Upsample(nnx.Module):
+    """Nearest x2, then a 3x3 convolution. Source: openaimodel.Upsample."""
+
+    def __init__(self, channels: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+        self.conv = Conv(channels, channels, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x_BHWC: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, 2H, 2W, C]."""
+        return self.conv(upsample_nearest(x_BHWC))

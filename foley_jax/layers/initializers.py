@@ -1,0 +1,33 @@
+"""Initialisers with torch's default distributions, for training from scratch as the sources do."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+Initializer = Callable[..., jax.Array]
+
+# torch: kaiming_uniform(a=sqrt(5)) == U(-1/sqrt(fan_in), 1/sqrt(fan_in)) == variance 1/(3 fan_in)
+KERNEL_VARIANCE = 1.0 / 3.0
+
+
+def kernel(*, zero: bool = False) -> Initializer:
+    """Initialiser of a conv or dense kernel [..., in, out]: torch default, or zeros.
+
+    Source: torch.nn.Linear.reset_parameters; OpenAI `zero_module` for zero=True.
+    """
+    if zero:
+        return jax.nn.initializers.zeros
+    return jax.nn.initializers.variance_scaling(KERNEL_VARIANCE, "fan_in", "uniform")
+
+
+def bias(fan_in: int, *, zero: bool = False) -> Initializer:
+    """Initialiser of a bias: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), or zeros."""
+    if zero:
+        return jax.nn.initializers.zeros
+    bound = fan_in**-0.5
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
+
+    return init

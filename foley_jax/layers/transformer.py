@@ -1,0 +1,129 @@
+"""Transformer over the pixels of a feature map, with cross-attention to a context.
+
+B batch, H W space, C channels, L context rows, D context width, N heads.
+"""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from foley_jax.layers import attention, convolution, locality, normalization
+
+FEED_FORWARD_MULT = 4  # SD attention.FeedForward
+
+
+class GatedFeedForward(nnx.Module):
+    """GEGLU: (x W_a) * gelu(x W_b), then back to the width. Source: SD attention.FeedForward."""
+
+    def __init__(self, channels: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+        hidden = FEED_FORWARD_MULT * channels
+        self.proj_in = convolution.dense(channels, 2 * hidden, dtype=dtype, rngs=rngs)
+        self.proj_out = convolution.dense(hidden, channels, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., C] -> [..., C]."""
+        value, gate = jnp.split(self.proj_in(x), 2, axis=-1)
+        return self.proj_out(value * jax.nn.gelu(gate, approximate=False))
+
+
+class TransformerBlock(nnx.Module):
+    """Self-attention (optional), cross-attention, feed-forward, each with its own layer norm."""
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        context_dim: int,
+        *,
+        self_attention: bool = True,
+        use_locality: bool = False,
+        implementation: str = "xla",
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        build = {"dtype": dtype, "rngs": rngs}
+        heads = {"num_heads": num_heads, "implementation": implementation, **build}
+        norm = lambda: normalization.layer_norm(channels, **build)  # noqa: E731
+        self.norm1 = norm() if self_attention else None
+        self.attn1 = (
+            attention.MultiHeadAttention(channels, channels, **heads) if self_attention else None
+        )
+        self.norm2 = norm()
+        # 32-40 keys with a bias: plain XLA is the right implementation everywhere
+        self.attn2 = attention.MultiHeadAttention(
+            channels, context_dim, **heads | {"implementation": "xla"}
+        )
+        self.locality = locality.Locality(num_heads, channels, **build) if use_locality else None
+        self.norm3 = norm()
+        self.ff = GatedFeedForward(channels, **build)
+
+    def _cross(self, h_BHWC: jax.Array, context_BLD: jax.Array, relative_BWL: jax.Array | None):
+        b, h, w, c = h_BHWC.shape
+        query, bias = self.norm2(h_BHWC), None
+        if self.locality is not None:
+            query = query + self.locality.position(relative_BWL)
+            bias_BNWL = self.locality.bias(relative_BWL)
+            # one bias per column, the same on all rows: [B, N, W, L] -> [B, N, H*W, L]
+            n, s = bias_BNWL.shape[1], bias_BNWL.shape[-1]
+            bias = jnp.broadcast_to(bias_BNWL[:, :, None], (b, n, h, w, s)).reshape(b, n, h * w, s)
+        y = self.attn2(query.reshape(b, h * w, c), context_BLD, bias_BNTS=bias)
+        return y.reshape(b, h, w, c)
+
+    def __call__(
+        self, h_BHWC: jax.Array, context_BLD: jax.Array, relative_BWL: jax.Array | None = None
+    ) -> jax.Array:
+        """[B, H, W, C] -> [B, H, W, C]; `relative_BWL` as `locality.relative_rows` gives it."""
+        b, h, w, c = h_BHWC.shape
+        if self.attn1 is not None:
+            tokens = self.norm1(h_BHWC).reshape(b, h * w, c)
+            h_BHWC = h_BHWC + self.attn1(tokens).reshape(b, h, w, c)
+        h_BHWC = h_BHWC + self._cross(h_BHWC, context_BLD, relative_BWL)
+        return h_BHWC + self.ff(self.norm3(h_BHWC))
+
+
+class SpatialTransformer(nnx.Module):
+    """norm, 1x1 conv, transformer blocks, zero 1x1 conv, + input. Source: SD SpatialTransformer."""
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        context_dim: int,
+        *,
+        depth: int = 1,
+        num_groups: int = 32,
+        self_attention: bool = True,
+        use_locality: bool = False,
+        implementation: str = "xla",
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        build = {"dtype": dtype, "rngs": rngs}
+        self.norm = normalization.GroupNorm32(
+            channels, num_groups=num_groups, epsilon=1e-6, rngs=rngs
+        )
+        self.proj_in = convolution.Conv(channels, channels, (1, 1), **build)
+        self.transformer_blocks = nnx.List(
+            [
+                TransformerBlock(
+                    channels,
+                    num_heads,
+                    context_dim,
+                    self_attention=self_attention,
+                    use_locality=use_locality,
+                    implementation=implementation,
+                    **build,
+                )
+                for _ in range(depth)
+            ]
+        )
+        self.proj_out = convolution.Conv(channels, channels, (1, 1), zero_init=True, **build)
+
+    def __call__(
+        self, x_BHWC: jax.Array, context_BLD: jax.Array, relative_BWL: jax.Array | None = None
+    ) -> jax.Array:
+        """[B, H, W, C] -> [B, H, W, C]."""
+        h = self.proj_in(self.norm(x_BHWC))
+        for block in self.transformer_blocks:
+            h = block(h, context_BLD, relative_BWL)
+        return x_BHWC + self.proj_out(h)

@@ -7,9 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, Protocol
 
-from foley_jax.media import video as video_io
-
-VIDEO_SUFFIXES = video_io.VIDEO_SUFFIXES
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 
 
 class Job(Protocol):

@@ -56,7 +56,7 @@ class Clip:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".wav":
             audio_io.write_wav(path, self.audio, self.sample_rate)
-        elif path.suffix in video_io.VIDEO_SUFFIXES:
+        elif path.suffix in batch.VIDEO_SUFFIXES:
             video_io.mux(self.video, self.audio, self.sample_rate, path)
         else:
             raise ValueError(f"cannot save a clip as {path.suffix!r}; use .wav or .mp4")
@@ -113,7 +113,7 @@ class Foley:
         spec = self.model.video
         frames_THWC = video_io.read_frames(video, spec)
         if not len(frames_THWC):
-            raise video_io.MediaError(f"{video}: no frame could be decoded", reason="empty")
+            raise video_io.MediaError("empty", f"{video}: no frame could be decoded")
         return pipeline.Source(Path(video), frames_THWC, video_io.probe(video).duration_s)
 
     def read_sound(self, video: str | os.PathLike) -> pipeline.Sound:

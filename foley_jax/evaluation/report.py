@@ -71,7 +71,7 @@ def page(out: Path, clips: Sequence[Any], systems: Mapping[str, Path], table_md:
     for clip in clips:
         videos = [clip.video, *(d / f"{clip.name}.mp4" for d in systems.values())]
         cells = "".join(
-            f'<td><video controls preload="none" width="220" src="{_relative(v, out)}"></video></td>'
+            f'<td><video controls preload=none width=220 src="{_relative(v, out)}"></video></td>'
             for v in videos
         )
         body.append(f"<tr><td>{html.escape(clip.name)}<br>{clip.level}</td>{cells}</tr>")

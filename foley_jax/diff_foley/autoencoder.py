@@ -207,6 +207,7 @@ class AutoencoderKL(nnx.Module):
         self.quant_conv = convolution.Conv(2 * z_channels, 2 * z_channels, (1, 1), **build)
         self.post_quant_conv = convolution.Conv(z_channels, z_channels, (1, 1), **build)
         self.in_channels = in_channels
+        self.out_channels = out_channels
         self.z_channels = z_channels
         self.patch = patch
         self.downsampling = tuple(p * 2 ** (len(ch_mult) - 1) for p in patch)

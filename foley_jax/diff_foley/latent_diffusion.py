@@ -45,7 +45,7 @@ class LatentDiffusion(nnx.Module):
         return self.latent_scale[...] * autoencoder.sample(mean, logvar, key=key)
 
     def decode_mel(self, z_BHWC: jax.Array) -> jax.Array:
-        """Scaled latents -> mels float32 [B, F, T], channel 0 of the image, not clipped to [0, 1]."""
+        """Scaled latents -> mels float32 [B, F, T]: channel 0 of the image, not clipped."""
         return self.autoencoder.decode(z_BHWC / self.latent_scale[...])[..., 0]
 
     def denoise(
@@ -58,9 +58,7 @@ class LatentDiffusion(nnx.Module):
         column_s: float | None = None,
     ) -> jax.Array:
         """The U-Net's prediction for noisy scaled latents; see `UNet.__call__`."""
-        return self.unet(
-            z_BHWC, t_B, context_BLD, context_s_BL=context_s_BL, column_s=column_s
-        )
+        return self.unet(z_BHWC, t_B, context_BLD, context_s_BL=context_s_BL, column_s=column_s)
 
     def latent_shape(self, num_mels: int, num_frames: int) -> tuple[int, int, int]:
         """(H, W, C) of the latent of a mel of that size."""
@@ -73,12 +71,19 @@ def to_image(mel_BFT: jax.Array, channels: int) -> jax.Array:
     return jnp.broadcast_to(mel_BFT[..., None], (*mel_BFT.shape, channels))
 
 
-def from_config(config: Mapping[str, Any], *, dtype: Any = None, rngs: nnx.Rngs) -> LatentDiffusion:
+def from_config(
+    config: Mapping[str, Any],
+    *,
+    frame_s: float | None = None,
+    dtype: Any = None,
+    rngs: nnx.Rngs,
+) -> LatentDiffusion:
     """Builds the model of `config.model`.
 
     Args:
       config: unet, autoencoder, conditioner: dicts of constructor fields (empty or absent: the
         paper's); latent_scale: float, default 0.18215.
+      frame_s: seconds between mel frames; gives `unet.column_s` where the config does not.
       dtype: compute dtype of the networks, e.g. `config.dtype`.
       rngs: where the initial weights come from.
     Raises:
@@ -87,16 +92,20 @@ def from_config(config: Mapping[str, Any], *, dtype: Any = None, rngs: nnx.Rngs)
     unknown = sorted(set(config) - set(PARTS))
     if unknown:
         raise ValueError(f"config.model has no field {', '.join(unknown)}; its fields: {PARTS}")
+    first_stage = autoencoder.from_config(config.get("autoencoder", {}), dtype=dtype, rngs=rngs)
+    unet_fields = dict(config.get("unet", {}))
+    if frame_s is not None:
+        unet_fields.setdefault("column_s", first_stage.downsampling[1] * frame_s)
     model = LatentDiffusion(
-        unet=unet.from_config(config.get("unet", {}), dtype=dtype, rngs=rngs),
-        autoencoder=autoencoder.from_config(config.get("autoencoder", {}), dtype=dtype, rngs=rngs),
+        unet=unet.from_config(unet_fields, dtype=dtype, rngs=rngs),
+        autoencoder=first_stage,
         conditioner=conditioner.from_config(config.get("conditioner", {}), dtype=dtype, rngs=rngs),
         latent_scale=config.get("latent_scale", LATENT_SCALE),
     )
     out_dim, context_dim = model.conditioner.pos_emb.features, model.unet.context_dim
     if out_dim != context_dim:
         raise ValueError(
-            f"conditioner.out_dim is {out_dim} but unet.context_dim is {context_dim}; set them equal"
+            f"conditioner.out_dim is {out_dim}, unet.context_dim is {context_dim}; set them equal"
         )
     if model.autoencoder.z_channels != model.unet.in_channels:
         raise ValueError(

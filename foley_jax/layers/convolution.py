@@ -109,7 +109,7 @@ def depth_to_space(x_BHWC: jax.Array, patch: tuple[int, int]) -> jax.Array:
 
 
 class Downsample(nnx.Module):
-    """Stride-2 3x3 convolution, one pixel of zeros on every side. Source: openaimodel.Downsample."""
+    """Stride-2 3x3 conv, one pixel of zeros on every side. Source: openaimodel.Downsample."""
 
     def __init__(self, channels: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
         self.op = Conv(channels, channels, stride=2, dtype=dtype, rngs=rngs)

@@ -54,16 +54,14 @@ def frames(padded_L: jax.Array, n_fft: int, hop: int) -> jax.Array:
     Returns:
       [..., 1 + (L - n_fft) // hop, n_fft].
     """
-    lead, length = padded_L.shape[:-1], padded_L.shape[-1]
-    count = 1 + (length - n_fft) // hop
-    parts = -(-n_fft // hop)
-    blocks = count + parts - 1
-    missing = max(0, blocks * hop - length)
-    x = jnp.pad(padded_L, [(0, 0)] * len(lead) + [(0, missing)])[..., : blocks * hop]
-    x = x.reshape(*lead, blocks, hop)  # [..., L] -> [..., blocks, hop]
-    # frame i is blocks i, i + 1, ... : slices instead of a gather, whose gradient is a scatter
-    joined = jnp.concatenate([x[..., p : p + count, :] for p in range(parts)], axis=-1)
-    return joined[..., :n_fft]
+    starts = jnp.arange(1 + (padded_L.shape[-1] - n_fft) // hop) * hop
+
+    def cut(row_L):
+        # one contiguous copy a frame; 3 to 9 times faster on CPU than indexing or reshaping
+        return jax.vmap(lambda start: jax.lax.dynamic_slice(row_L, (start,), (n_fft,)))(starts)
+
+    rows = padded_L.reshape(-1, padded_L.shape[-1])  # [..., L] -> [B, L]
+    return jax.vmap(cut)(rows).reshape(*padded_L.shape[:-1], starts.size, n_fft)
 
 
 def stft(audio_BL: jax.Array, spec: AudioSpec, *, pad_mode: PadMode = "reflect") -> jax.Array:
@@ -103,11 +101,45 @@ def log_mel(audio_BL: jax.Array, spec: AudioSpec, *, pad_mode: PadMode = "reflec
       ValueError: too few samples to reflect; unknown pad mode.
     Source: Diff-Foley data_preprocess/wav2spec.py.
     """
-    amplitude_TK = jnp.abs(stft(audio_BL, spec, pad_mode=pad_mode))
+    return _log_mel(jnp.abs(stft(audio_BL, spec, pad_mode=pad_mode)), spec)
+
+
+def _log_mel(amplitude_TK: jax.Array, spec: AudioSpec) -> jax.Array:
+    """STFT amplitudes [..., T, K] -> log-mels [..., F, T]."""
     mel = jnp.einsum(
         "fk,...tk->...ft", mel_basis(spec), amplitude_TK, precision=jax.lax.Precision.HIGHEST
     )
     return jnp.clip(0.8 + 0.2 * jnp.log10(jnp.maximum(mel, FLOOR)), 0.0, 1.0)
+
+
+def log_mel_at(audio_BPL: jax.Array, frame_BT: jax.Array, spec: AudioSpec) -> jax.Array:
+    """Chosen frames of the log-mels of P sounds laid end to end; only those are transformed.
+
+    Equal to `log_mel` of each sound, concatenated in time and indexed, without computing the
+    frames that are not asked for.
+
+    Args:
+      audio_BPL: float [B, P, L], L > n_fft / 2.
+      frame_BT: int32 in [0, P * N), N = 1 + L // hop frames per sound; frame p * N + i is frame
+        i of sound p. Outside values are clipped to the range.
+    Returns:
+      float32 [B, num_mels, T].
+    """
+    b, p, length = audio_BPL.shape
+    half, hop, count = spec.n_fft // 2, spec.hop, spec.num_frames(length)
+    parts = -(-spec.n_fft // hop)
+    blocks = count + parts - 1
+    padded = jnp.pad(audio_BPL.astype(jnp.float32), ((0, 0), (0, 0), (half, half)), mode="reflect")
+    missing = max(0, blocks * hop - padded.shape[-1])
+    padded = jnp.pad(padded, ((0, 0), (0, 0), (0, missing)))[..., : blocks * hop]
+    blocks_BNH = padded.reshape(b, p * blocks, hop)  # [B, P, L] -> [B, P*blocks, hop]
+    frame_BT = jnp.clip(frame_BT, 0, p * count - 1)
+    # the last parts - 1 blocks of every sound start no frame
+    first_BT = frame_BT + frame_BT // count * (parts - 1)
+    pick = jax.vmap(lambda blocks_NH, index_T: blocks_NH[index_T])
+    windows = jnp.concatenate([pick(blocks_BNH, first_BT + i) for i in range(parts)], axis=-1)
+    windows = windows[..., : spec.n_fft] * hann(spec.n_fft).reshape(1, 1, -1)
+    return _log_mel(jnp.abs(jnp.fft.rfft(windows)), spec)
 
 
 def amplitude(mel_BFT: jax.Array) -> jax.Array:

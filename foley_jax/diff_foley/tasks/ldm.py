@@ -1,0 +1,150 @@
+"""Stage 2: latent diffusion of mels, conditioned on CAVP rows.
+
+Batch (B examples, P source sounds of L samples each, T mel frames, L' feature rows of width D):
+  "audio_BPL": int16 [B, P, L], the sounds a window is cut or merged from.
+  "mel_frame_BT": int32 [B, T], the window's frames as indices into the P mels laid end to end;
+    each has 1 + L // hop frames.
+  "cavp_BLD": float [B, L', D], the window's feature rows.
+  "context_s_BL": float32 [B, L'], seconds of each row relative to the start of the window.
+
+Config fields:
+  config.audio: AudioSpec's (hop 256 in the paper).
+  config.data: window_frames, num_rows, merge_probability, aligned (see `clips.LdmWindows`).
+  config.model.unet: arguments of `unet.UNet` (in_channels, out_channels, model_channels,
+    channel_mult, num_res_blocks, attention_downsamples, self_attention_downsamples,
+    middle_self_attention, num_heads, context_dim, depth, num_groups, locality_bias, column_s,
+    remat, attention_implementation); column_s follows from audio and autoencoder by default.
+  config.model.autoencoder: arguments of `autoencoder.AutoencoderKL`, as that stage had them.
+  config.model.conditioner: in_dim, out_dim, max_len, feature_gain, position_std.
+  config.model.latent_scale: default 0.18215; usually grafted together with the autoencoder.
+  config.loss.prediction: "eps" | "v" | "x0".
+  config.loss.weighting: "uniform" | "inverse_alpha2".
+  config.loss.condition_dropout: share of examples trained without condition (0.2).
+  config.loss.schedule: beta_start, beta_end, num_steps of the scaled-linear schedule (optional).
+Source: Diff-Foley adm/models/diffusion/ddpm.py `LatentDiffusion`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from foley_jax.data import clips
+from foley_jax.diff_foley import latent_diffusion
+from foley_jax.diffusion import process
+from foley_jax.diffusion import schedule as schedule_lib
+from foley_jax.media import audio as audio_lib
+from foley_jax.media import mel, specs
+from foley_jax.training import task as task_lib
+
+
+class LatentDiffusionTask:
+    """Trains the U-Net and the conditioner; the autoencoder and its scale are frozen."""
+
+    trainable = nnx.All(
+        nnx.Param, nnx.Any(nnx.PathContains("unet"), nnx.PathContains("conditioner"))
+    )
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        self.config = config
+        self.audio = specs.AudioSpec(**config.audio)
+        self.video = specs.VideoSpec(**config.video)
+        self.schedule = schedule_lib.scaled_linear(**config.loss.get("schedule", {}))
+
+    def build(self, rngs: nnx.Rngs) -> latent_diffusion.LatentDiffusion:
+        """A fresh model with float32 parameters."""
+        return latent_diffusion.from_config(
+            self.config.model, frame_s=self.audio.frame_s, dtype=self.config.dtype, rngs=rngs
+        )
+
+    def transform(self, *, train: bool) -> task_lib.Transform:
+        """Windows cut from one record, or merged from two; only cut ones for evaluation."""
+        data = self.config.data
+        return clips.LdmWindows(
+            video=self.video,
+            audio=self.audio,
+            window_frames=data.window_frames,
+            num_rows=data.num_rows,
+            merge_probability=data.merge_probability if train else 0.0,
+            aligned=data.aligned,
+        )
+
+    def latents(
+        self, model: latent_diffusion.LatentDiffusion, batch: task_lib.Batch, key: jax.Array
+    ) -> jax.Array:
+        """Scaled latents of the windows, a sample of the posterior, without gradient."""
+        audio_BPL = audio_lib.from_pcm16(batch["audio_BPL"])
+        mel_BFT = mel.log_mel_at(audio_BPL, batch["mel_frame_BT"], self.audio)
+        return jax.lax.stop_gradient(model.encode_mel(mel_BFT, key=key))
+
+    def loss(
+        self,
+        model: latent_diffusion.LatentDiffusion,
+        batch: task_lib.Batch,
+        key: jax.Array,
+        *,
+        train: bool,
+    ) -> tuple[jax.Array, task_lib.Metrics]:
+        """Mean squared error of the prediction at one step per example.
+
+        Training draws the steps uniformly and drops the condition of some examples. Evaluation
+        keeps every condition and spreads the steps evenly over the batch, so that losses of
+        different runs can be compared.
+        """
+        latent_key, t_key, noise_key, drop_key = jax.random.split(key, 4)
+        z_BHWC = self.latents(model, batch, latent_key)
+        b, num_steps = z_BHWC.shape[0], self.schedule.num_steps
+        rows_BLD = batch["cavp_BLD"].astype(jnp.float32)
+        if train:
+            kept = 1.0 - self.config.loss.condition_dropout
+            keep_B = jax.random.bernoulli(drop_key, kept, (b,))
+            # the raw rows are dropped: the null condition is the conditioner of zeros
+            rows_BLD = jnp.where(keep_B[:, None, None], rows_BLD, 0.0)
+            t_B = jax.random.randint(t_key, (b,), 0, num_steps)
+        else:
+            t_B = ((jnp.arange(b) + 0.5) / b * num_steps).astype(jnp.int32)
+        context_BLD = model.conditioner(rows_BLD)
+
+        def network(x_BHWC: jax.Array, t_B: jax.Array) -> jax.Array:
+            times = batch["context_s_BL"]
+            return model.denoise(x_BHWC, t_B, context_BLD, context_s_BL=times)
+
+        loss_B = process.training_loss(
+            self.schedule,
+            network,
+            z_BHWC,
+            t_B,
+            process.noise_like(z_BHWC, key=noise_key),
+            prediction=self.config.loss.prediction,
+            weighting=self.config.loss.weighting,
+        )
+        early = t_B < num_steps // 2  # the less noisy half
+        share = lambda mask: (loss_B * mask).sum() / jnp.maximum(mask.sum(), 1)  # noqa: E731
+        metrics = {
+            "loss_low_noise": share(early),
+            "loss_high_noise": share(~early),
+            "latent_std": jnp.std(z_BHWC),
+        }
+        return loss_B.mean(), metrics
+
+    def weight_decay_mask(self, params: Any) -> Any:
+        """Decay everything, as the source's plain AdamW does, but the locality prior."""
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "locality" not in jax.tree_util.keystr(path), params
+        )
+
+    def constrain(self, params: Any) -> Any:
+        """Identity."""
+        return params
+
+    def evaluate(
+        self,
+        model_fn: Callable[[Callable, task_lib.Batch], Any],
+        batches: Sequence[task_lib.Batch],
+    ) -> Mapping[str, float]:
+        """Nothing beyond the mean loss and its metrics."""
+        del model_fn, batches
+        return {}

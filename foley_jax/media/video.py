@@ -1,0 +1,170 @@
+"""Picture from any video file: what it is, and its frames at given times.
+
+Axis letters: T frames, H W C picture, L audio samples.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import pathlib
+
+import av
+import numpy as np
+from PIL import Image
+
+from foley_jax.media import container as containers
+from foley_jax.media import specs, writing
+
+# one door for picture: writing and muxing live in their own files
+MediaError = containers.MediaError
+write_video = writing.write_video
+
+# Containers round timestamps to as little as 1 ms (Matroska); half of that must not move a frame.
+TIME_SLACK_S = 5e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class MediaInfo:
+    """What a file holds; width and height are as displayed, after `rotation`.
+
+    `rotation` is in degrees counter-clockwise, a multiple of 90. Fields of a missing picture are 0.
+    """
+
+    duration_s: float
+    fps: float
+    width: int
+    height: int
+    rotation: int
+    has_video: bool
+    has_audio: bool
+
+
+def probe(path: str | pathlib.Path) -> MediaInfo:
+    """Reads what a file says about itself (and its first frame, for the rotation).
+
+    Raises:
+      MediaError: "missing", "unreadable", or "empty" (a picture stream without a frame).
+    """
+    with containers.open_input(path) as container:
+        stream = containers.video_stream(container)
+        has_audio = bool(container.streams.audio)
+        duration_s = _duration_s(container, stream)
+        if stream is None:
+            return MediaInfo(duration_s, 0.0, 0, 0, 0, False, has_audio)
+        rate = stream.average_rate or stream.guessed_rate or 0
+        frame = next(containers.decoded(container, stream), None)
+        if frame is None:
+            raise MediaError("empty", f"{path}: its picture stream holds no decodable frame")
+        turns = _quarter_turns(frame)
+        size = (frame.width, frame.height) if turns % 2 == 0 else (frame.height, frame.width)
+        return MediaInfo(duration_s, float(rate), *size, 90 * turns, True, has_audio)
+
+
+def read_frames(
+    path: str | pathlib.Path,
+    spec: specs.VideoSpec,
+    *,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+) -> np.ndarray:
+    """Samples a video's frames at a fixed rate and size.
+
+    Frame i is the last source frame shown at or before start_s + i / fps (the first one if the
+    picture starts later), turned upright and stretched to the spec's size (PIL bilinear with
+    antialias; aspect ratio not kept). The result ends where the picture or `duration_s` ends.
+
+    Args:
+      path: any video file.
+      spec: wanted rate and size.
+      start_s: where to begin, seconds on the container's clock.
+      duration_s: how much to read; None = to the end.
+    Returns:
+      [T, H, W, 3] uint8; T may be smaller than asked if the file ends early.
+    Raises:
+      MediaError: "missing", "unreadable", "no_video", or "empty" (no frame in that span).
+    """
+    with containers.open_input(path) as container:
+        stream = containers.video_stream(container)
+        if stream is None:
+            raise MediaError("no_video", f"{path}: has no picture stream")
+        stream.thread_type = "AUTO"
+        begin_s = start_s + containers.origin_s(container)
+        wanted = None if duration_s is None else spec.num_frames(duration_s)
+        frames = _sample(_timed_frames(container, stream, begin_s), spec, begin_s, wanted)
+    if not frames:
+        span = "" if duration_s is None else f" to {start_s + duration_s:.3f} s"
+        raise MediaError("empty", f"{path}: no picture from {start_s:.3f} s{span}")
+    return np.stack(frames)
+
+
+def _sample(
+    timed: Iterator[tuple[float, float, av.VideoFrame]],
+    spec: specs.VideoSpec,
+    begin_s: float,
+    wanted: int | None,
+) -> list[np.ndarray]:
+    """Walks through (time, end, frame) and keeps what is on screen at each wanted time."""
+    out: list[np.ndarray] = []
+    shown, shown_end_s, shown_pixels = None, -np.inf, None
+    limit = np.inf if wanted is None else wanted
+
+    def show_until(end_s: float) -> None:
+        nonlocal shown_pixels
+        while len(out) < limit and begin_s + len(out) / spec.fps < end_s - TIME_SLACK_S:
+            if shown_pixels is None:
+                shown_pixels = _pixels(shown, spec)
+            out.append(shown_pixels)
+
+    for time_s, end_s, frame in timed:
+        if shown is not None:
+            show_until(time_s)
+        if len(out) >= limit:
+            break
+        shown, shown_end_s, shown_pixels = frame, max(end_s, shown_end_s), None
+    if shown is not None:
+        show_until(shown_end_s)
+    return out
+
+
+def _timed_frames(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream, begin_s: float
+) -> Iterator[tuple[float, float, av.VideoFrame]]:
+    """Yields (time, end, frame) in seconds in display order, from at or before `begin_s` on."""
+    period_s = 1 / float(stream.average_rate or stream.guessed_rate or 25)
+    if begin_s > containers.origin_s(container):
+        container.seek(int(begin_s / stream.time_base), stream=stream)  # to a key frame before
+    time_s = None
+    for frame in containers.decoded(container, stream):
+        if frame.pts is not None:
+            time_s = float(frame.pts * frame.time_base)
+        else:  # raw streams carry no times
+            time_s = containers.origin_s(container) if time_s is None else time_s + period_s
+        length_s = float(frame.duration * frame.time_base) if frame.duration else period_s
+        yield time_s, time_s + length_s, frame
+
+
+def _quarter_turns(frame: av.VideoFrame) -> int:
+    """Quarter turns counter-clockwise that put a frame upright: phones film rotated."""
+    return round(frame.rotation / 90) % 4
+
+
+def _pixels(frame: av.VideoFrame, spec: specs.VideoSpec) -> np.ndarray:
+    image = Image.fromarray(upright(frame))
+    if image.size != (spec.width, spec.height):
+        image = image.resize((spec.width, spec.height), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def upright(frame: av.VideoFrame) -> np.ndarray:
+    """One decoded frame as [H, W, 3] uint8 RGB, as it is meant to be seen."""
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), _quarter_turns(frame)))
+
+
+def _duration_s(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream | None
+) -> float:
+    """Length as the file states it: of the picture if there is one, else of the container."""
+    if stream is not None and stream.duration:
+        return float(stream.duration * stream.time_base)
+    if container.duration:
+        return container.duration / av.time_base
+    return 0.0

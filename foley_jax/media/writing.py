@@ -1,0 +1,134 @@
+"""Video files with sound: from frames, or beside a picture stream that stays untouched.
+
+Axis letters: T frames, H W C picture, L audio samples.
+"""
+
+from fractions import Fraction
+import pathlib
+
+import av
+import av.error
+import numpy as np
+
+AUDIO_BIT_RATE = 128_000
+AAC_FRAME = 1024
+AAC_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv")
+
+
+class AacTrack:
+    """An AAC track of an output container, fed as far as the picture has come."""
+
+    def __init__(
+        self,
+        container: av.container.OutputContainer,
+        audio_L: np.ndarray,
+        sample_rate_hz: int,
+        coder: str = "twoloop",
+    ):
+        if sample_rate_hz not in AAC_RATES_HZ:
+            raise ValueError(f"AAC cannot hold {sample_rate_hz} Hz; wanted one of {AAC_RATES_HZ}")
+        if audio_L.ndim != 1 or not np.issubdtype(audio_L.dtype, np.floating):
+            raise ValueError(
+                f"audio is {audio_L.dtype}{list(audio_L.shape)}, wanted float [samples] (mono)"
+            )
+        self._container, self._rate = container, sample_rate_hz
+        self._audio_L = np.clip(audio_L, -1, 1).astype(np.float32)
+        self._done = 0
+        self._stream = container.add_stream("aac", rate=sample_rate_hz)
+        self._stream.layout = "mono"
+        self._stream.bit_rate = AUDIO_BIT_RATE
+        self._stream.options = {"aac_coder": coder}
+
+    def write_until(self, time_s: float) -> None:
+        """Encodes and writes the sound before `time_s`."""
+        while self._done < min(len(self._audio_L), time_s * self._rate):
+            chunk = self._audio_L[None, self._done : self._done + AAC_FRAME]
+            frame = av.AudioFrame.from_ndarray(chunk, format="fltp", layout="mono")
+            frame.sample_rate = self._rate
+            frame.time_base = Fraction(1, self._rate)
+            frame.pts = self._done
+            self._container.mux(self._stream.encode(frame))
+            self._done += chunk.shape[1]
+
+    def finish(self) -> None:
+        """Writes what is left."""
+        self.write_until(np.inf)
+        self._container.mux(self._stream.encode())
+
+
+def write_video(
+    path: str | pathlib.Path,
+    frames_THWC: np.ndarray,
+    fps: float,
+    *,
+    audio: np.ndarray | None = None,
+    sample_rate_hz: int | None = None,
+    crf: int = 18,
+    preset: str = "medium",
+    threads: int = 0,
+    aac_coder: str = "twoloop",
+) -> None:
+    """Writes frames (and sound) as H.264 yuv420p (and AAC).
+
+    Args:
+      path: output file, .mp4, .mov, .m4v or .mkv.
+      frames_THWC: [T, H, W, 3] uint8 RGB; frame i is shown from i / fps; H and W even.
+      fps: frames per second.
+      audio: [L] float in [-1, 1], or None for a silent video.
+      sample_rate_hz: its rate.
+      crf: H.264 quality, 0 (lossless) to 51 (worst).
+      preset: x264 speed preset.
+      threads: encoder threads, 0 = as many as x264 likes.
+      aac_coder: "twoloop" (better) or "fast".
+    Raises:
+      ValueError: wrong shapes, types or sizes, or a rate AAC cannot hold.
+    """
+    _check_suffix(path)
+    if frames_THWC.ndim != 4 or frames_THWC.shape[-1] != 3 or frames_THWC.dtype != np.uint8:
+        raise ValueError(
+            f"frames are {frames_THWC.dtype}{list(frames_THWC.shape)}, wanted uint8 [T, H, W, 3]"
+        )
+    height, width = frames_THWC.shape[1:3]
+    if height % 2 or width % 2 or not len(frames_THWC):
+        raise ValueError(
+            f"{len(frames_THWC)} frames of {height}x{width}: H.264 yuv420p wants at least one "
+            "frame and even sides; pad or crop by one pixel"
+        )
+    if audio is not None and sample_rate_hz is None:
+        raise ValueError("audio was given without sample_rate_hz")
+    rate = Fraction(fps).limit_denominator(1001)
+    with av.open(str(path), "w") as container:
+        stream = _h264_stream(container, width, height, rate, crf, preset)
+        stream.codec_context.thread_count = threads
+        track = None
+        if audio is not None:
+            track = AacTrack(container, np.asarray(audio), sample_rate_hz, aac_coder)
+        for i, frame_HWC in enumerate(frames_THWC):
+            frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")
+            frame.pts, frame.time_base = i, 1 / rate
+            container.mux(stream.encode(frame))
+            if track is not None:
+                track.write_until(float((i + 1) / rate))
+        container.mux(stream.encode())
+        if track is not None:
+            track.finish()
+
+
+def _h264_stream(
+    container: av.container.OutputContainer,
+    width: int,
+    height: int,
+    rate: Fraction,
+    crf: int,
+    preset: str,
+) -> av.video.stream.VideoStream:
+    stream = container.add_stream("libx264", rate=rate)
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    stream.options = {"crf": str(crf), "preset": preset}
+    return stream
+
+
+def _check_suffix(path: str | pathlib.Path) -> None:
+    if pathlib.Path(path).suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path}: wanted an output name ending in one of {', '.join(SUFFIXES)}")

@@ -1,0 +1,291 @@
+"""Records -> examples: CAVP clips, split-and-merged windows, crops.
+
+All host code: NumPy in read threads. Every record is first brought to `clip_seconds` of picture,
+feature rows and sound; a shorter one is repeated with one period for all three, a longer one cut.
+
+Axis letters: N clips, P sounds, T mel frames (in frames_NTHWC: video frames), L samples or
+feature rows, D feature width, H W C picture.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import random
+
+import numpy as np
+
+from foley_jax.data import records, split_merge
+from foley_jax.media import specs
+
+CLIP_SECONDS = 10.0  # VGGSound's length
+
+
+def sample_starts(
+    rng: random.Random, *, num_clips: int, clip_frames: int, num_frames: int, min_gap: int
+) -> list[int]:
+    """Ascending first frames of `num_clips` clips, at least `min_gap` frames apart.
+
+    Each start is uniform between the one before plus `min_gap` and the last that leaves room for
+    the clips after it; this is not a uniform draw among all valid tuples.
+
+    Args:
+      rng: drawn from once per clip.
+      num_frames: length of the video.
+    Raises:
+      ValueError: the video is too short.
+    Source: open_cavp data.py `sample_temporal_index`.
+    """
+    last = num_frames - clip_frames
+    if last < (num_clips - 1) * min_gap:
+        raise ValueError(
+            f"a video of {num_frames} frames has no room for {num_clips} clips of {clip_frames} "
+            f"frames, {min_gap} apart; it needs {clip_frames + (num_clips - 1) * min_gap}"
+        )
+    starts, low = [], 0
+    for remaining in reversed(range(num_clips)):
+        starts.append(rng.randint(low, last - remaining * min_gap))
+        low = starts[-1] + min_gap
+    return starts
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+    """How one record fills `num_frames` frames (or feature rows) and `num_samples` samples.
+
+    A record with too few frames is repeated, picture, rows and sound with the same period.
+
+    Attributes:
+      index: which of the record's frames stands at 0, 1, ..., num_frames - 1.
+      audio: int16 [num_samples].
+    """
+
+    index: np.ndarray
+    audio: np.ndarray
+
+    @classmethod
+    def of(cls, clip: records.Clip, *, fps: float, num_frames: int, num_samples: int) -> "Timeline":
+        """Raises ValueError if the record has no sound, or neither frames nor rows."""
+        available = len(clip.frames) or (0 if clip.cavp_TD is None else len(clip.cavp_TD))
+        if available == 0 or len(clip.audio) == 0:
+            raise ValueError(
+                f"clip {clip.id} of {clip.source} has {available} frames or feature rows and "
+                f"{len(clip.audio)} samples of sound; training needs both"
+            )
+        index, audio = np.arange(num_frames), clip.audio
+        if available < num_frames:
+            with_sound = int(len(audio) / clip.sample_rate_hz * fps + 1e-6)  # whole frames
+            period = max(1, min(with_sound, available))
+            index = index % period
+            audio = np.resize(
+                _padded(audio, round(period / fps * clip.sample_rate_hz)), num_samples
+            )  # repeats
+        return cls(index, _padded(audio, num_samples))
+
+
+def _padded(audio_L: np.ndarray, num_samples: int) -> np.ndarray:
+    """Cut, or filled with silence, to `num_samples`."""
+    audio_L = audio_L[:num_samples]
+    return np.pad(audio_L, (0, num_samples - len(audio_L)))
+
+
+def _check_rate(clip: records.Clip, video: specs.VideoSpec, audio: specs.AudioSpec) -> None:
+    if clip.fps != video.fps or clip.sample_rate_hz != audio.sample_rate_hz:
+        raise ValueError(
+            f"the shards hold {clip.fps:g} frames/s and {clip.sample_rate_hz} Hz, the config wants "
+            f"{video.fps:g} and {audio.sample_rate_hz}; change config.video and config.audio or "
+            "prepare the videos again"
+        )
+
+
+def _record_samples(audio: specs.AudioSpec, clip_seconds: float) -> int:
+    # the official front end drops the last sample, so that 10 s are 625 frames and not 626
+    return audio.num_samples(clip_seconds) - 1
+
+
+def _decode(clip: records.Clip, index: np.ndarray) -> np.ndarray:
+    """Frames at ascending `index`, uint8 [len(index), H, W, 3], one decode per unbroken run."""
+    runs = np.split(index, np.flatnonzero(np.diff(index) != 1) + 1)
+    return np.concatenate([clip.frames_THWC(int(run[0]), int(run[-1]) + 1) for run in runs])
+
+
+def _python_rng(rng: np.random.Generator) -> random.Random:
+    return random.Random(int(rng.integers(2**63)))
+
+
+@dataclasses.dataclass(frozen=True)
+class CavpClips:
+    """Several short clips of one record, for contrastive training.
+
+    Example: "frames_BNTHWC" uint8 [N, T, H, W, 3]; "audio_BL" int16 [L], the whole sound;
+    "mel_start_BN" int32 [N], first mel frame of each clip.
+    """
+
+    video: specs.VideoSpec
+    audio: specs.AudioSpec
+    clip_frames: int = 16
+    num_clips: int = 3
+    min_gap_frames: int = 8
+    clip_seconds: float = CLIP_SECONDS
+
+    def __call__(
+        self, source: Sequence[records.Clip], index: int, rng: np.random.Generator
+    ) -> Mapping[str, np.ndarray]:
+        clip = source[index]
+        _check_rate(clip, self.video, self.audio)
+        num_frames = self.video.num_frames(self.clip_seconds)
+        starts = sample_starts(
+            _python_rng(rng),
+            num_clips=self.num_clips,
+            clip_frames=self.clip_frames,
+            num_frames=num_frames,
+            min_gap=self.min_gap_frames,
+        )
+        line = Timeline.of(
+            clip,
+            fps=self.video.fps,
+            num_frames=num_frames,
+            num_samples=_record_samples(self.audio, self.clip_seconds),
+        )
+        wanted_NT = line.index[np.array(starts)[:, None] + np.arange(self.clip_frames)]
+        used, where = np.unique(wanted_NT, return_inverse=True)  # overlaps are decoded once
+        frames = _decode(clip, used)
+        size = (self.video.height, self.video.width)
+        if frames.shape[1:3] != size:
+            raise ValueError(
+                f"the shards hold {frames.shape[1]}x{frames.shape[2]} pictures, config.video wants "
+                f"{size[0]}x{size[1]}; change the config or prepare the videos again"
+            )
+        start_s = np.array(starts) / self.video.fps
+        return {
+            "frames_BNTHWC": frames[where.reshape(wanted_NT.shape)],
+            "audio_BL": line.audio,
+            # rounded down, as the official int(frame / 4 * 16000 / 250)
+            "mel_start_BN": (start_s * self.audio.sample_rate_hz // self.audio.hop).astype(
+                np.int32
+            ),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class LdmWindows:
+    """A window of one record, or of two joined, with its feature rows.
+
+    Example: "audio_BPL" int16 [P, L], P = 2 where merging is possible, else 1; "mel_frame_BT"
+    int32 [window_frames], into the mels of the P sounds laid end to end; "cavp_BLD" float32
+    [num_rows, D]; "context_s_BL" float32 [num_rows], start of each row relative to the window.
+
+    With `aligned=False` rows are chosen as in the official code and said to be at 0, 1/fps, ...;
+    with True they are the rows of that very time, and said to be where they are.
+    """
+
+    video: specs.VideoSpec
+    audio: specs.AudioSpec
+    window_frames: int = 512
+    num_rows: int = 32
+    merge_probability: float = 0.5
+    aligned: bool = False
+    clip_seconds: float = CLIP_SECONDS
+
+    def __post_init__(self):
+        sizes = self.sizes
+        if sizes.num_frames < self.window_frames or sizes.num_rows < self.num_rows:
+            raise ValueError(
+                f"a window of {self.window_frames} mel frames and {self.num_rows} rows is longer "
+                f"than a record of {self.clip_seconds:g} s ({sizes.num_frames} mel frames, "
+                f"{sizes.num_rows} rows)"
+            )
+
+    @property
+    def sizes(self) -> split_merge.WindowSizes:
+        """Lengths of records and windows."""
+        num_samples = _record_samples(self.audio, self.clip_seconds)
+        return split_merge.WindowSizes(
+            audio=self.audio,
+            fps=self.video.fps,
+            num_samples=num_samples + 1,
+            num_frames=self.audio.num_frames(num_samples),
+            num_rows=self.video.num_frames(self.clip_seconds),
+            window_frames=self.window_frames,
+            window_rows=self.num_rows,
+        )
+
+    def __call__(
+        self, source: Sequence[records.Clip], index: int, rng: np.random.Generator
+    ) -> Mapping[str, np.ndarray]:
+        sizes = self.sizes
+        choose = split_merge.aligned if self.aligned else split_merge.official
+        parts = choose(_python_rng(rng), index, len(source), sizes, self.merge_probability)
+        num_sounds = 2 if self.merge_probability > 0 else 1
+        audio_PL = np.zeros((num_sounds, sizes.num_samples - 1), np.int16)
+        rows, frames = [], []
+        for p, part in enumerate(parts):
+            clip = source[part.record]
+            _check_rate(clip, self.video, self.audio)
+            line = Timeline.of(
+                clip,
+                fps=sizes.fps,
+                num_frames=sizes.num_rows,
+                num_samples=audio_PL.shape[1],
+            )
+            audio_PL[p] = line.audio
+            rows.append(_feature_rows(clip, line.index[part.row : part.row + part.num_rows]))
+            frames.append(p * sizes.num_frames + part.frame + np.arange(part.num_frames))
+        if self.aligned:
+            times = split_merge.part_times(parts, sizes)
+        else:
+            times = (np.arange(self.num_rows) / sizes.fps).astype(np.float32)
+        return {
+            "audio_BPL": audio_PL,
+            "mel_frame_BT": np.concatenate(frames).astype(np.int32),
+            "cavp_BLD": np.concatenate(rows),
+            "context_s_BL": times,
+        }
+
+
+def _feature_rows(clip: records.Clip, index: np.ndarray) -> np.ndarray:
+    """CAVP rows at `index`, float32 [len(index), D]."""
+    if clip.cavp_TD is None:
+        raise ValueError(
+            f"clip {clip.id} has no CAVP features; make feature shards with "
+            "`python -m data_prep.features SHARDS FEATURES --model=runs/cavp` and train on those"
+        )
+    if len(clip.cavp_TD) <= index.max():
+        raise ValueError(
+            f"clip {clip.id} has {len(clip.cavp_TD)} feature rows for more frames of picture; "
+            "make the features again"
+        )
+    return np.asarray(clip.cavp_TD[index], np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioCrops:
+    """A stretch of one record's sound, for the autoencoder.
+
+    Example: "audio_BL" int16 [L], the whole sound; "start_B" int32, first of the `crop_frames`
+    mel frames.
+    """
+
+    audio: specs.AudioSpec
+    crop_frames: int = 512
+    clip_seconds: float = CLIP_SECONDS
+
+    def __call__(
+        self, source: Sequence[records.Clip], index: int, rng: np.random.Generator
+    ) -> Mapping[str, np.ndarray]:
+        clip = source[index]
+        num_samples = _record_samples(self.audio, self.clip_seconds)
+        last = self.audio.num_frames(num_samples) - self.crop_frames
+        if last < 0:
+            raise ValueError(
+                f"a crop of {self.crop_frames} mel frames is longer than a record of "
+                f"{self.clip_seconds:g} s ({last + self.crop_frames} mel frames)"
+            )
+        line = Timeline.of(
+            clip,
+            fps=clip.fps,
+            num_frames=int(self.clip_seconds * clip.fps),
+            num_samples=num_samples,
+        )
+        return {
+            "audio_BL": line.audio,
+            "start_B": np.int32(rng.integers(last + 1)),
+        }

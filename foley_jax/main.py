@@ -1,0 +1,118 @@
+"""Trains one stage, or evaluates its newest checkpoint.
+
+  python -m foley_jax.main --config=configs/cavp.py --workdir=runs/cavp
+  python -m foley_jax.main --config=configs/cavp.py:demo --workdir=demo/runs/cavp
+  python -m foley_jax.main --config=configs/ldm.py --workdir=runs/ldm \\
+      --config.data.dir=my/features --config.batch_size=64 --config.optimizer.lr=5e-5
+  python -m foley_jax.main --config=configs/cavp.py --workdir=runs/cavp --mode=evaluate
+
+A run that was stopped, by SIGTERM or by force, is continued by the same command, with the numbers
+it would have had. The workdir receives config.json, checkpoints/, metrics.jsonl and TensorBoard
+files. Every field of the config can be set on the command line, as above; configs/*.py explain
+them. With --distributed the same command runs on every host of a TPU slice or Slurm job.
+"""
+
+from collections.abc import Sequence
+import os
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Config file, with a variant after a colon: configs/cavp.py:demo",
+    lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; made if it does not exist")
+_MODE = flags.DEFINE_enum("mode", "train", ("train", "evaluate"), "What to do")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "Several processes: joins the others first. Address, number and index come from the cluster, "
+    "or from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID",
+)
+_TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from")
+
+_OURS = ("config", "workdir", "mode", "distributed", "traceback")
+
+
+class UsageError(ValueError):
+    """The command line is wrong; the message says how to put it right."""
+
+
+def usage() -> str:
+    """What --help prints: examples first, then the flags."""
+    lines = [__doc__, "flags:"]
+    for name in _OURS:
+        flag = flags.FLAGS[name]
+        default = "" if flag.default in (None, False) else f" (default: {flag.default})"
+        lines.append(f"  --{name}: {flag.help}{default}")
+    return "\n".join(lines)
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses flags and the config; returns what is left.
+
+    Raises:
+      UsageError: unknown flag or config field, wrong type, missing config file or workdir.
+    """
+    if any(arg in ("-h", "--help", "-help", "--helpfull") for arg in argv[1:]):
+        print(usage())
+        sys.exit(0)
+    try:
+        rest = flags.FLAGS(list(argv))
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        text = " ".join(str(error).strip("\"'").split())
+        raise UsageError(f"{text} (see --help)") from error
+    if len(rest) > 1:
+        raise UsageError(f"unexpected argument {rest[1]!r}; flags begin with -- (see --help)")
+    for name in ("config", "workdir"):
+        if flags.FLAGS[name].value is None:
+            raise UsageError(f"--{name} is missing (see --help)")
+    return rest
+
+
+def run(argv: Sequence[str]) -> None:
+    """Trains or evaluates as the flags say."""
+    del argv
+    import jax  # after the flags: --help and wrong flags answer at once
+
+    if _DISTRIBUTED.value:
+        jax.distributed.initialize(**_process_from_environment())
+    from foley_jax.training import loop  # must not touch a device before initialize
+
+    logging.set_verbosity(logging.WARNING)
+    action = {"train": loop.train, "evaluate": loop.evaluate}[_MODE.value]
+    action(_CONFIG.value, _WORKDIR.value)
+
+
+def _process_from_environment() -> dict[str, str | int]:
+    """Arguments of `jax.distributed.initialize`; empty where the cluster is found by itself."""
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if address is None:
+        return {}
+    try:
+        return {
+            "coordinator_address": address,
+            "num_processes": int(os.environ["JAX_NUM_PROCESSES"]),
+            "process_id": int(os.environ["JAX_PROCESS_ID"]),
+        }
+    except KeyError as error:
+        raise UsageError(f"JAX_COORDINATOR_ADDRESS is set but {error} is not") from error
+
+
+def main() -> None:
+    """The command line; an expected error is one line and exit code 1."""
+    try:
+        app.run(run, flags_parser=parse)
+    except (ValueError, OSError, FloatingPointError) as error:
+        if "--traceback" in sys.argv:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

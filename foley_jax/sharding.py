@@ -1,0 +1,127 @@
+"""Ground floor of parallelism: the mesh, who is split over it, and how host arrays become global.
+
+Mesh ("data", "fsdp"), both Auto: the batch is split over both axes, large parameters over "fsdp",
+everything else is a copy on every device. Models say nothing about devices but `shard_batch`.
+"""
+
+from collections.abc import Mapping
+import math
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import numpy as np
+
+AXES = ("data", "fsdp")
+BATCH = PartitionSpec(AXES)
+FSDP_MIN_BYTES = 4 * 2**20  # smaller tensors cost more to gather than to hold
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, *, devices: list[jax.Device] | None = None) -> Mesh:
+    """Arranges the devices of all processes as [data, fsdp].
+
+    Args:
+      data: number of batch-only groups; -1 takes what is left after `fsdp`.
+      fsdp: number of devices that large parameters are split over.
+      devices: all devices by default.
+    Raises:
+      ValueError: the two sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = {"data": data, "fsdp": fsdp}
+    known = math.prod(size for size in sizes.values() if size > 0)
+    if list(sizes.values()).count(-1) == 1 and len(devices) % known == 0:
+        sizes = {k: len(devices) // known if v == -1 else v for k, v in sizes.items()}
+    if sizes["data"] * sizes["fsdp"] != len(devices) or min(sizes.values()) < 1:
+        raise ValueError(
+            f"config.mesh is data={data}, fsdp={fsdp}, which does not fit {len(devices)} devices; "
+            "use data=-1 and an fsdp that divides them"
+        )
+    return jax.make_mesh(
+        tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch(mesh: Mesh) -> NamedSharding:
+    """Leading axis split over all devices."""
+    return NamedSharding(mesh, BATCH)
+
+
+def parameter_spec(
+    shape: tuple[int, ...], itemsize: int, fsdp: int, *, min_bytes: int = FSDP_MIN_BYTES
+) -> PartitionSpec:
+    """Where one parameter is cut: its largest dimension that `fsdp` divides, if it is large.
+
+    Args:
+      shape: of the whole parameter.
+      itemsize: bytes per element.
+      fsdp: size of the "fsdp" axis.
+      min_bytes: tensors of at most this size stay whole.
+    """
+    if fsdp == 1 or math.prod(shape) * itemsize <= min_bytes:
+        return PartitionSpec()
+    fitting = [axis for axis, size in enumerate(shape) if size and size % fsdp == 0]
+    if not fitting:
+        return PartitionSpec()
+    cut = max(fitting, key=lambda axis: shape[axis])
+    return PartitionSpec(*(["fsdp" if axis == cut else None for axis in range(len(shape))]))
+
+
+def state_shardings(abstract: Any, mesh: Mesh, *, min_bytes: int = FSDP_MIN_BYTES) -> Any:
+    """A NamedSharding for every leaf, by `parameter_spec`.
+
+    Args:
+      abstract: pytree of arrays or ShapeDtypeStructs (parameters, optimizer moments, EMA).
+      mesh: from `make_mesh`.
+    """
+
+    def leaf(x: Any) -> NamedSharding:
+        spec = parameter_spec(x.shape, x.dtype.itemsize, mesh.shape["fsdp"], min_bytes=min_bytes)
+        return NamedSharding(mesh, spec)
+
+    return jax.tree.map(leaf, abstract)
+
+
+def shard_batch(x: jax.Array) -> jax.Array:
+    """Pins the leading axis of an activation to the batch axes of the current mesh.
+
+    Without it the partitioner lets channels follow FSDP parameters and moves whole activations.
+    A no-op where there is no mesh, or where its devices do not divide the axis.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or any(axis not in mesh.axis_names for axis in AXES):
+        return x
+    if x.ndim == 0 or x.shape[0] % math.prod(mesh.shape[axis] for axis in AXES):
+        return x
+    return jax.lax.with_sharding_constraint(x, BATCH)
+
+
+def global_batch(local: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Joins the rows that every process holds to global arrays split over all devices.
+
+    Args:
+      local: name -> [global_batch / process_count, ...], this process's rows.
+    Raises:
+      ValueError: the devices do not divide the global batch.
+    """
+    sharding = batch(mesh)
+    rows = len(next(iter(local.values()))) * jax.process_count()
+    if rows % mesh.size:
+        raise ValueError(
+            f"a batch of {rows} cannot be split over {mesh.size} devices; "
+            f"set batch_size to a multiple of {mesh.size}"
+        )
+    return {
+        name: jax.make_array_from_process_local_data(sharding, np.asarray(x))
+        for name, x in local.items()
+    }
+
+
+def place(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Makes a global array of a host array that every process holds whole."""
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])

@@ -1,0 +1,87 @@
+"""Where numbers of a run go: `metrics.jsonl`, TensorBoard, the terminal. Process 0 alone writes."""
+
+from collections.abc import Mapping
+import json
+import sys
+
+from etils import epath
+import jax
+import tensorboardX
+import tqdm
+
+
+class MetricsLog:
+    """One run's log; on processes other than 0 every method does nothing.
+
+    Args:
+      run_dir: receives `metrics.jsonl` and TensorBoard event files.
+      start_step: lines of later steps, left by a run that was killed, are removed.
+      total_steps: for the progress bar.
+    """
+
+    def __init__(self, run_dir: epath.PathLike, *, start_step: int, total_steps: int):
+        self._active = jax.process_index() == 0
+        if not self._active:
+            return
+        folder = epath.Path(run_dir)
+        self._file = folder / "metrics.jsonl"
+        _drop_after(self._file, start_step)
+        self._handle = self._file.open("a")
+        self._board = tensorboardX.SummaryWriter(str(folder), purge_step=start_step + 1)
+        self._bar = tqdm.tqdm(
+            total=total_steps,
+            initial=start_step,
+            desc=folder.name,
+            unit="step",
+            smoothing=0.1,
+            # a bar redrawn ten times a second would fill a log file
+            mininterval=0.5 if sys.stderr.isatty() else 15.0,
+        )
+
+    def say(self, text: str) -> None:
+        """Prints a line above the progress bar."""
+        if self._active:
+            self._bar.write(text, file=sys.stderr)
+
+    def advance(self) -> None:
+        """Counts one step."""
+        if self._active:
+            self._bar.update()
+
+    def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+        """Records metrics after `step` updates; "loss" of training appears on the bar."""
+        if not self._active:
+            return
+        record = {"step": step, "split": split, **{k: float(v) for k, v in metrics.items()}}
+        self._handle.write(json.dumps(record) + "\n")
+        self._handle.flush()
+        for name, value in metrics.items():
+            self._board.add_scalar(f"{split}/{name}", float(value), step)
+        if split == "train":
+            self._bar.set_postfix_str(f"loss {metrics['loss']:.4g}", refresh=False)
+        else:
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            self.say(f"step {step} {split}: {shown}")
+
+    def close(self) -> None:
+        """Flushes and closes everything."""
+        if self._active:
+            self._bar.close()
+            self._board.close()
+            self._handle.close()
+
+
+def _drop_after(file: epath.Path, step: int) -> None:
+    """Removes lines of steps after `step`, and a last line cut off by a kill."""
+    if not file.exists():
+        return
+    kept = []
+    for line in file.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except json.JSONDecodeError:
+            continue
+    temporary = file.parent / "metrics.jsonl.tmp"
+    temporary.write_text("".join(kept))
+    temporary.replace(file)

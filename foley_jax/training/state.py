@@ -1,0 +1,167 @@
+"""The train state: what a run is between two steps, and how it is made."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from foley_jax import sharding
+from foley_jax.training import paths
+from foley_jax.training import task as task_lib
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything that a checkpoint holds.
+
+    Attributes:
+      step: int32 scalar, finished updates; also the position in the data and of the RNG.
+      params: nested dict, what is trained.
+      rest: nested dict, frozen weights and statistics.
+      opt_state: of the optimizer, for `params`.
+      ema: moving average of `params`, or None.
+    """
+
+    step: jax.Array
+    params: Any
+    rest: Any
+    opt_state: Any
+    ema: Any
+
+    def groups(self) -> dict[str, Any]:
+        """Checkpoint groups; the step is the checkpoint's name."""
+        return {
+            "params": self.params,
+            "rest": self.rest,
+            "opt_state": self.opt_state,
+            "ema": self.ema,
+        }
+
+
+class Maker:
+    """Makes the train state of a task, each device only its own part.
+
+    Attributes:
+      graphdef: the static half of the model, for `nnx.merge(graphdef, params, rest)`.
+      abstract: TrainState of ShapeDtypeStructs with shardings.
+      optimizer: the gradient transformation that `make_optimizer(abstract params)` gave.
+    """
+
+    def __init__(
+        self,
+        task: task_lib.Task,
+        mesh: jax.sharding.Mesh,
+        make_optimizer: Callable[[Any], optax.GradientTransformation],
+        *,
+        seed: int,
+        ema: bool,
+    ):
+        self._mesh, self._seed, self._ema = mesh, seed, ema
+        captured = []
+
+        def init() -> tuple[Any, Any]:
+            # the key is made inside, so that nothing is moved to the devices
+            model = task.build(nnx.Rngs(jax.random.fold_in(jax.random.key(seed), 2**31 - 1)))
+            graphdef, params, rest = nnx.split(model, task.trainable, ...)
+            captured.append(graphdef)
+            return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+
+        self._init = init
+        params, rest = jax.eval_shape(init)  # traced once; jit below finds it in the cache
+        self.graphdef = captured[0]
+        if not jax.tree.leaves(params):
+            raise ValueError("the task's `trainable` filter selects no parameter")
+        self.optimizer = make_optimizer(params)
+        self.abstract = self._with_shardings(jax.eval_shape(self._finish, params, rest))
+
+    def _with_shardings(self, tree: Any) -> Any:
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            tree,
+            sharding.state_shardings(tree, self._mesh),
+        )
+
+    @property
+    def shardings(self) -> TrainState:
+        """Sharding of every leaf of the state."""
+        return jax.tree.map(lambda x: x.sharding, self.abstract)
+
+    def _finish(self, params: Any, rest: Any) -> TrainState:
+        ema = jax.tree.map(jnp.copy, params) if self._ema else None
+        opt_state = self.optimizer.init(params)
+        return TrainState(jnp.zeros((), jnp.int32), params, rest, opt_state, ema)
+
+    def fresh(self, grafts: Mapping[str, jax.Array]) -> TrainState:
+        """Step 0 with initial weights, those of `grafts` replaced.
+
+        Args:
+          grafts: path in params or rest -> array, placed as `abstract` says.
+        """
+        wanted = (self.shardings.params, self.shardings.rest)
+        params, rest = jax.jit(self._init, out_shardings=wanted)()
+        params, rest = (_replace(tree, grafts) for tree in (params, rest))
+        finish = jax.jit(self._finish, out_shardings=self.shardings, donate_argnums=(0, 1))
+        return finish(params, rest)
+
+    def restored(self, step: int, groups: Mapping[str, Any]) -> TrainState:
+        """The state of a checkpoint whose groups were restored as `abstract.groups()`."""
+        number = sharding.place(np.asarray(step, np.int32), self.shardings.step)
+        return TrainState(step=number, **groups)
+
+
+def _replace(tree: Any, grafts: Mapping[str, jax.Array]) -> Any:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: grafts.get(paths.key_of(path), leaf), tree
+    )
+
+
+def make_train_step(
+    task: task_lib.Task,
+    maker: Maker,
+    mesh: jax.sharding.Mesh,
+    *,
+    schedule: optax.Schedule,
+    seed: int,
+    ema_decay: float,
+) -> Callable[[TrainState, task_lib.Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """The jitted step (state, global batch) -> (next state, float32 scalars).
+
+    The old state is donated. Noise comes from fold_in(seed, step): a step means the same whether
+    the run was stopped before it or not.
+    """
+
+    def step(state: TrainState, batch: task_lib.Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+
+        def loss_fn(params: Any) -> tuple[jax.Array, tuple[dict, Any]]:
+            model = nnx.merge(maker.graphdef, params, state.rest)
+            loss, metrics = task.loss(model, batch, key, train=True)
+            rest = nnx.to_pure_dict(nnx.split(model, task.trainable, ...)[2])
+            return loss, (dict(metrics), rest)
+
+        (loss, (metrics, rest)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        updates, opt_state = maker.optimizer.update(grads, state.opt_state, state.params)
+        params = task.constrain(optax.apply_updates(state.params, updates))
+        ema = state.ema
+        if ema is not None:
+            ema = optax.incremental_update(params, ema, 1.0 - ema_decay)
+        metrics = {
+            **metrics,
+            "loss": loss,
+            "grad_norm": optax.global_norm(grads),
+            "lr": schedule(state.step),
+        }
+        return TrainState(state.step + 1, params, rest, opt_state, ema), metrics
+
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(maker.shardings, sharding.batch(mesh)),
+        out_shardings=(maker.shardings, sharding.replicated(mesh)),
+    )

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from foley_jax.diff_foley import autoencoder, conditioner, unet
+from foley_jax.layers import configured
 
 LATENT_SCALE = 0.18215  # 1 / std of SD's VAE latents; `scale_factor` of the official config
 PARTS = ("unet", "autoencoder", "conditioner", "latent_scale")
@@ -64,6 +65,16 @@ class LatentDiffusion(nnx.Module):
         """(H, W, C) of the latent of a mel of that size."""
         fh, fw = self.autoencoder.downsampling
         return num_mels // fh, num_frames // fw, self.autoencoder.z_channels
+
+
+def default_config() -> dict[str, Any]:
+    """The official networks' fields: the defaults of every class."""
+    return {
+        "unet": configured.defaults(unet.UNet),
+        "autoencoder": configured.defaults(autoencoder.AutoencoderKL),
+        "conditioner": configured.defaults(conditioner.VideoFeatureConditioner),
+        "latent_scale": LATENT_SCALE,
+    }
 
 
 def to_image(mel_BFT: jax.Array, channels: int) -> jax.Array:

@@ -163,7 +163,7 @@ class UNet(nnx.Module):
             for i in range(self.num_halvings + 1)
         }
 
-    def _apply(self, layers, h, time_BD, context_BLD, relative):
+    def run_layers(self, layers, h, time_BD, context_BLD, relative):
         """One entry of input_blocks, middle_block or output_blocks."""
 
         def run(h, time_BD, context_BLD, relative):
@@ -218,12 +218,12 @@ class UNet(nnx.Module):
 
         h, skips = x_BHWC.astype(self.dtype), []
         for layers in self.input_blocks:
-            h = self._apply(layers, h, time_BD, context_BLD, relative)
+            h = self.run_layers(layers, h, time_BD, context_BLD, relative)
             skips.append(h)
-        h = self._apply(self.middle_block, h, time_BD, context_BLD, relative)
+        h = self.run_layers(self.middle_block, h, time_BD, context_BLD, relative)
         for layers in self.output_blocks:
             h = jnp.concatenate([h, skips.pop()], axis=-1)
-            h = self._apply(layers, h, time_BD, context_BLD, relative)
+            h = self.run_layers(layers, h, time_BD, context_BLD, relative)
         return self.conv_out(jax.nn.silu(self.norm_out(h))).astype(jnp.float32)
 
 

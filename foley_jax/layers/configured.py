@@ -10,6 +10,12 @@ import jax.numpy as jnp
 Built = TypeVar("Built")
 
 
+def defaults(cls: type) -> dict[str, Any]:
+    """The fields of `cls` with their default values, but for the dtype: a config to start from."""
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    return {p.name: p.default for p in parameters if p.name not in ("self", "dtype", "rngs")}
+
+
 def build(
     cls: Callable[..., Built], fields: Mapping[str, Any], *, dtype: Any = None, rngs: nnx.Rngs
 ) -> Built:

@@ -209,5 +209,5 @@ def background(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
             capsule(canvas, (x, y), end, rng.uniform(2, 9), color, alpha)
         else:  # still circles, so that a circle alone does not mean a blow
             ring(canvas, x, y, rng.uniform(6, 28), rng.uniform(1.5, 3), color, alpha)
-    canvas += rng.normal(0, rng.uniform(0.005, 0.03), (height, width, 1)).astype(np.float32)
+    canvas += rng.normal(0, rng.uniform(0.003, 0.02), (height, width, 1)).astype(np.float32)
     return np.clip(canvas, 0, 1)

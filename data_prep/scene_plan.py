@@ -98,7 +98,7 @@ def _fill_hard(scene: Scene, rng: np.random.Generator) -> None:
     columns = MARGIN + SIZE * (np.arange(count) + 0.5) / count
     materials = rng.permutation(list(sounds.MATERIALS))[:count]
     if rng.uniform() < 0.5:
-        _add_rotor(scene, rng.uniform(30, 122), rng.uniform(28, 50), rng.uniform(12, 18), 0.5, rng)
+        _add_rotor(scene, rng.uniform(30, 122), rng.uniform(28, 50), rng.uniform(12, 18), 0.25, rng)
     for _ in range(rng.integers(1, 4)):
         scene.actors.append(_mover(rng))
     taken: list[float] = []

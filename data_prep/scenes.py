@@ -78,8 +78,8 @@ def write_scene(folder: pathlib.Path, split: str, level: str, index: int, seed: 
         scene.fps,
         audio=audio_L,
         sample_rate_hz=scene.sample_rate_hz,
-        crf=20,
-        preset="veryfast",
+        crf=23,
+        preset="ultrafast",
         threads=1,  # the clips are what runs in parallel
         aac_coder="fast",
     )

@@ -1,0 +1,111 @@
+"""One span of one video -> one clip."""
+
+import dataclasses
+import json
+import pathlib
+
+from data_prep import spans
+from foley_jax.data import records
+from foley_jax.media import audio as audio_io
+from foley_jax.media import specs, video
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """How clips are stored."""
+
+    fps: float
+    size: int
+    sample_rate_hz: int
+    clip_seconds: float
+
+    @property
+    def video(self) -> specs.VideoSpec:
+        """Rate and size of the frames."""
+        return specs.VideoSpec(fps=self.fps, height=self.size, width=self.size)
+
+
+def plan_source(folder: pathlib.Path, source: str, split: str, format: Format) -> list[spans.Span]:
+    """The spans of one source.
+
+    Raises:
+      video.MediaError: unreadable, without picture or sound, or too short.
+    """
+    info = video.probe(folder / source)
+    if not info.has_video:
+        raise video.MediaError("no_video", f"{source}: has no picture stream")
+    if not info.has_audio:
+        raise video.MediaError("no_audio", f"{source}: has no audio track")
+    found = spans.cut(source, split, info.duration_s, format.clip_seconds)
+    if not found:
+        raise video.MediaError(
+            "too_short",
+            f"{source}: lasts {info.duration_s:.2f} s, wanted at least {spans.MIN_SECONDS} s",
+        )
+    return found
+
+
+def make_clip(folder: pathlib.Path, span: spans.Span, format: Format) -> records.Clip:
+    """Reads one span.
+
+    The clip ends where the picture really ends, if the file is cut off before the span's end.
+
+    Raises:
+      video.MediaError: the span cannot be read.
+    """
+    path = folder / span.source
+    length_s = span.end_s - span.start_s
+    frames_THWC = video.read_frames(path, format.video, start_s=span.start_s, duration_s=length_s)
+    if len(frames_THWC) < format.video.num_frames(length_s):
+        length_s = len(frames_THWC) / format.fps
+        if length_s < spans.MIN_SECONDS:
+            raise video.MediaError(
+                "truncated", f"{span.source}: the picture ends at {span.start_s + length_s:.2f} s"
+            )
+    audio_L = audio_io.load(path, format.sample_rate_hz, start_s=span.start_s, duration_s=length_s)
+    end_s = span.start_s + length_s
+    labels, events = read_truth(path.with_suffix(".json"), span.start_s, end_s)
+    return records.Clip(
+        id=span.clip_id,
+        split=span.split,
+        labels=labels,
+        source=span.source,
+        start_s=span.start_s,
+        end_s=round(end_s, 6),
+        fps=format.fps,
+        frames=records.encode_frames(frames_THWC),
+        audio=audio_io.to_pcm16(audio_L),
+        sample_rate_hz=format.sample_rate_hz,
+        events=events,
+    )
+
+
+def read_truth(
+    path: pathlib.Path, start_s: float, end_s: float
+) -> tuple[list[str], list[dict] | None]:
+    """Labels and events within a span, times counted from its start; ([], None) without a file.
+
+    The file is what `data_prep.scenes` writes; any JSON object with `labels` (strings) and
+    `events` (objects with `time_s`) will do.
+
+    Raises:
+      video.MediaError: "bad_truth" if the file does not hold that.
+    """
+    if not path.is_file():
+        return [], None
+    try:
+        truth = json.loads(path.read_text())
+        labels = [str(label) for label in truth.get("labels", [])]
+        if "events" not in truth:
+            return labels, None
+        events = [
+            {**event, "time_s": round(event["time_s"] - start_s, 6)}
+            for event in truth["events"]
+            if start_s <= event["time_s"] < end_s
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise video.MediaError(
+            "bad_truth",
+            f"{path.name}: wanted an object with `labels` and `events` (with `time_s`): {error!r}",
+        ) from error
+    return labels, events

@@ -1,0 +1,120 @@
+"""Jobs of many small tasks in spawned processes that may hang, crash or be killed.
+
+A decoder stuck inside C code cannot be interrupted from Python, so every job runs in a process of
+its own, says which task it is at, and is killed when one task takes too long. The job then starts
+again without the task that killed it.
+"""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+import multiprocessing
+from multiprocessing.connection import Connection, wait
+import time
+
+# run(job, skip, say) does one job: calls say(task) before each task, leaves out tasks in `skip`
+# (task -> reason), and returns the result.
+Run = Callable[[object, dict[int, str], Callable[[int], None]], object]
+
+START_UP_S = 60.0  # a fresh process imports before its first task
+
+
+@dataclasses.dataclass
+class _Running:
+    job: object
+    skip: dict[int, str]
+    process: multiprocessing.process.BaseProcess
+    pipe: Connection
+    task: int | None
+    deadline: float
+
+
+def run_jobs(
+    jobs: list,
+    run: Run,
+    *,
+    workers: int,
+    task_limit_s: float,
+    on_task: Callable[[object, int], None],
+) -> Iterator[tuple[object, object]]:
+    """Runs jobs in parallel; yields (job, result) as they finish.
+
+    Args:
+      jobs: picklable things.
+      run: a top-level function, see `Run`.
+      workers: processes at a time.
+      task_limit_s: a task that takes longer gets its process killed and is skipped with reason
+        "timeout"; one whose process dies by itself with "crashed".
+      on_task: called with (job, task) for every task begun, again if its job restarts.
+    Raises:
+      RuntimeError: a job failed outside its tasks; the text is its traceback.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting = [(job, {}) for job in reversed(jobs)]
+    running: list[_Running] = []
+
+    def start(job: object, skip: dict[int, str]) -> _Running:
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_child, args=(run, job, skip, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        return _Running(job, skip, process, ours, None, time.monotonic() + START_UP_S)
+
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                running.append(start(*waiting.pop()))
+            next_deadline = min(one.deadline for one in running)
+            patience_s = max(0.0, next_deadline - time.monotonic())
+            ready = wait([one.pipe for one in running], timeout=patience_s)
+            for one in list(running):
+                if one.pipe in ready:
+                    outcome = _listen(one, task_limit_s, on_task)
+                elif time.monotonic() > one.deadline:
+                    outcome = ("lost", "timeout")
+                else:
+                    continue
+                if outcome is None:
+                    continue
+                running.remove(one)
+                kind, value = outcome
+                _end(one)
+                if kind == "done":
+                    yield one.job, value
+                elif kind == "failed" or one.task is None:
+                    raise RuntimeError(f"job {one.job} failed:\n{value}")
+                else:
+                    waiting.append((one.job, {**one.skip, one.task: value}))
+    finally:
+        for one in running:
+            _end(one)
+
+
+def _listen(
+    one: _Running, task_limit_s: float, on_task: Callable[[object, int], None]
+) -> tuple[str, object] | None:
+    """Takes one message; returns how the process ended, or None while it works."""
+    try:
+        kind, value = one.pipe.recv()
+    except (EOFError, OSError):
+        return "lost", "crashed"
+    if kind != "task":
+        return kind, value
+    one.task, one.deadline = value, time.monotonic() + task_limit_s
+    on_task(one.job, value)
+    return None
+
+
+def _end(one: _Running) -> None:
+    one.pipe.close()
+    one.process.kill()
+    one.process.join()
+
+
+def _child(run: Run, job: object, skip: dict[int, str], pipe: Connection) -> None:
+    import traceback
+
+    try:
+        result = run(job, skip, lambda task: pipe.send(("task", task)))
+        pipe.send(("done", result))
+    except Exception:  # whatever it was, the parent must know
+        pipe.send(("failed", traceback.format_exc()))

@@ -1,0 +1,304 @@
+"""One clip per record, shards of records, and the index of a set.
+
+A clip is stored as msgpack: JPEG frames at the set's rate and size, 16-bit PCM sound, and
+optionally CAVP feature rows and true events. Mels are computed where they are used, so one set
+serves every hop. Axis letters: T frames, H W C picture, L audio samples, D feature width.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from typing import Self
+
+from array_record.python import array_record_module
+import msgpack
+import numpy as np
+import simplejpeg
+
+SCHEMA_VERSION = 1
+JPEG_QUALITY = 92
+INDEX_NAME = "index.json"
+PREPARE_COMMAND = "python -m data_prep.prepare VIDEOS SHARDS"
+
+
+@dataclasses.dataclass
+class Clip:
+    """One clip of a video with its sound.
+
+    Attributes:
+      id: unique in the set, e.g. "test/plain_00003#0".
+      split: "train", "test" or "val".
+      labels: names of what is heard, may be empty.
+      source: path of the video, relative to the folder it was prepared from.
+      start_s, end_s: the clip's place in the source.
+      fps: frame i shows what is seen at start_s + i / fps.
+      frames: one JPEG per frame.
+      audio: [L] int16 mono PCM; sample 0 sounds at start_s.
+      sample_rate_hz: rate of the sound.
+      cavp_TD: [T, D] float16 CAVP features, one unit row per frame, or None.
+      events: true events with `time_s` counted from the clip's start, or None if not known.
+    """
+
+    id: str
+    split: str
+    labels: list[str]
+    source: str
+    start_s: float
+    end_s: float
+    fps: float
+    frames: list[bytes]
+    audio: np.ndarray
+    sample_rate_hz: int
+    cavp_TD: np.ndarray | None = None
+    events: list[dict] | None = None
+
+    def frames_THWC(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Decodes frames [start, stop) to [T, H, W, 3] uint8 RGB."""
+        chosen = self.frames[start:stop]
+        if not chosen:
+            raise ValueError(
+                f"clip {self.id}: frames {start}:{stop} are none of its {len(self.frames)}"
+            )
+        return np.stack([simplejpeg.decode_jpeg(jpeg) for jpeg in chosen])
+
+
+def encode_frames(frames_THWC: np.ndarray) -> list[bytes]:
+    """[T, H, W, 3] uint8 RGB -> one JPEG per frame, full colour resolution."""
+    return [
+        simplejpeg.encode_jpeg(
+            np.ascontiguousarray(frame), quality=JPEG_QUALITY, colorsubsampling="444"
+        )
+        for frame in frames_THWC
+    ]
+
+
+def encode(clip: Clip) -> bytes:
+    """Clip -> msgpack bytes.
+
+    Raises:
+      ValueError: the sound is not [L] int16, or the features not [T, D] with T = frames.
+    """
+    if clip.audio.dtype != np.int16 or clip.audio.ndim != 1:
+        raise ValueError(
+            f"clip {clip.id}: audio is {clip.audio.dtype}{list(clip.audio.shape)}, "
+            "wanted int16 [samples]"
+        )
+    cavp = None
+    if clip.cavp_TD is not None:
+        if clip.cavp_TD.ndim != 2:
+            raise ValueError(
+                f"clip {clip.id}: features have shape {clip.cavp_TD.shape}, wanted [rows, width]"
+            )
+        rows = np.ascontiguousarray(clip.cavp_TD, "<f2")
+        cavp = {"shape": list(rows.shape), "data": rows.tobytes()}
+    fields = dataclasses.asdict(dataclasses.replace(clip, audio=None, cavp_TD=None))
+    fields["audio"] = np.ascontiguousarray(clip.audio, "<i2").tobytes()
+    fields["cavp_TD"] = cavp
+    return msgpack.packb({"schema_version": SCHEMA_VERSION, **fields})
+
+
+def decode(data: bytes) -> Clip:
+    """msgpack bytes -> Clip.
+
+    Raises:
+      ValueError: not a clip, or written with another schema version.
+    """
+    try:
+        fields = msgpack.unpackb(data)
+        version = fields.pop("schema_version")
+    except (ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException) as error:
+        raise ValueError(f"record of {len(data)} bytes is not a clip ({error!r})") from error
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"clip has schema version {version}, this code reads {SCHEMA_VERSION}; "
+            f"prepare the set again: `{PREPARE_COMMAND}`"
+        )
+    cavp = fields["cavp_TD"]
+    if cavp is not None:
+        fields["cavp_TD"] = np.frombuffer(cavp["data"], "<f2").reshape(cavp["shape"])
+    fields["audio"] = np.frombuffer(fields["audio"], "<i2")
+    return Clip(**fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardInfo:
+    """One finished shard file."""
+
+    file: str
+    split: str
+    num_records: int
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """What a set holds: written once, when all its shards are.
+
+    Attributes:
+      fps, height, width: of the frames.
+      sample_rate_hz: of the sound.
+      shards: in name order.
+      num_failures: clips that could not be made; failures.jsonl says why.
+      cavp_dim: width of the CAVP rows, 0 if there are none.
+    """
+
+    fps: float
+    height: int
+    width: int
+    sample_rate_hz: int
+    shards: tuple[ShardInfo, ...]
+    num_failures: int = 0
+    cavp_dim: int = 0
+
+    def num_records(self, split: str) -> int:
+        """Clips in a split."""
+        return sum(shard.num_records for shard in self.shards if shard.split == split)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that hold at least one clip."""
+        return tuple(sorted({shard.split for shard in self.shards if shard.num_records}))
+
+
+class ShardWriter:
+    """Writes one shard; the file appears under its name only when `close` succeeds.
+
+    As a context manager it closes on success and leaves nothing behind on an error.
+
+    Args:
+      folder: where the set lies; made if missing.
+      split: of all its clips.
+      number: of the shard in its split.
+    """
+
+    def __init__(self, folder: str | pathlib.Path, split: str, number: int):
+        self._folder = pathlib.Path(folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._split = split
+        self._name = shard_name(split, number)
+        self._part = self._folder / f".{self._name}.part"
+        self._writer = array_record_module.ArrayRecordWriter(str(self._part), "group_size:1")
+        self._count = 0
+        self.info: ShardInfo | None = None
+
+    def add(self, clip: Clip) -> None:
+        """Appends a clip."""
+        if clip.split != self._split:
+            raise ValueError(f"clip {clip.id} is of split {clip.split!r}, shard of {self._split!r}")
+        self._writer.write(encode(clip))
+        self._count += 1
+
+    def close(self) -> ShardInfo:
+        """Finishes the file; a shard without clips leaves none."""
+        self._writer.close()
+        path = self._folder / self._name
+        size, digest = self._part.stat().st_size, sha256(self._part)
+        if self._count:
+            os.replace(self._part, path)
+        else:
+            self._part.unlink()
+            path.unlink(missing_ok=True)
+            size, digest = 0, ""
+        self.info = ShardInfo(self._name, self._split, self._count, size, digest)
+        return self.info
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, *unused: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._writer.close()
+            self._part.unlink(missing_ok=True)
+
+
+def shard_name(split: str, number: int) -> str:
+    """File name of a shard."""
+    return f"{split}-{number:05d}.arrayrecord"
+
+
+def sha256(path: pathlib.Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_index(folder: str | pathlib.Path, index: Index) -> None:
+    """Writes index.json; it appears only when complete."""
+    path = pathlib.Path(folder) / INDEX_NAME
+    video = {"fps": index.fps, "height": index.height, "width": index.width}
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "video": video,
+        "sample_rate_hz": index.sample_rate_hz,
+        "cavp_dim": index.cavp_dim,
+        "splits": {split: index.num_records(split) for split in index.splits},
+        "num_failures": index.num_failures,
+        "shards": [dataclasses.asdict(shard) for shard in index.shards],
+    }
+    part = path.with_name(f".{INDEX_NAME}.part")
+    part.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(part, path)
+
+
+def read_index(folder: str | pathlib.Path) -> Index:
+    """Reads index.json.
+
+    Raises:
+      ValueError: no such folder or index (the message says how to make one), or another schema
+        version.
+    """
+    folder = pathlib.Path(folder)
+    path = folder / INDEX_NAME
+    if not path.is_file():
+        what = "no such folder" if not folder.is_dir() else f"no {INDEX_NAME} in it (not finished?)"
+        raise ValueError(
+            f"data folder {folder}: {what}; prepare your videos with `{PREPARE_COMMAND}`, or use "
+            "the embedded set: `python -m data_prep.scenes VIDEOS`, prepare it with --size=64, and "
+            "append `:demo` to the config's name"
+        )
+    content = json.loads(path.read_text())
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"{path} has schema version {version}, this code reads {SCHEMA_VERSION}; "
+            f"prepare the set again: `{PREPARE_COMMAND}`"
+        )
+    return Index(
+        **content["video"],
+        sample_rate_hz=content["sample_rate_hz"],
+        shards=tuple(ShardInfo(**shard) for shard in content["shards"]),
+        num_failures=content["num_failures"],
+        cavp_dim=content["cavp_dim"],
+    )
+
+
+def shard_paths(folder: str | pathlib.Path, split: str) -> list[pathlib.Path]:
+    """Paths of a split's shards, in order.
+
+    Raises:
+      ValueError: no set there, no such split in it, or a shard that is missing or cut short.
+    """
+    index = read_index(folder)
+    shards = [shard for shard in index.shards if shard.split == split and shard.num_records]
+    if not shards:
+        raise ValueError(
+            f"{folder} holds no clips of split {split!r}; it has: "
+            f"{', '.join(index.splits) or 'none'}"
+        )
+    paths = []
+    for shard in shards:
+        path = pathlib.Path(folder) / shard.file
+        size = path.stat().st_size if path.is_file() else None
+        if size != shard.bytes:
+            found = "is missing" if size is None else f"has {size} bytes"
+            raise ValueError(
+                f"{path} {found}, the index says {shard.bytes} bytes; copy it again, or delete it "
+                f"and run `{PREPARE_COMMAND}` again"
+            )
+        paths.append(path)
+    return paths

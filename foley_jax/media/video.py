@@ -12,11 +12,13 @@ import numpy as np
 from PIL import Image
 
 from foley_jax.media import container as containers
-from foley_jax.media import specs, writing
+from foley_jax.media import frames as frames_lib
+from foley_jax.media import muxing, specs, writing
 
 # one door for picture: writing and muxing live in their own files
 MediaError = containers.MediaError
 write_video = writing.write_video
+mux = muxing.mux
 
 # Containers round timestamps to as little as 1 ms (Matroska); half of that must not move a frame.
 TIME_SLACK_S = 5e-4
@@ -50,13 +52,14 @@ def probe(path: str | pathlib.Path) -> MediaInfo:
         duration_s = _duration_s(container, stream)
         if stream is None:
             return MediaInfo(duration_s, 0.0, 0, 0, 0, False, has_audio)
-        rate = stream.average_rate or stream.guessed_rate or 0
         frame = next(containers.decoded(container, stream), None)
         if frame is None:
             raise MediaError("empty", f"{path}: its picture stream holds no decodable frame")
-        turns = _quarter_turns(frame)
+        turns = frames_lib.quarter_turns(frame)
         size = (frame.width, frame.height) if turns % 2 == 0 else (frame.height, frame.width)
-        return MediaInfo(duration_s, float(rate), *size, 90 * turns, True, has_audio)
+        return MediaInfo(
+            duration_s, frames_lib.frame_rate(stream), *size, 90 * turns, True, has_audio
+        )
 
 
 def read_frames(
@@ -89,7 +92,7 @@ def read_frames(
         stream.thread_type = "AUTO"
         begin_s = start_s + containers.origin_s(container)
         wanted = None if duration_s is None else spec.num_frames(duration_s)
-        frames = _sample(_timed_frames(container, stream, begin_s), spec, begin_s, wanted)
+        frames = _sample(frames_lib.timed_frames(container, stream, begin_s), spec, begin_s, wanted)
     if not frames:
         span = "" if duration_s is None else f" to {start_s + duration_s:.3f} s"
         raise MediaError("empty", f"{path}: no picture from {start_s:.3f} s{span}")
@@ -125,38 +128,11 @@ def _sample(
     return out
 
 
-def _timed_frames(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream, begin_s: float
-) -> Iterator[tuple[float, float, av.VideoFrame]]:
-    """Yields (time, end, frame) in seconds in display order, from at or before `begin_s` on."""
-    period_s = 1 / float(stream.average_rate or stream.guessed_rate or 25)
-    if begin_s > containers.origin_s(container):
-        container.seek(int(begin_s / stream.time_base), stream=stream)  # to a key frame before
-    time_s = None
-    for frame in containers.decoded(container, stream):
-        if frame.pts is not None:
-            time_s = float(frame.pts * frame.time_base)
-        else:  # raw streams carry no times
-            time_s = containers.origin_s(container) if time_s is None else time_s + period_s
-        length_s = float(frame.duration * frame.time_base) if frame.duration else period_s
-        yield time_s, time_s + length_s, frame
-
-
-def _quarter_turns(frame: av.VideoFrame) -> int:
-    """Quarter turns counter-clockwise that put a frame upright: phones film rotated."""
-    return round(frame.rotation / 90) % 4
-
-
 def _pixels(frame: av.VideoFrame, spec: specs.VideoSpec) -> np.ndarray:
-    image = Image.fromarray(upright(frame))
+    image = Image.fromarray(frames_lib.upright(frame))
     if image.size != (spec.width, spec.height):
         image = image.resize((spec.width, spec.height), Image.Resampling.BILINEAR)
     return np.asarray(image)
-
-
-def upright(frame: av.VideoFrame) -> np.ndarray:
-    """One decoded frame as [H, W, 3] uint8 RGB, as it is meant to be seen."""
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), _quarter_turns(frame)))
 
 
 def _duration_s(

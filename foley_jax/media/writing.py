@@ -12,6 +12,7 @@ import numpy as np
 
 AUDIO_BIT_RATE = 128_000
 AAC_FRAME = 1024
+CLOCK = Fraction(1, 90000)  # ticks of re-encoded pictures of any frame rate
 AAC_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv")
 
@@ -26,12 +27,7 @@ class AacTrack:
         sample_rate_hz: int,
         coder: str = "twoloop",
     ):
-        if sample_rate_hz not in AAC_RATES_HZ:
-            raise ValueError(f"AAC cannot hold {sample_rate_hz} Hz; wanted one of {AAC_RATES_HZ}")
-        if audio_L.ndim != 1 or not np.issubdtype(audio_L.dtype, np.floating):
-            raise ValueError(
-                f"audio is {audio_L.dtype}{list(audio_L.shape)}, wanted float [samples] (mono)"
-            )
+        check_audio(audio_L, sample_rate_hz)
         self._container, self._rate = container, sample_rate_hz
         self._audio_L = np.clip(audio_L, -1, 1).astype(np.float32)
         self._done = 0
@@ -41,20 +37,28 @@ class AacTrack:
         self._stream.options = {"aac_coder": coder}
 
     def write_until(self, time_s: float) -> None:
-        """Encodes and writes the sound before `time_s`."""
-        while self._done < min(len(self._audio_L), time_s * self._rate):
-            chunk = self._audio_L[None, self._done : self._done + AAC_FRAME]
-            frame = av.AudioFrame.from_ndarray(chunk, format="fltp", layout="mono")
-            frame.sample_rate = self._rate
-            frame.time_base = Fraction(1, self._rate)
-            frame.pts = self._done
-            self._container.mux(self._stream.encode(frame))
-            self._done += chunk.shape[1]
+        """Encodes and writes whole AAC frames of sound that end by `time_s`."""
+        until = min(len(self._audio_L), int(time_s * self._rate))
+        while self._done + AAC_FRAME <= until:
+            self._encode(self._audio_L[self._done : self._done + AAC_FRAME])
 
-    def finish(self) -> None:
-        """Writes what is left."""
-        self.write_until(np.inf)
+    def finish(self, length_s: float | None = None) -> None:
+        """Writes what is left; with `length_s`, cut or filled up with silence to that length."""
+        if length_s is not None:
+            length = round(length_s * self._rate)
+            self._audio_L = self._audio_L[:length]
+            self._audio_L = np.pad(self._audio_L, (0, length - len(self._audio_L)))
+        while self._done < len(self._audio_L):
+            self._encode(self._audio_L[self._done : self._done + AAC_FRAME])
         self._container.mux(self._stream.encode())
+
+    def _encode(self, chunk_L: np.ndarray) -> None:
+        frame = av.AudioFrame.from_ndarray(chunk_L[None], format="fltp", layout="mono")
+        frame.sample_rate = self._rate
+        frame.time_base = Fraction(1, self._rate)
+        frame.pts = self._done
+        self._container.mux(self._stream.encode(frame))
+        self._done += len(chunk_L)
 
 
 def write_video(
@@ -84,7 +88,7 @@ def write_video(
     Raises:
       ValueError: wrong shapes, types or sizes, or a rate AAC cannot hold.
     """
-    _check_suffix(path)
+    check_suffix(path)
     if frames_THWC.ndim != 4 or frames_THWC.shape[-1] != 3 or frames_THWC.dtype != np.uint8:
         raise ValueError(
             f"frames are {frames_THWC.dtype}{list(frames_THWC.shape)}, wanted uint8 [T, H, W, 3]"
@@ -99,7 +103,7 @@ def write_video(
         raise ValueError("audio was given without sample_rate_hz")
     rate = Fraction(fps).limit_denominator(1001)
     with av.open(str(path), "w") as container:
-        stream = _h264_stream(container, width, height, rate, crf, preset)
+        stream = h264_stream(container, width, height, rate, crf, preset)
         stream.codec_context.thread_count = threads
         track = None
         if audio is not None:
@@ -115,7 +119,7 @@ def write_video(
             track.finish()
 
 
-def _h264_stream(
+def h264_stream(
     container: av.container.OutputContainer,
     width: int,
     height: int,
@@ -123,12 +127,24 @@ def _h264_stream(
     crf: int,
     preset: str,
 ) -> av.video.stream.VideoStream:
+    """Adds an H.264 yuv420p stream of a nominal rate to an output container."""
     stream = container.add_stream("libx264", rate=rate)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     stream.options = {"crf": str(crf), "preset": preset}
     return stream
 
 
-def _check_suffix(path: str | pathlib.Path) -> None:
+def check_audio(audio_L: np.ndarray, sample_rate_hz: int) -> None:
+    """Raises ValueError unless this is mono float sound at a rate AAC can hold."""
+    if sample_rate_hz not in AAC_RATES_HZ:
+        raise ValueError(f"AAC cannot hold {sample_rate_hz} Hz; wanted one of {AAC_RATES_HZ}")
+    if audio_L.ndim != 1 or not np.issubdtype(audio_L.dtype, np.floating):
+        raise ValueError(
+            f"audio is {audio_L.dtype}{list(audio_L.shape)}, wanted float [samples] (mono)"
+        )
+
+
+def check_suffix(path: str | pathlib.Path) -> None:
+    """Raises ValueError unless the name ends like a container we write."""
     if pathlib.Path(path).suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: wanted an output name ending in one of {', '.join(SUFFIXES)}")

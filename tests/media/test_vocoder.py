@@ -98,7 +98,7 @@ def test_round_trip_keeps_the_mel_and_the_attacks(hop):
     made = vocoder.mel_to_audio(before, spec, length=len(audio))
     assert made.shape == (1, len(audio)) and made.dtype == jnp.float32
     after = mel.log_mel(made, spec)
-    assert float(jnp.abs(after - before).mean()) < 0.015  # 1.5 dB; 0.011 seen
+    assert float(jnp.abs(after - before).mean()) < 0.015  # 1.5 dB; 0.012 seen
     level = librosa.feature.rms(y=np.asarray(made[0]), frame_length=64, hop_length=32)[0]
     for time_s in times_s:
         at = int(time_s * RATE / 32)

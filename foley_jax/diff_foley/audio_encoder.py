@@ -10,6 +10,8 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from foley_jax.layers import bias_free, patch_norm
+
 _XAVIER = nnx.initializers.xavier_uniform()
 _POOLS = ((2, 2), (2, 2), (2, 2), (2, 2), (1, 2), (1, 1))  # (time, frequency) per block
 TIME_REDUCTION = 16  # product of the time pools
@@ -42,16 +44,9 @@ class ConvBlock(nnx.Module):
     """Two 3x3 convolutions with BatchNorm and ReLU, then a mean pool."""
 
     def __init__(self, in_channels: int, out_channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        options = {
-            "kernel_size": (3, 3),
-            "padding": ((1, 1), (1, 1)),
-            "use_bias": False,
-            "kernel_init": _XAVIER,
-            "dtype": dtype,
-            "rngs": rngs,
-        }
-        self.conv1 = nnx.Conv(in_channels, out_channels, **options)
-        self.conv2 = nnx.Conv(out_channels, out_channels, **options)
+        options = {"kernel_init": _XAVIER, "dtype": dtype, "rngs": rngs}
+        self.conv1 = bias_free.Conv2d(in_channels, out_channels, 3, **options)
+        self.conv2 = bias_free.Conv2d(out_channels, out_channels, 3, **options)
         self.bn1 = _batch_norm(out_channels, dtype, rngs)
         self.bn2 = _batch_norm(out_channels, dtype, rngs)
 
@@ -70,25 +65,38 @@ class Cnn14(nnx.Module):
         num_mels: int = 128,
         embed_dim: int = 512,
         dropout: float = 0.2,
+        stem: str = "blocks",
         *,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
         """Args:
-        channels: width of the six blocks.
+        channels: width of the six blocks, or with the patch stem of the stem and blocks 3 to 6.
         num_mels: mel bins of the input.
         embed_dim: width of a feature row.
         dropout: rate after every block while training.
+        stem: "blocks" (official) or "patch4": one linear map of 4x4 mel patches in place of
+          blocks 1 and 2, which take most of the time of a small network.
         dtype: compute dtype; parameters are float32.
         """
-        if len(channels) != len(_POOLS):
-            raise ValueError(f"{len(channels)} channel widths, expected {len(_POOLS)}")
+        if stem not in ("blocks", "patch4"):
+            raise ValueError(f"stem is {stem!r}; known stems: blocks, patch4")
+        self.first_block = 1 if stem == "blocks" else 3
+        widths = list(channels)
+        expected = len(_POOLS) if stem == "blocks" else len(_POOLS) - 1
+        if len(widths) != expected:
+            raise ValueError(f"{len(widths)} channel widths, stem {stem!r} needs {expected}")
         self.num_mels, self.embed_dim, self.dtype = num_mels, embed_dim, dtype
         self.bn = _batch_norm(num_mels, dtype, rngs)
-        previous = 1
-        for i, width in enumerate(channels):
-            block = ConvBlock(previous, width, dtype=dtype, rngs=rngs)
-            setattr(self, f"conv_block{i + 1}", block)
+        options = {"dtype": dtype, "rngs": rngs}
+        previous = 1 if stem == "blocks" else widths.pop(0)
+        self.stem = (
+            None
+            if stem == "blocks"
+            else patch_norm.PatchNorm(1, previous, 4, kernel_init=_XAVIER, **options)
+        )
+        for index, width in enumerate(widths, start=self.first_block):
+            setattr(self, f"conv_block{index}", ConvBlock(previous, width, **options))
             previous = width
         self.dropout = nnx.Dropout(dropout)
         dense = {"kernel_init": _XAVIER, "dtype": dtype, "rngs": rngs}
@@ -128,7 +136,9 @@ class Cnn14(nnx.Module):
         if mel_BFT.shape[2] < TIME_REDUCTION:
             raise ValueError(f"mel has {mel_BFT.shape[2]} frames, expected >= {TIME_REDUCTION}")
         x = self.apply_norm(mel_BFT, train=train)
-        for index in range(1, len(_POOLS) + 1):
+        if self.stem is not None:
+            x = nnx.relu(self.stem(x, train=train))
+        for index in range(self.first_block, len(_POOLS) + 1):
             x = self.apply_block(index, x, train=train, key=key)
         x = _smooth_time(x.mean(axis=2))  # [B, T', F', C] -> [B, T', C]
         # the official network applies the same dense layer twice

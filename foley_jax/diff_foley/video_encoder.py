@@ -12,6 +12,8 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from foley_jax.layers import bias_free, patch_norm
+
 EXPANSION = 4  # a bottleneck's output over its inner width
 _KAIMING = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")  # mmaction ResNet3d
 
@@ -36,27 +38,14 @@ class ConvNorm(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.kernel, self.stride, self.temporal = kernel, stride, temporal
-        options = {"use_bias": False, "kernel_init": _KAIMING, "dtype": dtype, "rngs": rngs}
+        options = {"kernel_init": _KAIMING, "dtype": dtype, "rngs": rngs}
         if temporal:
-            self.conv = nnx.Conv(
-                in_channels,
-                out_channels,
-                (kernel, 1),
-                padding=((kernel // 2,) * 2, (0, 0)),
-                **options,
-            )
+            self.conv = bias_free.TemporalConv3(in_channels, out_channels, **options)
         elif kernel == 1:
-            self.conv = nnx.Linear(in_channels, out_channels, **options)
+            self.conv = bias_free.Dense(in_channels, out_channels, **options)
         else:
-            # torch pads both sides; SAME would pad only the end of an even size
-            pad = (kernel // 2, kernel // 2)
-            self.conv = nnx.Conv(
-                in_channels,
-                out_channels,
-                (kernel, kernel),
-                (stride, stride),
-                padding=(pad, pad),
-                **options,
+            self.conv = bias_free.Conv2d(
+                in_channels, out_channels, kernel, stride=stride, **options
             )
         self.bn = _batch_norm(out_channels, dtype, rngs)
 
@@ -70,34 +59,6 @@ class ConvNorm(nnx.Module):
             x = self.conv(x_NHWC[:, :: self.stride, :: self.stride])
         else:
             x = self.conv(x_NHWC)
-        return self.bn(x, use_running_average=not train)
-
-
-class PatchNorm(nnx.Module):
-    """Linear map of patch x patch pixel blocks, then BatchNorm; a cheap stem for small pictures."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, patch: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
-    ):
-        self.patch = patch
-        self.conv = nnx.Linear(
-            in_channels * patch**2,
-            out_channels,
-            use_bias=False,
-            kernel_init=_KAIMING,
-            dtype=dtype,
-            rngs=rngs,
-        )
-        self.bn = _batch_norm(out_channels, dtype, rngs)
-
-    def __call__(self, x_NHWC: jax.Array, num_frames: int, *, train: bool) -> jax.Array:
-        del num_frames
-        n, h, w, c = x_NHWC.shape
-        p = self.patch
-        if h % p or w % p:
-            raise ValueError(f"frames are {h}x{w}; the patch stem needs sides divisible by {p}")
-        x = x_NHWC.reshape(n, h // p, p, w // p, p, c).swapaxes(2, 3)
-        x = self.conv(x.reshape(n, h // p, w // p, p * p * c))  # [N, H/p, W/p, p*p*C]
         return self.bn(x, use_running_average=not train)
 
 
@@ -164,7 +125,9 @@ class SlowOnly(nnx.Module):
         if stem == "conv7":
             self.conv1 = ConvNorm(3, width, kernel=7, stride=2, dtype=dtype, rngs=rngs)
         else:
-            self.conv1 = PatchNorm(3, width, 4, dtype=dtype, rngs=rngs)
+            self.conv1 = patch_norm.PatchNorm(
+                3, width, 4, kernel_init=_KAIMING, dtype=dtype, rngs=rngs
+            )
         self.num_layers = len(depths)
         channels = width
         for i, depth in enumerate(depths):
@@ -190,10 +153,10 @@ class SlowOnly(nnx.Module):
         """[B, T, H, W, 3] -> [B*T, H/4, W/4, width]."""
         b, t = x_BTHWC.shape[:2]
         x = x_BTHWC.reshape(b * t, *x_BTHWC.shape[2:]).astype(self.dtype)
+        if self.stem == "patch4":
+            return nnx.relu(self.conv1(x, train=train))
         x = nnx.relu(self.conv1(x, t, train=train))
-        if self.stem == "conv7":
-            x = nnx.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-        return x
+        return nnx.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
 
     def apply_layer(
         self, index: int, x_NHWC: jax.Array, num_frames: int, *, train: bool

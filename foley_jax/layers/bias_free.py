@@ -1,0 +1,88 @@
+"""Bias-free dense maps and convolutions, as they stand before a BatchNorm.
+
+B batch, T frames, H W space, P pixels, C channels.
+"""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from foley_jax.layers import cpu_gradients, initializers
+
+
+class Dense(nnx.Module):
+    """[..., in] -> [..., out]; a 1x1 convolution. Kernel [in, out]."""
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        kernel_init: initializers.Initializer,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (in_dim, out_dim), jnp.float32))
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return cpu_gradients.dense(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+
+
+class Conv2d(nnx.Module):
+    """[B, H, W, in] -> [B, H/s, W/s, out], torch's padding k // 2. Kernel [k, k, in, out]."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        kernel_init: initializers.Initializer,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        shape = (kernel_size, kernel_size, in_channels, out_channels)
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
+        self.stride, self.dtype = stride, dtype
+
+    def __call__(self, x_BHWC: jax.Array) -> jax.Array:
+        kernel = self.kernel[...].astype(self.dtype)
+        return cpu_gradients.conv2d(x_BHWC.astype(self.dtype), kernel, self.stride)
+
+
+class TemporalConv3(nnx.Module):
+    """Three neighbouring frames, zeros beyond the ends: [B, T, P, in] -> [B, T, P, out].
+
+    One product gives every frame's part in the frame after it, in itself and in the one before;
+    then those parts are added. Kernel [3, in, out].
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_init: initializers.Initializer,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        shape = (3, in_channels, out_channels)
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
+        self.dtype = dtype
+
+    def __call__(self, x_BTPC: jax.Array) -> jax.Array:
+        kernel = self.kernel[...].astype(self.dtype)
+        _, c, o = kernel.shape
+        # [3, C, O] -> [C, 3*O]
+        parts = cpu_gradients.dense(
+            x_BTPC.astype(self.dtype), kernel.swapaxes(0, 1).reshape(c, 3 * o)
+        )
+        after, same, before = jnp.split(parts, 3, axis=-1)
+        still = ((0, 0), (0, 0))
+        return (
+            jnp.pad(after[:, :-1], ((0, 0), (1, 0), *still))
+            + same
+            + jnp.pad(before[:, 1:], ((0, 0), (0, 1), *still))
+        )

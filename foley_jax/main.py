@@ -64,14 +64,24 @@ def parse(argv: Sequence[str]) -> list[str]:
     try:
         rest = flags.FLAGS(list(argv))
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        text = " ".join(str(error).strip("\"'").split())
-        raise UsageError(f"{text} (see --help)") from error
+        raise UsageError(f"{_one_line(error)} (see --help)") from error
     if len(rest) > 1:
         raise UsageError(f"unexpected argument {rest[1]!r}; flags begin with -- (see --help)")
     for name in ("config", "workdir"):
         if flags.FLAGS[name].value is None:
             raise UsageError(f"--{name} is missing (see --help)")
+    file = config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]
+    if not os.path.isfile(file):
+        raise UsageError(f"no config file {file} (see --help)")
     return rest
+
+
+def _one_line(error: Exception) -> str:
+    """The message without the traceback that ml_collections puts into it."""
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    if "Traceback (most recent call last)" in text:
+        text = text.strip().splitlines()[-1].partition("Error: ")[2]
+    return " ".join(text.split())
 
 
 def run(argv: Sequence[str]) -> None:

@@ -42,11 +42,10 @@ class Checkpoints:
     def __init__(self, run_dir: epath.PathLike, *, keep: int | None = None, read_only=False):
         self.folder = epath.Path(run_dir).absolute() / "checkpoints"
         self.read_only = read_only
+        # orbax's own read_only mode warns about itself every time
         self._manager = ocp.CheckpointManager(
             self.folder,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, create=not read_only, read_only=read_only
-            ),
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=not read_only),
         )
 
     def steps(self) -> list[int]:

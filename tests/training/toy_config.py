@@ -24,6 +24,7 @@ def get_config(arg: str = ""):
                 "eval_split": "test",
                 "read_threads": 2,
                 "workers": 0,
+                "delay_s": 0.0,
             },
             "optimizer": {
                 "name": "adamw",

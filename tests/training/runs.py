@@ -1,0 +1,89 @@
+"""Runs of the toy task: in this process and in others."""
+
+import json
+import os
+from pathlib import Path
+import socket
+import subprocess
+import sys
+import time
+
+import toy_config
+
+from foley_jax.training import loop
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+def config(data, **fields):
+    """The toy config with `section__field=value` changed."""
+    result = toy_config.get_config(str(data))
+    for name, value in fields.items():
+        *sections, last = name.split("__")
+        node = result
+        for section in sections:
+            node = node[section]
+        node[last] = value
+    return result
+
+
+def train(data, workdir, **fields):
+    """Trains here, on the session's devices; returns the final state."""
+    return loop.train(config(data, **fields), workdir)
+
+
+def lines(workdir, split="train"):
+    """Lines of metrics.jsonl by step; a step logged twice would show as a wrong count."""
+    text = (Path(workdir) / "metrics.jsonl").read_text()
+    whole = text[: text.rfind("\n") + 1]  # a killed process may leave half a line
+    rows = [json.loads(line) for line in whole.splitlines()]
+    rows = [row for row in rows if row["split"] == split]
+    assert len({row["step"] for row in rows}) == len(rows)
+    return {row["step"]: row for row in rows}
+
+
+def losses(workdir):
+    """Step -> training loss."""
+    return {step: row["loss"] for step, row in lines(workdir).items()}
+
+
+def spawn(data, workdir, *args, env=None, devices=1):
+    """Starts `python -m foley_jax.main` on the toy task."""
+    command = [sys.executable, "-m", "foley_jax.main", f"--workdir={workdir}"]
+    command += [f"--config={HERE / 'toy_config.py'}:{data}", *args]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        **(env or {}),
+    }
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def finish(*processes, timeout=120):
+    """Waits for processes; returns their outputs, and fails if one failed."""
+    outputs = [p.communicate(timeout=timeout)[0].decode() for p in processes]
+    for process, output in zip(processes, outputs):
+        assert process.returncode == 0, output
+    return outputs
+
+
+def wait_for(condition, processes, timeout=120):
+    """Waits until `condition()`; fails if a process ends before."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        for process in processes:
+            assert process.poll() is None, process.communicate()[0].decode()
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
+
+
+def free_port():
+    """A TCP port nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]

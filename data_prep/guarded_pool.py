@@ -10,12 +10,13 @@ import dataclasses
 import multiprocessing
 from multiprocessing.connection import Connection, wait
 import time
+import traceback
 
 # run(job, skip, say) does one job: calls say(task) before each task, leaves out tasks in `skip`
 # (task -> reason), and returns the result.
 Run = Callable[[object, dict[int, str], Callable[[int], None]], object]
 
-START_UP_S = 60.0  # a fresh process imports before its first task
+START_UP_S = 300.0  # a fresh process imports before its first task
 
 
 @dataclasses.dataclass
@@ -111,10 +112,10 @@ def _end(one: _Running) -> None:
 
 
 def _child(run: Run, job: object, skip: dict[int, str], pipe: Connection) -> None:
-    import traceback
-
     try:
         result = run(job, skip, lambda task: pipe.send(("task", task)))
         pipe.send(("done", result))
+    except BrokenPipeError:  # the parent was killed
+        return
     except Exception:  # whatever it was, the parent must know
         pipe.send(("failed", traceback.format_exc()))

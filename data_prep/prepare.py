@@ -11,6 +11,7 @@ number of workers or on interruptions. SHARDS/index.json appears when all is don
 """
 
 import argparse
+from collections.abc import Callable
 import dataclasses
 import functools
 import json
@@ -50,7 +51,13 @@ def failure(source: str, reason: str, detail: str) -> dict[str, str]:
 
 
 def probe_files(
-    job: list[str], skip: dict[int, str], say, *, videos: pathlib.Path, split: str, format
+    job: list[str],
+    skip: dict[int, str],
+    say: Callable[[int], None],
+    *,
+    videos: pathlib.Path,
+    split: str,
+    format: clip_making.Format,
 ) -> tuple[list[spans.Span], list[dict]]:
     """Planning job: the spans of some files, and the failures among them."""
     found, failures = [], []
@@ -70,7 +77,13 @@ def probe_files(
 
 
 def write_shard(
-    job: ShardJob, skip: dict[int, str], say, *, videos: pathlib.Path, shards: pathlib.Path, format
+    job: ShardJob,
+    skip: dict[int, str],
+    say: Callable[[int], None],
+    *,
+    videos: pathlib.Path,
+    shards: pathlib.Path,
+    format: clip_making.Format,
 ) -> tuple[records.ShardInfo, list[dict]]:
     """Shard job: makes the clips of one shard and writes it."""
     failures = []
@@ -254,6 +267,8 @@ def _finish(
     if not index.shards:
         first = f"; the first: {failures[0]['detail']}" if failures else ""
         raise ValueError(f"not one usable clip in {len(failures)} failures{first}")
+    for left_over in shards.glob(".*.part"):  # of killed runs
+        left_over.unlink(missing_ok=True)
     records.write_index(shards, index)
     return index
 

@@ -179,7 +179,8 @@ class ShardWriter:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._split = split
         self._name = shard_name(split, number)
-        self._part = self._folder / f".{self._name}.part"
+        # a killed run may leave a process behind for a moment: no two write the same file
+        self._part = self._folder / f".{self._name}.{os.getpid()}.part"
         self._writer = array_record_module.ArrayRecordWriter(str(self._part), "group_size:1")
         self._count = 0
         self.info: ShardInfo | None = None

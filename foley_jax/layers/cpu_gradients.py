@@ -13,6 +13,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from foley_jax.layers import convolution
+
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -68,9 +70,9 @@ def _conv_backward(stride, residuals, dy):
 
     def cpu(x, kernel, dy):
         if stride == 2:
-            return jax.vjp(_convolve_blocks, x, kernel)[1](dy)
-        dx = jax.vjp(lambda x: _convolve(x, kernel, 1), x)[1](dy)[0]
-        return dx, _kernel_gradient(x, dy, kernel.shape)
+            return _backward_by_blocks(x, kernel, dy)
+        pad = ((kernel.shape[0] // 2,) * 2, (kernel.shape[1] // 2,) * 2)
+        return _backward(x, kernel, dy, pad)
 
     return lax.platform_dependent(x, kernel, dy, cpu=cpu, default=library)
 
@@ -78,13 +80,22 @@ def _conv_backward(stride, residuals, dy):
 conv2d.defvjp(_conv_forward, _conv_backward)
 
 
-def _kernel_gradient(x, dy, shape):
-    """Gradient of a stride-1 kernel as one product per kernel row."""
+def _backward(x, kernel, dy, pad):
+    """Both gradients of a stride-1 convolution that keeps H and W."""
+
+    def convolve(x):
+        return lax.conv_general_dilated(x, kernel, (1, 1), pad, dimension_numbers=_LAYOUT)
+
+    return jax.vjp(convolve, x)[1](dy)[0], _kernel_gradient(x, dy, kernel.shape, pad)
+
+
+def _kernel_gradient(x, dy, shape, pad):
+    """One product per kernel row, all kernel columns side by side."""
     kh, kw, c, o = shape
     h, w = x.shape[1:3]
-    x = jnp.pad(x, ((0, 0), (kh // 2,) * 2, (0, 0), (0, 0)))
-    dy = jnp.pad(dy, ((0, 0), (0, 0), (kw // 2,) * 2, (0, 0)))
-    # column j of the kernel pairs x[w + j - kw // 2] with dy[w]
+    x = jnp.pad(x, ((0, 0), pad[0], (0, 0), (0, 0)))
+    # column j of the kernel pairs x[w + j - pad] with dy[w]
+    dy = jnp.pad(dy, ((0, 0), (0, 0), (pad[1][1], pad[1][0]), (0, 0)))
     shifts = [dy[:, :, kw - 1 - j : kw - 1 - j + w] for j in range(kw)]
     dy = jnp.concatenate(shifts, axis=-1)  # [B, H, W, kw*O]
     rows = [_kernel_product(x[:, i : i + h], dy) for i in range(kh)]
@@ -92,20 +103,27 @@ def _kernel_gradient(x, dy, shape):
     return jnp.stack(rows).reshape(kh, c, kw, o).swapaxes(1, 2)
 
 
-def _convolve_blocks(x, kernel):
-    """The stride-2 convolution as one of stride 1 over 2x2 pixel blocks."""
-    b, h, w, c = x.shape
-    k, o = kernel.shape[0], kernel.shape[-1]
-    x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
-    h2, w2 = -(-h // 2), -(-w // 2)
-    # [B, 2h, 2w, C] -> [B, h, w, 2*2*C]
-    x = x.reshape(b, h2, 2, w2, 2, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, h2, w2, 4 * c)
-    # kernel index n reaches pixel 2i + n - k // 2; before it, zeros up to a whole block
+def _backward_by_blocks(x, kernel, dy):
+    """Both gradients of a stride-2 convolution, seen as one of stride 1 over 2x2 pixel blocks."""
+    k = kernel.shape[0]
+    # kernel index n reaches pixel 2i + n - k // 2; zeros before and after fill whole blocks
     before = (k // 2 + 1) // 2
     lead = 2 * before - k // 2
-    after = -(-(lead + k) // 2) * 2 - lead - k
-    kernel = jnp.pad(kernel, ((lead, after), (lead, after), (0, 0), (0, 0)))
-    n = kernel.shape[0] // 2
-    kernel = kernel.reshape(n, 2, n, 2, c, o).transpose(0, 2, 1, 3, 4, 5).reshape(n, n, 4 * c, o)
-    pad = (before, n - 1 - before)
-    return lax.conv_general_dilated(x, kernel, (1, 1), (pad, pad), dimension_numbers=_LAYOUT)
+    after = -(lead + k) % 2
+    size = (lead + k + after) // 2
+    pad = ((before, size - 1 - before),) * 2
+
+    def block_kernel(kernel):
+        c, o = kernel.shape[2:]
+        kernel = jnp.pad(kernel, ((lead, after), (lead, after), (0, 0), (0, 0)))
+        kernel = kernel.reshape(size, 2, size, 2, c, o).transpose(0, 2, 1, 3, 4, 5)
+        return kernel.reshape(size, size, 4 * c, o)
+
+    def blocks(x):
+        x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
+        return convolution.space_to_depth(x, (2, 2))
+
+    x_blocks, to_x = jax.vjp(blocks, x)
+    kernel_blocks, to_kernel = jax.vjp(block_kernel, kernel)
+    dx, dkernel = _backward(x_blocks, kernel_blocks, dy, pad)
+    return to_x(dx)[0], to_kernel(dkernel)[0]

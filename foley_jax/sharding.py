@@ -53,7 +53,7 @@ def batch(mesh: Mesh) -> NamedSharding:
 
 
 def parameter_spec(
-    shape: tuple[int, ...], itemsize: int, fsdp: int, *, min_bytes: int = FSDP_MIN_BYTES
+    shape: tuple[int, ...], itemsize: int, fsdp: int, *, min_bytes: int | None = None
 ) -> PartitionSpec:
     """Where one parameter is cut: its largest dimension that `fsdp` divides, if it is large.
 
@@ -61,8 +61,9 @@ def parameter_spec(
       shape: of the whole parameter.
       itemsize: bytes per element.
       fsdp: size of the "fsdp" axis.
-      min_bytes: tensors of at most this size stay whole.
+      min_bytes: tensors of at most this size stay whole; `FSDP_MIN_BYTES` by default.
     """
+    min_bytes = FSDP_MIN_BYTES if min_bytes is None else min_bytes
     if fsdp == 1 or math.prod(shape) * itemsize <= min_bytes:
         return PartitionSpec()
     fitting = [axis for axis, size in enumerate(shape) if size and size % fsdp == 0]
@@ -72,7 +73,7 @@ def parameter_spec(
     return PartitionSpec(*(["fsdp" if axis == cut else None for axis in range(len(shape))]))
 
 
-def state_shardings(abstract: Any, mesh: Mesh, *, min_bytes: int = FSDP_MIN_BYTES) -> Any:
+def state_shardings(abstract: Any, mesh: Mesh, *, min_bytes: int | None = None) -> Any:
     """A NamedSharding for every leaf, by `parameter_spec`.
 
     Args:
@@ -116,7 +117,9 @@ def global_batch(local: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.A
             f"a batch of {rows} cannot be split over {mesh.size} devices; "
             f"set batch_size to a multiple of {mesh.size}"
         )
-    with jax.transfer_guard_host_to_device("allow"):  # the one transfer that a step is meant to have
+    with jax.transfer_guard_host_to_device(
+        "allow"
+    ):  # the one transfer that a step is meant to have
         return {
             name: jax.make_array_from_process_local_data(sharding, np.asarray(x))
             for name, x in local.items()

@@ -61,7 +61,7 @@ class Checkpoints:
         """
         flat = {name: paths.flatten(tree) for name, tree in groups.items()}
         flat = {name: leaves for name, leaves in flat.items() if leaves}
-        items = {name: ocp.args.StandardSave(leaves) for name, leaves in flat.items()}
+        items = {name: ocp.args.PyTreeSave(leaves) for name, leaves in flat.items()}
         items[_MANIFEST] = ocp.args.JsonSave(_make_manifest(step, flat))
         self._manager.save(step, args=ocp.args.Composite(**items))
 
@@ -140,10 +140,14 @@ class Checkpoints:
             )
         items = {}
         for name, leaves in wanted.items():
-            full = {key: leaves.get(key, ocp.PLACEHOLDER) for key in saved[name]}
-            items[name] = ocp.args.StandardRestore(full)
+            leaves = dict(leaves)
+            items[name] = ocp.args.PyTreeRestore(
+                leaves,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(leaves),
+                partial_restore=True,
+            )
         restored = self._read_items(step, items) if items else {}
-        result = {name: {key: restored[name][key] for key in wanted[name]} for name in wanted}
+        result = {name: dict(restored[name]) for name in wanted}
         self._verify(step, saved, result)
         return result
 

@@ -61,7 +61,7 @@ def test_everything_that_should_move_moves_and_frozen_parts_do_not(finished, toy
     mesh = sharding.make_mesh(1, devices=jax.devices()[:1])
     first = loop._maker(task_lib.resolve(config), config, mesh).fresh({})
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), first, final)
-    assert all(jax.tree.leaves((moved.params, moved.ema, moved.rest["bn"])))
+    assert all(jax.tree.leaves((moved.params, moved.ema, moved.rest["bn"], moved.rest["seen"])))
     assert not any(jax.tree.leaves(moved.rest["frozen"]))
     assert "frozen" not in final.params
     # the average lags behind the parameters
@@ -72,7 +72,8 @@ def test_everything_that_should_move_moves_and_frozen_parts_do_not(finished, toy
 def test_loss_falls_and_log_is_complete(finished):
     lines = runs.lines(finished[0])
     assert sorted(lines) == list(range(1, STEPS + 1))
-    assert lines[STEPS]["loss"] < lines[1]["loss"]
+    losses = [lines[step]["loss"] for step in sorted(lines)]
+    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
     assert {"loss", "loss_mean", "lr", "grad_norm", "error", "steps_per_s"} <= set(lines[1])
     evaluation = runs.lines(finished[0], "eval")
     assert evaluation[STEPS]["num_predictions"] == 8
@@ -142,7 +143,7 @@ def test_small_eval_split_makes_one_smaller_batch(toy_data, tmp_path):
 
 
 def test_nan_stops_the_run_and_names_the_step(toy_data, tmp_path):
-    with one_device(), pytest.raises(loop.NanError, match=r"nan at step \d+"):
+    with one_device(), pytest.raises(loop.NanError, match="nan at step 7"):
         runs.train(toy_data, tmp_path, loss__nan_after=6, log_every=100)
     assert checkpoint.latest_step(tmp_path) == 4  # the state of step 8 is worthless
 
@@ -168,7 +169,7 @@ def test_parts_of_another_run_are_taken_over(toy_data, tmp_path, finished):
 @pytest.mark.parametrize(
     ("init_from", "message"),
     [
-        ({"layers": "{run}:nothing"}, "no part 'nothing'; parts: bn, frozen, layers"),
+        ({"layers": "{run}:nothing"}, "no part 'nothing'; parts: bn, frozen, layers, seen"),
         ({"nothing": "{run}:layers"}, "the model has no part 'nothing'"),
         ({"layers/0": "{run}:layers/1"}, r"layers/0/kernel: \(8, 1\) in theirs, \(4, 8\) in ours"),
         ({"layers": "{run}:bn"}, "only in ours"),
@@ -181,9 +182,10 @@ def test_parts_that_do_not_fit_are_refused(toy_data, tmp_path, finished, init_fr
         runs.train(toy_data, tmp_path, init_from=init_from)
 
 
-def test_missing_run_says_which_command_makes_it():
+def test_missing_run_says_which_command_makes_it(tmp_path):
+    run = tmp_path / "demo" / "runs" / "autoencoder"
     with pytest.raises(FileNotFoundError, match="--config=configs/autoencoder.py:demo --workdir"):
-        graft.load({"a": "demo/runs/autoencoder:a"}, ({"a": np.zeros(1)}, {}))
+        graft.load({"a": f"{run}:a"}, ({"a": np.zeros(1)}, {}))
 
 
 def test_mesh_that_does_not_fit_the_devices_is_explained(toy_data, tmp_path):

@@ -35,9 +35,7 @@ def _logged(workdir):
 
 def _wait_and_kill(workdir, moment, processes):
     """Kills once `moment` steps are logged and something is on disk; the step it reached."""
-    runs.wait_for(
-        lambda: _logged(workdir) >= moment and checkpoint.latest_step(workdir), processes
-    )
+    runs.wait_for(lambda: _logged(workdir) >= moment and checkpoint.latest_step(workdir), processes)
     for process in processes:
         process.kill()
     for process in processes:

@@ -28,7 +28,7 @@ def get_config(arg: str = ""):
             },
             "optimizer": {
                 "name": "adamw",
-                "lr": 1e-2,
+                "lr": 3e-2,
                 "schedule": "cosine",
                 "warmup_steps": 3,
                 "weight_decay": 0.01,

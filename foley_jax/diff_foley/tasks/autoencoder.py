@@ -124,13 +124,14 @@ class AutoencoderTask:
         total = total + self.config.loss.kl_weight * kl
         metrics = {"l1": l1, "l2": l2, "kl": kl, "latent_scale": model.latent_scale[...]}
         if train:
-            self._track_scale(model, z)
+            self.track_scale(model, z)
         if model.discriminator is not None:
             extra, more = self._adversarial(model, wanted, made, train=train)
             total, metrics = total + extra, {**metrics, **more}
         return total, metrics
 
-    def _track_scale(self, model: AutoencoderModel, z: jax.Array) -> None:
+    def track_scale(self, model: AutoencoderModel, z: jax.Array) -> None:
+        """Moves `model.latent_scale` towards 1 / std of the latents `z`."""
         momentum = self.config.loss.get("scale_momentum", SCALE_MOMENTUM)
         std = momentum / model.latent_scale[...] + (1 - momentum) * jnp.std(z)
         model.latent_scale[...] = jax.lax.stop_gradient(1.0 / std)

@@ -1,0 +1,161 @@
+"""Stage 2 as a task: batch in, loss and gradients out, frozen parts stay."""
+
+import functools
+
+import filled
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from foley_jax.diff_foley.tasks import ldm
+from foley_jax.media import mel
+
+
+def _config(**loss):
+    return ml_collections.ConfigDict(
+        {
+            "dtype": "float32",
+            "audio": {"n_fft": 64, "hop": 20, "num_mels": 8, "fmin_hz": 0.0},
+            "video": {"fps": 4.0, "height": 8, "width": 8},
+            "data": {
+                "window_frames": 16,
+                "num_rows": 4,
+                "merge_probability": 0.5,
+                "aligned": True,
+            },
+            "loss": {
+                "prediction": "v",
+                "weighting": "uniform",
+                "condition_dropout": 0.2,
+                **loss,
+            },
+            "model": {
+                "unet": {
+                    "model_channels": 8,
+                    "channel_mult": (1,),
+                    "num_res_blocks": 1,
+                    "attention_downsamples": (),
+                    "num_heads": 2,
+                    "context_dim": 6,
+                    "num_groups": 4,
+                    "locality_bias": True,
+                },
+                "autoencoder": {
+                    "in_channels": 1,
+                    "out_channels": 1,
+                    "ch": 4,
+                    "ch_mult": (1,),
+                    "num_res_blocks": 1,
+                    "attention": False,
+                    "patch": (2, 2),
+                    "num_groups": 2,
+                },
+                "conditioner": {"in_dim": 5, "out_dim": 6},
+                "latent_scale": 0.7,
+            },
+        }
+    )
+
+
+def _batch(size=4):
+    rng = np.random.default_rng(0)
+    return {
+        "audio_BPL": (rng.standard_normal((size, 2, 800)) * 3000).astype(np.int16),
+        "mel_frame_BT": np.concatenate(
+            [np.tile(np.arange(8), (size, 1)), np.tile(50 + np.arange(8), (size, 1))], axis=1
+        ).astype(np.int32),
+        "cavp_BLD": rng.standard_normal((size, 4, 5)).astype(np.float16),
+        "context_s_BL": np.tile(np.arange(4, dtype=np.float32) * 0.005, (size, 1)),
+    }
+
+
+@functools.cache
+def _filled():
+    """Task, definition, parameters, rest: no layer zero, as after some training."""
+    task = ldm.LatentDiffusionTask(_config())
+    model = filled.module(lambda: task.build(nnx.Rngs(0)))
+    graphdef, params, rest = nnx.split(model, task.trainable, ...)
+    params, rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+    return task, graphdef, params, {**rest, "latent_scale": jnp.float32(0.7)}
+
+
+@functools.cache
+def _loss_fn(train, **loss):
+    _, graphdef, _, rest = _filled()
+    task = ldm.LatentDiffusionTask(_config(**loss))
+
+    def loss(params, batch, seed):
+        model = nnx.merge(graphdef, params, rest)
+        return task.loss(model, batch, jax.random.key(seed), train=train)
+
+    return loss, task
+
+
+def test_training_step_has_finite_gradients_for_the_trained_parts_only():
+    _, _, params, rest = _filled()
+    loss, _ = _loss_fn(True)
+    (value, metrics), grads = filled.jit(jax.value_and_grad(loss, has_aux=True))(
+        params, _batch(), 0
+    )
+    assert np.isfinite(value) and value > 0 and value.dtype == np.float32
+    assert set(metrics) == {"loss_low_noise", "loss_high_noise", "latent_std"}
+    assert set(grads) == {"unet", "conditioner"}
+    assert set(rest) == {"autoencoder", "latent_scale"}
+    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+        assert np.isfinite(grad).all() and np.abs(grad).max() > 0, jax.tree_util.keystr(path)
+
+
+def test_evaluation_is_a_function_of_its_batch_and_key():
+    _, _, params, _ = _filled()
+    loss, _ = _loss_fn(False)
+    run = filled.jit(loss)
+    first, again, other = (run(params, _batch(), seed)[0] for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_dropped_conditions_are_the_conditioner_of_zeros():
+    _, _, params, _ = _filled()
+    batch = _batch()
+    loss, _ = _loss_fn(True, condition_dropout=1.0)
+    run = filled.jit(loss)
+    value = run(params, batch, 0)[0]
+    blind = run(params, {**batch, "cavp_BLD": 0 * batch["cavp_BLD"]}, 0)[0]
+    assert value == blind
+    kept, _ = _loss_fn(True, condition_dropout=0.0)
+    assert filled.jit(kept)(params, batch, 0)[0] != value
+
+
+def test_latents_are_those_of_the_frames_asked_for():
+    task, graphdef, params, rest = _filled()
+    batch, key = _batch(), jax.random.key(0)
+
+    def both(params, rest):
+        model = nnx.merge(graphdef, params, rest)
+        audio = batch["audio_BPL"].astype(np.float32) / 32768
+        mels = mel.log_mel(audio, task.audio)  # [B, 2, F, 41]
+        # frame 50 is frame 9 of the second sound, whose first is 41
+        wanted = jnp.concatenate([mels[:, 0, :, :8], mels[:, 1, :, 9:17]], axis=-1)
+        return task.latents(model, batch, key), model.encode_mel(wanted, key=key)
+
+    got, want = filled.jit(both)(params, rest)
+    assert got.shape == (4, 4, 8, 4)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_decay_spares_the_locality_prior():
+    task, _, params, _ = _filled()
+    mask = task.weight_decay_mask(params)
+    block = mask["unet"]["middle_block"][1]["transformer_blocks"][0]
+    assert not any(jax.tree.leaves(block["locality"]))
+    assert all(jax.tree.leaves(mask["conditioner"]))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", ""])
+def test_unknown_prediction_is_refused(prediction):
+    _, _, params, _ = _filled()
+    loss, _ = _loss_fn(False, prediction=prediction)
+    with pytest.raises(ValueError, match="prediction is"):
+        jax.eval_shape(loss, params, _batch(), 0)

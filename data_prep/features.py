@@ -102,6 +102,8 @@ def extract_set(
     """
     index = records.read_index(shards)
     _check_video(shards, index, extractor.video)
+    if permute and PERMUTED_SPLIT not in index.splits:
+        raise ValueError(f"{shards} has no split {PERMUTED_SPLIT!r} to permute: {index.splits}")
     _claim(out, shards, index, extractor, permute, seed)
     finished = []
     with tqdm.tqdm(total=sum(s.num_records for s in index.shards), unit="clip") as bar:
@@ -120,6 +122,8 @@ def extract_set(
                 size, digest = path.stat().st_size, records.sha256(path)
                 finished.append(dataclasses.replace(shard, bytes=size, sha256=digest))
                 bar.update(shard.num_records)
+    for left_over in out.glob(".*.part"):  # of killed runs
+        left_over.unlink(missing_ok=True)
     width = data_pipeline.Source([out / finished[0].file], [1])[0].cavp_TD.shape[1]
     result = dataclasses.replace(index, shards=tuple(finished), cavp_dim=int(width))
     records.write_index(out, result)

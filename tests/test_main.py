@@ -1,0 +1,72 @@
+"""The front door: help that teaches, and one clear line for every mistake."""
+
+import os
+from pathlib import Path
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DEMO = "--config=configs/cavp.py:demo"
+
+
+def run(*args):
+    """Runs `python -m foley_jax.main`; returns (exit code, stdout, stderr)."""
+    result = subprocess.run(
+        [sys.executable, "-m", "foley_jax.main", *args],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return result.returncode, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_teaches_examples_first(flag):
+    begin = time.monotonic()
+    code, out, err = run(flag)
+    assert code == 0 and not err
+    assert out.index("--config=configs/cavp.py --workdir=runs/cavp") < out.index("flags:")
+    for name in ("--config", "--workdir", "--mode", "--distributed"):
+        assert f"  {name}: " in out
+    assert time.monotonic() - begin < 60
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((DEMO, "--config.optimzer.lr=1"), 'Did you mean "optimizer" instead of "optimzer"?'),
+        ((DEMO, "--config.batch_size=many"), "flag --config.batch_size=many: invalid literal"),
+        (("--config=configs/cavp.py:dem",), "configs/cavp.py has no variant 'dem'"),
+        (("--config=configs/cap.py",), "no config file configs/cap.py"),
+        ((), "--config is missing"),
+        ((DEMO, "--wrkdir=x"), "Unknown command line flag 'wrkdir'"),
+        ((DEMO, "--mode=test"), "value should be one of <train|evaluate>"),
+        ((DEMO, "train"), "unexpected argument 'train'"),
+        ((DEMO, "--config.data.dir=nowhere"), "python -m data_prep.prepare"),
+        ((DEMO, "--mode=evaluate"), "train one with `python -m foley_jax.main --config=configs/"),
+        ((DEMO, "--config.mesh.data=3"), "does not fit 1 devices"),
+    ],
+)
+def test_mistakes_are_one_clear_line(tmp_path, args, message):
+    code, out, err = run(f"--workdir={tmp_path / 'cavp'}", *args)
+    assert code == 1, (out, err)
+    assert message in err
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    assert not out
+    assert not (tmp_path / "cavp").exists()
+
+
+def test_traceback_can_be_asked_for(tmp_path):
+    code, _, err = run(f"--workdir={tmp_path}", DEMO, "--config.data.dir=nowhere", "--traceback")
+    assert code == 1
+    assert "Traceback" in err
+
+
+def test_missing_workdir_is_one_clear_line():
+    code, _, err = run(DEMO)
+    assert (code, err) == (1, "error: --workdir is missing (see --help)\n")

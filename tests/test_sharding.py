@@ -1,0 +1,84 @@
+"""Mesh, shape rule, activation pin and host-to-global arrays on eight fake devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from foley_jax import sharding
+
+P = jax.sharding.PartitionSpec
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape"),
+    [((-1, 1), (8, 1)), ((-1, 4), (2, 4)), ((2, -1), (2, 4)), ((8, 1), (8, 1))],
+)
+def test_mesh_shape(sizes, shape):
+    mesh = sharding.make_mesh(*sizes)
+    assert tuple(mesh.shape.items()) == (("data", shape[0]), ("fsdp", shape[1]))
+    assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}
+
+
+@pytest.mark.parametrize("sizes", [(3, 1), (-1, 3), (-1, -1), (0, 8), (4, 4)])
+def test_mesh_that_does_not_fit_is_refused(sizes):
+    with pytest.raises(ValueError, match="does not fit 8 devices; use data=-1"):
+        sharding.make_mesh(*sizes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fsdp", "spec"),
+    [
+        ((3, 3, 1280, 2560), 4, P(None, None, None, "fsdp")),
+        ((2560, 1280), 4, P("fsdp", None)),
+        ((1300, 1026), 4, P("fsdp", None)),  # 1026 is not divisible
+        ((1027, 1301), 4, P()),
+        ((1024, 1024), 4, P()),  # exactly 4 MiB stays whole
+        ((1024, 1028), 4, P(None, "fsdp")),
+        ((4096, 4096), 1, P()),
+        ((), 4, P()),
+    ],
+)
+def test_parameter_rule(shape, fsdp, spec):
+    assert sharding.parameter_spec(shape, 4, fsdp) == spec
+
+
+def test_state_memory_is_divided():
+    mesh = sharding.make_mesh(2, 4)
+    tree = {"kernel": jnp.ones((64, 8)), "bias": jnp.ones((8,))}
+    shardings = sharding.state_shardings(tree, mesh, min_bytes=64)
+    placed = jax.device_put(tree, shardings)
+    assert placed["kernel"].addressable_shards[0].data.shape == (16, 8)
+    assert placed["bias"].addressable_shards[0].data.shape == (8,)
+
+
+def test_shard_batch_pins_under_a_mesh_and_is_nothing_without():
+    x = jnp.ones((16, 3))
+    assert jax.jit(sharding.shard_batch)(x).sharding.num_devices == 1
+    with jax.set_mesh(sharding.make_mesh(2, 4)):
+        pinned = jax.jit(lambda x: sharding.shard_batch(x * 2))(x)
+        odd = jax.jit(lambda x: sharding.shard_batch(x * 2))(x[:3])
+        gradient = jax.jit(jax.grad(lambda x: sharding.shard_batch(x**2).sum()))(x)
+    assert pinned.addressable_shards[0].data.shape == (2, 3)
+    np.testing.assert_array_equal(pinned, 2 * x)
+    np.testing.assert_array_equal(odd, 2 * x[:3])
+    np.testing.assert_array_equal(gradient, 2 * x)
+
+
+def test_global_batch_keeps_rows_in_order():
+    mesh = sharding.make_mesh(4, 2)
+    rows = np.arange(48, dtype=np.int16).reshape(16, 3)
+    placed = sharding.global_batch({"a": rows, "b": rows[:, 0]}, mesh)
+    np.testing.assert_array_equal(placed["a"], rows)
+    assert placed["a"].dtype == np.int16
+    assert placed["b"].addressable_shards[0].data.shape == (2,)
+    with pytest.raises(ValueError, match="batch of 12 cannot be split over 8 devices"):
+        sharding.global_batch({"a": rows[:12]}, mesh)
+
+
+def test_place_gives_every_device_its_part():
+    mesh = sharding.make_mesh(2, 4)
+    x = np.arange(32, dtype=np.float32).reshape(4, 8)
+    placed = sharding.place(x, jax.sharding.NamedSharding(mesh, P(None, "fsdp")))
+    np.testing.assert_array_equal(placed, x)
+    assert placed.addressable_shards[0].data.shape == (4, 2)

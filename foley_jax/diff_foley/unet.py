@@ -6,6 +6,7 @@ renames only.
 """
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 from typing import Any
 
 from flax import nnx
@@ -25,6 +26,89 @@ from foley_jax.layers import (
 
 NORM_EPSILON = 1e-5  # openaimodel util.GroupNorm32
 TIME_MULT = 4  # width of the time embedding over model_channels
+
+
+@dataclasses.dataclass(frozen=True)
+class _Blocks:
+    """Makes the layers of one U-Net; the fields are those of `UNet`."""
+
+    model_channels: int
+    attention_downsamples: Sequence[int]
+    self_attention_downsamples: Sequence[int] | None
+    num_heads: int
+    context_dim: int
+    depth: int
+    num_groups: int
+    locality_bias: bool
+    attention_implementation: str
+    dtype: jnp.dtype
+    rngs: nnx.Rngs
+
+    def res_block(self, in_ch: int, out_ch: int) -> residual.ResBlock:
+        return residual.ResBlock(
+            in_ch,
+            out_ch,
+            time_dim=TIME_MULT * self.model_channels,
+            epsilon=NORM_EPSILON,
+            num_groups=self.num_groups,
+            zero_init=True,
+            dtype=self.dtype,
+            rngs=self.rngs,
+        )
+
+    def transformer(self, ch: int, self_attention: bool) -> transformer.SpatialTransformer:
+        return transformer.SpatialTransformer(
+            ch,
+            self.num_heads,
+            self.context_dim,
+            depth=self.depth,
+            num_groups=self.num_groups,
+            self_attention=self_attention,
+            use_locality=self.locality_bias,
+            implementation=self.attention_implementation,
+            dtype=self.dtype,
+            rngs=self.rngs,
+        )
+
+    def level(self, in_ch: int, out_ch: int, downsample: int) -> list[nnx.Module]:
+        """A residual block, with attention where this resolution has it."""
+        layers: list[nnx.Module] = [self.res_block(in_ch, out_ch)]
+        if downsample in self.attention_downsamples:
+            own = self.self_attention_downsamples
+            layers.append(self.transformer(out_ch, own is None or downsample in own))
+        return layers
+
+    def inputs(
+        self, in_channels: int, channel_mult: Sequence[int], num_res_blocks: int
+    ) -> tuple[nnx.List, list[int]]:
+        """The way down, and the width of every entry."""
+        build = {"dtype": self.dtype, "rngs": self.rngs}
+        ch = self.model_channels
+        entries = [nnx.List([convolution.Conv(in_channels, ch, **build)])]
+        widths = [ch]
+        for i, mult in enumerate(channel_mult):
+            for _ in range(num_res_blocks):
+                entries.append(nnx.List(self.level(ch, mult * self.model_channels, 2**i)))
+                ch = mult * self.model_channels
+                widths.append(ch)
+            if i < len(channel_mult) - 1:
+                entries.append(nnx.List([convolution.Downsample(ch, **build)]))
+                widths.append(ch)
+        return nnx.List(entries), widths
+
+    def outputs(
+        self, widths: Sequence[int], channel_mult: Sequence[int], num_res_blocks: int
+    ) -> nnx.List:
+        """The way up; every entry takes the matching one of the way down beside its input."""
+        skips, ch, entries = list(widths), widths[-1], []
+        for i, mult in reversed(list(enumerate(channel_mult))):
+            for j in range(num_res_blocks + 1):
+                layers = self.level(ch + skips.pop(), mult * self.model_channels, 2**i)
+                ch = mult * self.model_channels
+                if i > 0 and j == num_res_blocks:
+                    layers.append(convolution.Upsample(ch, dtype=self.dtype, rngs=self.rngs))
+                entries.append(nnx.List(layers))
+        return nnx.List(entries)
 
 
 class UNet(nnx.Module):
@@ -59,6 +143,19 @@ class UNet(nnx.Module):
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        blocks = _Blocks(
+            model_channels=model_channels,
+            attention_downsamples=attention_downsamples,
+            self_attention_downsamples=self_attention_downsamples,
+            num_heads=num_heads,
+            context_dim=context_dim,
+            depth=depth,
+            num_groups=num_groups,
+            locality_bias=locality_bias,
+            attention_implementation=attention_implementation,
+            dtype=dtype,
+            rngs=rngs,
+        )
         time_dim = TIME_MULT * model_channels
         build = {"dtype": dtype, "rngs": rngs}
         self.time_embed = nnx.List(
@@ -67,62 +164,14 @@ class UNet(nnx.Module):
                 convolution.dense(time_dim, time_dim, **build),
             ]
         )
-
-        def res_block(in_ch: int, out_ch: int) -> residual.ResBlock:
-            return residual.ResBlock(
-                in_ch,
-                out_ch,
-                time_dim=time_dim,
-                epsilon=NORM_EPSILON,
-                num_groups=num_groups,
-                zero_init=True,
-                **build,
-            )
-
-        def spatial_transformer(ch: int, has_self_attention: bool):
-            return transformer.SpatialTransformer(
-                ch,
-                num_heads,
-                context_dim,
-                depth=depth,
-                num_groups=num_groups,
-                self_attention=has_self_attention,
-                use_locality=locality_bias,
-                implementation=attention_implementation,
-                **build,
-            )
-
-        def level(in_ch: int, out_ch: int, downsample: int) -> list[nnx.Module]:
-            layers: list[nnx.Module] = [res_block(in_ch, out_ch)]
-            if downsample in attention_downsamples:
-                own = self_attention_downsamples
-                layers.append(spatial_transformer(out_ch, own is None or downsample in own))
-            return layers
-
-        conv_in = convolution.Conv(in_channels, model_channels, **build)
-        inputs, skips, ch = [nnx.List([conv_in])], [model_channels], model_channels
-        last = len(channel_mult) - 1
-        for i, mult in enumerate(channel_mult):
-            for _ in range(num_res_blocks):
-                inputs.append(nnx.List(level(ch, mult * model_channels, 2**i)))
-                ch = mult * model_channels
-                skips.append(ch)
-            if i < last:
-                inputs.append(nnx.List([convolution.Downsample(ch, **build)]))
-                skips.append(ch)
-        self.input_blocks = nnx.List(inputs)
+        self.input_blocks, widths = blocks.inputs(in_channels, channel_mult, num_res_blocks)
+        ch = widths[-1]
+        attention = blocks.transformer(ch, middle_self_attention)
         self.middle_block = nnx.List(
-            [res_block(ch, ch), spatial_transformer(ch, middle_self_attention), res_block(ch, ch)]
+            [blocks.res_block(ch, ch), attention, blocks.res_block(ch, ch)]
         )
-        outputs = []
-        for i, mult in reversed(list(enumerate(channel_mult))):
-            for j in range(num_res_blocks + 1):
-                layers = level(ch + skips.pop(), mult * model_channels, 2**i)
-                ch = mult * model_channels
-                if i > 0 and j == num_res_blocks:
-                    layers.append(convolution.Upsample(ch, **build))
-                outputs.append(nnx.List(layers))
-        self.output_blocks = nnx.List(outputs)
+        self.output_blocks = blocks.outputs(widths, channel_mult, num_res_blocks)
+        ch = channel_mult[0] * model_channels
         self.norm_out = normalization.GroupNorm32(
             ch, num_groups=num_groups, epsilon=NORM_EPSILON, rngs=rngs
         )
@@ -131,7 +180,7 @@ class UNet(nnx.Module):
         self.in_channels = in_channels
         self.model_channels = model_channels
         self.context_dim = context_dim
-        self.num_halvings = last
+        self.num_halvings = len(channel_mult) - 1
         self.locality_bias = locality_bias
         self.column_s = column_s
         self.remat = remat

@@ -10,16 +10,11 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import bias_free, patch_norm
+from foley_jax.layers import batch_norm, bias_free, patch_norm
 
 _XAVIER = nnx.initializers.xavier_uniform()
 _POOLS = ((2, 2), (2, 2), (2, 2), (2, 2), (1, 2), (1, 1))  # (time, frequency) per block
 TIME_REDUCTION = 16  # product of the time pools
-
-
-def _batch_norm(features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    # torch momentum 0.1 is 0.9 here; statistics stay in float32
-    return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
 
 
 def _average_pool(x_BTFC: jax.Array, pool: tuple[int, int]) -> jax.Array:
@@ -47,12 +42,12 @@ class ConvBlock(nnx.Module):
         options = {"kernel_init": _XAVIER, "dtype": dtype, "rngs": rngs}
         self.conv1 = bias_free.Conv2d(in_channels, out_channels, 3, **options)
         self.conv2 = bias_free.Conv2d(out_channels, out_channels, 3, **options)
-        self.bn1 = _batch_norm(out_channels, dtype, rngs)
-        self.bn2 = _batch_norm(out_channels, dtype, rngs)
+        self.bn1 = batch_norm.BatchNorm(out_channels, dtype=dtype, rngs=rngs)
+        self.bn2 = batch_norm.BatchNorm(out_channels, dtype=dtype, rngs=rngs)
 
     def __call__(self, x_BTFC: jax.Array, pool: tuple[int, int], *, train: bool) -> jax.Array:
-        x = nnx.relu(self.bn1(self.conv1(x_BTFC), use_running_average=not train))
-        x = nnx.relu(self.bn2(self.conv2(x), use_running_average=not train))
+        x = self.bn1(self.conv1(x_BTFC), train=train, relu=True)
+        x = self.bn2(self.conv2(x), train=train, relu=True)
         return _average_pool(x, pool)
 
 
@@ -87,7 +82,7 @@ class Cnn14(nnx.Module):
         if len(widths) != expected:
             raise ValueError(f"{len(widths)} channel widths, stem {stem!r} needs {expected}")
         self.num_mels, self.embed_dim, self.dtype = num_mels, embed_dim, dtype
-        self.bn = _batch_norm(num_mels, dtype, rngs)
+        self.bn = batch_norm.BatchNorm(num_mels, dtype=dtype, rngs=rngs)
         options = {"dtype": dtype, "rngs": rngs}
         previous = 1 if stem == "blocks" else widths.pop(0)
         self.stem = (
@@ -106,7 +101,7 @@ class Cnn14(nnx.Module):
     def apply_norm(self, mel_BFT: jax.Array, *, train: bool) -> jax.Array:
         """[B, F, T] -> [B, T, F, 1], every mel bin normalised over batch and time."""
         x_BTF = mel_BFT.swapaxes(1, 2).astype(self.dtype)
-        return self.bn(x_BTF, use_running_average=not train)[..., None]
+        return self.bn(x_BTF, train=train)[..., None]
 
     def apply_block(
         self, index: int, x_BTFC: jax.Array, *, train: bool, key: jax.Array | None = None
@@ -137,7 +132,7 @@ class Cnn14(nnx.Module):
             raise ValueError(f"mel has {mel_BFT.shape[2]} frames, expected >= {TIME_REDUCTION}")
         x = self.apply_norm(mel_BFT, train=train)
         if self.stem is not None:
-            x = nnx.relu(self.stem(x, train=train))
+            x = self.stem(x, train=train, relu=True)
         for index in range(self.first_block, len(_POOLS) + 1):
             x = self.apply_block(index, x, train=train, key=key)
         x = _smooth_time(x.mean(axis=2))  # [B, T', F', C] -> [B, T', C]

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from foley_jax.diff_foley import audio_encoder, video_encoder
-from foley_jax.layers import configured, convolution
+from foley_jax.layers import batch_norm, configured, convolution
 
 LOGIT_SCALE_INIT = math.log(1.0 / 0.07)
 LOGIT_SCALE_MAX = math.log(100.0)  # clamp of the training loop, as CLIP
@@ -35,11 +35,15 @@ class Cavp(nnx.Module):
         embed_dim: int = 512,
         video: Mapping[str, Any] | None = None,
         audio: Mapping[str, Any] | None = None,
+        row_norm: bool = False,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
         """Args:
         embed_dim: width of a feature row.
+        row_norm: BatchNorm on the rows of both sides before pooling (beyond the paper). Fresh
+          encoders put all rows in nearly one direction; taking the mean away lets short
+          trainings from scratch start at once.
         video: keyword arguments of `video_encoder.SlowOnly`; None is the official network.
         audio: keyword arguments of `audio_encoder.Cnn14` but `embed_dim`.
         dtype: compute dtype; parameters are float32.
@@ -53,6 +57,8 @@ class Cavp(nnx.Module):
         self.spec_encoder = configured.build(
             audio_encoder.Cnn14, {**(audio or {}), "embed_dim": embed_dim}, **options
         )
+        norm = lambda: batch_norm.BatchNorm(embed_dim, rngs=rngs) if row_norm else None  # noqa: E731
+        self.video_norm, self.spec_norm = norm(), norm()
         self.logit_scale = nnx.Param(jnp.full((), LOGIT_SCALE_INIT, jnp.float32))
 
     def encode_video(
@@ -74,6 +80,8 @@ class Cavp(nnx.Module):
           float32 [B, T, D], or [B, D] with `pool`.
         """
         rows = self.video_project_head(self.video_encoder(frames_BTHWC, train=train))
+        if self.video_norm is not None:
+            rows = self.video_norm(rows, train=train)
         return _finish(rows, normalize, pool)
 
     def encode_spec(
@@ -94,7 +102,10 @@ class Cavp(nnx.Module):
         Returns:
           float32 [B, T // 16, D], or [B, D] with `pool`.
         """
-        return _finish(self.spec_encoder(mel_BFT, train=train, key=key), normalize, pool)
+        rows = self.spec_encoder(mel_BFT, train=train, key=key)
+        if self.spec_norm is not None:
+            rows = self.spec_norm(rows, train=train)
+        return _finish(rows, normalize, pool)
 
 
 def _finish(rows_BTD: jax.Array, normalize: bool, pool: bool) -> jax.Array:

@@ -12,19 +12,15 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import bias_free, patch_norm
+from foley_jax.layers import batch_norm, bias_free, patch_norm
 
+STEMS = ("conv7", "patch4", "motion4")
 EXPANSION = 4  # a bottleneck's output over its inner width
 _KAIMING = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")  # mmaction ResNet3d
 
 
-def _batch_norm(features: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    # torch momentum 0.1 is 0.9 here; statistics stay in float32
-    return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
-
-
 class ConvNorm(nnx.Module):
-    """Bias-free convolution over H, W (or over T), then BatchNorm; [N, H, W, C] -> same layout."""
+    """Bias-free convolution over H, W (or over T), BatchNorm, maybe ReLU; [N, H, W, C] to same."""
 
     def __init__(
         self,
@@ -47,9 +43,11 @@ class ConvNorm(nnx.Module):
             self.conv = bias_free.Conv2d(
                 in_channels, out_channels, kernel, stride=stride, **options
             )
-        self.bn = _batch_norm(out_channels, dtype, rngs)
+        self.bn = batch_norm.BatchNorm(out_channels, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x_NHWC: jax.Array, num_frames: int, *, train: bool) -> jax.Array:
+    def __call__(
+        self, x_NHWC: jax.Array, num_frames: int, *, train: bool, relu: bool = False
+    ) -> jax.Array:
         if self.temporal:
             n, h, w, c = x_NHWC.shape
             # [B*T, H, W, C] -> [B, T, H*W, C]
@@ -59,7 +57,7 @@ class ConvNorm(nnx.Module):
             x = self.conv(x_NHWC[:, :: self.stride, :: self.stride])
         else:
             x = self.conv(x_NHWC)
-        return self.bn(x, use_running_average=not train)
+        return self.bn(x, train=train, relu=relu)
 
 
 class Bottleneck(nnx.Module):
@@ -88,8 +86,8 @@ class Bottleneck(nnx.Module):
         )
 
     def __call__(self, x_NHWC: jax.Array, num_frames: int, *, train: bool) -> jax.Array:
-        h = nnx.relu(self.conv1(x_NHWC, num_frames, train=train))
-        h = nnx.relu(self.conv2(h, num_frames, train=train))
+        h = self.conv1(x_NHWC, num_frames, train=train, relu=True)
+        h = self.conv2(h, num_frames, train=train, relu=True)
         h = self.conv3(h, num_frames, train=train)
         if self.downsample is not None:
             x_NHWC = self.downsample(x_NHWC, num_frames, train=train)
@@ -113,23 +111,25 @@ class SlowOnly(nnx.Module):
         depths: bottlenecks per layer.
         width: inner width of the first layer; it doubles with every layer.
         inflate: per layer, whether the first convolution of a bottleneck spans 3 frames.
-        stem: "conv7" (official: 7x7 stride 2, then 3x3 max-pool stride 2) or "patch4"
-          (one 4x4 patch map, for small pictures); both divide the sides by 4.
+        stem: "conv7" (official: 7x7 stride 2, then 3x3 max-pool stride 2), "patch4" (one 4x4
+          patch map, for small pictures), or "motion4" (two of them, one of the picture and one
+          of its change since the frame before, so that a still background does not hide what
+          moves); all divide the sides by 4.
         dtype: compute dtype; parameters are float32.
         """
-        if stem not in ("conv7", "patch4"):
-            raise ValueError(f"stem is {stem!r}; known stems: conv7, patch4")
+        if stem not in STEMS:
+            raise ValueError(f"stem is {stem!r}; known stems: {', '.join(STEMS)}")
         if len(depths) != len(inflate):
             raise ValueError(f"{len(depths)} depths but {len(inflate)} inflate flags")
         self.stem, self.dtype = stem, dtype
         if stem == "conv7":
             self.conv1 = ConvNorm(3, width, kernel=7, stride=2, dtype=dtype, rngs=rngs)
         else:
-            self.conv1 = patch_norm.PatchNorm(
-                3, width, 4, kernel_init=_KAIMING, dtype=dtype, rngs=rngs
-            )
+            patch = {"kernel_init": _KAIMING, "dtype": dtype, "rngs": rngs}
+            self.conv1 = patch_norm.PatchNorm(3, width, 4, **patch)
+            self.motion = patch_norm.PatchNorm(3, width, 4, **patch) if stem == "motion4" else None
         self.num_layers = len(depths)
-        channels = width
+        channels = 2 * width if stem == "motion4" else width
         for i, depth in enumerate(depths):
             inner = width * 2**i
             blocks = []
@@ -150,12 +150,16 @@ class SlowOnly(nnx.Module):
         self.out_dim = channels
 
     def apply_stem(self, x_BTHWC: jax.Array, *, train: bool) -> jax.Array:
-        """[B, T, H, W, 3] -> [B*T, H/4, W/4, width]."""
+        """[B, T, H, W, 3] -> [B*T, H/4, W/4, width], twice the width with "motion4"."""
         b, t = x_BTHWC.shape[:2]
         x = x_BTHWC.reshape(b * t, *x_BTHWC.shape[2:]).astype(self.dtype)
+        if self.stem == "motion4":
+            change = jnp.diff(x_BTHWC, axis=1, prepend=x_BTHWC[:, :1])  # zero at the start
+            change = self.motion(change.reshape(x.shape).astype(self.dtype), train=train)
+            return nnx.relu(jnp.concatenate([self.conv1(x, train=train), change], axis=-1))
         if self.stem == "patch4":
-            return nnx.relu(self.conv1(x, train=train))
-        x = nnx.relu(self.conv1(x, t, train=train))
+            return self.conv1(x, train=train, relu=True)
+        x = self.conv1(x, t, train=train, relu=True)
         return nnx.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
 
     def apply_layer(

@@ -1,10 +1,10 @@
-"""A cheap stem for small pictures and mels: one linear map of pixel blocks, then BatchNorm."""
+"""A cheap stem for small pictures and mels: a linear map of pixel blocks and a BatchNorm."""
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import bias_free, convolution, initializers
+from foley_jax.layers import batch_norm, bias_free, convolution, initializers
 
 
 class PatchNorm(nnx.Module):
@@ -24,10 +24,9 @@ class PatchNorm(nnx.Module):
         self.conv = bias_free.Dense(
             in_channels * patch**2, out_channels, kernel_init=kernel_init, dtype=dtype, rngs=rngs
         )
-        # torch momentum 0.1 is 0.9 here
-        self.bn = nnx.BatchNorm(out_channels, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
+        self.bn = batch_norm.BatchNorm(out_channels, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x_BHWC: jax.Array, *, train: bool, relu: bool = False) -> jax.Array:
         """Raises ValueError where a side is no multiple of the patch."""
         x = self.conv(convolution.space_to_depth(x_BHWC, (self.patch, self.patch)))
-        return self.bn(x, use_running_average=not train)
+        return self.bn(x, train=train, relu=relu)

@@ -1,5 +1,6 @@
 """CAVP: shapes, unit rows, pooling, configuration."""
 
+import compiled
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -17,28 +18,45 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def model():
-    return cavp.from_config(TINY, rngs=nnx.Rngs(0))
+    return compiled.build(lambda: cavp.from_config(TINY, rngs=nnx.Rngs(0)))
 
 
 def _random(*shape):
     return jnp.asarray(np.random.default_rng(0).random(shape), jnp.float32)
 
 
-def test_rows_of_both_sides_meet_at_four_a_second(model):
-    video = model.encode_video(_random(2, 8, 16, 16, 3))
-    audio = model.encode_spec(_random(2, 64, 128))
-    assert video.shape == audio.shape == (2, 8, 6)
-    for rows in (video, audio):
-        np.testing.assert_allclose(jnp.linalg.norm(rows, axis=-1), 1.0, rtol=1e-5)
+def test_the_logit_scale_starts_as_in_clip():
+    model = nnx.eval_shape(lambda: cavp.from_config(TINY, rngs=nnx.Rngs(0)))
+    assert model.logit_scale.shape == ()
+    np.testing.assert_allclose(np.exp(cavp.LOGIT_SCALE_INIT), 1 / 0.07)
 
 
-def test_pooling_takes_the_largest_before_normalising(model):
-    frames, mel = _random(2, 4, 16, 16, 3), _random(2, 64, 64)
-    for encode, x in ((model.encode_video, frames), (model.encode_spec, mel)):
-        rows = encode(x, normalize=False)
-        np.testing.assert_allclose(encode(x, normalize=False, pool=True), rows.max(1), rtol=1e-6)
-        want = rows.max(1) / jnp.linalg.norm(rows.max(1), axis=-1, keepdims=True)
-        np.testing.assert_allclose(encode(x, pool=True), want, rtol=1e-5)
+def test_row_norm_takes_the_common_direction_away():
+    model = compiled.build(lambda: cavp.from_config({**TINY, "row_norm": True}, rngs=nnx.Rngs(0)))
+    frames, mel = _random(4, 4, 16, 16, 3), _random(4, 64, 64)
+
+    def rows(model):
+        return (
+            model.encode_video(frames, normalize=False, train=True),
+            model.encode_spec(mel, normalize=False, train=True),
+        )
+
+    for side, norm in zip(compiled.run(model, rows)[0], (model.video_norm, model.spec_norm)):
+        np.testing.assert_allclose(side.mean((0, 1)), norm.bias[...], atol=1e-5)
+
+
+@pytest.mark.parametrize("side,shape", [("video", (2, 8, 16, 16, 3)), ("spec", (2, 64, 128))])
+def test_rows_and_their_pooling(model, side, shape):
+    def all_forms(model, x):
+        encode = model.encode_video if side == "video" else model.encode_spec
+        return encode(x), encode(x, normalize=False), encode(x, pool=True)
+
+    (unit, raw, pooled), _ = compiled.run(model, all_forms, _random(*shape))
+    assert unit.shape == (2, 8, 6)  # both sides: four a second
+    np.testing.assert_allclose(jnp.linalg.norm(unit, axis=-1), 1.0, rtol=1e-5)
+    largest = raw.max(1)  # before normalising
+    want = largest / jnp.linalg.norm(largest, axis=-1, keepdims=True)
+    np.testing.assert_allclose(pooled, want, rtol=1e-5)
 
 
 def test_unit_rows_of_zeros_are_zeros_with_a_finite_gradient():
@@ -48,8 +66,8 @@ def test_unit_rows_of_zeros_are_zeros_with_a_finite_gradient():
 
 
 def test_rows_are_float32_in_half_precision():
-    model = cavp.from_config(TINY, dtype="bfloat16", rngs=nnx.Rngs(0))
-    rows = model.encode_video(_random(1, 2, 16, 16, 3))
+    model = compiled.build(lambda: cavp.from_config(TINY, dtype="bfloat16", rngs=nnx.Rngs(0)))
+    rows, _ = compiled.run(model, lambda m, x: m.encode_video(x), _random(1, 2, 16, 16, 3))
     assert rows.dtype == jnp.float32
     np.testing.assert_allclose(jnp.linalg.norm(rows, axis=-1), 1.0, rtol=1e-5)
     assert model.logit_scale.dtype == jnp.float32

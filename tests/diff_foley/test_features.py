@@ -1,5 +1,6 @@
 """Feature extraction keeps the official grouping."""
 
+import compiled
 from flax import nnx
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def encode_fn():
-    graphdef, state = nnx.split(cavp.from_config(TINY, rngs=nnx.Rngs(0)))
+    graphdef, state = nnx.split(compiled.build(lambda: cavp.from_config(TINY, rngs=nnx.Rngs(0))))
     state = nnx.to_pure_dict(state)
     run = jax.jit(lambda state, x: features.encode_frames(nnx.merge(graphdef, state), x))
     return lambda frames: run(state, frames)

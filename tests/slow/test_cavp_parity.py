@@ -74,7 +74,7 @@ def _video_walk(model, x_BTHWC):
     encoder, (b, t) = model.video_encoder, x_BTHWC.shape[:2]
     out = {}
     x = x_BTHWC.reshape(b * t, *x_BTHWC.shape[2:])
-    out["conv1"] = nnx.relu(encoder.conv1(x, t, train=False))
+    out["conv1"] = encoder.conv1(x, t, train=False, relu=True)
     x = out["maxpool"] = encoder.apply_stem(x_BTHWC, train=False)
     for index in range(1, 5):
         x = out[f"layer{index}"] = encoder.apply_layer(index, x, t, train=False)

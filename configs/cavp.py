@@ -58,22 +58,26 @@ def _demo(config):
     config.data.dir = "demo/shards"
     config.video.height = config.video.width = 64
     config.dtype = "float32"
-    config.total_steps = 400
+    config.total_steps = 600
     config.batch_size = 16
-    config.eval_every = 0
     config.eval_clips = 64
     config.eval_batches = 4
+    config.eval_every = 0
     config.log_every = 20
-    config.optimizer.lr = 1e-3
+    config.optimizer.lr = 2e-3
     config.optimizer.warmup_steps = 20
+    config.optimizer.weight_decay = 0.05
     config.checkpoint.every_steps = 200
-    config.model.video = base.ConfigDict(
+    config.model = base.ConfigDict(
         {
-            "depths": (1, 1, 1, 1),
-            "width": 16,
-            "inflate": (False, False, True, True),
-            "stem": "patch4",
+            "video": {
+                "depths": (0, 1, 1, 1),
+                "width": 12,
+                "inflate": (False, True, True, False),
+                "stem": "motion4",
+            },
+            "audio": {"channels": (16, 24, 48, 64, 96), "stem": "patch4", "dropout": 0.0},
+            "embed_dim": 128,
+            "row_norm": True,
         }
     )
-    config.model.audio = base.ConfigDict({"channels": (16, 32, 64, 96, 128, 128), "dropout": 0.0})
-    config.model.embed_dim = 128

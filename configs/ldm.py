@@ -91,12 +91,14 @@ def _demo(config):
     config.loss.prediction = "v"
     config.model.unet = base.ConfigDict(
         {
-            "in_channels": 4,
-            "out_channels": 4,
+            "in_channels": 8,
+            "out_channels": 8,
             "model_channels": 32,
             "channel_mult": (1, 2, 3),
             "num_res_blocks": 1,
             "attention_downsamples": (2, 4),
+            "self_attention_downsamples": (4,),
+            "num_groups": 8,
             "num_heads": 4,
             "context_dim": 128,
             "depth": 1,
@@ -104,4 +106,12 @@ def _demo(config):
             "remat": False,
         }
     )
-    config.model.conditioner = base.ConfigDict({"in_dim": 128, "out_dim": 128, "max_len": 40})
+    config.model.conditioner = base.ConfigDict(
+        {
+            "in_dim": 128,
+            "out_dim": 128,
+            "max_len": 40,
+            "feature_gain": 10.0,
+            "position_std": 0.02,
+        }
+    )

@@ -13,6 +13,7 @@ from data_prep import scene_drawing as drawing
 
 RIPPLE_SPEED = 72.0  # pixels a second: its radius tells the time since the blow
 RIPPLE_LIFE_S = 0.45
+RIPPLE_WIDTH = 4.0  # two pixels of a 64x64 picture
 FALL_S = 0.22  # longest final swing of a mallet
 GRAVITY = 400.0  # pixels / s^2: a bounce of 1.2 s rises 72 pixels
 LONGEST_BOUNCE_S = 1.2
@@ -80,7 +81,7 @@ class Ripple:
                 fade = (1 - since / (RIPPLE_LIFE_S + 0.1)) ** 0.7
                 alpha = self.contrast * fade * (0.65 + 0.35 * blow.strength)
                 radius = 3 + RIPPLE_SPEED * since
-                drawing.ring(canvas, self.x, self.y, radius, 2.6, self.color, alpha)
+                drawing.ring(canvas, self.x, self.y, radius, RIPPLE_WIDTH, self.color, alpha)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -183,8 +183,10 @@ def _skin(xs, ys, size, rng):
     return color + head[..., None] * (pale - color), np.maximum(head, shell)
 
 
-def background(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A cluttered still scene: a gradient, muted random shapes, and grain."""
+def background(
+    height: int, width: int, rng: np.random.Generator, *, clutter: tuple[int, int]
+) -> np.ndarray:
+    """A cluttered still scene: a gradient, `clutter` (from, to) muted random shapes, and grain."""
     hue = rng.uniform()
     corners = [
         hsv(hue + rng.normal(0, 0.06), rng.uniform(0.1, 0.45), rng.uniform(0.2, 0.8))
@@ -194,7 +196,7 @@ def background(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     ys, xs = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j].astype(np.float32) - 0.5
     ramp = np.clip(0.5 + xs * np.cos(angle) + ys * np.sin(angle), 0, 1)[..., None]
     canvas = (corners[0] + ramp * (corners[1] - corners[0])).astype(np.float32)
-    for _ in range(rng.integers(5, 13)):
+    for _ in range(rng.integers(*clutter, endpoint=True)):
         x, y = rng.uniform(0, width), rng.uniform(0, height)
         value = float(np.clip(canvas.mean() + rng.normal(0, 0.18), 0.1, 0.9))
         color = hsv(hue + rng.normal(0, 0.15), rng.uniform(0.1, 0.5), value)

@@ -19,6 +19,8 @@ FPS = (20, 21, 22, 23, 24)
 RATES_HZ = (16000, 44100)
 MIN_GAP_S = 0.3
 CLEAR_S = 0.2  # between blows of different objects
+CLUTTER = {"plain": (1, 4), "hard": (5, 12)}  # still shapes in the background, fewest and most
+RIPPLE_CONTRAST = {"plain": (0.75, 1.0), "hard": (0.55, 1.0)}
 ROTOR_SHARE = 0.1  # of plain scenes
 ROTOR_SPEED_HZ = (0.2, 1.6)  # turns a second; under 2 a marked blade can be followed at 4 fps
 ROTOR_PITCH_HZ = (75.0, 300.0)
@@ -65,7 +67,7 @@ def make(level: str, duration_s: float, rng: np.random.Generator) -> Scene:
         duration_s=duration_s,
         fps=int(rng.choice(FPS)),
         sample_rate_hz=int(rng.choice(RATES_HZ)),
-        background=drawing.background(side, side, rng),
+        background=drawing.background(side, side, rng, clutter=CLUTTER[level]),
         actors=[],
         sounds=[],
         camera=None,
@@ -168,7 +170,8 @@ def _add_struck(
     scene.actors.append(actors.StruckBody(sprite, x, y, blows))
     bright = scene.background.mean() < rng.uniform(0.4, 0.6)
     color = drawing.hsv(rng.uniform(), rng.uniform(0, 0.4), 1.0 if bright else 0.05)
-    scene.actors.append(actors.Ripple(x, top, blows, color, rng.uniform(0.55, 1.0)))
+    contrast = rng.uniform(*RIPPLE_CONTRAST[scene.level])
+    scene.actors.append(actors.Ripple(x, top, blows, color, contrast))
     tool = drawing.hsv(rng.uniform(), rng.uniform(0.1, 0.9), rng.uniform(0.3, 1.0))
     if style == "bounce":
         scene.actors.append(actors.Ball(x, top, rng.uniform(4.5, 7), tool, blows))

@@ -170,12 +170,14 @@ def load(model: str | os.PathLike, *, cavp: str | None = None, dtype: str | None
     for c in (config, cavp_config):
         if dtype or jax.default_backend() == "cpu":
             c.dtype = dtype or "float32"
+    task = task_lib.resolve(config)
     return Foley(
         pipeline.DiffFoley(
-            ldm=pipeline.Network.restore(task_lib.resolve(config), *ldm_state),
+            ldm=pipeline.Network.restore(task, *ldm_state),
             cavp=pipeline.Network.restore(task_lib.resolve(cavp_config), *cavp_state),
             config=config,
             cavp_config=cavp_config,
+            schedule=task.schedule,
         ),
         run_dir,
     )

@@ -6,7 +6,6 @@ import sys
 
 from etils import epath
 import jax
-import tensorboardX
 import tqdm
 
 
@@ -27,7 +26,7 @@ class MetricsLog:
         self._file = folder / "metrics.jsonl"
         _drop_after(self._file, start_step)
         self._handle = self._file.open("a")
-        self._board = tensorboardX.SummaryWriter(str(folder), purge_step=start_step + 1)
+        self._board = _summary_writer()(str(folder), purge_step=start_step + 1)
         self._bar = tqdm.tqdm(
             total=total_steps,
             initial=start_step,
@@ -69,6 +68,23 @@ class MetricsLog:
             self._bar.close()
             self._board.close()
             self._handle.close()
+
+
+def _summary_writer() -> type:
+    """tensorboardX's writer, without waiting for torch.
+
+    Where torch is installed tensorboardX imports it (seconds), only to accept its tensors; where
+    it is not, tensorboardX does without.
+    """
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # what Python itself puts for "cannot be imported"
+    try:
+        import tensorboardX
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return tensorboardX.SummaryWriter
 
 
 def _drop_after(file: epath.Path, step: int) -> None:

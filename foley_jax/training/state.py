@@ -11,8 +11,11 @@ import numpy as np
 import optax
 
 from foley_jax import sharding
-from foley_jax.training import paths
+from foley_jax.training import init_rng, paths
 from foley_jax.training import task as task_lib
+
+# Initialisation runs once: compiling it well takes far longer than running it badly.
+_RUNS_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 @jax.tree_util.register_dataclass
@@ -67,7 +70,7 @@ class Maker:
 
         def init() -> tuple[Any, Any]:
             # the key is made inside, so that nothing is moved to the devices
-            model = task.build(nnx.Rngs(jax.random.fold_in(jax.random.key(seed), 2**31 - 1)))
+            model = task.build(nnx.Rngs(init_rng.key(seed)))
             graphdef, params, rest = nnx.split(model, task.trainable, ...)
             captured.append(graphdef)
             return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
@@ -104,7 +107,11 @@ class Maker:
           grafts: path in params or rest -> array, placed as `abstract` says.
         """
         wanted = (self.shardings.params, self.shardings.rest)
-        params, rest = jax.jit(self._init, out_shardings=wanted)()
+        on_cpu = jax.default_backend() == "cpu"
+        init = jax.jit(
+            self._init, out_shardings=wanted, compiler_options=_RUNS_ONCE if on_cpu else None
+        )
+        params, rest = init()
         params, rest = (_replace(tree, grafts) for tree in (params, rest))
         finish = jax.jit(self._finish, out_shardings=self.shardings, donate_argnums=(0, 1))
         return finish(params, rest)

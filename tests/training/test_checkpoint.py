@@ -254,7 +254,7 @@ def test_missing_run_says_how_to_make_it(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "uint8", "bool"])
-def test_checksum_is_the_closed_form_and_the_same_on_every_mesh(dtype):
+def test_checksum_is_the_closed_form_and_the_same_on_every_mesh(dtype, monkeypatch):
     x = np.random.default_rng(0).integers(0, 2 if dtype == "bool" else 200, (8, 12)).astype(dtype)
     bits = {"float32": np.uint32, "bfloat16": np.uint16, "int32": np.uint32}.get(dtype, np.uint8)
     index = np.arange(x.size, dtype=np.uint64)
@@ -263,6 +263,11 @@ def test_checksum_is_the_closed_form_and_the_same_on_every_mesh(dtype):
     assert checksum.of_leaves({"x": jnp.asarray(x)})["x"] == expected
     split = jax.device_put(x, sharding.batch(sharding.make_mesh(2, 4)))
     assert checksum.of_leaves({"x": split})["x"] == expected
+    # what accelerators and several processes use
+    assert int(jax.jit(checksum.weighted_sum)(jnp.asarray(x))) == expected
+    assert int(jax.jit(checksum.weighted_sum)(split)) == expected
+    monkeypatch.setattr(checksum, "_lies_on_host", lambda x: False)
+    assert checksum.of_leaves({"x": split, "y": jnp.asarray(x)}) == {"x": expected, "y": expected}
 
 
 def test_checksum_sees_every_single_bit():

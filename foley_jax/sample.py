@@ -50,9 +50,15 @@ class Clip:
         """Writes `.wav`, or a video file with the original picture and this sound.
 
         Raises:
-          ValueError: the suffix is neither `.wav` nor a video container.
+          ValueError: the suffix is neither `.wav` nor a video container, or the sound is not
+            finite.
         """
         path = Path(path)
+        if not np.isfinite(self.audio).all():
+            raise ValueError(
+                f"the sound made for {self.video} is not finite; check the model's training, or "
+                "use --dtype=float32"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".wav":
             audio_io.write_wav(path, self.audio, self.sample_rate)
@@ -112,8 +118,6 @@ class Foley:
         """Decodes what the model needs of a video (frames at its fps and size, duration)."""
         spec = self.model.video
         frames_THWC = video_io.read_frames(video, spec)
-        if not len(frames_THWC):
-            raise video_io.MediaError("empty", f"{video}: no frame could be decoded")
         return pipeline.Source(Path(video), frames_THWC, video_io.probe(video).duration_s)
 
     def read_sound(self, video: str | os.PathLike) -> pipeline.Sound:

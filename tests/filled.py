@@ -12,13 +12,15 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 
 
 def module(build: Callable[[], nnx.Module], seed: int = 0) -> nnx.Module:
-    """What `build` makes, with normal weights / sqrt(fan in): no layer is zero."""
+    """What `build` makes, with normal weights / sqrt(fan in): no layer is zero, variances are 1."""
     graphdef, state = nnx.split(nnx.eval_shape(build))
     rng = np.random.default_rng(seed)
 
-    def fill(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    def fill(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        if jax.tree_util.keystr(path).endswith("['var']"):
+            return jax.numpy.ones(leaf.shape, leaf.dtype)
         fan_in = max(1, int(np.prod(leaf.shape[:-1])))
         value = rng.standard_normal(leaf.shape) / np.sqrt(fan_in)
         return jax.numpy.asarray(value, leaf.dtype)
 
-    return nnx.merge(graphdef, jax.tree.map(fill, nnx.to_pure_dict(state)))
+    return nnx.merge(graphdef, jax.tree_util.tree_map_with_path(fill, nnx.to_pure_dict(state)))

@@ -101,6 +101,10 @@ class CavpTask:
         scale = jnp.clip(params["logit_scale"], 0.0, cavp.LOGIT_SCALE_MAX)
         return {**params, "logit_scale": scale}
 
+    def _encode_eval(self, model: cavp.Cavp, batch: task_lib.Batch) -> tuple[jax.Array, jax.Array]:
+        # a method and not a closure: `model_fn` keeps one compiled program for it
+        return self.encode(model, batch, None, train=False)
+
     def evaluate(
         self,
         model_fn: Callable[[Callable, task_lib.Batch], Any],
@@ -113,10 +117,7 @@ class CavpTask:
           "temporal_accuracy" (chance 1/N), "num_videos" (chance of recall1 is 1/num_videos).
         """
 
-        def encode(model: cavp.Cavp, batch: task_lib.Batch) -> tuple[jax.Array, jax.Array]:
-            return self.encode(model, batch, None, train=False)
-
-        rows = [jax.device_get(model_fn(encode, batch)) for batch in batches]
+        rows = [jax.device_get(model_fn(self._encode_eval, batch)) for batch in batches]
         limit = self.config.get("eval_clips", 0) or None
         video, audio = (np.concatenate(side)[:limit] for side in zip(*rows))
         middle = video.shape[1] // 2

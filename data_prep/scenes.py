@@ -1,13 +1,13 @@
 """Makes the embedded data set: short videos with sound whose true events are known.
 
     python -m data_prep.scenes VIDEOS
-    python -m data_prep.scenes VIDEOS --train=400 --hard_train=100 --test=64 --hard_test=64 --seed=0
+    python -m data_prep.scenes VIDEOS --train=400 --hard_train=60 --test=64 --hard_test=64 --seed=0
 
-Writes VIDEOS/{train,test}/{plain,hard}_NNNNN.mp4 (H.264 128x128 at 20-24 fps, AAC at 16 or
-44.1 kHz, 10 s) and beside each a .json with its true events: time_s, material, strength; and for
-continuous sources their speed and pitch every step_s. Clip N of a level and split depends on the
-seed and N alone, so a larger set contains the smaller one. Files already there are kept:
-stop and start again at will.
+Writes VIDEOS/{train,test,test_hard}/{plain,hard}_NNNNN.mp4 (H.264 128x128 at 20-24 fps, AAC at
+16 or 44.1 kHz, 10 s; training clips of both levels lie together) and beside each a .json with its
+true events: time_s, material, strength; and for continuous sources their speed and pitch every
+step_s. Clip N of a level and split depends on the seed and N alone, so a larger set contains the
+smaller one. Files already there are kept: stop and start again at will.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def write_scene(folder: pathlib.Path, split: str, level: str, index: int, seed: 
     truth_path = path.with_suffix(".json")
     if path.exists() and truth_path.exists():
         return
-    key = [seed, SPLITS.index(split), scene_plan.LEVELS.index(level), index]
+    key = [seed, SPLITS.index(split.partition("_")[0]), scene_plan.LEVELS.index(level), index]
     rng = np.random.default_rng(key)
     scene = scene_plan.make(level, DURATION_S, rng)
     frames_THWC, audio_L = render(scene, rng)
@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("videos", type=pathlib.Path, help="folder to write")
     parser.add_argument("--train", type=int, default=400, help="plain training clips")
     parser.add_argument("--test", type=int, default=64, help="plain test clips")
-    parser.add_argument("--hard_train", type=int, default=100, help="hard training clips")
+    parser.add_argument("--hard_train", type=int, default=60, help="hard training clips")
     parser.add_argument("--hard_test", type=int, default=64, help="hard test clips")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> None:
         ("train", "plain"): args.train,
         ("train", "hard"): args.hard_train,
         ("test", "plain"): args.test,
-        ("test", "hard"): args.hard_test,
+        ("test_hard", "hard"): args.hard_test,
     }
     if min(counts.values()) < 0:
         parser.error("numbers of clips must not be negative")

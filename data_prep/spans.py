@@ -66,13 +66,13 @@ def split_of(source: str, split: str) -> str:
 
     Args:
       source: path relative to the videos' folder.
-      split: "auto" (a folder named train, test or val in the path, else a hash of the path), or
-        the name of the split for everything.
+      split: "auto" (a folder named train, test or val, or one of these with a suffix such as
+        test_hard, in the path; else a hash of the path), or the name of the split for everything.
     """
     if split != "auto":
         return split
     for part in pathlib.PurePosixPath(source).parts[:-1]:
-        if part in SPLITS:
+        if part.partition("_")[0] in SPLITS:
             return part
     percent = int.from_bytes(hashlib.sha256(source.encode()).digest()[:4]) % 100
     return "test" if percent < HASHED_TEST_PERCENT else "train"

@@ -55,7 +55,7 @@ fi
 TRAIN="$PY -m foley_jax.main"
 FEATURES="$PY -m data_prep.features demo/shards"
 LDM="$TRAIN --config=configs/ldm.py:demo"
-SAMPLE="$PY -m foley_jax.sample demo/videos/test"
+SAMPLE="$PY -m foley_jax.sample demo/videos/test demo/videos/test_hard --guidance=3"
 
 step "Draw and synthesise the embedded videos"
 run "$PY" -m data_prep.scenes demo/videos
@@ -100,7 +100,7 @@ if [ -n "$CONTROLS" ]; then
 fi
 
 step "Scores and contact sheet"
-run "$PY" -m foley_jax.evaluation.embedded --truth=demo/videos/test --train=demo/videos/train \
+run "$PY" -m foley_jax.evaluation.embedded --truth demo/videos/test demo/videos/test_hard --train=demo/videos/train \
   --out=demo/report $(for s in "${systems[@]}"; do echo "--system=$s=demo/out/$s"; done)
 
 step "Done: demo/out/generated/*.mp4, demo/report/index.html"

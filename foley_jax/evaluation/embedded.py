@@ -190,13 +190,16 @@ def hear_all(clips: Sequence[Truth], folder: Path | None, what: str) -> dict[str
     return heard
 
 
-def evaluate(truth: Path, train: Path, systems: Mapping[str, Path]) -> tuple[dict, dict, list]:
+def evaluate(
+    truth: Sequence[Path], train: Path, systems: Mapping[str, Path]
+) -> tuple[dict, dict, list]:
     """Scores of the true sounds and every system, per level of difficulty.
 
     Returns:
       {level: {system: figures}}, {system: {clip name: Heard}}, and the clips.
     """
-    clips, train_clips = read_truth(truth), read_truth(train)
+    clips = [clip for folder in truth for clip in read_truth(folder)]
+    train_clips = read_truth(train)
     classify = MaterialClassifier.fit(
         [c for c in train_clips if c.level == "plain"], hear_all(train_clips, None, "train")
     )
@@ -221,7 +224,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--truth", type=Path, required=True, help="folder of test scenes with JSON")
+    p.add_argument(
+        "--truth", type=Path, nargs="+", required=True, help="folders of test scenes with JSON"
+    )
     p.add_argument("--train", type=Path, required=True, help="training scenes, for materials")
     p.add_argument(
         "--system", action="append", default=[], metavar="NAME=DIR", help="folder of NAME.wav"

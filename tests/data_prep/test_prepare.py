@@ -200,6 +200,7 @@ def test_spans_cut_and_split():
     assert [(s.start_s, s.end_s) for s in spans.cut("a", "train", 10.09, 10)] == [(0, 10)]
     assert spans.cut("a", "train", 0.4, 10) == []
     assert spans.split_of("x/test/y/a.mp4", "auto") == "test"
+    assert spans.split_of("test_hard/a.mp4", "auto") == "test_hard"
     assert spans.split_of("test.mp4", "val") == "val"
     names = [spans.split_of(f"clip{i}.mp4", "auto") for i in range(1000)]
     assert 60 < names.count("test") < 140 and names.count("train") + names.count("test") == 1000

@@ -150,12 +150,12 @@ def test_rotor_sounds_at_the_pitch_of_its_speed():
 
 
 def test_written_set_is_complete_deterministic_and_kept(tmp_path):
-    counts = {("train", "plain"): 1, ("test", "hard"): 1}
+    counts = {("train", "plain"): 1, ("test_hard", "hard"): 1}
     scenes.make_set(tmp_path / "a", counts, seed=3, workers=1)
     names = sorted(p.relative_to(tmp_path / "a").as_posix() for p in (tmp_path / "a").rglob("*.*"))
     assert names == [
-        "test/hard_00000.json",
-        "test/hard_00000.mp4",
+        "test_hard/hard_00000.json",
+        "test_hard/hard_00000.mp4",
         "train/plain_00000.json",
         "train/plain_00000.mp4",
     ]

@@ -45,7 +45,7 @@ def get_config(arg: str = ""):
         demo_sizes(config)
         config.data.dir = "demo/shards"
         config.dtype = "float32"
-        config.total_steps = 1000
+        config.total_steps = 800
         config.batch_size = 16
         config.ema_decay = 0.0
         config.loss.crop_frames = 128
@@ -54,7 +54,7 @@ def get_config(arg: str = ""):
         config.optimizer.schedule = "constant_then_linear"
         config.optimizer.warmup_steps = 20
         config.optimizer.clip_norm = 1.0
-        config.checkpoint.every_steps = 300
+        config.checkpoint.every_steps = 400
     elif arg:
         raise base.unknown_variant("autoencoder", arg, ("", "demo"))
     return config

@@ -96,8 +96,8 @@ def _demo(config):
             "model_channels": 32,
             "channel_mult": (1, 2, 3),
             "num_res_blocks": 1,
-            "attention_downsamples": (2, 4),
-            "self_attention_downsamples": (4,),
+            "attention_downsamples": (1, 2),  # 1: columns of 125 ms, finer than the rows
+            "self_attention_downsamples": (),
             "num_groups": 8,
             "num_heads": 4,
             "context_dim": 128,

@@ -2,7 +2,7 @@
 # The whole of Diff-Foley in small, on the embedded set, on two CPU cores:
 # draw videos -> shards -> CAVP and autoencoder -> features -> latent diffusion -> sound -> report.
 #   bash launch/demo.sh               everything, in a new environment (.venv-demo), into demo/
-#   bash launch/demo.sh --no-controls without the two control trainings
+#   bash launch/demo.sh --controls    also the two control trainings (about 10 minutes more)
 #   bash launch/demo.sh --dry-run     only shows the commands
 # Run it again after a stop: every step continues where it was.
 # PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment (VENV=none: the current one).
@@ -11,11 +11,11 @@ cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python3}
 VENV=${VENV:-.venv-demo}
-DRY_RUN= CONTROLS=1
+DRY_RUN= CONTROLS=
 for arg in "$@"; do
   case "$arg" in
     --dry-run) DRY_RUN=1 ;;
-    --no-controls) CONTROLS= ;;
+    --controls) CONTROLS=1 ;;
     *) sed -n '2,8p' "$0"; exit 2 ;;
   esac
 done
@@ -63,40 +63,34 @@ run "$PY" -m data_prep.scenes demo/videos
 step "Videos to shards (4 frames a second, 64x64; 16 kHz sound)"
 run "$PY" -m data_prep.prepare demo/videos demo/shards --size=64
 
-step "Train CAVP and, beside it, the mel autoencoder"
-pair "$TRAIN --config=configs/cavp.py:demo --workdir=demo/runs/cavp" \
-  "$TRAIN --config=configs/autoencoder.py:demo --workdir=demo/runs/autoencoder"
+step "Train CAVP"
+run $TRAIN --config=configs/cavp.py:demo --workdir=demo/runs/cavp
+
+step "Train the mel autoencoder"
+run $TRAIN --config=configs/autoencoder.py:demo --workdir=demo/runs/autoencoder
 
 step "CAVP features"
 run $FEATURES demo/features --model=demo/runs/cavp
 
-systems=(generated reconstructed)
-if [ -n "$CONTROLS" ]; then
-  step "Controls: features of an untrained CAVP, and rows swapped between training clips"
-  run $TRAIN --config=configs/cavp.py:demo --workdir=demo/runs/cavp_untrained --config.total_steps=0
-  run $FEATURES demo/features_untrained --model=demo/runs/cavp_untrained
-  run $FEATURES demo/features_permuted --model=demo/runs/cavp --permute
-  systems+=(untrained_cavp permuted_features)
-fi
-
 step "Train latent diffusion"
-main="$LDM --workdir=demo/runs/ldm"
-if [ -n "$CONTROLS" ]; then
-  pair "$main" "$LDM --workdir=demo/runs/ldm_untrained --config.data.dir=demo/features_untrained \
-    --config.cavp=demo/runs/cavp_untrained"
-else
-  run $main
-fi
+run $LDM --workdir=demo/runs/ldm
 
 step "Sound for the held-out videos; beside it, their own sound through the autoencoder"
+systems=(generated reconstructed)
 pair "$SAMPLE --model=demo/runs/ldm --out=demo/out/generated" \
   "$SAMPLE --model=demo/runs/ldm --out=demo/out/reconstructed --reconstruct"
 
 if [ -n "$CONTROLS" ]; then
-  step "Controls: sound from the untrained CAVP; beside it, training on swapped rows"
-  pair "$SAMPLE --model=demo/runs/ldm_untrained --out=demo/out/untrained_cavp" \
+  step "Controls: features of an untrained CAVP, and rows swapped between training clips"
+  systems+=(untrained_cavp permuted_features)
+  run $TRAIN --config=configs/cavp.py:demo --workdir=demo/runs/cavp_untrained --config.total_steps=0
+  run $FEATURES demo/features_untrained --model=demo/runs/cavp_untrained
+  run $FEATURES demo/features_permuted --model=demo/runs/cavp --permute
+  pair "$LDM --workdir=demo/runs/ldm_untrained --config.data.dir=demo/features_untrained \
+    --config.cavp=demo/runs/cavp_untrained" \
     "$LDM --workdir=demo/runs/ldm_permuted --config.data.dir=demo/features_permuted"
-  run $SAMPLE --model=demo/runs/ldm_permuted --out=demo/out/permuted_features
+  pair "$SAMPLE --model=demo/runs/ldm_untrained --out=demo/out/untrained_cavp" \
+    "$SAMPLE --model=demo/runs/ldm_permuted --out=demo/out/permuted_features"
 fi
 
 step "Scores and contact sheet"

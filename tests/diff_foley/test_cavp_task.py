@@ -27,7 +27,7 @@ CONFIG = {
     "model": {
         "embed_dim": 6,
         "video": {"depths": (1,), "width": 4, "inflate": (True,), "stem": "patch4"},
-        "audio": {"channels": (4, 4, 4, 4, 4), "stem": "patch4", "num_mels": 64, "dropout": 0.1},
+        "audio": {"channels": (4, 4, 4, 4, 32), "stem": "patch4", "num_mels": 64, "dropout": 0.1},
     },
 }
 

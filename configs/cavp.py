@@ -32,6 +32,7 @@ def get_config(arg: str = ""):
     config.optimizer.warmup_steps = 200
     config.optimizer.weight_decay = 0.2
     config.loss.temporal_weight = 1.0
+    config.loss.row_weight = 0.0  # beyond the paper: rows of the same moment find each other
     config.model = base.ConfigDict(
         {
             "video": {
@@ -64,6 +65,7 @@ def _demo(config):
     config.eval_batches = 4
     config.eval_every = 0
     config.log_every = 20
+    config.loss.row_weight = 1.0
     config.optimizer.lr = 2e-3
     config.optimizer.warmup_steps = 20
     config.optimizer.weight_decay = 0.05

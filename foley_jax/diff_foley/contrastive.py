@@ -60,6 +60,30 @@ def contrastive_loss(
     return total, {"semantic": semantic, "temporal": temporal}
 
 
+def row_loss(video_BTD: jax.Array, audio_BTD: jax.Array, logit_scale: jax.Array) -> jax.Array:
+    """Symmetric CE between the rows of the same moment among all rows of all clips.
+
+    Beyond the paper, whose pooled features need not say when: each of the B*T moments has its
+    sound among those of all other moments. Rows that show and sound nothing are alike, so the
+    loss has a floor well above zero.
+
+    Args:
+      video_BTD, audio_BTD: unit rows of the global batch, the same moments in both.
+      logit_scale: scalar multiplier.
+    Returns:
+      Scalar float32.
+    """
+    if video_BTD.shape != audio_BTD.shape:
+        raise ValueError(
+            f"picture has rows {video_BTD.shape} and sound {audio_BTD.shape}; the row loss needs "
+            "one of each per moment (4 frames and 64 mel frames a second)"
+        )
+    width = video_BTD.shape[-1]
+    video_ND, audio_ND = (x.astype(jnp.float32).reshape(-1, width) for x in (video_BTD, audio_BTD))
+    logits = logit_scale * jnp.matmul(video_ND, audio_ND.T, precision="highest")
+    return _symmetric_cross_entropy(logits)
+
+
 def recall_at_k(
     query_ND: np.ndarray, target_ND: np.ndarray, ks: Sequence[int] = (1, 5, 10)
 ) -> dict[int, float]:

@@ -85,3 +85,17 @@ def test_errors_name_what_came():
         contrastive.contrastive_loss(rows, rows, jnp.float32(1), 3)
     with pytest.raises(ValueError, match=r"expected equal \[N, D\]"):
         contrastive.contrastive_loss(rows, rows[:4], jnp.float32(1), 1)
+
+
+def test_row_loss_asks_for_the_same_moment():
+    """Closed form: orthogonal rows give log(sum exp) - own; shuffled in time they cost more."""
+    eye_BTD = jnp.eye(6).reshape(2, 3, 6)
+    loss = contrastive.row_loss(eye_BTD, eye_BTD, jnp.float32(4.0))
+    np.testing.assert_allclose(loss, np.log(np.exp(4.0) + 5) - 4.0, rtol=1e-6)
+    late = contrastive.row_loss(eye_BTD, jnp.roll(eye_BTD, 1, axis=1), jnp.float32(4.0))
+    np.testing.assert_allclose(late, np.log(np.exp(4.0) + 5), rtol=1e-6)
+
+
+def test_row_loss_needs_as_many_rows_of_sound_as_of_picture():
+    with pytest.raises(ValueError, match="one of each per moment"):
+        contrastive.row_loss(jnp.ones((2, 3, 4)), jnp.ones((2, 2, 4)), jnp.float32(1.0))

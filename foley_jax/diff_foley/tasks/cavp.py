@@ -28,7 +28,11 @@ _NO_DECAY = ("bn", "bias", "logit_scale")  # main_wds_intra_contrast.py:280-295
 
 
 class CavpTask:
-    """Trains everything; reads `config.model`, `.audio`, `.video`, `.data`, `.loss`."""
+    """Trains everything; reads `config.model`, `.audio`, `.video`, `.data`, `.loss`.
+
+    `config.loss`: temporal_weight (1 in the paper) and row_weight (0; beyond the paper, the weight
+    of `contrastive.row_loss`, which teaches rows when things happen).
+    """
 
     trainable = nnx.Param
 
@@ -53,16 +57,16 @@ class CavpTask:
             min_gap_frames=data.min_gap_frames,
         )
 
-    def encode(
+    def rows(
         self, model: cavp.Cavp, batch: task_lib.Batch, key: jax.Array | None, *, train: bool
     ) -> tuple[jax.Array, jax.Array]:
-        """Unit rows (video, audio) of every clip, each float32 [B, N, D]."""
+        """Rows (video, audio) of every clip before the norm, float32 [B*N, T, D], clip-fastest."""
         frames = batch["frames_BNTHWC"]
         b, n, t = frames.shape[:3]
         mel_frames = round(t / self.video.fps / self.audio.frame_s)
         mel_BFT = mel.log_mel(pcm_to_float(batch["audio_BL"]), self.audio)
         clips_BNFT = cut_clips(mel_BFT, batch["mel_start_BN"], mel_frames)
-        options = {"normalize": True, "pool": True, "train": train}
+        options = {"normalize": False, "pool": False, "train": train}
         # [B, N, ...] -> [B*N, ...], clip-fastest
         video = model.encode_video(
             frames.reshape(b * n, *frames.shape[2:]).astype(jnp.float32) / 255.0, **options
@@ -70,22 +74,35 @@ class CavpTask:
         audio = model.encode_spec(
             clips_BNFT.reshape(b * n, *clips_BNFT.shape[2:]), key=key, **options
         )
-        return video.reshape(b, n, -1), audio.reshape(b, n, -1)
+        return video, audio
+
+    def encode(
+        self, model: cavp.Cavp, batch: task_lib.Batch, key: jax.Array | None, *, train: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """Pooled unit rows (video, audio) of every clip, each float32 [B, N, D]."""
+        b, n = batch["mel_start_BN"].shape
+        video, audio = self.rows(model, batch, key, train=train)
+        return tuple(cavp.unit_rows(x.max(axis=1)).reshape(b, n, -1) for x in (video, audio))
 
     def loss(
         self, model: cavp.Cavp, batch: task_lib.Batch, key: jax.Array, *, train: bool
     ) -> tuple[jax.Array, task_lib.Metrics]:
-        """Semantic + temporal contrast over the global batch."""
-        video_BND, audio_BND = self.encode(model, batch, key, train=train)
-        b, n, d = video_BND.shape
+        """Semantic + temporal contrast over the global batch, plus `row_weight` * row loss."""
+        video, audio = self.rows(model, batch, key, train=train)
+        scale = jnp.exp(model.logit_scale[...])
         total, metrics = contrastive.contrastive_loss(
-            video_BND.reshape(b * n, d),
-            audio_BND.reshape(b * n, d),
-            jnp.exp(model.logit_scale[...]),
-            num_clips=n,
+            cavp.unit_rows(video.max(axis=1)),
+            cavp.unit_rows(audio.max(axis=1)),
+            scale,
+            num_clips=batch["mel_start_BN"].shape[1],
             temporal_weight=self.config.loss.temporal_weight,
         )
-        return total, {**metrics, "logit_scale": jnp.exp(model.logit_scale[...])}
+        metrics = {**metrics, "logit_scale": scale}
+        row_weight = self.config.loss.get("row_weight", 0.0)
+        if row_weight:
+            rows = contrastive.row_loss(cavp.unit_rows(video), cavp.unit_rows(audio), scale)
+            total, metrics = total + row_weight * rows, {**metrics, "rows": rows}
+        return total, metrics
 
     def weight_decay_mask(self, params: Any) -> Any:
         """Decay matrices and kernels; no norms, biases or the logit scale."""

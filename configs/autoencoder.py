@@ -67,12 +67,12 @@ def demo_sizes(config):
         {
             "in_channels": 1,
             "out_channels": 1,
-            "z_channels": 8,
+            "z_channels": 16,
             "ch": 32,
             "ch_mult": (1, 2),
             "num_res_blocks": 1,
             "attention": False,
-            "patch": (16, 4),  # latents of 4x64x8 for 8 s: four times fewer pixels than 16x64
+            "patch": (16, 4),  # latents of 4x64x16 for 8 s: four times fewer pixels than 16x64
             "num_groups": 8,
         }
     )

@@ -91,8 +91,8 @@ def _demo(config):
     config.loss.prediction = "v"
     config.model.unet = base.ConfigDict(
         {
-            "in_channels": 8,
-            "out_channels": 8,
+            "in_channels": 16,
+            "out_channels": 16,
             "model_channels": 32,
             "channel_mult": (1, 2, 3),
             "num_res_blocks": 1,

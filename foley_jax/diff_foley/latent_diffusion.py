@@ -42,8 +42,7 @@ class LatentDiffusion(nnx.Module):
 
         `key` draws from the posterior; None takes its mean.
         """
-        mean, logvar = self.autoencoder.encode(to_image(mel_BFT, self.autoencoder.in_channels))
-        return self.latent_scale[...] * autoencoder.sample(mean, logvar, key=key)
+        return encode_mel(self.autoencoder, self.latent_scale[...], mel_BFT, key=key)
 
     def decode_mel(self, z_BHWC: jax.Array) -> jax.Array:
         """Scaled latents -> mels float32 [B, F, T]: channel 0 of the image, not clipped."""
@@ -80,6 +79,18 @@ def default_config() -> dict[str, Any]:
 def to_image(mel_BFT: jax.Array, channels: int) -> jax.Array:
     """Repeats a mel as an image: [B, F, T] -> [B, F, T, channels]."""
     return jnp.broadcast_to(mel_BFT[..., None], (*mel_BFT.shape, channels))
+
+
+def encode_mel(
+    first_stage: autoencoder.AutoencoderKL,
+    latent_scale: jax.Array,
+    mel_BFT: jax.Array,
+    *,
+    key: jax.Array | None,
+) -> jax.Array:
+    """Mels in [0, 1] -> scaled latents; see `LatentDiffusion.encode_mel`."""
+    mean, logvar = first_stage.encode(to_image(mel_BFT, first_stage.in_channels))
+    return latent_scale * autoencoder.sample(mean, logvar, key=key)
 
 
 def from_config(

@@ -29,8 +29,8 @@ TIME_MULT = 4  # width of the time embedding over model_channels
 
 
 @dataclasses.dataclass(frozen=True)
-class _Blocks:
-    """Makes the layers of one U-Net; the fields are those of `UNet`."""
+class Blocks:
+    """Makes the layers of one network; the fields are those of `UNet`."""
 
     model_channels: int
     attention_downsamples: Sequence[int]
@@ -111,7 +111,120 @@ class _Blocks:
         return nnx.List(entries)
 
 
-class UNet(nnx.Module):
+class Trunk(nnx.Module):
+    """Time embedding, way down and middle: what the U-Net and the alignment classifier share."""
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        *,
+        in_channels: int,
+        channel_mult: Sequence[int],
+        num_res_blocks: int,
+        middle_self_attention: bool,
+        column_s: float,
+        remat: bool,
+    ):
+        time_dim = TIME_MULT * blocks.model_channels
+        build = {"dtype": blocks.dtype, "rngs": blocks.rngs}
+        self.time_embed = nnx.List(
+            [
+                convolution.dense(blocks.model_channels, time_dim, **build),
+                convolution.dense(time_dim, time_dim, **build),
+            ]
+        )
+        self.input_blocks, widths = blocks.inputs(in_channels, channel_mult, num_res_blocks)
+        self.widths = tuple(widths)
+        ch = widths[-1]
+        attention = blocks.transformer(ch, middle_self_attention)
+        self.middle_block = nnx.List(
+            [blocks.res_block(ch, ch), attention, blocks.res_block(ch, ch)]
+        )
+        self.in_channels = in_channels
+        self.model_channels = blocks.model_channels
+        self.context_dim = blocks.context_dim
+        self.num_halvings = len(channel_mult) - 1
+        self.locality_bias = blocks.locality_bias
+        self.column_s = column_s
+        self.remat = remat
+        self.dtype = blocks.dtype
+
+    def _check(self, x_BHWC: jax.Array, context_BLD: jax.Array) -> None:
+        factor = 2**self.num_halvings
+        _, h, w, c = x_BHWC.shape
+        if c != self.in_channels or h % factor or w % factor:
+            raise ValueError(
+                f"latent is {h}x{w}x{c}, expected {self.in_channels} channels and sides that are "
+                f"multiples of {factor}; check the autoencoder's config against the "
+                f"{type(self).__name__}'s"
+            )
+        if context_BLD.shape[-1] != self.context_dim:
+            raise ValueError(
+                f"context rows have width {context_BLD.shape[-1]}, the {type(self).__name__} "
+                f"expects {self.context_dim}; check conditioner.out_dim"
+            )
+
+    def _relative_rows(
+        self, x_BHWC: jax.Array, context_s_BL: jax.Array, column_s: float
+    ) -> dict[int, jax.Array]:
+        """Column-to-row distances of every level, by the level's number of columns."""
+        if not self.locality_bias:
+            return {}
+        w = x_BHWC.shape[2]
+        return {
+            w >> i: locality.relative_rows(w >> i, column_s * 2**i, context_s_BL)
+            for i in range(self.num_halvings + 1)
+        }
+
+    def run_layers(self, layers, h, time_BD, context_BLD, relative):
+        """One entry of `input_blocks`, `middle_block` or `output_blocks`."""
+
+        def run(h, time_BD, context_BLD, relative):
+            for layer in layers:
+                if isinstance(layer, residual.ResBlock):
+                    h = layer(h, time_BD)
+                elif isinstance(layer, transformer.SpatialTransformer):
+                    h = layer(h, context_BLD, relative.get(h.shape[2]))
+                else:
+                    h = layer(h)
+            return sharding.shard_batch(h)
+
+        run = jax.checkpoint(run) if self.remat else run
+        return run(h, time_BD, context_BLD, relative)
+
+    def down(
+        self,
+        x_BHWC: jax.Array,
+        t_B: jax.Array,
+        context_BLD: jax.Array,
+        context_s_BL: jax.Array | None,
+        column_s: float | None,
+    ) -> tuple[jax.Array, list[jax.Array], tuple]:
+        """The way down and the middle; arguments as of `UNet.__call__`.
+
+        Returns:
+          The middle's output, the outputs of all `input_blocks`, and what else `run_layers` takes.
+        """
+        self._check(x_BHWC, context_BLD)
+        b, num_rows, _ = context_BLD.shape
+        if context_s_BL is None:
+            rows = jnp.arange(num_rows, dtype=jnp.float32) * locality.ROW_S
+            context_s_BL = jnp.broadcast_to(rows[None], (b, num_rows))
+        relative = self._relative_rows(
+            x_BHWC, context_s_BL, self.column_s if column_s is None else column_s
+        )
+        time_BD = self.time_embed[0](embedding.timestep_embedding(t_B, self.model_channels))
+        # every block starts its time branch with a SiLU: done once here
+        time_BD = jax.nn.silu(self.time_embed[1](jax.nn.silu(time_BD)))
+        given = (time_BD, context_BLD.astype(self.dtype), relative)
+        h, skips = x_BHWC.astype(self.dtype), []
+        for layers in self.input_blocks:
+            h = self.run_layers(layers, h, *given)
+            skips.append(h)
+        return self.run_layers(self.middle_block, h, *given), skips, given
+
+
+class UNet(Trunk):
     """Predicts the noise (or v) in a latent, given the step and the feature rows of the video.
 
     Defaults are Stable Diffusion v1 exactly: 859,520,964 parameters.
@@ -143,7 +256,7 @@ class UNet(nnx.Module):
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        blocks = _Blocks(
+        blocks = Blocks(
             model_channels=model_channels,
             attention_downsamples=attention_downsamples,
             self_attention_downsamples=self_attention_downsamples,
@@ -156,77 +269,21 @@ class UNet(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        time_dim = TIME_MULT * model_channels
-        build = {"dtype": dtype, "rngs": rngs}
-        self.time_embed = nnx.List(
-            [
-                convolution.dense(model_channels, time_dim, **build),
-                convolution.dense(time_dim, time_dim, **build),
-            ]
+        super().__init__(
+            blocks,
+            in_channels=in_channels,
+            channel_mult=channel_mult,
+            num_res_blocks=num_res_blocks,
+            middle_self_attention=middle_self_attention,
+            column_s=column_s,
+            remat=remat,
         )
-        self.input_blocks, widths = blocks.inputs(in_channels, channel_mult, num_res_blocks)
-        ch = widths[-1]
-        attention = blocks.transformer(ch, middle_self_attention)
-        self.middle_block = nnx.List(
-            [blocks.res_block(ch, ch), attention, blocks.res_block(ch, ch)]
-        )
-        self.output_blocks = blocks.outputs(widths, channel_mult, num_res_blocks)
+        self.output_blocks = blocks.outputs(self.widths, channel_mult, num_res_blocks)
         ch = channel_mult[0] * model_channels
         self.norm_out = normalization.GroupNorm32(
             ch, num_groups=num_groups, epsilon=NORM_EPSILON, rngs=rngs
         )
-        self.conv_out = convolution.Conv(ch, out_channels, zero_init=True, **build)
-
-        self.in_channels = in_channels
-        self.model_channels = model_channels
-        self.context_dim = context_dim
-        self.num_halvings = len(channel_mult) - 1
-        self.locality_bias = locality_bias
-        self.column_s = column_s
-        self.remat = remat
-        self.dtype = dtype
-
-    def _check(self, x_BHWC: jax.Array, context_BLD: jax.Array) -> None:
-        factor = 2**self.num_halvings
-        _, h, w, c = x_BHWC.shape
-        if c != self.in_channels or h % factor or w % factor:
-            raise ValueError(
-                f"latent is {h}x{w}x{c}, expected {self.in_channels} channels and sides that are "
-                f"multiples of {factor}; check the autoencoder's config against the U-Net's"
-            )
-        if context_BLD.shape[-1] != self.context_dim:
-            raise ValueError(
-                f"context rows have width {context_BLD.shape[-1]}, the U-Net expects "
-                f"{self.context_dim}; check conditioner.out_dim"
-            )
-
-    def _relative_rows(
-        self, x_BHWC: jax.Array, context_s_BL: jax.Array, column_s: float
-    ) -> dict[int, jax.Array]:
-        """Column-to-row distances of every level, by the level's number of columns."""
-        if not self.locality_bias:
-            return {}
-        w = x_BHWC.shape[2]
-        return {
-            w >> i: locality.relative_rows(w >> i, column_s * 2**i, context_s_BL)
-            for i in range(self.num_halvings + 1)
-        }
-
-    def run_layers(self, layers, h, time_BD, context_BLD, relative):
-        """One entry of input_blocks, middle_block or output_blocks."""
-
-        def run(h, time_BD, context_BLD, relative):
-            for layer in layers:
-                if isinstance(layer, residual.ResBlock):
-                    h = layer(h, time_BD)
-                elif isinstance(layer, transformer.SpatialTransformer):
-                    h = layer(h, context_BLD, relative.get(h.shape[2]))
-                else:
-                    h = layer(h)
-            return sharding.shard_batch(h)
-
-        run = jax.checkpoint(run) if self.remat else run
-        return run(h, time_BD, context_BLD, relative)
+        self.conv_out = convolution.Conv(ch, out_channels, zero_init=True, dtype=dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -252,27 +309,10 @@ class UNet(nnx.Module):
           ValueError: sizes that do not fit the config.
         Source: Diff-Foley adm openaimodel.UNetModel.forward.
         """
-        self._check(x_BHWC, context_BLD)
-        b, num_rows, _ = context_BLD.shape
-        if context_s_BL is None:
-            rows = jnp.arange(num_rows, dtype=jnp.float32) * locality.ROW_S
-            context_s_BL = jnp.broadcast_to(rows[None], (b, num_rows))
-        relative = self._relative_rows(
-            x_BHWC, context_s_BL, self.column_s if column_s is None else column_s
-        )
-        time_BD = self.time_embed[0](embedding.timestep_embedding(t_B, self.model_channels))
-        # every block starts its time branch with a SiLU: done once here
-        time_BD = jax.nn.silu(self.time_embed[1](jax.nn.silu(time_BD)))
-        context_BLD = context_BLD.astype(self.dtype)
-
-        h, skips = x_BHWC.astype(self.dtype), []
-        for layers in self.input_blocks:
-            h = self.run_layers(layers, h, time_BD, context_BLD, relative)
-            skips.append(h)
-        h = self.run_layers(self.middle_block, h, time_BD, context_BLD, relative)
+        h, skips, given = self.down(x_BHWC, t_B, context_BLD, context_s_BL, column_s)
         for layers in self.output_blocks:
             h = jnp.concatenate([h, skips.pop()], axis=-1)
-            h = self.run_layers(layers, h, time_BD, context_BLD, relative)
+            h = self.run_layers(layers, h, *given)
         return self.conv_out(jax.nn.silu(self.norm_out(h))).astype(jnp.float32)
 
 

@@ -101,5 +101,5 @@ def test_sizes_that_do_not_fit_are_refused():
     model, (x, t, context) = nnx.merge(graphdef, params), _inputs()
     with pytest.raises(ValueError, match="latent is 3x8x4"):
         model(x[:, :3], t, context)
-    with pytest.raises(ValueError, match="width 5, the U-Net expects 6"):
+    with pytest.raises(ValueError, match="width 5, the UNet expects 6"):
         model(x, t, context[..., :5])

@@ -30,7 +30,7 @@ class Transform(Protocol):
 
 
 class Task(Protocol):
-    """One training stage.
+    """One training stage; a stage that derives from it inherits `constrain` and `evaluate`.
 
     Attributes:
       config: the run's config; `config.model`, `config.data`, `config.loss` are the task's own.
@@ -55,7 +55,8 @@ class Task(Protocol):
         """Pytree of bools, True where weight decay applies."""
 
     def constrain(self, params: Any) -> Any:
-        """Projection after each update (e.g. the logit-scale clamp); identity by default."""
+        """Projection after each update (e.g. the logit-scale clamp); by default none."""
+        return params
 
     def evaluate(
         self, model_fn: Callable[[Callable, Batch], Any], batches: Sequence[Batch]
@@ -63,7 +64,10 @@ class Task(Protocol):
         """Host metrics over a held-out set, beyond the mean loss (e.g. retrieval R@1).
 
         `model_fn(fn, batch)` runs `fn(model, batch)` jitted with the current parameters.
+        By default there are none.
         """
+        del model_fn, batches
+        return {}
 
 
 # name in the config -> module:class, imported only when asked for

@@ -20,7 +20,6 @@ Config fields:
     at which it starts to count (default 0 and 0); a weight above 0 needs the discriminator.
 """
 
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flax import nnx
@@ -58,7 +57,7 @@ class AutoencoderModel(nnx.Module):
         self.step_count = None if critic is None else StepCount(jnp.zeros((), jnp.int32))
 
 
-class AutoencoderTask:
+class AutoencoderTask(task_lib.Task):
     """Reconstruction + KL (+ a critic) on crops of log-mels; tracks the scale of the latents."""
 
     trainable = nnx.Param
@@ -153,16 +152,3 @@ class AutoencoderTask:
     def weight_decay_mask(self, params: Any) -> Any:
         """Decay kernels; no norms or biases."""
         return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
-
-    def constrain(self, params: Any) -> Any:
-        """Identity."""
-        return params
-
-    def evaluate(
-        self,
-        model_fn: Callable[[Callable, task_lib.Batch], Any],
-        batches: Sequence[task_lib.Batch],
-    ) -> Mapping[str, float]:
-        """Nothing beyond the mean loss and its metrics."""
-        del model_fn, batches
-        return {}

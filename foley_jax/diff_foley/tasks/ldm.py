@@ -24,7 +24,6 @@ Config fields:
 Source: Diff-Foley adm/models/diffusion/ddpm.py `LatentDiffusion`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flax import nnx
@@ -41,7 +40,7 @@ from foley_jax.media import mel, specs
 from foley_jax.training import task as task_lib
 
 
-class LatentDiffusionTask:
+class LatentDiffusionTask(task_lib.Task):
     """Trains the U-Net and the conditioner; the autoencoder and its scale are frozen."""
 
     trainable = nnx.All(
@@ -135,16 +134,3 @@ class LatentDiffusionTask:
         return jax.tree_util.tree_map_with_path(
             lambda path, _: "locality" not in jax.tree_util.keystr(path), params
         )
-
-    def constrain(self, params: Any) -> Any:
-        """Identity."""
-        return params
-
-    def evaluate(
-        self,
-        model_fn: Callable[[Callable, task_lib.Batch], Any],
-        batches: Sequence[task_lib.Batch],
-    ) -> Mapping[str, float]:
-        """Nothing beyond the mean loss and its metrics."""
-        del model_fn, batches
-        return {}

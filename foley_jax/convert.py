@@ -37,7 +37,7 @@ from foley_jax.layers import strict_fill, torch_checkpoint
 from foley_jax.training import task as task_lib
 
 # modules with a KINDS dict; imported only when a kind is looked up
-KIND_MODULES = ("foley_jax.diff_foley.weights",)
+KIND_MODULES = ("foley_jax.diff_foley.weights", "foley_jax.layers.bigvgan_weights")
 SAFETENSORS = (".safetensors",)
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 # Names that official training checkpoints hold beside their tensors; they are replaced by an

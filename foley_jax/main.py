@@ -12,6 +12,7 @@ files. Every field of the config can be set on the command line, as above; confi
 them. With --distributed the same command runs on every host of a TPU slice or Slurm job.
 """
 
+import ast
 from collections.abc import Sequence
 import os
 import sys
@@ -81,6 +82,8 @@ def _one_line(error: Exception) -> str:
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     if "Traceback (most recent call last)" in text:
         text = text.strip().splitlines()[-1].partition("Error: ")[2]
+    if text[:1] in "'\"" and text[-1:] == text[:1]:  # a KeyError shows its message as a literal
+        text = ast.literal_eval(text)
     return " ".join(text.split())
 
 

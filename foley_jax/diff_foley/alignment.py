@@ -21,7 +21,7 @@ PARTS = ("classifier", "conditioner", "autoencoder", "latent_scale")
 class AlignmentClassifier(unet.Trunk):
     """The encoder half of the U-Net, pooled to one number: 11,450,753 parameters by default.
 
-    The fields are those of `unet.UNet`; the pooled width is that of its first level.
+    The fields are those of `unet.UNet`; half the width of the last level is pooled.
     Source: Diff-Foley alignment_backbone.py, Double_Guidance_Classifier.yaml.
     """
 
@@ -68,11 +68,11 @@ class AlignmentClassifier(unet.Trunk):
             column_s=column_s,
             remat=remat,
         )
-        ch, pooled = self.widths[-1], channel_mult[0] * model_channels
+        ch, pooled = self.widths[-1], self.widths[-1] // 2
         self.norm_out = normalization.GroupNorm32(
             ch, num_groups=num_groups, epsilon=unet.NORM_EPSILON, rngs=rngs
         )
-        self.conv_out = convolution.Conv(ch, pooled, dtype=dtype, rngs=rngs)
+        self.conv_out = convolution.Conv(ch, pooled, zero_init=True, dtype=dtype, rngs=rngs)
         self.head = convolution.dense(pooled, 1, rngs=rngs)  # float32, as all that follows
 
     def __call__(

@@ -7,6 +7,7 @@ for the meaning of the fields and `foley_jax/convert.py` for the engine.
 import functools
 
 from foley_jax.diff_foley import (
+    alignment,
     audio_encoder,
     cavp,
     diffusers_names,
@@ -20,14 +21,12 @@ _CAVP = cavp.default_config()
 _LDM = latent_diffusion.default_config()
 
 # CompVis latent diffusion -> ours; the nesting of the blocks is the official one
-_LATENT_DIFFUSION = (
-    (r"^model\.diffusion_model\.", "unet."),
+_BLOCKS = (
     (r"^first_stage_model\.", "autoencoder."),
-    (r"^cond_stage_model\.", "conditioner."),
     (r"^conditioner\.embedder\.0\.", "conditioner.embedder."),
-    (r"^unet\.time_embed\.2\.", "unet.time_embed.1."),
-    (r"^unet\.out\.0\.", "unet.norm_out."),
-    (r"^unet\.out\.2\.", "unet.conv_out."),
+    (r"^(unet|classifier)\.time_embed\.2\.", r"\1.time_embed.1."),
+    (r"^(unet|classifier)\.out\.0\.", r"\1.norm_out."),
+    (r"^(unet|classifier)\.out\.2\.", r"\1.conv_out."),
     (r"\.in_layers\.0\.", ".norm1."),
     (r"\.in_layers\.2\.", ".conv1."),
     (r"\.emb_layers\.1\.", ".time_proj."),
@@ -38,15 +37,29 @@ _LATENT_DIFFUSION = (
     (r"\.ff\.net\.0\.proj\.", ".ff.proj_in."),
     (r"\.ff\.net\.2\.", ".ff.proj_out."),
 )
-# the noise schedule's tables (derived from the config), EMA copies that the official code drops
-# too, and what training kept beside the first stage
-_NOT_WEIGHTS = (
-    r"betas|logvar|scale_factor|lvlb_weights|(sqrt_|log_)?(one_minus_)?alphas_cumprod(_prev)?",
-    r"sqrt_recip(m1)?_alphas_cumprod",
-    r"posterior_(variance|log_variance_clipped|mean_coef[12])",
-    r"model_ema\..*",
-    r"first_stage_model\.loss\..*",
+_LATENT_DIFFUSION = (
+    (r"^model\.diffusion_model\.", "unet."),
+    (r"^cond_stage_model\.", "conditioner."),
+    *_BLOCKS,
 )
+_ALIGNMENT = (
+    (r"^model\.classifier\.", "classifier.head."),
+    (r"^model\.", "classifier."),
+    (r"^cond_model\.", "conditioner."),
+    (r"^scale_factor$", "latent_scale"),
+    *_BLOCKS,
+)
+# (pattern, reason)
+_TABLES = (
+    (
+        r"betas|logvar|lvlb_weights|(sqrt_|log_)?(one_minus_)?alphas_cumprod(_prev)?"
+        r"|sqrt_recip(m1)?_alphas_cumprod|posterior_(variance|log_variance_clipped|mean_coef[12])",
+        "table of the noise schedule, derived from the config",
+    ),
+    (r"model_ema\..*", "averaged copy of the U-Net; --ema takes it in place of the last weights"),
+    (r"first_stage_model\.loss\..*", "the autoencoder's training loss"),
+)
+_SCALE = (r"scale_factor", "scale of the latents, which comes from the config")
 
 KINDS: dict[str, Checkpoint] = {
     # cavp_epoch66.ckpt, or the "state_dict" of the official training code: our names are theirs
@@ -57,10 +70,9 @@ KINDS: dict[str, Checkpoint] = {
         build=functools.partial(configured.build, audio_encoder.Cnn14),
         model={**_CAVP["audio"], "embed_dim": _CAVP["embed_dim"]},
         ignore=(
-            r"bn0\..*",
-            r"fc_audioset\..*",
-            r"spectrogram_extractor\..*",
-            r"logmel_extractor\..*",
+            (r"bn0\..*", "norm over PANNs' 64 mels; ours has 128"),
+            (r"fc_audioset\..*", "classes of AudioSet"),
+            (r"(spectrogram|logmel)_extractor\..*", "front end; mels are computed elsewhere"),
         ),
         init=(r"bn/.*", r"final_project/.*"),
         containers=("model", "state_dict"),
@@ -70,7 +82,10 @@ KINDS: dict[str, Checkpoint] = {
         build=functools.partial(configured.build, video_encoder.SlowOnly),
         model=_CAVP["video"],
         renames=((r"^backbone\.", ""),),
-        ignore=(r"cls_head\..*", r"data_preprocessor\..*"),
+        ignore=(
+            (r"cls_head\..*", "classes of Kinetics"),
+            (r"data_preprocessor\..*", "mean and deviation of pictures; ours are in [0, 1]"),
+        ),
     ),
     # ldm_epoch240.ckpt: U-Net, autoencoder and conditioner; the latent scale is in no file
     "diff_foley/ldm": Checkpoint(
@@ -78,7 +93,7 @@ KINDS: dict[str, Checkpoint] = {
         model=_LDM,
         stage="ldm",
         renames=_LATENT_DIFFUSION,
-        ignore=_NOT_WEIGHTS,
+        ignore=(*_TABLES, _SCALE),
         init=(r"latent_scale",),
     ),
     # sd-v1-4.ckpt or a diffusers folder: what Diff-Foley starts from. Its text encoder has no
@@ -88,9 +103,35 @@ KINDS: dict[str, Checkpoint] = {
         model=_LDM,
         stage="ldm",
         renames=_LATENT_DIFFUSION,
-        ignore=(*_NOT_WEIGHTS, r"cond_stage_model\..*"),
+        ignore=(
+            *_TABLES,
+            _SCALE,
+            (r"cond_stage_model\..*", "the text encoder, which video features replace"),
+        ),
         init=(r"latent_scale", r"conditioner/.*"),
         folders=("unet", "vae"),
         prepare=diffusers_names.to_compvis,
+    ),
+    # double_guidance_classifier.ckpt: classifier and conditioner. Training left the autoencoder
+    # beside them in some files; guidance works on latents and has no use for it.
+    "diff_foley/guidance_classifier": Checkpoint(
+        build=alignment.from_config,
+        model=alignment.default_config(),
+        stage="alignment",
+        renames=_ALIGNMENT,
+        ignore=(
+            *_TABLES,
+            _SCALE,
+            (r"first_stage_model\..*", "the autoencoder: guidance works on latents"),
+        ),
+    ),
+    # eval_classifier.ckpt: the same networks trained on clean latents, with the autoencoder and
+    # the scale of its latents.
+    "diff_foley/eval_classifier": Checkpoint(
+        build=alignment.from_config,
+        model=alignment.default_config(autoencoder=True),
+        stage="alignment",
+        renames=_ALIGNMENT,
+        ignore=_TABLES,
     ),
 }

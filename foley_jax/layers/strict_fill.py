@@ -21,15 +21,32 @@ _LEAVES = {
     "running_mean": ("mean",),
     "running_var": ("var",),
 }
-_ALWAYS_IGNORED = (r"(.*\.)?num_batches_tracked",)  # BatchNorm's step counter; unused by torch too
+_ALWAYS_IGNORED = ((r"(.*\.)?num_batches_tracked", "BatchNorm's step counter, unused by torch too"),)
 
 
 class ConversionError(ValueError):
     """A checkpoint and a module do not fit; the message lists every key that does not."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Filled:
+    """What a state dict gave.
+
+    Attributes:
+      values: our path "a/0/kernel" -> value.
+      loaded: checkpoint key -> our path.
+      ignored: checkpoint key -> why it is not used.
+      initialised: our paths that no key fills and that may stay as initialised.
+    """
+
+    values: Mapping[str, jax.Array]
+    loaded: Mapping[str, str]
+    ignored: Mapping[str, str]
+    initialised: tuple[str, ...]
+
+
 @dataclasses.dataclass
-class _Report:
+class _Misfits:
     """What does not fit; raised once, with everything in it."""
 
     unused: list[str] = dataclasses.field(default_factory=list)
@@ -57,8 +74,8 @@ def fill(
     kind: torch_checkpoint.Checkpoint,
     state: Mapping[str, np.ndarray],
     targets: Mapping[str, jax.ShapeDtypeStruct],
-) -> dict[str, jax.Array]:
-    """Values by our path "a/0/kernel"; complete but for what `kind.init` allows to stay.
+) -> Filled:
+    """Values by our path; complete but for what `kind.init` allows to stay.
 
     Args:
       kind: names and rules.
@@ -71,33 +88,43 @@ def fill(
     if kind.prepare is not None:
         state = kind.prepare(state)
     values: dict[str, jax.Array] = {}
-    report = _Report()
+    loaded, ignored, misfits = {}, {}, _Misfits()
     for key, array in state.items():
-        if _matches(key, (*_ALWAYS_IGNORED, *kind.ignore)):
+        reason = _reason(key, (*_ALWAYS_IGNORED, *kind.ignore))
+        if reason is not None:
+            ignored[key] = reason
             continue
         renamed = key
         for pattern, replacement in kind.renames:
             renamed = re.sub(pattern, replacement, renamed)
         path = _target(renamed, targets)
         if path is None:
-            report.unused.append(f"{key} {tuple(np.shape(array))}")
+            misfits.unused.append(f"{key} {tuple(np.shape(array))}")
         elif path in values:
-            report.doubled.append(f"{key} -> {path}")
+            misfits.doubled.append(f"{key} -> {path}")
         else:
             want = targets[path]
             value = _layout(kind, renamed, path, np.asarray(array), want.shape)
             if value.shape != want.shape:
-                report.misshapen.append(
+                misfits.misshapen.append(
                     f"{key} {tuple(np.shape(array))} -> {path} wants {want.shape}"
                 )
-            values[path] = jnp.asarray(value, want.dtype)
-    report.missing = [
-        f"{path} {leaf.shape}"
-        for path, leaf in targets.items()
-        if path not in values and not _matches(path, kind.init)
+            values[path], loaded[key] = jnp.asarray(value, want.dtype), path
+    left = [path for path in targets if path not in values]
+    misfits.missing = [
+        f"{path} {targets[path].shape}" for path in left if not _matches(path, kind.init)
     ]
-    report.check()
-    return values
+    misfits.check()
+    return Filled(values, loaded, ignored, tuple(left))
+
+
+def _reason(key: str, ignore: Iterable[str | tuple[str, str]]) -> str | None:
+    """Why a key is not used; None if it is."""
+    for rule in ignore:
+        pattern, reason = (rule, f"ignored by {rule}") if isinstance(rule, str) else rule
+        if re.fullmatch(pattern, key):
+            return reason
+    return None
 
 
 def _strip(key: str, prefixes: Iterable[str]) -> str:

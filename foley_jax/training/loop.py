@@ -278,7 +278,16 @@ class Evaluator:
         self.task, self.config, self.maker, self.mesh = task, config, maker, mesh
         self._compiled: dict[Callable, Callable] = {}
         if config.eval_batches > 0:
-            self.source = pipeline.open_source(config.data.dir, config.data.eval_split)
+            self.source = self._open()
+
+    def _open(self) -> pipeline.Source:
+        data = self.config.data
+        try:
+            return pipeline.open_source(data.dir, data.eval_split)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} (to train without evaluation: --config.eval_batches=0)"
+            ) from error
 
     def __call__(self, state: state_lib.TrainState) -> dict[str, float]:
         """Metrics as Python floats; the same on every process."""

@@ -16,6 +16,8 @@ MAY_IMPORT = {
     "foley_jax.media": set(),
     "foley_jax.diffusion": set(),
     "foley_jax.sharding": set(),
+    "foley_jax.torch_files": set(),
+    "foley_jax.hub": set(),
     "foley_jax.data": {"foley_jax.media"},
     "foley_jax.layers": {"foley_jax.sharding"},
     "foley_jax.training": {"foley_jax.data", "foley_jax.sharding"},
@@ -51,7 +53,8 @@ ONLY_IN = {
     "orbax": ("foley_jax.training.checkpoint",),
     "grain": ("foley_jax.data.pipeline",),
     "av": ("foley_jax.media",),
-    "torch": ("foley_jax.convert",),
+    "torch": ("foley_jax.torch_files",),
+    "huggingface_hub": ("foley_jax.hub",),
     "librosa": ("foley_jax.media",),
     "tensorboardX": ("foley_jax.training.metrics_log",),
 }

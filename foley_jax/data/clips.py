@@ -87,7 +87,8 @@ def _padded(audio_L: np.ndarray, num_samples: int) -> np.ndarray:
     return np.pad(audio_L, (0, num_samples - len(audio_L)))
 
 
-def _check_rate(clip: records.Clip, video: specs.VideoSpec, audio: specs.AudioSpec) -> None:
+def check_rate(clip: records.Clip, video: specs.VideoSpec, audio: specs.AudioSpec) -> None:
+    """Raises ValueError if a record's rates are not those of the config."""
     if clip.fps != video.fps or clip.sample_rate_hz != audio.sample_rate_hz:
         raise ValueError(
             f"the shards hold {clip.fps:g} frames/s and {clip.sample_rate_hz} Hz, the config wants "
@@ -130,7 +131,7 @@ class CavpClips:
         self, source: Sequence[records.Clip], index: int, rng: np.random.Generator
     ) -> Mapping[str, np.ndarray]:
         clip = source[index]
-        _check_rate(clip, self.video, self.audio)
+        check_rate(clip, self.video, self.audio)
         num_frames = self.video.num_frames(self.clip_seconds)
         starts = sample_starts(
             _python_rng(rng),
@@ -165,6 +166,37 @@ class CavpClips:
         }
 
 
+def window_sizes(
+    video: specs.VideoSpec,
+    audio: specs.AudioSpec,
+    window_frames: int,
+    num_rows: int,
+    clip_seconds: float,
+) -> split_merge.WindowSizes:
+    """Lengths of records of `clip_seconds` and of windows in them.
+
+    Raises:
+      ValueError: the windows are longer than the records.
+    """
+    num_samples = _record_samples(audio, clip_seconds)
+    sizes = split_merge.WindowSizes(
+        audio=audio,
+        fps=video.fps,
+        num_samples=num_samples + 1,
+        num_frames=audio.num_frames(num_samples),
+        num_rows=video.num_frames(clip_seconds),
+        window_frames=window_frames,
+        window_rows=num_rows,
+    )
+    if sizes.num_frames < window_frames or sizes.num_rows < num_rows:
+        raise ValueError(
+            f"a window of {window_frames} mel frames and {num_rows} rows is longer "
+            f"than a record of {clip_seconds:g} s ({sizes.num_frames} mel frames, "
+            f"{sizes.num_rows} rows)"
+        )
+    return sizes
+
+
 @dataclasses.dataclass(frozen=True)
 class LdmWindows:
     """A window of one record, or of two joined, with its feature rows.
@@ -186,26 +218,13 @@ class LdmWindows:
     clip_seconds: float = CLIP_SECONDS
 
     def __post_init__(self):
-        sizes = self.sizes
-        if sizes.num_frames < self.window_frames or sizes.num_rows < self.num_rows:
-            raise ValueError(
-                f"a window of {self.window_frames} mel frames and {self.num_rows} rows is longer "
-                f"than a record of {self.clip_seconds:g} s ({sizes.num_frames} mel frames, "
-                f"{sizes.num_rows} rows)"
-            )
+        _ = self.sizes  # checks them
 
     @property
     def sizes(self) -> split_merge.WindowSizes:
         """Lengths of records and windows."""
-        num_samples = _record_samples(self.audio, self.clip_seconds)
-        return split_merge.WindowSizes(
-            audio=self.audio,
-            fps=self.video.fps,
-            num_samples=num_samples + 1,
-            num_frames=self.audio.num_frames(num_samples),
-            num_rows=self.video.num_frames(self.clip_seconds),
-            window_frames=self.window_frames,
-            window_rows=self.num_rows,
+        return window_sizes(
+            self.video, self.audio, self.window_frames, self.num_rows, self.clip_seconds
         )
 
     def __call__(
@@ -219,7 +238,7 @@ class LdmWindows:
         rows, frames = [], []
         for p, part in enumerate(parts):
             clip = source[part.record]
-            _check_rate(clip, self.video, self.audio)
+            check_rate(clip, self.video, self.audio)
             line = Timeline.of(
                 clip,
                 fps=sizes.fps,
@@ -227,7 +246,7 @@ class LdmWindows:
                 num_samples=audio_PL.shape[1],
             )
             audio_PL[p] = line.audio
-            rows.append(_feature_rows(clip, line.index[part.row : part.row + part.num_rows]))
+            rows.append(feature_rows(clip, line.index[part.row : part.row + part.num_rows]))
             frames.append(p * sizes.num_frames + part.frame + np.arange(part.num_frames))
         if self.aligned:
             times = split_merge.part_times(parts, sizes)
@@ -241,7 +260,7 @@ class LdmWindows:
         }
 
 
-def _feature_rows(clip: records.Clip, index: np.ndarray) -> np.ndarray:
+def feature_rows(clip: records.Clip, index: np.ndarray) -> np.ndarray:
     """CAVP rows at `index`, float32 [len(index), D]."""
     if clip.cavp_TD is None:
         raise ValueError(

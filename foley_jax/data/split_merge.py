@@ -92,28 +92,28 @@ def aligned(
     s = sizes
     merge = num_records > 1 and rng.uniform(0, 1) < merge_probability
     if not merge:
-        row = rng.randint(0, _last_row(s, s.window_frames, s.window_rows))
-        return [Part(index, _frame_of(s, row), s.window_frames, row, s.window_rows)]
+        row = rng.randint(0, last_row(s, s.window_frames, s.window_rows))
+        return [Part(index, frame_of(s, row), s.window_frames, row, s.window_rows)]
     other = (index + rng.randint(1, num_records - 1)) % num_records
     shortest = min(round(2 * s.fps), s.window_rows // 2)
     rows1 = rng.randint(shortest, s.window_rows - shortest)
     rows2 = s.window_rows - rows1
-    frames1 = _frame_of(s, rows1)
+    frames1 = frame_of(s, rows1)
     frames2 = s.window_frames - frames1
-    row1 = rng.randint(0, _last_row(s, frames1, rows1))
-    row2 = rng.randint(0, _last_row(s, frames2, rows2))
+    row1 = rng.randint(0, last_row(s, frames1, rows1))
+    row2 = rng.randint(0, last_row(s, frames2, rows2))
     return [
-        Part(index, _frame_of(s, row1), frames1, row1, rows1),
-        Part(other, _frame_of(s, row2), frames2, row2, rows2),
+        Part(index, frame_of(s, row1), frames1, row1, rows1),
+        Part(other, frame_of(s, row2), frames2, row2, rows2),
     ]
 
 
-def _frame_of(sizes: WindowSizes, row: int) -> int:
+def frame_of(sizes: WindowSizes, row: int) -> int:
     """Mel frame nearest to the beginning of a feature row."""
     return round(row / sizes.fps / sizes.audio.frame_s)
 
 
-def _last_row(sizes: WindowSizes, num_frames: int, num_rows: int) -> int:
+def last_row(sizes: WindowSizes, num_frames: int, num_rows: int) -> int:
     """Last row at which a stretch of that many frames and rows can begin."""
     by_frames = int((sizes.num_frames - num_frames) * sizes.audio.frame_s * sizes.fps)
     return min(sizes.num_rows - num_rows, by_frames)

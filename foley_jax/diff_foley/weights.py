@@ -10,6 +10,7 @@ from foley_jax.diff_foley import (
     alignment,
     audio_encoder,
     cavp,
+    compvis_ema,
     diffusers_names,
     latent_diffusion,
     video_encoder,
@@ -61,9 +62,26 @@ _TABLES = (
 )
 _SCALE = (r"scale_factor", "scale of the latents, which comes from the config")
 
+# of the single file, or of a diffusers folder
+_SD_SIGNATURE = (
+    r"(model\.diffusion_model\.input_blocks\.0\.0|unet\.conv_in)\.weight",
+    r"(first_stage_model|vae)\.encoder\.conv_in\.weight",
+)
+_ALIGNMENT_SIGNATURE = (r"model\.classifier\.weight", r"cond_model\.pos_emb\.weight")
+
 KINDS: dict[str, Checkpoint] = {
     # cavp_epoch66.ckpt, or the "state_dict" of the official training code: our names are theirs
-    "diff_foley/cavp": Checkpoint(build=cavp.from_config, model=_CAVP, stage="cavp"),
+    "diff_foley/cavp": Checkpoint(
+        build=cavp.from_config,
+        model=_CAVP,
+        stage="cavp",
+        signature=(
+            r"video_encoder\.conv1\.conv\.weight",
+            r"spec_encoder\.bn\.weight",
+            r"logit_scale",
+        ),
+        file_names=("cavp_epoch66.ckpt",),
+    ),
     # Cnn14_mAP=0.431.pth and relatives: the convolutions and fc1. PANNs' bn0 has 64 mels and
     # fc_audioset has 527 classes, so `bn` and `final_project` stay at their initialisation.
     "panns/cnn14": Checkpoint(
@@ -75,6 +93,7 @@ KINDS: dict[str, Checkpoint] = {
             (r"(spectrogram|logmel)_extractor\..*", "front end; mels are computed elsewhere"),
         ),
         init=(r"bn/.*", r"final_project/.*"),
+        signature=(r"conv_block6\.conv2\.weight", r"fc_audioset\.weight"),
         containers=("model", "state_dict"),
     ),
     # mmaction2 slowonly_r50_256p_4x16x1_256e_kinetics400_rgb: the whole backbone, not the head.
@@ -86,6 +105,7 @@ KINDS: dict[str, Checkpoint] = {
             (r"cls_head\..*", "classes of Kinetics"),
             (r"data_preprocessor\..*", "mean and deviation of pictures; ours are in [0, 1]"),
         ),
+        signature=(r"backbone\.conv1\.conv\.weight", r"backbone\.layer4\.2\.conv3\.conv\.weight"),
     ),
     # ldm_epoch240.ckpt: U-Net, autoencoder and conditioner; the latent scale is in no file
     "diff_foley/ldm": Checkpoint(
@@ -95,6 +115,8 @@ KINDS: dict[str, Checkpoint] = {
         renames=_LATENT_DIFFUSION,
         ignore=(*_TABLES, _SCALE),
         init=(r"latent_scale",),
+        signature=(*_SD_SIGNATURE, r"cond_stage_model\.pos_emb\.weight"),
+        file_names=("ldm_epoch240.ckpt",),
     ),
     # sd-v1-4.ckpt or a diffusers folder: what Diff-Foley starts from. Its text encoder has no
     # place here, and our conditioner starts fresh.
@@ -110,6 +132,8 @@ KINDS: dict[str, Checkpoint] = {
         ),
         init=(r"latent_scale", r"conditioner/.*"),
         folders=("unet", "vae"),
+        signature=_SD_SIGNATURE,
+        averaged=compvis_ema.averaged,
         prepare=diffusers_names.to_compvis,
     ),
     # double_guidance_classifier.ckpt: classifier and conditioner. Training left the autoencoder
@@ -124,14 +148,18 @@ KINDS: dict[str, Checkpoint] = {
             _SCALE,
             (r"first_stage_model\..*", "the autoencoder: guidance works on latents"),
         ),
+        signature=_ALIGNMENT_SIGNATURE,
+        file_names=("double_guidance_classifier.ckpt",),
     ),
     # eval_classifier.ckpt: the same networks trained on clean latents, with the autoencoder and
     # the scale of its latents.
     "diff_foley/eval_classifier": Checkpoint(
         build=alignment.from_config,
         model=alignment.default_config(autoencoder=True),
-        stage="alignment",
+        stage="alignment:eval",
         renames=_ALIGNMENT,
         ignore=_TABLES,
+        signature=(*_ALIGNMENT_SIGNATURE, r"first_stage_model\.encoder\.conv_in\.weight"),
+        file_names=("eval_classifier.ckpt",),
     ),
 }

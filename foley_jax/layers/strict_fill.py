@@ -21,7 +21,9 @@ _LEAVES = {
     "running_mean": ("mean",),
     "running_var": ("var",),
 }
-_ALWAYS_IGNORED = ((r"(.*\.)?num_batches_tracked", "BatchNorm's step counter, unused by torch too"),)
+_ALWAYS_IGNORED = (
+    (r"(.*\.)?num_batches_tracked", "BatchNorm's step counter, unused by torch too"),
+)
 
 
 class ConversionError(ValueError):
@@ -74,6 +76,8 @@ def fill(
     kind: torch_checkpoint.Checkpoint,
     state: Mapping[str, np.ndarray],
     targets: Mapping[str, jax.ShapeDtypeStruct],
+    *,
+    averaged: bool = False,
 ) -> Filled:
     """Values by our path; complete but for what `kind.init` allows to stay.
 
@@ -81,10 +85,16 @@ def fill(
       kind: names and rules.
       state: official keys -> arrays in PyTorch's layout.
       targets: our paths -> shape and dtype.
+      averaged: take the averaged (EMA) weights.
     Raises:
       ConversionError: a key without a place, a parameter without a key, or a shape that differs.
+      ValueError: averages are wanted and this kind, or this state dict, has none.
     """
     state = {_strip(key, kind.strip): value for key, value in state.items()}
+    if averaged:
+        if kind.averaged is None:
+            raise ValueError("files of this kind hold no averaged (EMA) weights; leave --ema out")
+        state = kind.averaged(state)
     if kind.prepare is not None:
         state = kind.prepare(state)
     values: dict[str, jax.Array] = {}
@@ -125,6 +135,12 @@ def _reason(key: str, ignore: Iterable[str | tuple[str, str]]) -> str | None:
         if re.fullmatch(pattern, key):
             return reason
     return None
+
+
+def has_signature(kind: torch_checkpoint.Checkpoint, keys: Iterable[str]) -> bool:
+    """Whether every regex of the kind's signature fully matches some key."""
+    bare = [_strip(key, kind.strip) for key in keys]
+    return all(any(re.fullmatch(mark, key) for key in bare) for mark in kind.signature)
 
 
 def _strip(key: str, prefixes: Iterable[str]) -> str:

@@ -18,14 +18,15 @@ StateDict = Mapping[str, np.ndarray]
 class Checkpoint:
     """One kind of PyTorch checkpoint.
 
-    Order of work: open `containers`, drop `strip` prefixes, `averaged` (when asked for),
-    `prepare`, drop `ignore`d keys, `renames`, then leaf names and layouts by rule (see `foley_jax.convert`).
+    Order of work: open `containers`, drop `strip` prefixes, `averaged` (when asked for), `prepare`,
+    drop `ignore`d keys, `renames`, then leaf names and layouts by rule (see `foley_jax.convert`).
 
     Attributes:
       build: `build(model, rngs=rngs)` -> module, `model` being a ConfigDict of the next field.
       model: model fields of the official network; the converter's keyword overrides update them.
-      stage: name of the file in configs/ whose paper variant is the config of the converted run
-        (its `model` replaced by the fields above); "" for a part that is no run of its own.
+      stage: name of the file in configs/ whose paper variant ("NAME:VARIANT": that variant) is
+        the config of the converted run, its `model` replaced by the fields above; "" for a part
+        that is no run of its own.
       renames: (regex, replacement) pairs for `re.sub`, applied in order to every dotted PyTorch
         key; the result is our path with dots, but for the leaf: `down.0.conv.weight`.
       ignore: regexes, or pairs (regex, reason); a checkpoint key that fully matches one is not

@@ -75,6 +75,7 @@ TASKS = {
     "cavp": "foley_jax.diff_foley.tasks.cavp:CavpTask",
     "autoencoder": "foley_jax.diff_foley.tasks.autoencoder:AutoencoderTask",
     "ldm": "foley_jax.diff_foley.tasks.ldm:LatentDiffusionTask",
+    "alignment": "foley_jax.diff_foley.tasks.alignment:AlignmentTask",
 }
 
 

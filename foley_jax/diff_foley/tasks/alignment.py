@@ -1,0 +1,158 @@
+"""The alignment classifier: do this sound and this video belong together, and at this time?
+
+Batch (B examples, L samples, T mel frames, L' feature rows of width D):
+  "audio_BPL": int16 [B, 1, L], the sound a window is cut from.
+  "mel_frame_BT": int32 [B, T], the window's frames in the sound's mel.
+  "cavp_BLD": float [B, L', D], feature rows.
+  "context_s_BL": float32 [B, L'], seconds of each row relative to the start of the window.
+  "pair_B": int32 [B], index into `pairs.KINDS`: only pairs of kind 0 match.
+
+Config fields:
+  config.audio: AudioSpec's (hop 256 in the paper).
+  config.data: window_frames, num_rows, true_share, shifted_share, min_shift_s (see
+    `pairs.AlignmentPairs`).
+  config.model.classifier: arguments of `alignment.AlignmentClassifier`; column_s follows from
+    audio and autoencoder by default.
+  config.model.conditioner: in_dim, out_dim, max_len, feature_gain, position_std.
+  config.model.autoencoder, latent_scale: as that stage had them; usually grafted.
+  config.loss.noised: True noises the latents to a random step (the guidance classifier); False
+    leaves them clean at step 0 (the evaluation classifier).
+  config.loss.schedule: beta_start, beta_end, num_steps of the scaled-linear schedule (optional).
+Source: Diff-Foley alignment_classifier.py:226-246, alignment_classifier_metric.py:243-252.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from foley_jax.data import pairs
+from foley_jax.diff_foley import alignment
+from foley_jax.diffusion import process
+from foley_jax.diffusion import schedule as schedule_lib
+from foley_jax.media import audio as audio_lib
+from foley_jax.media import mel, specs
+from foley_jax.training import task as task_lib
+
+MATCH = pairs.KINDS.index("true")
+
+
+class AlignmentTask(task_lib.Task):
+    """Trains classifier and conditioner; the autoencoder and its scale are frozen."""
+
+    trainable = nnx.All(
+        nnx.Param, nnx.Any(nnx.PathContains("classifier"), nnx.PathContains("conditioner"))
+    )
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        self.config = config
+        self.audio = specs.AudioSpec(**config.audio)
+        self.video = specs.VideoSpec(**config.video)
+        self.schedule = schedule_lib.scaled_linear(**config.loss.get("schedule", {}))
+
+    def build(self, rngs: nnx.Rngs) -> alignment.AlignmentModel:
+        """A fresh model with float32 parameters."""
+        return alignment.from_config(
+            self.config.model, frame_s=self.audio.frame_s, dtype=self.config.dtype, rngs=rngs
+        )
+
+    def transform(self, *, train: bool) -> task_lib.Transform:
+        """Pairs in the same proportions for training and evaluation."""
+        del train  # the draw depends on (seed, index) alone
+        data = self.config.data
+        return pairs.AlignmentPairs(
+            video=self.video,
+            audio=self.audio,
+            window_frames=data.window_frames,
+            num_rows=data.num_rows,
+            true_share=data.true_share,
+            shifted_share=data.shifted_share,
+            min_shift_s=data.min_shift_s,
+        )
+
+    def latents(
+        self, model: alignment.AlignmentModel, batch: task_lib.Batch, key: jax.Array
+    ) -> jax.Array:
+        """Scaled latents of the windows, a sample of the posterior, without gradient."""
+        audio_BPL = audio_lib.from_pcm16(batch["audio_BPL"])
+        mel_BFT = mel.log_mel_at(audio_BPL, batch["mel_frame_BT"], self.audio)
+        return jax.lax.stop_gradient(model.encode_mel(mel_BFT, key=key))
+
+    def logits(
+        self,
+        model: alignment.AlignmentModel,
+        batch: task_lib.Batch,
+        key: jax.Array,
+        *,
+        train: bool,
+    ) -> jax.Array:
+        """Logits float32 [B] of a batch, at the steps that `loss` says."""
+        latent_key, t_key, noise_key = jax.random.split(key, 3)
+        x_BHWC = self.latents(model, batch, latent_key)
+        b, num_steps = x_BHWC.shape[0], self.schedule.num_steps
+        t_B = jnp.zeros(b, jnp.int32)
+        if self.config.loss.noised:
+            if train:
+                t_B = jax.random.randint(t_key, (b,), 0, num_steps)
+            else:
+                t_B = ((jnp.arange(b) + 0.5) / b * num_steps).astype(jnp.int32)
+            noise = process.noise_like(x_BHWC, key=noise_key)
+            x_BHWC = process.q_sample(self.schedule, x_BHWC, t_B, noise)
+        rows_BLD = batch["cavp_BLD"].astype(jnp.float32)
+        times = batch["context_s_BL"]
+        return model.logits(x_BHWC, t_B.astype(jnp.float32), rows_BLD, context_s_BL=times)
+
+    def loss(
+        self,
+        model: alignment.AlignmentModel,
+        batch: task_lib.Batch,
+        key: jax.Array,
+        *,
+        train: bool,
+    ) -> tuple[jax.Array, task_lib.Metrics]:
+        """Binary cross-entropy of "these match", mean over the batch.
+
+        With `config.loss.noised`, training draws the steps uniformly; evaluation spreads them
+        evenly over the batch, so that losses of different runs can be compared.
+        """
+        logit_B = self.logits(model, batch, key, train=train)
+        match_B = batch["pair_B"] == MATCH
+        loss_B = jax.nn.softplus(jnp.where(match_B, -logit_B, logit_B))
+        right_B = (logit_B > 0) == match_B
+        metrics = {"accuracy": right_B.mean()}
+        for number, kind in enumerate(pairs.KINDS):
+            ours_B = batch["pair_B"] == number
+            # a kind that a batch lacks counts as a coin's throw
+            share = (right_B * ours_B).sum() / jnp.maximum(ours_B.sum(), 1)
+            metrics[f"accuracy_{kind}"] = jnp.where(ours_B.any(), share, 0.5)
+        return loss_B.mean(), metrics
+
+    def evaluate(
+        self,
+        model_fn: Callable[[Callable, task_lib.Batch], Any],
+        batches: Sequence[task_lib.Batch],
+    ) -> Mapping[str, float]:
+        """The accuracies over all batches together; of a kind that never occurs, none."""
+
+        def scored(model, batch, number):
+            key = jax.random.fold_in(jax.random.key(0), number)
+            return self.logits(model, batch, key, train=False), batch["pair_B"]
+
+        found = [jax.device_get(model_fn(scored, b, np.int32(i))) for i, b in enumerate(batches)]
+        logit_N, pair_N = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        right_N = (logit_N > 0) == (pair_N == MATCH)
+        metrics = {"accuracy": float(right_N.mean())}
+        for number, kind in enumerate(pairs.KINDS):
+            if (pair_N == number).any():
+                metrics[f"accuracy_{kind}"] = float(right_N[pair_N == number].mean())
+        return metrics
+
+    def weight_decay_mask(self, params: Any) -> Any:
+        """Decay everything, as the source's plain AdamW does, but the locality prior."""
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "locality" not in jax.tree_util.keystr(path), params
+        )

@@ -1,0 +1,103 @@
+"""Model files from the Hugging Face hub, by "hub:OWNER/NAME" or "hub:OWNER/NAME/FILE"."""
+
+from collections.abc import Callable, Sequence
+import os
+from pathlib import Path
+from types import ModuleType
+
+PREFIX = "hub:"
+_ENDINGS = ("safetensors", "bin")  # of diffusers folders, in order of preference
+
+
+def is_hub(source: str | os.PathLike) -> bool:
+    """Whether a source names something on the hub."""
+    return str(source).startswith(PREFIX)
+
+
+def fetch(
+    source: str,
+    *,
+    file_names: Sequence[str] = (),
+    folders: Sequence[str] = (),
+    averaged: bool = False,
+) -> Path:
+    """Downloads into the hub's cache, with its progress bar, what is not there already.
+
+    Args:
+      source: "hub:OWNER/NAME/FILE", one file; or "hub:OWNER/NAME", whose files are chosen by:
+      file_names: a file of one of these names, wherever it lies in the repository;
+      folders: the weight files of these folders (diffusers), without half-precision copies.
+      averaged: of weights that are there twice, leave the last ("non_ema") ones behind.
+    Returns:
+      The file, or the folder that holds `folders`.
+    Raises:
+      FileNotFoundError: not on the hub, or not in the cache and the hub cannot be reached; the
+        message says which file to put where.
+      ValueError: not a hub source, or a repository from which no file can be chosen.
+      ImportError: huggingface_hub is not installed.
+    """
+    parts = str(source).removeprefix(PREFIX).split("/")
+    if not is_hub(source) or len(parts) < 2 or not all(parts):
+        raise ValueError(f"{source!r} is not of the form hub:OWNER/NAME or hub:OWNER/NAME/FILE")
+    repo, file = "/".join(parts[:2]), "/".join(parts[2:])
+    hub = _hub()
+    if file:
+        return _reached(hub, repo, file, lambda: hub.hf_hub_download(repo, file))
+    if file_names:
+        folder = _snapshot(hub, repo, " or ".join(file_names), [f"*{name}" for name in file_names])
+        found = [path for name in file_names for path in sorted(folder.rglob(name))]
+        if found:
+            return found[0]
+    elif folders:
+        ignore = ["*.fp16.*", *(["*.non_ema.*"] if averaged else [])]
+        for ending in _ENDINGS:
+            wanted = [f"{name}/*.{ending}" for name in folders]
+            folder = _snapshot(hub, repo, " and ".join(wanted), wanted, ignore)
+            if all(any((folder / name).glob(f"*.{ending}")) for name in folders):
+                return folder
+    looked = " or ".join([*file_names, *(f"{name}/" for name in folders)])
+    raise ValueError(
+        f"hub:{repo}: {f'no {looked} there' if looked else 'this kind has no usual file name'}; "
+        f"name the file, hub:{repo}/FILE (list: https://huggingface.co/{repo}/tree/main)"
+    )
+
+
+def _hub() -> ModuleType:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ImportError(
+            "hub: sources need huggingface_hub: pip install 'foley_jax[convert]'; or download "
+            "the file yourself and give its path"
+        ) from error
+    return huggingface_hub
+
+
+def _snapshot(
+    hub: ModuleType, repo: str, label: str, wanted: list[str], ignore: list[str] | None = None
+) -> Path:
+    return _reached(
+        hub,
+        repo,
+        label,
+        lambda: hub.snapshot_download(repo, allow_patterns=wanted, ignore_patterns=ignore),
+    )
+
+
+def _reached(hub: ModuleType, repo: str, label: str, download: Callable[[], str]) -> Path:
+    """The result of `download`, or an error that says what to do by hand."""
+    errors = hub.errors
+    try:
+        return Path(download())
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        cache = os.path.join(hub.constants.HF_HUB_CACHE, "models--" + repo.replace("/", "--"))
+        raise FileNotFoundError(
+            f"hub:{repo}: {label} is not in the cache and the hub cannot be reached. With a "
+            f"connection, download it from https://huggingface.co/{repo}/tree/main and give its "
+            f"path in place of hub:{repo}; or copy the folder {cache} from a machine that has it"
+        ) from error
+    except (errors.EntryNotFoundError, errors.RepositoryNotFoundError) as error:
+        raise FileNotFoundError(
+            f"hub:{repo}: the hub has no {label} there, or it is private (`hf auth login`); see "
+            f"https://huggingface.co/{repo}/tree/main"
+        ) from error

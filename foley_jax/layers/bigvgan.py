@@ -5,6 +5,7 @@ upsampling rates.
 """
 
 from collections.abc import Mapping, Sequence
+import math
 from typing import Any
 
 from flax import nnx
@@ -135,6 +136,7 @@ class BigVgan(nnx.Module):
             widths[-1], 1, 7, use_bias=use_bias_at_final, kernel_init=_normal(), **build
         )
         self.num_mels, self.num_kernels = num_mels, kernels
+        self.hop = math.prod(upsample_rates)  # samples made of one mel frame
         self.use_tanh_at_final = use_tanh_at_final
 
     def __call__(self, mel_BTC: jax.Array) -> jax.Array:

@@ -1,9 +1,12 @@
-"""Mel back to sound: non-negative least squares to a linear spectrogram, then Griffin-Lim.
+"""Mel back to sound: what every vocoder does, and the one that needs no training.
 
+Non-negative least squares to a linear spectrogram, then Griffin-Lim.
 B batch, L audio samples, T frames, F mel bins, K = n_fft // 2 + 1 frequency bins.
 """
 
+import dataclasses
 import functools
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,35 @@ HIGHEST = jax.lax.Precision.HIGHEST
 # per n_fft^2; Prusa et al. 2017, table I
 HANN_GAMMA = 0.25645
 ONSET_RATIO = 1.5  # a bin that grows more than this between frames starts a new sound there
+
+
+class Vocoder(Protocol):
+    """Turns log-mels into sound; neural ones are in the rooms of their models."""
+
+    def sample_rate_hz(self, spec: AudioSpec) -> int:
+        """Rate of the sound that `__call__` gives for mels of `spec`."""
+
+    def __call__(self, mel_BFT: jax.Array, spec: AudioSpec) -> jax.Array:
+        """Log-mels in [0, 1], float [B, F, T], frames of `spec` -> float32 [B, samples].
+
+        The sound starts at frame 0's centre and lasts about (T - 1) * hop / rate seconds; the
+        caller cuts and resamples.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class GriffinLim:
+    """`mel_to_audio` as a `Vocoder`, at the rate of the mels."""
+
+    iterations: int = 16
+
+    def sample_rate_hz(self, spec: AudioSpec) -> int:
+        """The rate of `spec` itself."""
+        return spec.sample_rate_hz
+
+    def __call__(self, mel_BFT: jax.Array, spec: AudioSpec) -> jax.Array:
+        """See `mel_to_audio`: float32 [B, (T - 1) * hop]."""
+        return mel_to_audio(mel_BFT, spec, iterations=self.iterations)
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "iterations", "basis_rate_hz"))

@@ -45,7 +45,7 @@ def get_config(arg: str = ""):
         demo_sizes(config)
         config.data.dir = "demo/shards"
         config.dtype = "float32"
-        config.total_steps = 800
+        config.total_steps = 600
         config.batch_size = 16
         config.ema_decay = 0.0
         config.loss.crop_frames = 128
@@ -54,7 +54,7 @@ def get_config(arg: str = ""):
         config.optimizer.schedule = "constant_then_linear"
         config.optimizer.warmup_steps = 20
         config.optimizer.clip_norm = 1.0
-        config.checkpoint.every_steps = 400
+        config.checkpoint.every_steps = 300
     elif arg:
         raise base.unknown_variant("autoencoder", arg, ("", "demo"))
     return config
@@ -68,7 +68,7 @@ def demo_sizes(config):
             "in_channels": 1,
             "out_channels": 1,
             "z_channels": 16,
-            "ch": 32,
+            "ch": 64,
             "ch_mult": (1, 2),
             "num_res_blocks": 1,
             "attention": False,

@@ -59,7 +59,7 @@ def _demo(config):
     config.data.dir = "demo/shards"
     config.video.height = config.video.width = 64
     config.dtype = "float32"
-    config.total_steps = 600
+    config.total_steps = 700
     config.batch_size = 16
     config.eval_clips = 64
     config.eval_batches = 4
@@ -69,7 +69,7 @@ def _demo(config):
     config.optimizer.lr = 2e-3
     config.optimizer.warmup_steps = 20
     config.optimizer.weight_decay = 0.05
-    config.checkpoint.every_steps = 200
+    config.checkpoint.every_steps = 175
     config.model = base.ConfigDict(
         {
             "video": {

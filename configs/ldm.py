@@ -74,14 +74,14 @@ def _demo(config):
     config.data.aligned = True
     config.cavp = "demo/runs/cavp"
     config.dtype = "float32"
-    config.total_steps = 1000
+    config.total_steps = 900
     config.batch_size = 16
     config.ema_decay = 0.99
     config.optimizer.lr = 1.5e-3
     config.optimizer.schedule = "constant_then_linear"
     config.optimizer.warmup_steps = 100
     config.optimizer.clip_norm = 1.0
-    config.checkpoint.every_steps = 250
+    config.checkpoint.every_steps = 225
     config.init_from = base.ConfigDict(
         {
             "autoencoder": "demo/runs/autoencoder:autoencoder",

@@ -17,7 +17,8 @@ def base(task: str) -> ConfigDict:
     config.log_every = 50
     config.eval_every = 0  # 0 = only at the end
     config.eval_batches = 4
-    config.init_from = ConfigDict()
+    config.init_from = ConfigDict()  # our path -> "RUN_DIR:path there"; any --config.init_from.PART
+    config.freeze = ()  # parts that keep their weights: "unet.input_blocks", "unet.*_blocks"
     config.mesh = ConfigDict({"data": -1, "fsdp": 1})
     config.data = ConfigDict(
         {

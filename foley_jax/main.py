@@ -4,6 +4,8 @@
   python -m foley_jax.main --config=configs/cavp.py:demo --workdir=demo/runs/cavp
   python -m foley_jax.main --config=configs/ldm.py --workdir=runs/ldm \\
       --config.data.dir=my/features --config.batch_size=64 --config.optimizer.lr=5e-5
+  python -m foley_jax.main --config=configs/ldm.py --workdir=runs/tuned \\
+      --config.init_from.unet=runs/ldm:unet --config.freeze=unet.input_blocks
   python -m foley_jax.main --config=configs/cavp.py --workdir=runs/cavp --mode=evaluate
 
 A run that was stopped, by SIGTERM or by force, is continued by the same command, with the numbers
@@ -15,16 +17,19 @@ them. With --distributed the same command runs on every host of a TPU slice or S
 import ast
 from collections.abc import Sequence
 import os
+import re
 import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+_ARGV: list[str] = []  # what the config's flags are read from; `parse` fills it
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
     "Config file, with a variant after a colon: configs/cavp.py:demo",
     lock_config=True,
+    sys_argv=_ARGV,
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; made if it does not exist")
 _MODE = flags.DEFINE_enum("mode", "train", ("train", "evaluate"), "What to do")
@@ -62,8 +67,9 @@ def parse(argv: Sequence[str]) -> list[str]:
     if any(arg in ("-h", "--help", "-help", "--helpfull") for arg in argv[1:]):
         print(usage())
         sys.exit(0)
+    _ARGV[:], parts = _split_init_from(argv)
     try:
-        rest = flags.FLAGS(list(argv))
+        rest = flags.FLAGS(list(_ARGV))
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UsageError(f"{_one_line(error)} (see --help)") from error
     if len(rest) > 1:
@@ -74,7 +80,32 @@ def parse(argv: Sequence[str]) -> list[str]:
     file = config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]
     if not os.path.isfile(file):
         raise UsageError(f"no config file {file} (see --help)")
+    with _CONFIG.value.unlocked():
+        _CONFIG.value.init_from.update(parts)
     return rest
+
+
+def _split_init_from(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Takes `--config.init_from.PART=RUN_DIR:PART` out of the arguments.
+
+    The config is locked against misspelt fields, but its `init_from` has no list of fields: any
+    part of a model may be named, as "unet/input_blocks" or "unet.input_blocks".
+
+    Returns:
+      The other arguments; part, with slashes -> source.
+    Raises:
+      UsageError: no source is given.
+    """
+    rest, parts = [], {}
+    for argument in argv:
+        found = re.fullmatch(r"--?config\.init_from\.([^=]+)(?:=(.*))?", argument)
+        if found is None:
+            rest.append(argument)
+        elif not found[2]:
+            raise UsageError(f"{argument} names no source; write {argument}=RUN_DIR:PART")
+        else:
+            parts[found[1].replace(".", "/")] = found[2]
+    return rest, parts
 
 
 def _one_line(error: Exception) -> str:

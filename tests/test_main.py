@@ -50,6 +50,7 @@ def test_help_teaches_examples_first(flag):
         ((DEMO, "--config.data.dir=nowhere"), "python -m data_prep.prepare"),
         ((DEMO, "--mode=evaluate"), "train one with `python -m foley_jax.main --config=configs/"),
         ((DEMO, "--config.mesh.data=3"), "does not fit 1 devices"),
+        ((DEMO, "--config.init_from.audio"), "init_from.audio names no source; write"),
     ],
 )
 def test_mistakes_are_one_clear_line(tmp_path, args, message):

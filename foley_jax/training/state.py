@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from foley_jax import sharding
-from foley_jax.training import init_rng, paths
+from foley_jax.training import freeze, init_rng, paths
 from foley_jax.training import task as task_lib
 
 # Initialisation runs once: compiling it well takes far longer than running it badly.
@@ -78,8 +78,13 @@ class Maker:
         self._init = init
         params, rest = jax.eval_shape(init)  # traced once; jit below finds it in the cache
         self.graphdef = captured[0]
+        frozen = task.config.get("freeze", ())
+        freeze.check(frozen, [*paths.flatten(params), *paths.flatten(rest)])
         if not jax.tree.leaves(params):
-            raise ValueError("the task's `trainable` filter selects no parameter")
+            raise ValueError(
+                "the task's `trainable` filter selects no parameter"
+                + (f"; config.freeze is {frozen!r}" if frozen else "")
+            )
         self.optimizer = make_optimizer(params)
         self.abstract = self._with_shardings(jax.eval_shape(self._finish, params, rest))
 
@@ -150,6 +155,7 @@ def make_train_step(
             model = nnx.merge(maker.graphdef, params, state.rest)
             loss, metrics = task.loss(model, batch, key, train=True)
             rest = nnx.to_pure_dict(nnx.split(model, task.trainable, ...)[2])
+            rest = freeze.keep(state.rest, rest, task.config.get("freeze", ()))
             return loss, (dict(metrics), rest)
 
         (loss, (metrics, rest)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)

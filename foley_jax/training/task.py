@@ -14,6 +14,8 @@ import jax
 import ml_collections
 import numpy as np
 
+from foley_jax.training import freeze
+
 Batch = Mapping[str, jax.Array]
 Metrics = Mapping[str, jax.Array]
 
@@ -82,6 +84,8 @@ TASKS = {
 def resolve(config: ml_collections.ConfigDict) -> Task:
     """Builds the task that `config.task` names ("cavp", ... or "package.module:Class").
 
+    `config.freeze` takes parts away from the task's `trainable`; see `training/freeze.py`.
+
     Raises:
       ValueError: the name is neither known nor of the form module:class.
     """
@@ -90,4 +94,6 @@ def resolve(config: ml_collections.ConfigDict) -> Task:
     if ":" not in target:
         raise ValueError(f"config.task is {name!r}; known tasks: {', '.join(sorted(TASKS))}")
     module_name, class_name = target.split(":")
-    return getattr(importlib.import_module(module_name), class_name)(config)
+    task = getattr(importlib.import_module(module_name), class_name)(config)
+    task.trainable = freeze.trainable(task.trainable, config.get("freeze", ()))
+    return task

@@ -17,6 +17,7 @@ def get_config(arg: str = ""):
             "eval_every": 0,
             "eval_batches": 1,
             "init_from": {},
+            "freeze": (),
             "mesh": {"data": -1, "fsdp": 1},
             "data": {
                 "dir": arg,

@@ -115,6 +115,8 @@ class CavpTask:
 
     def constrain(self, params: Any) -> Any:
         """Keeps the logit scale in [0, ln 100], as the official loop does after every step."""
+        if "logit_scale" not in params:  # frozen
+            return params
         scale = jnp.clip(params["logit_scale"], 0.0, cavp.LOGIT_SCALE_MAX)
         return {**params, "logit_scale": scale}
 

@@ -3,7 +3,8 @@
     python -m foley_jax.evaluation.embedded --truth=demo/videos/test --train=demo/videos/train \\
         --system=generated=demo/out/generated --out=demo/report
 
-Every system is a folder of `NAME.wav`, one for each `NAME.mp4` + `NAME.json` of the truth.
+Every system is a folder of `NAME.wav`, one for each `NAME.mp4` + `NAME.json` of the truth; give
+a system's name again for its other seeds: their mean and spread make one row.
 Onsets are found in the log-mel of the wav by one fixed detector and matched one-to-one with the
 true events. The same sounds paired with other videos, and the true sounds, stand beside every
 result: a score means something only between these two. Clips without struck events (continuous
@@ -22,7 +23,7 @@ import sys
 import numpy as np
 import tqdm
 
-from foley_jax.evaluation import onsets, report
+from foley_jax.evaluation import onsets, report, seeds
 from foley_jax.media import audio as audio_io
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs
@@ -191,30 +192,35 @@ def hear_all(clips: Sequence[Truth], folder: Path | None, what: str) -> dict[str
 
 
 def evaluate(
-    truth: Sequence[Path], train: Path, systems: Mapping[str, Path]
+    truth: Sequence[Path], train: Path, systems: Mapping[str, Sequence[Path]]
 ) -> tuple[dict, dict, list]:
-    """Scores of the true sounds and every system, per level of difficulty.
+    """Scores of the true sounds and every system (a folder per seed), per level of difficulty.
 
     Returns:
-      {level: {system: figures}}, {system: {clip name: Heard}}, and the clips.
+      {level: {system: figures}}, {system: {clip name: Heard}} of the first seeds, and the clips.
     """
     clips = [clip for folder in truth for clip in read_truth(folder)]
     train_clips = read_truth(train)
     classify = MaterialClassifier.fit(
         [c for c in train_clips if c.level == "plain"], hear_all(train_clips, None, "train")
     )
-    heard = {"true sound": hear_all(clips, None, "true sound")}
-    for name, folder in systems.items():
-        heard[name] = hear_all(clips, folder, name)
     levels = sorted({c.level for c in clips}, reverse=True)  # plain before hard
-    figures = {
-        level: {
-            name: score([c for c in clips if c.level == level], sounds, classify)
-            for name, sounds in heard.items()
-        }
-        for level in levels
-    }
-    return figures, heard, clips
+    figures: dict[str, dict] = {level: {} for level in levels}
+    first_heard = {}
+    for name, folders in {"true sound": (None,), **systems}.items():
+        heard = [hear_all(clips, folder, name) for folder in folders]
+        first_heard[name] = heard[0]
+        for level in levels:
+            chosen = [c for c in clips if c.level == level]
+            names = [c.name for c in chosen]
+            runs = [
+                {**score(chosen, sounds, classify), **seeds.mean_scores(folder, names)}
+                if folder
+                else score(chosen, sounds, classify)
+                for folder, sounds in zip(folders, heard)
+            ]
+            figures[level][name] = seeds.merge(runs)
+    return figures, first_heard, clips
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -234,12 +240,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--out", type=Path, required=True, help="where the report goes")
     args = p.parse_args(argv)
     try:
-        systems = {name: Path(d) for name, d in (s.split("=", 1) for s in args.system)}
+        systems = seeds.parse(args.system)
         figures, heard, clips = evaluate(args.truth, args.train, systems)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    report.write(args.out, figures, heard, clips, systems, AUDIO)
+    report.write(args.out, figures, heard, clips, {n: d[0] for n, d in systems.items()}, AUDIO)
     return 0
 
 

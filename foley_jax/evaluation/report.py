@@ -24,22 +24,37 @@ COLUMNS = {
     "recall": "recall",
     "material": "material_accuracy",
 }
+MORE_COLUMNS = {  # shown where a system has them
+    "seeds": "seeds",
+    "F1 spread": "f1@100ms_std",
+    "align acc": "align_acc",
+    "align spread": "align_acc_std",
+    "CAVP similarity": "cavp_similarity",
+}
 
 
 def table(figures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """Markdown: one row per level and system; every row names its protocol."""
+    rows = [f for systems in figures.values() for f in systems.values()]
+    more = {name: key for name, key in MORE_COLUMNS.items() if any(key in f for f in rows)}
+    columns = COLUMNS | more
     lines = [
-        "| protocol `embedded` | clips | " + " | ".join(c.strip() for c in COLUMNS) + " |",
-        "| --- " * (2 + len(COLUMNS)) + "|",
+        "| protocol `embedded` | clips | " + " | ".join(c.strip() for c in columns) + " |",
+        "| --- " * (2 + len(columns)) + "|",
     ]
     for level, systems in figures.items():
         for name, f in systems.items():
-            cells = [
-                f"{f['f1_low']:.3f}-{f['f1_high']:.3f}" if key is None else f"{f[key]:.3f}"
-                for key in COLUMNS.values()
-            ]
+            cells = [_cell(f, key) for key in columns.values()]
             lines.append(f"| {level}: {name} | {f['clips']:.0f} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _cell(figures: Mapping[str, float], key: str | None) -> str:
+    if key is None:
+        return f"{figures['f1_low']:.3f}-{figures['f1_high']:.3f}"
+    if key not in figures:
+        return "-"
+    return f"{figures[key]:.0f}" if key == "seeds" else f"{figures[key]:.3f}"
 
 
 def contact_sheet(path: Path, clips: Sequence[Any], heard: Mapping[str, Any], audio) -> None:

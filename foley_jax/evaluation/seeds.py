@@ -1,0 +1,67 @@
+"""Several runs of one system (other seeds) as one row: the mean and its spread.
+
+--system=generated=out/seed0 --system=generated=out/seed1 --system=generated=out/seed2
+"""
+
+from collections.abc import Mapping, Sequence
+import json
+from pathlib import Path
+
+import numpy as np
+
+KEY = "f1@100ms"  # the figure whose spread is reported
+
+
+def parse(items: Sequence[str]) -> dict[str, list[Path]]:
+    """`NAME=DIR` items to folders by name; a repeated name collects the runs of one system.
+
+    Raises:
+      ValueError: an item without "=".
+    """
+    systems: dict[str, list[Path]] = {}
+    for item in items:
+        name, equals, folder = item.partition("=")
+        if not equals or not name or not folder:
+            raise ValueError(f"--system is {item!r}, expected NAME=DIR")
+        systems.setdefault(name, []).append(Path(folder))
+    return systems
+
+
+def mean_scores(folder: Path, names: Sequence[str]) -> dict[str, float]:
+    """Means over clips of what the generator itself wrote into `scores.json`, if it did.
+
+    Returns:
+      `align_acc`, the share of clips whose alignment probability rounds to 1 (0.5 rounds to 0),
+      and `cavp_similarity`; a figure that a clip lacks is left out.
+    """
+    path = folder / "scores.json"
+    if not path.exists():
+        return {}
+    clips = json.loads(path.read_text()).get("clips", {})
+    found = {}
+    alignment = [clips.get(name, {}).get("alignment") for name in names]
+    if alignment and None not in alignment:
+        found["align_acc"] = float(np.mean([p > 0.5 for p in alignment]))
+    similarity = [clips.get(name, {}).get("cavp_similarity") for name in names]
+    if similarity and None not in similarity:
+        found["cavp_similarity"] = float(np.mean(similarity))
+    return found
+
+
+def merge(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """One system's figures over its runs.
+
+    Returns:
+      Every figure's mean (of those that all runs have); `seeds`, their number; and with two or
+      more `KEY_std` and `align_acc_std`, the standard deviation over runs (n - 1). The bootstrap
+      interval over clips becomes the mean of the runs' intervals: it speaks about clips, the
+      deviation about seeds.
+    """
+    common = [key for key in runs[0] if all(key in run for run in runs)]
+    merged = {key: float(np.mean([run[key] for run in runs])) for key in common}
+    merged["seeds"] = len(runs)
+    if len(runs) > 1:
+        for key in (KEY, "align_acc"):
+            if key in common:
+                merged[f"{key}_std"] = float(np.std([run[key] for run in runs], ddof=1))
+    return merged

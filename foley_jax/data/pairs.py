@@ -81,9 +81,9 @@ class AlignmentPairs:
         row = sound_row = int(rng.integers(self._last_row + 1))
         if kind == "shifted":
             period = int(line.index.max()) + 1 if line.index[-1] < sizes.num_rows - 1 else None
-            choices = self._shifted_rows(row, period)
+            choices = self._shifted_rows(period)
             if choices:
-                sound_row = int(rng.choice(choices))
+                row, sound_row = choices[int(rng.integers(len(choices)))]
             else:
                 kind = "other"
         sound = line
@@ -110,14 +110,14 @@ class AlignmentPairs:
             raise ValueError("pairs of different videos need two records; the split has one")
         return "other"
 
-    def _shifted_rows(self, row: int, period: int | None) -> list[int]:
-        """First rows of the windows that are out of step with the one at `row` for sure."""
+    def _shifted_rows(self, period: int | None) -> list[tuple[int, int]]:
+        """First rows of all pairs of windows that are out of step for sure."""
 
-        def shift(other: int) -> int:
-            rows = abs(other - row)
+        def shift(rows: int) -> int:
             return rows if period is None else min(rows % period, -rows % period)
 
-        return [r for r in range(self._last_row + 1) if shift(r) >= self._min_shift_rows]
+        starts = range(self._last_row + 1)
+        return [(r, s) for r in starts for s in starts if shift(abs(r - s)) >= self._min_shift_rows]
 
     def _timeline(self, clip: records.Clip) -> clips.Timeline:
         clips.check_rate(clip, self.video, self.audio)

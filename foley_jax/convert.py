@@ -127,7 +127,7 @@ def recognise(source: str | os.PathLike) -> str:
             continue
         reading = (kind.containers, folders)
         if reading not in keys:
-            keys[reading] = torch_files.read_keys(path, containers=kind.containers, folders=folders)
+            keys[reading] = _keys(path, *reading)
         if strict_fill.has_signature(kind, keys[reading]):
             found[name] = kind
     if not found:
@@ -136,6 +136,16 @@ def recognise(source: str | os.PathLike) -> str:
             "name its kind (`python -m foley_jax.convert --list`)"
         )
     return max(found, key=lambda n: (path.name in found[n].file_names, len(found[n].signature)))
+
+
+def _keys(path: Path, containers: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """The keys of a file; none of a folder in which this kind's files are not."""
+    try:
+        return torch_files.read_keys(path, containers=containers, folders=folders)
+    except FileNotFoundError:
+        if path.is_dir():
+            return []
+        raise
 
 
 def _module(

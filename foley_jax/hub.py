@@ -65,6 +65,8 @@ def fetch(
 def _hub() -> ModuleType:
     try:
         import huggingface_hub
+        import huggingface_hub.constants
+        import huggingface_hub.errors
     except ImportError as error:
         raise ImportError(
             "hub: sources need huggingface_hub: pip install 'foley_jax[convert]'; or download "
@@ -92,9 +94,10 @@ def _reached(hub: ModuleType, repo: str, label: str, download: Callable[[], str]
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         cache = os.path.join(hub.constants.HF_HUB_CACHE, "models--" + repo.replace("/", "--"))
         raise FileNotFoundError(
-            f"hub:{repo}: {label} is not in the cache and the hub cannot be reached. With a "
-            f"connection, download it from https://huggingface.co/{repo}/tree/main and give its "
-            f"path in place of hub:{repo}; or copy the folder {cache} from a machine that has it"
+            f"hub:{repo}: {label} is not in the cache and the hub cannot be reached. On a machine "
+            f"with a connection, download {label} from https://huggingface.co/{repo}/tree/main and "
+            f"give its path here instead of hub:{repo}; or bring that machine's copy of the folder "
+            f"{cache} to the same place on this one"
         ) from error
     except (errors.EntryNotFoundError, errors.RepositoryNotFoundError) as error:
         raise FileNotFoundError(

@@ -1,5 +1,6 @@
 """Sound for a folder of videos: resumable, decoding and saving in threads beside the device."""
 
+import collections
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 import json
@@ -8,6 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+READERS = 2  # decoding threads
+HELD_BYTES = 1 << 30  # decoded video that may wait; a 10-minute one at 4 fps is 0.36 GB
+ERRORS = (OSError, ValueError)  # what a bad file, or a full disk, raises
 
 
 class Job(Protocol):
@@ -16,8 +20,12 @@ class Job(Protocol):
     def read(self, video: Path) -> Any:
         """Decodes one video (runs in a thread)."""
 
-    def make(self, sources: Sequence[Any]) -> Sequence[Any]:
-        """Makes one clip per source (runs on the device); clips have save, plot, scores."""
+    def make(self, sources: Sequence[Any]) -> Any:
+        """The device's work for a group of sources."""
+
+    def finish(self, made: Any) -> Sequence[Sequence[Any]]:
+        """Turns that into clips, best first, for every source (runs in a thread beside the
+        next group's `make`); clips have save, plot, scores."""
 
     def settings(self) -> dict:
         """What the result depends on, JSON-able; another value makes every video again."""
@@ -64,20 +72,34 @@ class ScoreFile:
         temporary.replace(self.path)
 
 
+def nbytes(source: Any) -> int:
+    """Memory of a decoded video, as far as it tells."""
+    return getattr(source, "nbytes", 0)
+
+
 def _prefetch(pool: futures.Executor, fn, items: Sequence, ahead: int) -> Iterator:
-    """Yields (item, future) in order, keeping `ahead` calls under way."""
-    queue: list[tuple[object, futures.Future]] = []
-    for item in items:
-        queue.append((item, pool.submit(fn, item)))
-        if len(queue) > ahead:
-            yield queue.pop(0)
-    yield from queue
+    """Yields (item, future) in order; up to `ahead` of them, or `HELD_BYTES`, are under way."""
+    queue: collections.deque[tuple[Any, futures.Future]] = collections.deque()
+    remaining, largest = collections.deque(items), 0
+    while queue or remaining:
+        done = [nbytes(f.result()) for _, f in queue if f.done() and f.exception() is None]
+        largest = max([largest, *done])
+        reading = sum(not f.done() for _, f in queue)
+        # what is still being read is taken to be as large as the largest so far
+        room = sum(done) + largest * reading < HELD_BYTES and (largest or reading <= READERS)
+        if remaining and (not queue or (len(queue) < ahead and room)):
+            item = remaining.popleft()
+            queue.append((item, pool.submit(fn, item)))
+        else:
+            yield queue.popleft()
 
 
-def _save_all(clip: Any, out: Path, name: str) -> None:
-    clip.save(out / f"{name}.wav")
-    clip.plot(out / f"{name}.png")
-    clip.save(out / f"{name}.mp4")  # last: its presence says that the clip is complete
+def _save_all(clips: Sequence[Any], out: Path, name: str) -> None:
+    for rank, clip in reversed(list(enumerate(clips, 1))):
+        stem = name if rank == 1 else f"{name}.best{rank}"
+        clip.save(out / f"{stem}.wav")
+        clip.plot(out / f"{stem}.png")
+        clip.save(out / f"{stem}.mp4")
 
 
 class Batch:
@@ -108,33 +130,67 @@ class Batch:
 
     def run(self) -> dict[str, str]:
         """Makes every remaining clip; returns `failures`."""
-        with futures.ThreadPoolExecutor(2) as readers, futures.ThreadPoolExecutor(2) as writers:
-            ready: list[tuple[Path, Any]] = []
-            ahead = 2 * self.group
-            for video, pending in _prefetch(readers, self.job.read, self.todo, ahead):
-                try:
-                    ready.append((video, pending.result()))
-                except (OSError, ValueError) as error:
-                    self._fail(video, error)
-                if len(ready) == self.group:
-                    self._make(ready, writers)
-                    ready = []
-            if ready:
-                self._make(ready, writers)
+        with (
+            futures.ThreadPoolExecutor(READERS) as readers,
+            futures.ThreadPoolExecutor(1) as finisher,
+            futures.ThreadPoolExecutor(2) as writers,
+        ):
+            under_way = collections.deque()
+            for group in self._groups(readers):
+                under_way.append(finisher.submit(self._finish, self._made(group), writers))
+                while len(under_way) > 1:  # at most one group waits beside the device
+                    self._collect(under_way.popleft().result())
+            for pending in under_way:
+                self._collect(pending.result())
         return self.failures
 
-    def _make(self, ready: list[tuple[Path, Any]], writers: futures.Executor) -> None:
-        clips = self.job.make([source for _, source in ready])
+    def _groups(self, readers: futures.Executor) -> Iterator[list[tuple[Path, Any]]]:
+        """Decoded videos in groups of `group`, or fewer where they are long."""
+        ready: list[tuple[Path, Any]] = []
+        for video, pending in _prefetch(readers, self.job.read, self.todo, 2 * self.group):
+            try:
+                ready.append((video, pending.result()))
+            except ERRORS as error:
+                self._fail(video, error)
+            held = sum(nbytes(source) for _, source in ready)
+            if len(ready) == self.group or held >= HELD_BYTES:
+                yield ready
+                ready = []
+        if ready:
+            yield ready
+
+    def _made(self, group: list[tuple[Path, Any]]) -> list[tuple[list[Path], Any]]:
+        """(videos, what `make` gave) of a group; one by one if the group as a whole fails."""
+        try:
+            return [([video for video, _ in group], self.job.make([s for _, s in group]))]
+        except ERRORS as error:
+            if len(group) == 1:
+                self._fail(group[0][0], error)
+                return []
+        return [made for one in group for made in self._made([one])]
+
+    def _finish(
+        self, parts: list[tuple[list[Path], Any]], writers: futures.Executor
+    ) -> list[tuple[Path, Sequence[Any], futures.Future]]:
+        """Starts saving everything; (video, clips, its saving) of each."""
         saves = []
-        for (video, _), clip in zip(ready, clips):
-            saves.append(writers.submit(_save_all, clip, self.out, self.names[video]))
-        for (video, _), clip, save in zip(ready, clips, saves):
+        for videos, made in parts:
+            for video, clips in zip(videos, self.job.finish(made), strict=True):
+                save = writers.submit(_save_all, clips, self.out, self.names[video])
+                saves.append((video, clips, save))
+        return saves
+
+    def _collect(self, saves: list[tuple[Path, Sequence[Any], futures.Future]]) -> None:
+        for video, clips, save in saves:
             try:
                 save.result()
-            except (OSError, ValueError) as error:
+            except ERRORS as error:
                 self._fail(video, error)
                 continue
-            self.scores.add(self.names[video], {"video": str(video), **clip.scores})
+            entry = {"video": str(video), **clips[0].scores}
+            if len(clips) > 1:
+                entry["others"] = [clip.scores for clip in clips[1:]]
+            self.scores.add(self.names[video], entry)
             self.progress(1)
 
     def _fail(self, video: Path, error: Exception) -> None:

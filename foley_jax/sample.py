@@ -1,8 +1,8 @@
 """Sound for silent videos: the public Python API and the command line.
 
 from foley_jax import sample
-foley = sample.load("runs/ldm")
-clip = foley("silent.mp4", seed=0, steps=25, guidance=4.5)
+foley = sample.load("runs/ldm")  # or a folder of official files, or "hub:OWNER/NAME"
+clip = foley("silent.mp4", seed=0, steps=25, guidance=4.5, alignment=50.0, num_samples=4)
 clip.save("with_sound.mp4"); clip.save("sound.wav"); clip.plot("mel.png")
 
 python -m foley_jax.sample silent.mp4 folder/ --model=runs/ldm --out=out
@@ -15,17 +15,14 @@ import os
 from pathlib import Path
 import sys
 
-import jax
 import numpy as np
 import tqdm
 
-from foley_jax import batch
-from foley_jax.diff_foley import pipeline
+from foley_jax import batch, loading
+from foley_jax.diff_foley import generation, pipeline
 from foley_jax.media import audio as audio_io
 from foley_jax.media import plots
 from foley_jax.media import video as video_io
-from foley_jax.training import checkpoint
-from foley_jax.training import task as task_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +32,8 @@ class Clip:
     Attributes:
       audio: float32 [samples] in about [-1, 1]; `sample_rate` in Hz.
       mel_FT: log-mel in [0, 1] that the sound was made from; `frame_s` seconds a frame.
-      scores: name -> number, e.g. `cavp_similarity` of sound and picture.
+      scores: name -> number: `cavp_similarity` of sound and picture, and with a classifier
+        `alignment`, its probability that they belong together.
       video: path of the video the sound belongs to.
     """
 
@@ -75,8 +73,8 @@ class Clip:
 class Foley:
     """A loaded Diff-Foley model; call it with a video."""
 
-    def __init__(self, model: pipeline.DiffFoley, run_dir: Path):
-        self.model, self.run_dir = model, run_dir
+    def __init__(self, model: pipeline.DiffFoley, source: str):
+        self.model, self.source = model, source
 
     def __call__(
         self,
@@ -85,8 +83,10 @@ class Foley:
         seed: int = 0,
         steps: int = 25,
         guidance: float = 4.5,
+        alignment: float = 50.0,
         num_samples: int = 1,
         keep_best: int = 1,
+        sampler: str = "dpm_solver",
         preset: str = "default",
     ) -> Clip | list[Clip]:
         """Makes sound for one video of any length, frame rate and size.
@@ -94,31 +94,37 @@ class Foley:
         Args:
           video: path of a file with a picture stream; its own sound, if any, is not read.
           seed: same seed, video name and settings give the same sound.
-          steps: DPM-Solver++(2M) steps.
+          steps: solver steps.
           guidance: classifier-free guidance scale; 1 is no guidance.
+          alignment: scale of the alignment classifier's guidance; 0, or a model loaded without
+            a classifier, is none.
           num_samples: how many sounds to make.
-          keep_best: how many to return, best CAVP similarity first; one is returned as a
+          keep_best: how many to return, best first (see `Clip.scores`); one is returned as a
             Clip, several as a list.
-          preset: "default" (trained null condition) or "official" (the notebook's zero one).
+          sampler: "dpm_solver" (DPM-Solver++(2M)), "ddim" or "plms".
+          preset: "default", or "official": the published notebook with its mistakes, among them
+            a pitch that is 27 % low; see `generation.Settings`.
         Raises:
           foley_jax.media.video.MediaError: the file has no readable picture.
           ValueError: a setting is out of range.
         """
         settings = pipeline.Settings(
-            seed=seed, steps=steps, guidance=guidance, num_samples=num_samples, preset=preset
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            alignment=alignment,
+            num_samples=num_samples,
+            keep_best=keep_best,
+            sampler=sampler,
+            preset=preset,
         )
-        if not 1 <= keep_best <= num_samples:
-            raise ValueError(f"keep_best is {keep_best}, expected 1 to num_samples={num_samples}")
-        frames = self.read(video)
-        results = self.model.generate([frames], settings)[0]
-        clips = [self.clip(video, r) for r in results[:keep_best]]
+        results = self.model.generate([self.read(video)], settings)[0]
+        clips = [self.clip(video, result) for result in results]
         return clips[0] if keep_best == 1 else clips
 
     def read(self, video: str | os.PathLike) -> pipeline.Source:
         """Decodes what the model needs of a video (frames at its fps and size, duration)."""
-        spec = self.model.video
-        frames_THWC = video_io.read_frames(video, spec)
-        return pipeline.Source(Path(video), frames_THWC, video_io.probe(video).duration_s)
+        return pipeline.Source(Path(video), *video_io.read_whole(video, self.model.video))
 
     def read_sound(self, video: str | os.PathLike) -> pipeline.Sound:
         """Decodes a video's own sound at the model's rate."""
@@ -137,54 +143,16 @@ class Foley:
         )
 
 
-def _resolve_beside(run_dir: Path, target: str) -> Path:
-    """A run named in a config: as written, or next to the run that names it."""
-    for candidate in (Path(target), run_dir.parent / Path(target).name):
-        if (candidate / "config.json").exists():
-            return candidate
-    raise FileNotFoundError(
-        f"{run_dir} was trained on features of {target!r}, which is neither there nor at "
-        f"{run_dir.parent / Path(target).name}; give its folder with --cavp=DIR"
-    )
-
-
-def load(model: str | os.PathLike, *, cavp: str | None = None, dtype: str | None = None) -> Foley:
-    """Loads a trained or converted model.
-
-    Args:
-      model: workdir of a `ldm` run (its newest checkpoint; EMA parameters if there are any).
-      cavp: workdir of the CAVP run whose features the model was trained on; by default the one
-        that the run's config names.
-      dtype: compute type, "float32" or "bfloat16"; by default the run's own on accelerators
-        and float32 on CPU.
-    Raises:
-      FileNotFoundError: no checkpoint at `model` or `cavp`; the message says how to make one.
-    """
-    run_dir = Path(model)
-    if str(model).startswith("hub:"):
-        raise ValueError(
-            f"{model}: downloading from a model hub is not supported; download the files and "
-            "convert them with `python -m foley_jax.convert`"
-        )
-    config, *ldm_state = checkpoint.load_model_state(run_dir)
-    if config.task != "ldm":
-        raise ValueError(f"{run_dir} holds a {config.task!r} run; sampling wants an 'ldm' run")
-    cavp_dir = Path(cavp) if cavp else _resolve_beside(run_dir, config.cavp)
-    cavp_config, *cavp_state = checkpoint.load_model_state(cavp_dir)
-    for c in (config, cavp_config):
-        if dtype or jax.default_backend() == "cpu":
-            c.dtype = dtype or "float32"
-    task = task_lib.resolve(config)
-    return Foley(
-        pipeline.DiffFoley(
-            ldm=pipeline.Network.restore(task, *ldm_state),
-            cavp=pipeline.Network.restore(task_lib.resolve(cavp_config), *cavp_state),
-            config=config,
-            cavp_config=cavp_config,
-            schedule=task.schedule,
-        ),
-        run_dir,
-    )
+def load(
+    model: str | os.PathLike,
+    *,
+    cavp: str | os.PathLike | None = None,
+    classifier: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
+    dtype: str | None = None,
+) -> Foley:
+    """Loads a trained, converted or official model; see `loading.diff_foley`."""
+    networks = loading.diff_foley(model, cavp=cavp, classifier=classifier, dtype=dtype)
+    return Foley(networks, str(model))
 
 
 # ---- command line -----------------------------------------------------------------------------
@@ -196,16 +164,22 @@ class GenerateJob:
 
     foley: Foley
     options: pipeline.Settings
+    networks: dict[str, str | None]  # where they come from
 
     def read(self, video: Path) -> pipeline.Source:
         return self.foley.read(video)
 
-    def make(self, sources: Sequence[pipeline.Source]) -> list[Clip]:
-        results = self.foley.model.generate(sources, self.options)
-        return [self.foley.clip(s.path, r[0]) for s, r in zip(sources, results)]
+    def make(self, sources: Sequence[pipeline.Source]) -> list[pipeline.Draft]:
+        return self.foley.model.draft(sources, self.options)
+
+    def finish(self, drafts: Sequence[pipeline.Draft]) -> list[list[Clip]]:
+        every = range(0, len(drafts), self.options.num_samples)
+        results = self.foley.model.finish(drafts, self.options)
+        paths = [drafts[i].source.path for i in every]
+        return [[self.foley.clip(p, r) for r in group] for p, group in zip(paths, results)]
 
     def settings(self) -> dict:
-        return {**dataclasses.asdict(self.options), "model": str(self.foley.run_dir)}
+        return {**dataclasses.asdict(self.options), **self.networks}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,12 +191,15 @@ class ReconstructJob:
     def read(self, video: Path) -> pipeline.Sound:
         return self.foley.read_sound(video)
 
-    def make(self, sources: Sequence[pipeline.Sound]) -> list[Clip]:
+    def make(self, sources: Sequence[pipeline.Sound]) -> Sequence[pipeline.Sound]:
+        return sources
+
+    def finish(self, sources: Sequence[pipeline.Sound]) -> list[list[Clip]]:
         results = self.foley.model.reconstruct(sources)
-        return [self.foley.clip(s.path, r) for s, r in zip(sources, results)]
+        return [[self.foley.clip(s.path, r)] for s, r in zip(sources, results)]
 
     def settings(self) -> dict:
-        return {"reconstruct": True, "model": str(self.foley.run_dir)}
+        return {"reconstruct": True, "model": self.foley.source}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -231,28 +208,52 @@ def parser() -> argparse.ArgumentParser:
         description="Puts generated sound to silent videos (Diff-Foley).",
         epilog="""examples:
   python -m foley_jax.sample silent.mp4 --model=runs/ldm --out=out
-  python -m foley_jax.sample my_videos/ --model=runs/ldm --out=out --num_samples=4
+  python -m foley_jax.sample my_videos/ --model=runs/ldm --classifier=runs/alignment --out=out
+  python -m foley_jax.sample silent.mp4 --model=official_files/ --num_samples=4 --keep_best=2
 
 For every video NAME it writes out/NAME.mp4 (picture with the new sound), NAME.wav, NAME.png
-(the mel) and an entry in out/scores.json. Run it again after a stop: finished videos are
-skipped. Videos that fail are listed at the end and the exit code is 1.""",
+(the mel) and an entry in out/scores.json; the second best of --keep_best is NAME.best2.mp4, and
+so on. Run it again after a stop: finished videos are skipped. Videos that fail are listed at the
+end and the exit code is 1.""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("inputs", nargs="+", help="video files or folders of them")
-    p.add_argument("--model", required=True, help="workdir of an ldm run, e.g. runs/ldm")
+    p.add_argument(
+        "--model",
+        required=True,
+        help="workdir of an ldm run (runs/ldm), folder of official files, or hub:OWNER/NAME",
+    )
     p.add_argument("--cavp", help="workdir of the CAVP run; default: the one the model names")
+    p.add_argument(
+        "--classifier",
+        action="append",
+        help="workdir or file of an alignment classifier; once more for one that only scores",
+    )
     p.add_argument("--out", default="out", help="output folder (default: out)")
-    p.add_argument("--steps", type=int, default=25, help="DPM-Solver++ steps (default: 25)")
+    p.add_argument("--steps", type=int, default=25, help="solver steps (default: 25)")
+    p.add_argument(
+        "--sampler",
+        choices=tuple(generation.SAMPLERS),
+        default="dpm_solver",
+        help="default: dpm_solver, i.e. DPM-Solver++(2M)",
+    )
     p.add_argument(
         "--guidance", type=float, default=4.5, help="classifier-free guidance scale (default: 4.5)"
     )
+    p.add_argument(
+        "--alignment",
+        type=float,
+        default=50.0,
+        help="scale of the classifier's guidance, where there is one; 0 = off (default: 50)",
+    )
     p.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
-    p.add_argument("--num_samples", type=int, default=1, help="sounds per video; the best is kept")
+    p.add_argument("--num_samples", type=int, default=1, help="sounds made per video")
+    p.add_argument("--keep_best", type=int, default=1, help="how many of them are saved")
     p.add_argument(
         "--preset",
         choices=("default", "official"),
         default="default",
-        help="official: reproduce the published notebook's zero null condition",
+        help="official: reproduce the published notebook with its mistakes",
     )
     p.add_argument("--dtype", choices=("float32", "bfloat16"), help="compute type")
     p.add_argument("--group", type=int, default=16, help="videos per device batch (default: 16)")
@@ -272,18 +273,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"no video files found in {', '.join(args.inputs)}", file=sys.stderr)
         return 1
     try:
-        foley = load(args.model, cavp=args.cavp, dtype=args.dtype)
-        settings = pipeline.Settings(
-            seed=args.seed,
-            steps=args.steps,
-            guidance=args.guidance,
-            num_samples=args.num_samples,
-            preset=args.preset,
-        )
-    except (FileNotFoundError, ValueError) as error:
+        fields = [field.name for field in dataclasses.fields(pipeline.Settings)]
+        settings = pipeline.Settings(**{name: getattr(args, name) for name in fields})
+        networks = {"cavp": args.cavp, "classifier": args.classifier, "dtype": args.dtype}
+        foley = load(args.model, **networks)
+        settings.aligned(foley.model.classifier is not None)
+    except (FileNotFoundError, ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    job = ReconstructJob(foley) if args.reconstruct else GenerateJob(foley, settings)
+    networks = {"model": args.model, **networks}
+    job = ReconstructJob(foley) if args.reconstruct else GenerateJob(foley, settings, networks)
     with tqdm.tqdm(total=len(videos), unit="video", desc="sample") as bar:
         run = batch.Batch(job, videos, Path(args.out), group=args.group, progress=bar.update)
         failures = run.run()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+import threading
 
 import pytest
 
@@ -22,8 +23,8 @@ class FakeClip:
 class FakeJob:
     """Reads file names; a name with 'bad' in it fails like a broken video."""
 
-    def __init__(self, steps=25):
-        self.made, self.steps = [], steps
+    def __init__(self, steps=25, keep=1):
+        self.made, self.steps, self.keep = [], steps, keep
 
     def read(self, video):
         if "bad" in video.name:
@@ -32,7 +33,12 @@ class FakeJob:
 
     def make(self, sources):
         self.made += sources
-        return [FakeClip(s) for s in sources]
+        if "odd" in sources and len(sources) > 1:
+            raise ValueError("does not go with others")
+        return sources
+
+    def finish(self, made):
+        return [[FakeClip(s), FakeClip(s)][: self.keep] for s in made]
 
     def settings(self):
         return {"steps": self.steps}
@@ -81,3 +87,57 @@ def test_equal_names_from_different_folders_do_not_overwrite_each_other():
 def test_folders_are_searched_for_videos(videos, tmp_path):
     (tmp_path / "in" / "notes.txt").touch()
     assert batch.find_videos([tmp_path / "in"]) == sorted(videos)
+
+
+def test_one_video_that_cannot_be_made_with_others_is_made_alone(videos, tmp_path):
+    odd = videos[0].with_name("odd.mp4")
+    odd.touch()
+    assert batch.Batch(FakeJob(), [*videos[:2], odd], tmp_path / "out").run() == {}
+    assert (tmp_path / "out" / "odd.mp4").exists()
+
+
+def test_the_best_clips_are_saved_under_their_rank(videos, tmp_path):
+    batch.Batch(FakeJob(keep=2), videos[:1], tmp_path / "out").run()
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.mp4")) == ["a.best2.mp4", "a.mp4"]
+    entry = json.loads((tmp_path / "out" / "scores.json").read_text())["clips"]["a"]
+    assert entry["score"] == 1.0 and entry["others"] == [{"score": 1.0}]
+
+
+def test_the_next_group_is_made_while_the_last_one_is_finished(videos, tmp_path):
+    class Slow(FakeJob):
+        second = threading.Event()
+
+        def make(self, sources):
+            if self.made:
+                self.second.set()
+            return super().make(sources)
+
+        def finish(self, made):
+            assert self.second.wait(10), "the device waited for the sound"
+            return super().finish(made)
+
+    job = Slow()
+    batch.Batch(job, [videos[0], videos[1]], tmp_path / "out", group=1).run()
+    assert job.made == ["a", "b"]
+
+
+def test_long_videos_are_not_all_held_at_once(videos, tmp_path, monkeypatch):
+    class Heavy(str):
+        nbytes = 10
+
+    reads, held = [], []
+
+    class Job(FakeJob):
+        def read(self, video):
+            reads.append(video)
+            return Heavy(video.stem)
+
+        def make(self, sources):
+            held.append(len(reads) - len(self.made) - len(sources))
+            return super().make(sources)
+
+    monkeypatch.setattr(batch, "HELD_BYTES", 10)
+    many = [videos[0].with_name(f"v{i}.mp4") for i in range(20)]
+    job = Job()
+    batch.Batch(job, many, tmp_path / "out", group=16).run()
+    assert len(job.made) == 20 and max(held) <= 5

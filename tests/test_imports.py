@@ -41,12 +41,17 @@ FRONT_DOORS = (
     "foley_jax.main",
     "foley_jax.sample",
     "foley_jax.batch",
+    "foley_jax.loading",
     "foley_jax.convert",
     "foley_jax.aot",
     "foley_jax.bench",
     "data_prep.features",
 )
-FRONT_DOORS_MAY_USE = {"foley_jax.sample": {"foley_jax.batch"}}  # a front door in two files
+# the front door of sampling has three files, and loads official weights through the converter
+FRONT_DOORS_MAY_USE = {
+    "foley_jax.sample": {"foley_jax.batch", "foley_jax.loading"},
+    "foley_jax.loading": {"foley_jax.convert"},
+}
 
 # outside package -> the only modules that may import it
 ONLY_IN = {

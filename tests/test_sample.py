@@ -121,7 +121,8 @@ def test_presets_differ_in_the_null_condition(foley, videos):
 
 def test_several_samples_come_back_best_first(foley, videos):
     source = foley.read(videos / "v3.0.mp4")
-    results = foley.model.generate([source], pipeline.Settings(steps=2, num_samples=3))[0]
+    settings = pipeline.Settings(steps=2, num_samples=3, keep_best=3)
+    results = foley.model.generate([source], settings)[0]
     assert len(results) == 3
     assert not np.allclose(results[0].audio, results[1].audio)
     scores = np.array([r.scores["cavp_similarity"] for r in results])

@@ -13,6 +13,8 @@ import numpy as np
 from foley_jax.diff_foley import cavp
 
 GROUP_FRAMES = 40  # official "batch_size": frames the temporal convolutions see together
+# Frames on either side that can reach a row: the paper's encoder has nine three-tap convolutions
+REACH_FRAMES = 10
 
 # (uint8 [B, T, H, W, 3]) -> float32 unit rows [B, T, D], compiled once per shape
 EncodeFn = Callable[[np.ndarray], jax.Array]
@@ -70,3 +72,37 @@ def extract(
 ) -> np.ndarray:
     """Rows [T, D] of one video; see `extract_batch`."""
     return extract_batch(encode_fn, np.asarray(frames_THWC)[None], group_frames=group_frames)[0]
+
+
+def extract_seamless(
+    encode_fn: EncodeFn,
+    frames_THWC: np.ndarray,
+    *,
+    group_frames: int = GROUP_FRAMES,
+    reach_frames: int = REACH_FRAMES,
+) -> np.ndarray:
+    """Rows [T, D] of one video of any length as if it had been encoded in one piece.
+
+    The official groups see zeros at every border, here only the ends of the video do: longer
+    videos are encoded in groups that overlap by more than the encoder's reach. Up to
+    `group_frames` frames this is `extract`.
+
+    Args:
+      encode_fn, frames_THWC: see `extract_batch`.
+      group_frames: new rows that a group brings.
+      reach_frames: frames on either side that only lend their context.
+    """
+    num_frames = len(frames_THWC)
+    group = group_frames + 2 * reach_frames
+    if num_frames <= group:
+        return extract(encode_fn, frames_THWC, group_frames=group)
+    parts, done = [], 0
+    while done < num_frames:
+        # all groups have one shape, so that one program serves them
+        start = min(max(0, done - reach_frames), num_frames - group)
+        stop = start + group
+        end = num_frames if stop == num_frames else stop - reach_frames
+        rows = extract(encode_fn, frames_THWC[start:stop], group_frames=group)
+        parts.append(rows[done - start : end - start])
+        done = end
+    return np.concatenate(parts)

@@ -1,14 +1,23 @@
-"""Cuts a video's feature rows into model windows and joins the generated mels again.
+"""Where the windows of a video lie: feature rows on one side, latent columns on the other.
 
-Axis letters: L feature rows, D feature width, F mel bins, T mel frames.
+Both are placed by absolute time, so nothing drifts. A row is 250 ms, a column 128 ms (hop 256) or
+125 ms (hop 250): a window begins where a row and a column begin together, nearly enough.
+Axis letters: L feature rows of a window, V latent columns of a window, D feature width, F mel
+bins, T mel frames, N windows.
 """
 
 from collections.abc import Sequence
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
-from foley_jax.media import specs
+
+class Window(NamedTuple):
+    """First feature row and first latent column of one window."""
+
+    row: int
+    column: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,83 +26,113 @@ class WindowSpec:
 
     Attributes:
       num_rows: feature rows the model is conditioned on (32).
-      num_frames: mel frames the model makes (512).
-      fps: feature rows per second (4).
-      audio: mel front end of the model.
+      num_columns: latent columns the model makes (64).
+      row_s, column_s: seconds of each.
       overlap_s: least time that two neighbouring windows share.
-      fade_s: length of the cross-fade inside the shared time.
+      max_skew_s: most that the first row and the first column of a window should lie apart;
+        infinite for models that are told the exact times of their rows.
     """
 
     num_rows: int
-    num_frames: int
-    fps: float
-    audio: specs.AudioSpec
+    num_columns: int
+    row_s: float
+    column_s: float
     overlap_s: float = 1.0
-    fade_s: float = 0.25
+    max_skew_s: float = 0.016
 
-    @property
-    def duration_s(self) -> float:
-        """Seconds of sound that the rows speak about (the mel may be a little longer)."""
-        return self.num_rows / self.fps
+    def column_of(self, row: int) -> int:
+        """The column whose start is nearest to that of a row."""
+        return round(row * self.row_s / self.column_s)
+
+    def skew_s(self, row: int) -> float:
+        """How far a row and its nearest column lie apart."""
+        return abs(row * self.row_s - self.column_of(row) * self.column_s)
+
+    def window(self, row: int) -> Window:
+        return Window(row, self.column_of(row))
 
 
-def starts(num_rows: int, spec: WindowSpec) -> list[int]:
-    """First row of every window: they cover all rows and overlap by at least `overlap_s`.
+def plan(num_rows: int, spec: WindowSpec) -> list[Window]:
+    """Windows that cover all rows, neighbours overlapping by at least `overlap_s`.
 
-    The last window ends with the video instead of being padded; a video shorter than one
-    window has the single start 0.
+    A video of one window or less has the single window at 0. Where no window can both end with
+    the video and begin within `max_skew_s`, the last one reaches past the end.
+    Raises:
+      ValueError: no rows.
     """
-    last = num_rows - spec.num_rows
-    if last <= 0:
-        return [0]
-    stride = max(1, spec.num_rows - round(spec.overlap_s * spec.fps))
-    count = -(-last // stride) + 1
-    # equal spacing, so that no window is needlessly close to its neighbour
-    return [round(i * last / (count - 1)) for i in range(count)]
-
-
-def cut(rows_LD: np.ndarray, spec: WindowSpec) -> tuple[list[int], np.ndarray]:
-    """Cuts rows into windows.
-
-    Returns:
-      The first row of each window, and float32 [num_windows, num_rows, D]; rows past the end
-      repeat the last one (a picture that stands still).
-    """
-    if len(rows_LD) == 0:
+    if num_rows < 1:
         raise ValueError("the video has no feature rows; it must show at least one frame")
-    first = starts(len(rows_LD), spec)
-    index = np.minimum(np.array(first)[:, None] + np.arange(spec.num_rows), len(rows_LD) - 1)
-    return first, np.asarray(rows_LD, np.float32)[index]  # [windows, num_rows, D]
+    stride = max(1, spec.num_rows - round(spec.overlap_s / spec.row_s))
+    last = max(0, num_rows - spec.num_rows)
+    rows = [0]
+    while rows[-1] < last:
+        reach = rows[-1] + stride
+        in_step = [
+            r for r in range(rows[-1] + 1, reach + 1) if spec.skew_s(r) <= spec.max_skew_s + 1e-9
+        ]
+        final = [r for r in in_step if r >= last]
+        onward = [r for r in in_step if r > rows[-1] + stride // 2]
+        if final:
+            rows.append(final[0])
+        elif onward:
+            rows.append(onward[-1])
+        else:
+            choice = range(min(last, reach), reach + 1)
+            rows.append(min(choice, key=spec.skew_s))
+    return [spec.window(row) for row in rows]
 
 
-def join(mels_FT: Sequence[np.ndarray], first_rows: Sequence[int], spec: WindowSpec) -> np.ndarray:
-    """Joins window mels on one time line, each at its own absolute time.
+def official(num_rows: int, spec: WindowSpec) -> list[Window]:
+    """The notebook's windows: side by side, a rest of less than a window dropped (spec D4).
 
-    Placing by absolute time keeps windows from drifting: the error is at most half a mel frame
-    for any length. Neighbours are cross-faded in the middle of the time they share.
+    8 s of rows answer to 8.192 s of columns, so the sound falls behind by that much a window. A
+    video shorter than a window, which the notebook cannot do, has one.
+    """
+    count = max(1, num_rows // spec.num_rows)
+    return [Window(i * spec.num_rows, i * spec.num_columns) for i in range(count)]
+
+
+def rows(rows_LD: np.ndarray, windows: Sequence[Window], spec: WindowSpec) -> np.ndarray:
+    """The rows of every window, float32 [N, L, D]; past the end the last one repeats."""
+    first = np.array([w.row for w in windows])
+    index = np.minimum(first[:, None] + np.arange(spec.num_rows), len(rows_LD) - 1)
+    return np.asarray(rows_LD, np.float32)[index]  # [N, L, D]
+
+
+def row_times(windows: Sequence[Window], spec: WindowSpec) -> np.ndarray:
+    """Seconds from the start of each window's first column to its rows, float32 [N, L]."""
+    first_s = np.array([w.row * spec.row_s - w.column * spec.column_s for w in windows])
+    return (first_s[:, None] + np.arange(spec.num_rows) * spec.row_s).astype(np.float32)
+
+
+def weights(first: Sequence[int], width: int) -> np.ndarray:
+    """Shares of windows in what they make, adding to one wherever a window lies.
+
+    Each share goes with the squared distance from the window's nearer end: smooth inside an
+    overlap, one where a window is alone, and least where the model knows least.
 
     Args:
-      mels_FT: one log-mel [F, num_frames] per window.
-      first_rows: first feature row of each window, ascending.
+      first: first column (or frame) of each window.
+      width: columns (or frames) of a window.
     Returns:
-      float32 [F, T], T reaching the end of the last window.
+      float32 [N, width].
     """
-    offsets = [round(row / spec.fps / spec.audio.frame_s) for row in first_rows]
-    total = offsets[-1] + spec.num_frames
-    out = np.zeros((mels_FT[0].shape[0], total), np.float32)
-    end = 0
-    for mel_FT, offset in zip(mels_FT, offsets):
-        mel_FT = np.asarray(mel_FT, np.float32)
-        shared = max(0, end - offset)
-        fade = min(shared, max(1, round(spec.fade_s / spec.audio.frame_s)))
-        before = (shared - fade) // 2
-        if shared:
-            ramp = (np.arange(fade, dtype=np.float32) + 0.5) / max(fade, 1)
-            weight_T = np.concatenate(
-                [np.zeros(before, np.float32), ramp, np.ones(shared - before - fade, np.float32)]
-            )
-            span = slice(offset, offset + shared)
-            out[:, span] += weight_T * (mel_FT[:, :shared] - out[:, span])
-        out[:, offset + shared : offset + spec.num_frames] = mel_FT[:, shared:]
-        end = offset + spec.num_frames
+    position = np.arange(width) + 0.5
+    shape = np.minimum(position, width - position) ** 2
+    total = np.zeros(max(first) + width)
+    for start in first:
+        total[start : start + width] += shape
+    return np.stack([shape / total[f : f + width] for f in first]).astype(np.float32)
+
+
+def join(mels_NFT: Sequence[np.ndarray], first_frames: Sequence[int]) -> np.ndarray:
+    """Lays window mels [F, T] on one time line, blended where they overlap.
+
+    Returns:
+      float32 [F, frames], up to the end of the last window; silence where no window lies.
+    """
+    num_bins, width = mels_NFT[0].shape
+    out = np.zeros((num_bins, max(first_frames) + width), np.float32)
+    for mel_FT, start, share_T in zip(mels_NFT, first_frames, weights(first_frames, width)):
+        out[:, start : start + width] += share_T[None] * mel_FT
     return out

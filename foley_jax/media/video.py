@@ -99,6 +99,26 @@ def read_frames(
     return np.stack(frames)
 
 
+def read_whole(path: str | pathlib.Path, spec: specs.VideoSpec) -> tuple[np.ndarray, float]:
+    """`read_frames` of the whole video and its length in seconds, opening the file once.
+
+    Raises:
+      MediaError: see `read_frames`.
+    """
+    with containers.open_input(path) as container:
+        stream = containers.video_stream(container)
+        if stream is None:
+            raise MediaError("no_video", f"{path}: has no picture stream")
+        stream.thread_type = "AUTO"
+        duration_s = _duration_s(container, stream)
+        begin_s = containers.origin_s(container)
+        frames = _sample(frames_lib.timed_frames(container, stream, begin_s), spec, begin_s, None)
+    if not frames:
+        raise MediaError("empty", f"{path}: its picture stream holds no decodable frame")
+    # raw streams and some recorders state no length
+    return np.stack(frames), duration_s or len(frames) / spec.fps
+
+
 def _sample(
     timed: Iterator[tuple[float, float, av.VideoFrame]],
     spec: specs.VideoSpec,

@@ -1,0 +1,142 @@
+"""Mels of any length to waveforms, in bounded memory.
+
+Axis letters: F mel bins, T mel frames, L audio samples, N windows.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from foley_jax.media import specs, vocoder
+
+BLOCK_FRAMES = 256  # lengths are rounded up to whole blocks so that few programs are compiled
+CHUNK_FRAMES = 4096  # more than this (a minute) is made in chunks
+OVERLAP_FRAMES = 128  # that two chunks share
+FADE_S = 0.02
+BATCH_FRAMES = 16384  # mel frames in one device batch: bounds memory
+OFFICIAL_ITERATIONS = 32  # of Griffin-Lim, from random phases
+OFFICIAL_BASIS_HZ = 22050  # the notebook's mistake (spec D3)
+
+
+def vocode(
+    mels_FT: Sequence[np.ndarray],
+    lengths: Sequence[int],
+    audio: specs.AudioSpec,
+    *,
+    max_batch: int,
+) -> list[np.ndarray]:
+    """Waveforms float32 [L] of log-mels [F, T] of any lengths, zero-padded or cut to `lengths`.
+
+    Up to `CHUNK_FRAMES` a mel is one run of Griffin-Lim; a longer one is made in overlapping
+    chunks, joined where they differ least. Batches have one size for each length of mel, because
+    the first phases jump where rounding tips a comparison: a sound must not depend on its batch.
+
+    Args:
+      max_batch: mels in one device batch.
+    """
+    pieces: list[tuple[int, np.ndarray]] = []  # (which mel, a padded chunk of it)
+    for i, (mel_FT, length) in enumerate(zip(mels_FT, lengths)):
+        frames = min(mel_FT.shape[1], audio.num_frames(length) + 4)
+        for start in _chunk_starts(frames):
+            size = _rounded(min(frames - start, CHUNK_FRAMES))
+            pieces.append((i, fit(mel_FT[:, start:], size)))
+    chunks: list[list[np.ndarray]] = [[] for _ in mels_FT]
+    for (i, _), wave in zip(pieces, _run([mel for _, mel in pieces], audio, max_batch)):
+        chunks[i].append(wave)
+    return [fit(_joined(parts, audio), length) for parts, length in zip(chunks, lengths)]
+
+
+def _chunk_starts(num_frames: int) -> list[int]:
+    stride = CHUNK_FRAMES - OVERLAP_FRAMES
+    count = 1 + max(0, -(-(num_frames - CHUNK_FRAMES) // stride))
+    return [i * stride for i in range(count)]
+
+
+def _rounded(num_frames: int) -> int:
+    """Whole blocks; above four blocks only powers of two of them."""
+    blocks = -(-num_frames // BLOCK_FRAMES)
+    return BLOCK_FRAMES * (blocks if blocks <= 4 else 1 << (blocks - 1).bit_length())
+
+
+def _run(mels_FT: list[np.ndarray], audio: specs.AudioSpec, max_batch: int) -> list[np.ndarray]:
+    """Griffin-Lim over padded mels, those of one length together."""
+    made: list[np.ndarray | None] = [None] * len(mels_FT)
+    for frames in sorted({mel.shape[1] for mel in mels_FT}):
+        members = [i for i, mel in enumerate(mels_FT) if mel.shape[1] == frames]
+        batch = max(1, min(max_batch, BATCH_FRAMES // frames))
+        for at in range(0, len(members), batch):
+            part = members[at : at + batch]
+            padded = np.stack([mels_FT[i] for i in part + part[-1:] * (batch - len(part))])
+            waves = np.asarray(vocoder.mel_to_audio(jnp.asarray(padded), audio))
+            for i, wave in zip(part, waves):
+                made[i] = wave
+    return made
+
+
+def _joined(chunks: Sequence[np.ndarray], audio: specs.AudioSpec) -> np.ndarray:
+    """Chunks `CHUNK_FRAMES - OVERLAP_FRAMES` apart on one time line."""
+    stride = (CHUNK_FRAMES - OVERLAP_FRAMES) * audio.hop
+    out = chunks[0]
+    for i, chunk in enumerate(chunks[1:], 1):
+        out = crossfade(out, chunk, i * stride, round(FADE_S * audio.sample_rate_hz))
+    return out
+
+
+def crossfade(before: np.ndarray, after: np.ndarray, start: int, fade: int) -> np.ndarray:
+    """Goes from one sound to another that begins at `start`, where they differ least.
+
+    Griffin-Lim finds other phases for the same mel in two chunks. The fade lies where the
+    difference has the least energy (a quiet moment, or equal phases), and keeps the loudness
+    that two sounds of this correlation would lose.
+
+    Args:
+      before, after: float32 [L].
+      start: sample of `before` at which `after` begins.
+      fade: samples of the fade.
+    """
+    shared = min(len(before) - start, len(after))
+    if shared < fade:
+        return np.concatenate([before[:start], after])
+    old, new = before[start : start + shared], after[:shared]
+    energy = np.cumsum(np.append(0.0, np.square(old - new, dtype=np.float64)))
+    at = int(np.argmin(energy[fade:] - energy[:-fade]))
+    old, new = old[at : at + fade], new[at : at + fade]
+    power = np.sqrt(np.mean(old**2) * np.mean(new**2))
+    alike = np.clip(np.mean(old * new) / power, 0.0, 1.0) if power > 1e-12 else 1.0
+    ramp = (np.arange(fade) + 0.5) / fade
+    loudness = np.sqrt((1 - ramp) ** 2 + ramp**2 + 2 * alike * ramp * (1 - ramp))
+    middle = ((1 - ramp) * old + ramp * new) / loudness
+    parts = [before[: start + at], middle, after[at + fade :]]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def vocode_official(
+    mels_NFT: np.ndarray, length: int, audio: specs.AudioSpec, *, keys_N: jax.Array
+) -> np.ndarray:
+    """The notebook's sound: every window by itself, a low basis, random phases, end to end.
+
+    A window of 512 frames gives 511 hops: 8.176 s for 8 s of picture (spec D3, D4).
+    """
+    waves = [
+        np.asarray(
+            vocoder.mel_to_audio(
+                jnp.asarray(mel_FT)[None],
+                audio,
+                key=key,
+                iterations=OFFICIAL_ITERATIONS,
+                basis_rate_hz=OFFICIAL_BASIS_HZ,
+            )
+        )[0]
+        for mel_FT, key in zip(mels_NFT, keys_N)
+    ]
+    return fit(np.concatenate(waves), length)
+
+
+def fit(array: np.ndarray, length: int) -> np.ndarray:
+    """Cuts or zero-pads the last axis to `length`."""
+    missing = length - array.shape[-1]
+    if missing <= 0:
+        return array[..., :length]
+    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)])

@@ -1,0 +1,79 @@
+"""Joint denoising: a denoiser that knows windows makes a canvas of any width.
+
+At every solver step all windows are cut from one canvas, predicted, and their predictions
+blended; the solver then moves the canvas. Neighbours therefore agree where they overlap, which
+windows made one by one never do.
+
+H W C canvas rows, columns and channels; V columns of a window, N windows, B of them at once.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from foley_jax.diffusion import process
+
+# (x_BHVC, float32 model times [B], int32 window numbers [B]) -> prediction, float32 [B, H, V, C]
+WindowFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+class Cover(NamedTuple):
+    """Where the windows lie on the canvas.
+
+    Attributes:
+      first_N: int32, first column of every window.
+      weight_NV: float32, share of each window in its columns; over the windows that cover a
+        column they add to one.
+      count: int32 scalar, windows in use. Those after it are padding: their share must be zero,
+        and batches of padding alone are not computed.
+    """
+
+    first_N: jax.Array
+    weight_NV: jax.Array
+    count: jax.Array
+
+
+def cut(x_HWC: jax.Array, first_B: jax.Array, width: int) -> jax.Array:
+    """Windows of a canvas: [H, W, C] -> [B, H, width, C]."""
+    columns_BV = first_B[:, None] + jnp.arange(width)[None]
+    return jnp.moveaxis(x_HWC[:, columns_BV], 1, 0)  # [H, B, V, C] -> [B, H, V, C]
+
+
+def denoiser(predict: WindowFn, cover: Cover, *, batch: int) -> process.DenoiseFn:
+    """Denoiser of a whole canvas from a denoiser of windows.
+
+    Any prediction that is linear in the network's output (eps, v, x0) may be blended; all
+    windows are at the same time.
+
+    Args:
+      predict: the windows' denoiser; it picks its condition by window number.
+      cover: windows and weights; N is a multiple of `batch`.
+      batch: windows that go through `predict` at once; memory does not grow beyond them.
+    Returns:
+      (x [1, H, W, C], t [1]) -> float32 [1, H, W, C]; columns that no window covers get zero.
+    Raises:
+      ValueError: the number of windows is no multiple of `batch`.
+    """
+    num_windows, width = cover.weight_NV.shape
+    if num_windows % batch:
+        raise ValueError(f"{num_windows} windows in batches of {batch}; pad them to a multiple")
+
+    def denoise(x_1HWC: jax.Array, t_1: jax.Array) -> jax.Array:
+        x_HWC, t_B = x_1HWC[0], jnp.full((batch,), t_1[0])
+
+        def body(i: jax.Array, canvas_HWC: jax.Array) -> jax.Array:
+            index_B = i * batch + jnp.arange(batch)
+            first_B = cover.first_N[index_B]
+            predicted = predict(cut(x_HWC, first_B, width), t_B, index_B)
+            share = predicted.astype(jnp.float32) * cover.weight_NV[index_B][:, None, :, None]
+            columns_BV = first_B[:, None] + jnp.arange(width)[None]
+            # [B, H, V, C] -> [H, B, V, C]; windows of one batch may overlap, hence add
+            return canvas_HWC.at[:, columns_BV].add(jnp.moveaxis(share, 0, 1))
+
+        batches = (cover.count + batch - 1) // batch
+        zeros = jnp.zeros(x_HWC.shape, jnp.float32)
+        return jax.lax.fori_loop(0, batches, body, zeros)[None]
+
+    return denoise

@@ -1,0 +1,172 @@
+"""Models for sampling: from run folders, converted or official files, or the Hugging Face hub."""
+
+from collections.abc import Sequence
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flax import nnx
+import jax
+import ml_collections
+
+from foley_jax import convert, hub
+from foley_jax.diff_foley import pipeline
+from foley_jax.training import checkpoint
+from foley_jax.training import task as task_lib
+
+CAVP, LDM = "diff_foley/cavp", "diff_foley/ldm"
+GUIDANCE, EVALUATION = "diff_foley/guidance_classifier", "diff_foley/eval_classifier"
+WEIGHT_FILES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")
+
+
+class _Part(NamedTuple):
+    """One network with the config and the task that built it."""
+
+    config: ml_collections.ConfigDict
+    task: Any
+    network: pipeline.Network
+
+
+def diff_foley(
+    model: str | os.PathLike,
+    *,
+    cavp: str | os.PathLike | None = None,
+    classifier: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
+    dtype: str | None = None,
+) -> pipeline.DiffFoley:
+    """Loads the networks of Diff-Foley.
+
+    Args:
+      model: workdir of an `ldm` run (its newest checkpoint; EMA parameters if there are any), a
+        folder of official files under their usual names (`cavp_epoch66.ckpt`,
+        `ldm_epoch240.ckpt`, and if they are there `double_guidance_classifier.ckpt` and
+        `eval_classifier.ckpt`), or "hub:OWNER/NAME" with such files.
+      cavp: workdir or official file of the CAVP the model was trained on; by default the one
+        that the run's config names, or the official folder's.
+      classifier: workdir or official file of an alignment classifier, or two of them: one
+        trained on noised latents guides, one trained on clean latents scores. By default the
+        official folder's.
+      dtype: compute type, "float32" or "bfloat16"; by default the run's own on accelerators
+        and float32 on CPU.
+    Raises:
+      FileNotFoundError: no checkpoint at `model`, `cavp` or `classifier`; the message says how
+        to make one.
+      ValueError: a folder or file holds another stage, or networks that do not fit together.
+    """
+    if hub.is_hub(model) or _official_file(model, LDM):
+        ldm_source, found_cavp, found_classifiers = _official_folder(model)
+        cavp = cavp or found_cavp
+        if cavp is None:
+            names = " or ".join(convert.kinds()[CAVP].file_names)
+            raise FileNotFoundError(f"{model} has no {names}; copy it there, or give --cavp=FILE")
+    else:
+        ldm_source, found_classifiers = model, []
+    ldm = _part(ldm_source, "ldm", dtype)
+    encoder = _part(cavp or _resolve_beside(Path(model), ldm.config.cavp), "cavp", dtype)
+    if classifier is None:
+        sources = found_classifiers
+    else:
+        alone = isinstance(classifier, str | os.PathLike)
+        sources = [classifier] if alone else list(classifier)
+    guide, scorer = _classifiers([_part(s, "alignment", dtype) for s in sources])
+    _check_fit(ldm, encoder, [part for part in (guide, scorer) if part])
+    return pipeline.DiffFoley(
+        ldm=ldm.network,
+        cavp=encoder.network,
+        config=ldm.config,
+        cavp_config=encoder.config,
+        schedule=ldm.task.schedule,
+        classifier=guide and guide.network,
+        scorer=scorer and scorer.network,
+    )
+
+
+def _resolve_beside(run_dir: Path, target: str) -> Path:
+    """A run named in a config: as written, or next to the run that names it."""
+    for candidate in (Path(target), run_dir.parent / Path(target).name):
+        if (candidate / "config.json").exists():
+            return candidate
+    raise FileNotFoundError(
+        f"{run_dir} was trained on features of {target!r}, which is neither there nor at "
+        f"{run_dir.parent / Path(target).name}; give its folder with --cavp=DIR"
+    )
+
+
+def _official_file(folder: str | os.PathLike, kind: str) -> Path | None:
+    """The file of that kind under its usual name in a folder, if it is there."""
+    names = convert.kinds()[kind].file_names
+    return next((Path(folder) / n for n in names if (Path(folder) / n).is_file()), None)
+
+
+def _official_folder(model: str | os.PathLike) -> tuple[Path, Path | None, list[Path]]:
+    """Files of the latent diffusion model, CAVP, and the classifiers that are there."""
+    if not hub.is_hub(model):
+        found = [_official_file(model, kind) for kind in (GUIDANCE, EVALUATION)]
+        files = _official_file(model, LDM), _official_file(model, CAVP)
+        return *files, [path for path in found if path]
+    files = {}
+    for kind in (LDM, CAVP, GUIDANCE, EVALUATION):
+        try:
+            files[kind] = hub.fetch(str(model), file_names=convert.kinds()[kind].file_names)
+        except ValueError:  # the repository has no such file
+            if kind in (LDM, CAVP):
+                raise
+    return files[LDM], files[CAVP], [files[k] for k in (GUIDANCE, EVALUATION) if k in files]
+
+
+def _part(source: str | os.PathLike, stage: str, dtype: str | None) -> _Part:
+    """A network from a run folder, an official file, or a hub file."""
+    if hub.is_hub(source):
+        source = hub.fetch(str(source))
+    if Path(source).suffix in WEIGHT_FILES and Path(source).is_file():
+        kind = convert.recognise(source)
+        config = convert.run_config(kind)
+        config.kind = kind
+        module = convert.load_torch(kind, source)
+        state = None
+    else:
+        config, *state = checkpoint.load_model_state(source)
+    if config.get("task") != stage:
+        holds = config.get("kind") or config.get("task")
+        raise ValueError(f"{source} holds {holds!r}; wanted here is a {stage!r} run or file")
+    if dtype or jax.default_backend() == "cpu":
+        config.dtype = dtype or "float32"
+    task = task_lib.resolve(config)
+    if state is None:
+        _, *state = nnx.split(module, task.trainable, ...)
+        state = [nnx.to_pure_dict(part) for part in state]
+    return _Part(config, task, pipeline.Network.restore(task, *state))
+
+
+def _classifiers(parts: Sequence[_Part]) -> tuple[_Part | None, _Part | None]:
+    """(the one for noised latents, the one for clean latents)."""
+    noised = [part.config.loss.get("noised", True) for part in parts]
+    guides = [part for part, is_noised in zip(parts, noised) if is_noised]
+    scorers = [part for part, is_noised in zip(parts, noised) if not is_noised]
+    if len(guides) > 1 or len(scorers) > 1:
+        raise ValueError(
+            f"{len(guides)} classifiers for noised latents and {len(scorers)} for clean ones; "
+            "give at most one of each"
+        )
+    return (guides or [None])[0], (scorers or [None])[0]
+
+
+def _check_fit(ldm: _Part, cavp: _Part, classifiers: Sequence[_Part]) -> None:
+    """Widths that must agree between networks of different runs."""
+    model, width = ldm.network.module(), cavp.network.module().embed_dim
+    wanted = {"the latent diffusion model": model.conditioner.in_dim}
+    channels = model.autoencoder.z_channels
+    for part in classifiers:
+        other = part.network.module()
+        wanted["the alignment classifier"] = other.conditioner.in_dim
+        if other.classifier.in_channels != channels:
+            raise ValueError(
+                f"the alignment classifier takes latents of {other.classifier.in_channels} "
+                f"channels, the model makes {channels}; they need the same autoencoder"
+            )
+    for name, in_dim in wanted.items():
+        if in_dim != width:
+            raise ValueError(
+                f"CAVP's rows have width {width}, {name} wants {in_dim}; give the CAVP it was "
+                "trained on with --cavp=DIR"
+            )

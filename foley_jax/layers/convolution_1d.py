@@ -16,7 +16,7 @@ _LAYOUT = ("NWC", "WIO", "NWC")
 
 
 class Conv1d(nnx.Module):
-    """Convolution [B, T, in] -> [B, T, out] that keeps the length; odd kernel [k, in, out].
+    """Convolution [B, T, in] -> [B, ceil(T / stride), out]; odd kernel [k, in, out].
 
     Zeros on both sides as torch's `padding=dilation * (k - 1) // 2`. `kernel_init` None is torch's
     default.
@@ -29,6 +29,7 @@ class Conv1d(nnx.Module):
         kernel_size: int,
         *,
         dilation: int = 1,
+        stride: int = 1,
         use_bias: bool = True,
         kernel_init: Callable | None = None,
         dtype: jnp.dtype = jnp.float32,
@@ -41,7 +42,7 @@ class Conv1d(nnx.Module):
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape))
         bias_init = initializers.bias(kernel_size * in_channels)
         self.bias = nnx.Param(bias_init(rngs.params(), (out_channels,))) if use_bias else None
-        self.dilation = dilation
+        self.dilation, self.stride = dilation, stride
         self.dtype = dtype
 
     def __call__(self, x_BTC: jax.Array) -> jax.Array:
@@ -51,7 +52,7 @@ class Conv1d(nnx.Module):
         y = lax.conv_general_dilated(
             x_BTC.astype(self.dtype),
             kernel,
-            window_strides=(1,),
+            window_strides=(self.stride,),
             padding=((reach, reach),),
             rhs_dilation=(self.dilation,),
             dimension_numbers=_LAYOUT,

@@ -78,6 +78,7 @@ TASKS = {
     "autoencoder": "foley_jax.diff_foley.tasks.autoencoder:AutoencoderTask",
     "ldm": "foley_jax.diff_foley.tasks.ldm:LatentDiffusionTask",
     "alignment": "foley_jax.diff_foley.tasks.alignment:AlignmentTask",
+    "vocoder": "foley_jax.diff_foley.tasks.vocoder:VocoderTask",
 }
 
 

@@ -170,67 +170,86 @@ def _padded(array: np.ndarray, size: int) -> np.ndarray:
     return array[np.minimum(np.arange(size), len(array) - 1)]
 
 
-def sample_tape(
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What is fixed in a sampling program; the rest are its arguments.
+
+    Attributes:
+      schedule, prediction: of the diffusion.
+      latent_shape: [H, V, C] of one window's latent.
+      steps, sampler, preset: see `Settings`.
+      guided: the classifier-free guidance scale is not 1.
+      batch: windows evaluated at once.
+    """
+
+    schedule: Any
+    prediction: str
+    latent_shape: tuple[int, int, int]
+    steps: int
+    sampler: str
+    preset: str
+    guided: bool
+    batch: int
+
+
+def noise(program: Program, keys_K: jax.Array) -> jax.Array:
+    """Standard normal canvas [H, K*V, C] of raw keys, one for every block of columns."""
+    keys = jax.random.wrap_key_data(keys_K)
+    blocks_KHVC = jax.vmap(lambda key: jax.random.normal(key, program.latent_shape))(keys)
+    height, _, channels = program.latent_shape
+    # [K, H, V, C] -> [H, K*V, C]
+    return jnp.moveaxis(blocks_KHVC, 0, 1).reshape(height, -1, channels)
+
+
+def solve(
+    program: Program,
     model: nnx.Module,
     classifier: nnx.Module | None,
     tape: Tape,
+    x_T: jax.Array,
     scale: jax.Array,
     alignment: jax.Array,
     raw_rows_RD: jax.Array | None,
-    *,
-    schedule: Any,
-    prediction: str,
-    steps: int,
-    sampler: str,
-    preset: str,
-    guided: bool,
-    latent_shape: tuple[int, int, int],
-    batch: int,
 ) -> jax.Array:
-    """Generates the latents of a tape; one program, no host round trip.
+    """Denoises a tape; runs inside jit, without a host round trip.
 
     Args:
+      program: what is fixed.
       model: LatentDiffusion.
       classifier: AlignmentModel, or None for no double guidance.
-      scale: classifier-free guidance scale, float32 scalar; not read unless `guided`.
+      tape: windows and their conditions.
+      x_T: standard normal float32 [H, W, C].
+      scale: classifier-free guidance scale, float32 scalar; not read unless `program.guided`.
       alignment: scale of the classifier's gradient, float32 scalar.
       raw_rows_RD: preset "official" with a classifier: all rows of the one video on the tape.
-      latent_shape: [H, V, C] of one window's latent.
-      batch: windows evaluated at once.
     Returns:
       Scaled latents float32 [H, W, C].
     Source: Diff-Foley notebook cell 13; joint denoising after Bar-Tal et al. 2023
       (MultiDiffusion).
     """
+    p = program
     context_NLD = model.conditioner(tape.rows_NLD)
     null_1LD = model.conditioner(jnp.zeros_like(tape.rows_NLD[:1]))
-    if preset == "official":
+    if p.preset == "official":
         null_1LD = jnp.zeros_like(null_1LD)
-    null_BLD = jnp.broadcast_to(null_1LD, (batch, *null_1LD.shape[1:]))
+    null_BLD = jnp.broadcast_to(null_1LD, (p.batch, *null_1LD.shape[1:]))
+
+    def network(x_BHVC: jax.Array, t_B: jax.Array, context_and_times: Any) -> jax.Array:
+        context_BLD, times_BL = context_and_times
+        return model.denoise(x_BHVC, t_B, context_BLD, context_s_BL=times_BL)
 
     def predict(x_BHVC: jax.Array, t_B: jax.Array, index_B: jax.Array) -> jax.Array:
         times_BL = tape.times_NL[index_B]
-
-        def network(x, t, context_and_times):
-            context, times = context_and_times
-            return model.denoise(x, t, context, context_s_BL=times)
-
-        condition = (context_NLD[index_B], times_BL)
-        null = (null_BLD, times_BL)
-        denoise = guidance.classifier_free(network, condition, null, scale if guided else 1)
-        denoise = process.as_eps(denoise, schedule, prediction)
+        condition, null = (context_NLD[index_B], times_BL), (null_BLD, times_BL)
+        denoise = guidance.classifier_free(network, condition, null, scale if p.guided else 1)
+        denoise = process.as_eps(denoise, p.schedule, p.prediction)
         if classifier is not None:
             log_prob = functools.partial(_log_prob, classifier, raw_rows_RD, tape, index_B)
-            denoise = guidance.double_guidance(denoise, log_prob, schedule, alignment)
+            denoise = guidance.double_guidance(denoise, log_prob, p.schedule, alignment)
         return denoise(x_BHVC, t_B)
 
-    keys = jax.random.wrap_key_data(tape.keys_K)
-    noise_KHVC = jax.vmap(lambda key: jax.random.normal(key, latent_shape))(keys)
-    height, width, channels = latent_shape
-    # [K, H, V, C] -> [1, H, K*V, C]
-    x_T = jnp.moveaxis(noise_KHVC, 0, 1).reshape(1, height, -1, channels)
-    canvas = joint.denoiser(predict, tape.cover, batch=batch)
-    return SAMPLERS[sampler](canvas, schedule, x_T, num_steps=steps)[0]
+    canvas = joint.denoiser(predict, tape.cover, batch=p.batch)
+    return SAMPLERS[p.sampler](canvas, p.schedule, x_T[None], num_steps=p.steps)[0]
 
 
 def _log_prob(classifier, raw_rows_RD, tape, index_B, x_BHVC, t_B) -> jax.Array:
@@ -276,11 +295,7 @@ class Sampler:
         latent_shape: tuple[int, int, int],
     ):
         self.ldm, self.classifier, self.spec = ldm, classifier, spec
-        self._fixed = {
-            "schedule": schedule,
-            "prediction": prediction,
-            "latent_shape": latent_shape,
-        }
+        self._fixed = (schedule, prediction, latent_shape)
         width = spec.num_columns
         self._programs: dict[tuple, Callable] = {}
         self._decode = ldm.jit(functools.partial(decode, width=width))
@@ -292,20 +307,19 @@ class Sampler:
     ) -> jax.Array:
         """Scaled latents [H, W, C] of a tape."""
         aligned = settings.aligned(self.classifier is not None)
-        options = {
-            "steps": settings.steps,
-            "sampler": settings.sampler,
-            "preset": settings.preset,
-            "guided": settings.guidance != 1,
-            "batch": batch,
-        }
-        key = (*options.values(), aligned)
-        if key not in self._programs:
-            fn = functools.partial(sample_tape, **self._fixed, **options)
+        choice = (settings.steps, settings.sampler, settings.preset, settings.guidance != 1, batch)
+        if (aligned, *choice) not in self._programs:
+            program = Program(*self._fixed, *choice)
+
+            def run(model, classifier, tape, *scales_and_rows):
+                x_T = noise(program, tape.keys_K)
+                return solve(program, model, classifier, tape, x_T, *scales_and_rows)
+
             classifier = self.classifier if aligned else None
-            self._programs[key] = network_lib.jit_pair(fn, self.ldm, classifier)
+            self._programs[aligned, *choice] = network_lib.jit_pair(run, self.ldm, classifier)
         scales = (jnp.float32(settings.guidance), jnp.float32(settings.alignment))
-        return self._programs[key](tape, *scales, raw_rows_RD if aligned else None)
+        raw_rows_RD = raw_rows_RD if aligned else None
+        return self._programs[aligned, *choice](tape, *scales, raw_rows_RD)
 
     def mels(self, z_HWC: jax.Array, tape: Tape, batch: int) -> np.ndarray:
         """Mel [F, T] of every window of a tape, one device batch at a time."""

@@ -1,0 +1,75 @@
+"""The notebook's sampling, full size: 25 steps, classifier-free guidance and classifier.
+
+Preset 'official': zeros as null context, all 33 raw rows into the classifier. The golden's own
+float32 noise after 25 steps is 2.4e-6 relative (README of the goldens, e2e).
+"""
+
+import json
+import pathlib
+
+from goldens import fill
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from foley_jax import convert
+from foley_jax.diff_foley import generation, network, windows
+from foley_jax.diffusion import schedule
+
+pytestmark = pytest.mark.slow
+GOLDENS = pathlib.Path(__file__).parents[1] / "goldens" / "diff_foley"
+PREFIX = "public/"
+ATOL = 1e-3  # absolute, of unit deviation
+SPEC = windows.WindowSpec(num_rows=32, num_columns=64, row_s=0.25, column_s=0.128)
+
+
+def _network(kind: str, name: str) -> network.Network:
+    keys = json.loads((GOLDENS / f"{name}_keys.json").read_text())
+    state = {
+        key: fill.fill_value(key, shape, PREFIX)
+        if fill.is_filled(key, shape, dtype)
+        else np.full(shape, 0.18215 if key == "scale_factor" else 0, dtype)
+        for key, (shape, dtype) in keys.items()
+    }
+    return network.Network.of(convert.from_state_dict(kind, state))
+
+
+def _close(name: str, got: np.ndarray, want: np.ndarray) -> None:
+    assert got.shape == want.shape, name
+    scale = max(1.0, float(want.std()))
+    worst = float(np.abs(got - want).max()) / scale
+    relative = np.linalg.norm(got - want) / np.linalg.norm(want)
+    print(f"{name:20s} worst {worst:.1e} of unit deviation, relative L2 {relative:.1e}")
+    np.testing.assert_allclose(got / scale, want / scale, rtol=0, atol=ATOL, err_msg=name)
+
+
+def test_double_guided_sampling_equals_the_notebook():
+    ldm = _network("diff_foley/ldm", "ldm")
+    classifier = _network("diff_foley/guidance_classifier", "classifier")
+    rows_RD = fill.unit_rows(fill.inp("e2e_feat", (1, 33, 512), PREFIX))[0]
+    plan = windows.official(len(rows_RD), SPEC)
+    request = generation.Request(plan, windows.rows(rows_RD, plan, SPEC), "e2e", 0)
+    tape, _, batch = generation.lay([request], SPEC, 0, max_batch=1)
+    settings = generation.Settings(preset="official")
+    assert settings.aligned(True)
+    program = generation.Program(
+        schedule=schedule.scaled_linear(),
+        prediction="eps",
+        latent_shape=(16, 64, 4),
+        steps=settings.steps,
+        sampler=settings.sampler,
+        preset=settings.preset,
+        guided=True,
+        batch=batch,
+    )
+
+    def run(model, classifier, *args):
+        z_HWC = generation.solve(program, model, classifier, *args)
+        return z_HWC, generation.decode(model, z_HWC, jnp.zeros(1, jnp.int32), width=64)
+
+    x_T = np.moveaxis(fill.inp("e2e_xT", (1, 4, 16, 64), PREFIX)[0], 0, -1)
+    scales = (jnp.float32(settings.guidance), jnp.float32(settings.alignment))
+    z_HWC, mel_1FT = network.jit_pair(run, ldm, classifier)(tape, x_T, *scales, rows_RD)
+    with np.load(GOLDENS / "e2e.npz") as golden:
+        _close("final latent", np.moveaxis(np.asarray(z_HWC), -1, 0)[None], golden["z0"])
+        _close("decoded channel 0", np.asarray(mel_1FT), golden["spec_channel0"])

@@ -2,9 +2,14 @@
 
     python -m data_prep.features shards features --model=runs/cavp
     python -m data_prep.features shards features --model=converted/cavp     # official weights
+    python -m data_prep.features shards clip_rows --encoder=clip --model=converted/clip
 
 Every clip gets one unit row per frame (official grouping: 40 frames see each other); the sound is
 copied and the frames are dropped. Run it again after a stop: finished shards are kept.
+
+The paper's other conditions are encoders of single pictures, converted from `clip/vit_b32` or
+`torchvision/resnet50`: `--encoder=clip` (512 numbers) or `--encoder=resnet50` (2048; for training
+set `--config.model.conditioner.in_dim=2048`). Their shards need pictures of the encoder's size.
 
 Two controls for experiments, each into a folder of its own: `--untrained` takes a freshly
 initialised CAVP of the same config, `--permute` gives every training clip the rows of another
@@ -28,7 +33,7 @@ import tqdm
 
 from foley_jax.data import pipeline as data_pipeline
 from foley_jax.data import records
-from foley_jax.diff_foley import features, pipeline
+from foley_jax.diff_foley import features, image_encoders, pipeline
 from foley_jax.media import specs
 from foley_jax.training import checkpoint
 from foley_jax.training import task as task_lib
@@ -73,11 +78,38 @@ def load(model: pathlib.Path, *, untrained: bool = False, seed: int = 0) -> Extr
         network = pipeline.Network.of(task.build(nnx.Rngs(seed)))
     else:
         network = pipeline.Network.restore(task, params, rest)
+    identity = _identity(model, network, str(config.dtype))
+    return Extractor(network.jit(features.encode_frames), specs.VideoSpec(**config.video), identity)
+
+
+def load_image_encoder(model: pathlib.Path, encoder: str, *, fps: float) -> Extractor:
+    """Loads a converted picture encoder ("clip" or "resnet50") for shards of `fps` frames/s.
+
+    Raises:
+      FileNotFoundError: no converted weights there.
+      ValueError: the folder holds another kind of model.
+    """
+    config, params, rest = checkpoint.load_model_state(model)
+    fields = config.model if "model" in config else {}
+    if fields.get("encoder") != encoder:
+        kind = {"clip": "clip/vit_b32", "resnet50": "torchvision/resnet50"}[encoder]
+        raise ValueError(
+            f"{model} holds no {encoder} weights; make them with "
+            f"`python -m foley_jax.convert {kind} FILE FOLDER`"
+        )
+    abstract = nnx.eval_shape(lambda: image_encoders.from_config(fields, rngs=nnx.Rngs(0)))
+    graphdef, _, _ = nnx.split(abstract, nnx.Param, ...)
+    network = pipeline.Network.of(nnx.merge(graphdef, params, rest))
+    video = specs.VideoSpec(fps, fields.image_size, fields.image_size)
+    encode_fn = network.jit(image_encoders.encode_frames)
+    return Extractor(encode_fn, video, _identity(model, network, "float32"))
+
+
+def _identity(model: pathlib.Path, network: pipeline.Network, dtype: str) -> dict[str, str | int]:
     digest = 0
     for leaf in jax.tree.leaves(network.state):
         digest = zlib.crc32(np.ascontiguousarray(leaf), digest)
-    identity = {"model": str(model), "weights_crc32": digest, "dtype": str(config.dtype)}
-    return Extractor(network.jit(features.encode_frames), specs.VideoSpec(**config.video), identity)
+    return {"model": str(model), "weights_crc32": digest, "dtype": dtype}
 
 
 def extract_set(
@@ -259,6 +291,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--model", type=pathlib.Path, required=True, help="CAVP run or converted folder"
     )
+    parser.add_argument(
+        "--encoder", choices=("cavp", "clip", "resnet50"), default="cavp", help="what it is (cavp)"
+    )
     parser.add_argument("--untrained", action="store_true", help="control: fresh weights")
     parser.add_argument("--permute", action="store_true", help="control: rows of another clip")
     parser.add_argument("--seed", type=int, default=0, help="of the controls (0)")
@@ -266,8 +301,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.batch < 1:
         parser.error("--batch must be positive")
+    if args.untrained and args.encoder != "cavp":
+        parser.error("--untrained is a control of --encoder=cavp")
     try:
-        extractor = load(args.model, untrained=args.untrained, seed=args.seed)
+        if args.encoder == "cavp":
+            extractor = load(args.model, untrained=args.untrained, seed=args.seed)
+        else:
+            fps = records.read_index(args.shards).fps
+            extractor = load_image_encoder(args.model, args.encoder, fps=fps)
         index = extract_set(
             args.shards,
             args.out,

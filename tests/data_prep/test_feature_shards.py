@@ -16,7 +16,7 @@ import pytest
 from data_prep import features as feature_shards
 from foley_jax.data import pipeline as data_pipeline
 from foley_jax.data import records
-from foley_jax.diff_foley import features
+from foley_jax.diff_foley import features, image_encoders
 from foley_jax.diff_foley.tasks import cavp as cavp_task
 from foley_jax.media import specs
 from foley_jax.training import checkpoint
@@ -202,3 +202,37 @@ def test_command_line_without_a_model_is_one_clear_line(tmp_path, shards):
     message = str(caught.value)
     assert message.startswith("error: ") and "\n" not in message and str(tmp_path) in message
     assert jax.devices()  # the process lives
+
+
+def _image_encoder(folder):
+    """A tiny CLIP tower in a folder like the converter's."""
+    fields = {"width": 4, "num_layers": 1, "num_heads": 2, "patch": 4, "embed_dim": 6}
+    model = {"encoder": "clip", "image_size": SIDE, **fields}
+    network = compiled.build(lambda: image_encoders.from_config(model, rngs=nnx.Rngs(0)))
+    _, params, rest = nnx.split(network, nnx.Param, ...)
+    checkpoint.save_model(
+        folder,
+        config=ml_collections.ConfigDict({"model": model}),
+        params=nnx.to_pure_dict(params),
+        rest=nnx.to_pure_dict(rest),
+    )
+    return network
+
+
+def test_rows_of_another_picture_encoder(shards, tmp_path, capsys):
+    network = _image_encoder(tmp_path / "clip")
+    command = [str(shards), str(tmp_path / "out"), f"--model={tmp_path / 'clip'}", "--encoder=clip"]
+    feature_shards.main(command)
+    assert "rows of 6 numbers" in capsys.readouterr().out
+    source = data_pipeline.open_source(tmp_path / "out", "train")
+    frames = _clip("train", 0, 5).frames_THWC()
+    want = image_encoders.encode_frames(network, frames[None])[0]
+    np.testing.assert_allclose(source[0].cavp_TD, want, atol=2e-3)  # kept in half precision
+    assert np.ptp(source[0].cavp_TD, axis=0).max() > 1e-3
+
+
+def test_folder_of_another_encoder_is_refused(shards, run, tmp_path):
+    with pytest.raises(SystemExit, match="holds no resnet50 weights; .*torchvision/resnet50"):
+        feature_shards.main(
+            [str(shards), str(tmp_path / "out"), f"--model={run}", "--encoder=resnet50"]
+        )

@@ -36,7 +36,11 @@ from foley_jax.layers import conversion_report, strict_fill, torch_checkpoint
 from foley_jax.training import task as task_lib
 
 # modules with a KINDS dict; imported only when a kind is looked up
-KIND_MODULES = ("foley_jax.diff_foley.weights", "foley_jax.layers.bigvgan_weights")
+KIND_MODULES = (
+    "foley_jax.diff_foley.weights",
+    "foley_jax.diff_foley.image_weights",
+    "foley_jax.layers.bigvgan_weights",
+)
 AUTO = "auto"  # on the command line: the kind is read off the file's keys
 
 

@@ -1,0 +1,81 @@
+"""Adaptive DPM-Solver++ against MM-Diffusion's script and closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import toys
+
+from foley_jax.diffusion import adaptive, process, schedule
+
+LINEAR = schedule.linear()
+
+
+def _start():
+    return {k: jnp.asarray(toys.fill.inp(f"dpm.{k}", s, "public/")) for k, s in toys.SHAPES.items()}
+
+
+def test_script_run_equals_mm_diffusion():
+    seen = []
+
+    def denoise(x, t_B):
+        jax.debug.callback(lambda t: seen.append(int(t[0])), t_B, ordered=True)
+        return toys.pair_eps(x, t_B)
+
+    made, evaluations = jax.jit(lambda x: adaptive.sample(denoise, LINEAR, x))(_start())
+    jax.effects_barrier()
+    times = toys.MM_DIFFUSION["dpm_solver++_script/t_model"]
+    assert int(evaluations) == len(times)
+    assert np.abs(np.array(seen) - times).max() <= 1  # the steps' lengths follow the data
+    for name, got in made.items():
+        # steps chosen by the data: the golden README's limit
+        np.testing.assert_allclose(got, toys.MM_DIFFUSION[f"dpm_solver++_script/{name}"], atol=1e-3)
+
+
+def test_threshold_scales_each_item_by_its_own_quantile():
+    x0 = jnp.stack([jnp.linspace(-0.5, 0.5, 1000), jnp.linspace(-4.0, 4.0, 1000)])
+    made = np.asarray(adaptive.dynamic_threshold(x0))
+    np.testing.assert_array_equal(made[0], x0[0])  # within [-1, 1]: untouched
+    limit = np.quantile(np.abs(x0[1]), 0.995)
+    np.testing.assert_allclose(made[1], np.clip(x0[1], -limit, limit) / limit, rtol=1e-6)
+
+
+def test_time_of_inverts_lambda():
+    times = jnp.linspace(0.0, 999.0, 57)
+    np.testing.assert_allclose(
+        adaptive.time_of(LINEAR, LINEAR.lambda_at(times)), times, atol=0.05
+    )  # float32 at the flat end of lambda
+
+
+def test_tighter_tolerance_takes_more_evaluations_and_is_closer():
+    std = 0.5
+
+    def denoise(x, t_B):
+        alpha, sigma = LINEAR.alpha_sigma_at(t_B)
+        return process.combine(sigma / (alpha**2 * std**2 + sigma**2), x, 0 * sigma, x)
+
+    def spread(time):
+        alpha, sigma = LINEAR.alpha_sigma_at(jnp.float32(time))
+        return float(jnp.sqrt(alpha**2 * std**2 + sigma**2))
+
+    found = []
+    for relative in (0.5, 0.005):
+        limits = adaptive.Tolerances(absolute=relative / 10, relative=relative)
+        x_0, count = adaptive.sample(
+            denoise,
+            LINEAR,
+            jnp.ones((1, 1)),
+            tolerances=limits,
+            threshold=False,
+            integer_times=False,
+        )
+        found.append((abs(float(x_0[0, 0]) - spread(0) / spread(999)), int(count)))
+    assert found[1][1] > found[0][1]
+    assert found[1][0] < 0.5 * found[0][0]
+    assert found[1][0] < 0.01
+
+
+def test_evaluations_are_bounded():
+    _, count = adaptive.sample(
+        lambda x, t: 100.0 * jnp.sin(1e4 * x), LINEAR, jnp.ones((1, 3)), max_evaluations=20
+    )
+    assert int(count) <= 20

@@ -1,0 +1,96 @@
+"""DPM-Solver singlestep against MM-Diffusion's script and closed forms."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toys
+
+from foley_jax.diffusion import process, schedule, singlestep
+
+LINEAR = schedule.linear()
+SCHEDULES = np.load(toys.GOLDENS / "mm_diffusion" / "schedules.npz")
+
+
+def _start():
+    return {k: jnp.asarray(toys.fill.inp(f"dpm.{k}", s, "public/")) for k, s in toys.SHAPES.items()}
+
+
+@pytest.mark.parametrize(
+    ("run", "num_steps", "order"),
+    [("dpm_solver_script", 20, 3), ("dpm_solver_order2_steps10", 10, 2)],
+)
+def test_runs_equal_mm_diffusion(run, num_steps, order):
+    seen = [
+        t
+        for k, numbers in singlestep.plan(LINEAR, num_steps, order, integer_times=True)
+        for t in numbers.times_NK.ravel()
+    ]
+    np.testing.assert_array_equal(seen, toys.MM_DIFFUSION[f"{run}/t_model"])
+    made = jax.jit(
+        lambda x: singlestep.sample(toys.pair_eps, LINEAR, x, num_steps=num_steps, order=order)
+    )(_start())
+    for name, got in made.items():
+        want = toys.MM_DIFFUSION[f"{run}/{name}"]
+        np.testing.assert_allclose(got, want, atol=1e-4)  # the golden README's limit
+        assert toys.relative(got, want) < 1e-5
+
+
+def test_one_clip_alone_is_the_clip_in_a_batch():
+    x = _start()
+    one = jax.tree.map(lambda a: a[:1], x)
+
+    def run(x):
+        return singlestep.sample(toys.pair_eps, LINEAR, x)
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b[0], atol=1e-5), run(one), run(x))
+
+
+def test_orders_equal_mm_diffusion():
+    meta = json.loads(bytes(SCHEDULES["__meta__"]).decode())["orders"]
+    for name, want in meta.items():
+        steps, order = name.removeprefix("steps").split("_order")
+        assert singlestep.step_orders(int(steps), int(order)) == want
+
+
+def test_lambda_and_its_inverse_equal_mm_diffusion():
+    log_snr = singlestep.LogSnr(LINEAR)
+    for n in (9, 10, 20):
+        time = SCHEDULES[f"dpm/logSNR_{n}/t"].astype(np.float64) * 1000 - 1
+        np.testing.assert_allclose(
+            log_snr(time), SCHEDULES[f"dpm/logSNR_{n}/lambda"], atol=1e-4
+        )  # near t = 0 the float32 golden has lost digits of 1 - alpha^2
+        np.testing.assert_allclose(log_snr.inverse(log_snr(time)), np.clip(time, 0, 999), atol=1e-6)
+
+
+def test_error_falls_with_evaluations_as_the_order_says():
+    """Gaussian data have a linear ODE with a known end: x(0) = std(0) / std(T) x(T)."""
+    std = 0.5
+
+    def denoise(x, t_B):
+        alpha, sigma = LINEAR.alpha_sigma_at(t_B)
+        return process.combine(sigma / (alpha**2 * std**2 + sigma**2), x, 0 * sigma, x)
+
+    def spread(time):
+        alpha, sigma = LINEAR.alpha_sigma_at(jnp.float32(time))
+        return float(jnp.sqrt(alpha**2 * std**2 + sigma**2))
+
+    def error(order, steps):
+        x = jnp.ones((1, 1))
+        made = singlestep.sample(
+            denoise, LINEAR, x, num_steps=steps, order=order, integer_times=False
+        )
+        return abs(float(made[0, 0]) - spread(0) / spread(999))
+
+    for order in (1, 2, 3):
+        assert error(order, 12) > 2 ** (order - 0.5) * error(order, 24)
+    assert error(3, 24) < 0.2 * error(2, 24) < 0.2 * error(1, 24)
+
+
+def test_errors_say_what_came():
+    with pytest.raises(ValueError, match="order is 4"):
+        singlestep.step_orders(20, 4)
+    with pytest.raises(ValueError, match="num_evaluations 0"):
+        singlestep.step_orders(0, 3)

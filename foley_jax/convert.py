@@ -40,6 +40,7 @@ KIND_MODULES = (
     "foley_jax.diff_foley.weights",
     "foley_jax.diff_foley.image_weights",
     "foley_jax.layers.bigvgan_weights",
+    "foley_jax.mm_diffusion.weights",
 )
 AUTO = "auto"  # on the command line: the kind is read off the file's keys
 

@@ -1,0 +1,44 @@
+"""Official checkpoints of MM-Diffusion: names only.
+
+See `layers/torch_checkpoint.py` for the meaning of the fields and `foley_jax/convert.py` for the
+engine.
+"""
+
+from foley_jax.layers import configured, torch_checkpoint
+from foley_jax.mm_diffusion import coupled_unet
+
+Checkpoint = torch_checkpoint.Checkpoint
+
+# the nesting of the blocks is the official one
+_RENAMES = (
+    (r"\.GroupNorm\.", "."),
+    (r"^time_embed\.2\.", "time_embed.1."),
+    (r"^(video|audio)_out\.0\.", r"\1_norm_out."),
+    (r"^(video|audio)_out\.2\.\w+_conv\.", r"\1_conv_out."),
+    (r"\.(video|audio)_in_layers\.0\.", r".\1_norm1."),
+    (r"\.(video|audio)_in_layers\.2\.", r".\1_conv1."),
+    (r"\.(video|audio)_out_layers\.0\.", r".\1_norm2."),
+    (r"\.(video|audio)_out_layers\.3\.\w+_conv\.", r".\1_conv2."),
+    (r"\.(video|audio)_skip_connection\.\w+_conv\.", r".\1_shortcut."),
+    (r"\.video_conv_(spatial|temporal)\.", r".\1."),
+    (r"\.audio_(conv1?)\.audio_conv\.", r".audio_\1."),
+    (r"\.emb_layers\.1\.", ".time_proj."),
+    (r"\.(spatial|temporal|audio)_attention_block\.", r".\1_attention."),
+    (r"\.v_(norm|qkv)\.", r".video_\1."),
+    (r"\.a_(norm|qkv)\.", r".audio_\1."),
+    (r"\.(video|audio)_proj_out\.\w+_conv\.", r".\1_proj."),
+)
+
+KINDS: dict[str, Checkpoint] = {
+    # model*.pt and ema_0.9999_*.pt of the base model: a bare state dict
+    "mm_diffusion/base": Checkpoint(
+        build=coupled_unet.from_config,
+        model=configured.defaults(coupled_unet.CoupledUNet),
+        renames=_RENAMES,
+        signature=(
+            r"input_blocks\.0\.0\.video_conv\.video_conv_spatial\.weight",
+            r"middle_blocks\.1\.v_qkv\.weight",
+            r"audio_out\.2\.audio_conv\.weight",
+        ),
+    ),
+}

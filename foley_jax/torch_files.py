@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
+import json
 from pathlib import Path
 import pickle
 import re
@@ -108,21 +109,34 @@ def _of_folder(folder: Path, averaged: bool) -> list[Path]:
 
 
 class _Safetensors:
-    def __init__(self, file: Any):
-        self._file = file
+    def __init__(self, path: Path, file: Any):
+        self._path, self._file = path, file
 
     def keys(self) -> list[str]:
         return list(self._file.keys())
 
     def get(self, key: str) -> np.ndarray:
+        kind = self._file.get_slice(key).get_dtype()
+        if kind == "BF16":
+            return _bfloat16(self._path, key)
         try:
             return self._file.get_tensor(key)
-        except TypeError as error:  # NumPy has no such type
-            kind = self._file.get_slice(key).get_dtype()
+        except TypeError as error:
             raise ValueError(
-                f"{key!r} is stored as {kind}, which NumPy does not know; save the file in "
-                "float16 or float32"
+                f"{self._path}: {key!r} is stored as {kind}, which NumPy does not know; save the "
+                "file in float16 or float32"
             ) from error
+
+
+def _bfloat16(path: Path, key: str) -> np.ndarray:
+    """A bfloat16 tensor of a safetensors file as float32: its bits are the upper half."""
+    with path.open("rb") as file:
+        header_size = int.from_bytes(file.read(8), "little")
+        entry = json.loads(file.read(header_size))[key]
+        start, end = entry["data_offsets"]
+        file.seek(8 + header_size + start)
+        bits = np.frombuffer(file.read(end - start), "<u2").astype(np.uint32) << 16
+    return bits.view(np.float32).reshape(entry["shape"])
 
 
 class _Pickled:
@@ -142,7 +156,7 @@ def _opened(path: Path, containers: Sequence[str]) -> Iterator[_Safetensors | _P
     if path.suffix in SAFETENSORS:
         try:
             with safetensors.safe_open(path, framework="numpy") as file:
-                yield _Safetensors(file)
+                yield _Safetensors(path, file)
         except safetensors.SafetensorError as error:
             raise ValueError(
                 f"{path} is not a readable safetensors file (is it whole?): {error}"

@@ -8,6 +8,7 @@ from flax import nnx
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import torch
 
 from foley_jax import convert, torch_files
@@ -245,3 +246,13 @@ def test_numpy_values_beside_the_weights_do_no_harm(two):
     beside = {"indexes": np.arange(3), "best": np.float64(0.5)}
     torch.save({"state_dict": state, "sampler": beside}, two / "with.ckpt")
     assert convert.load_torch("two", two / "with.ckpt").a.kernel.shape == (2, 3)
+
+
+def test_bfloat16_safetensors_are_read_exactly(tmp_path):
+    values = torch.randn(2, 3).bfloat16()
+    state = {"a": torch.ones(2), "b": values, "c": torch.tensor(1.5).bfloat16()}
+    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
+    got = torch_files.read_state_dict(tmp_path / "w.safetensors")
+    np.testing.assert_array_equal(got["b"], values.float().numpy())
+    assert got["b"].dtype == np.float32 and got["c"] == 1.5 and got["c"].shape == ()
+    np.testing.assert_array_equal(got["a"], np.ones(2))

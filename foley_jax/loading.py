@@ -10,7 +10,9 @@ import jax
 import ml_collections
 
 from foley_jax import convert, hub
-from foley_jax.diff_foley import pipeline
+from foley_jax.diff_foley import pipeline, sound
+from foley_jax.diff_foley import vocoder as vocoders
+from foley_jax.media import specs
 from foley_jax.training import checkpoint
 from foley_jax.training import task as task_lib
 
@@ -32,6 +34,7 @@ def diff_foley(
     *,
     cavp: str | os.PathLike | None = None,
     classifier: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
+    vocoder: str | os.PathLike | None = None,
     dtype: str | None = None,
 ) -> pipeline.DiffFoley:
     """Loads the networks of Diff-Foley.
@@ -46,6 +49,7 @@ def diff_foley(
       classifier: workdir or official file of an alignment classifier, or two of them: one
         trained on noised latents guides, one trained on clean latents scores. By default the
         official folder's.
+      vocoder: workdir of a `vocoder` run or of a converted BigVGAN; by default Griffin-Lim.
       dtype: compute type, "float32" or "bfloat16"; by default the run's own on accelerators
         and float32 on CPU.
     Raises:
@@ -78,7 +82,36 @@ def diff_foley(
         schedule=ldm.task.schedule,
         classifier=guide and guide.network,
         scorer=scorer and scorer.network,
+        vocoder=load_vocoder(vocoder, ldm.config) if vocoder else sound.GRIFFIN_LIM,
     )
+
+
+def load_vocoder(
+    source: str | os.PathLike, config: ml_collections.ConfigDict
+) -> vocoders.NeuralVocoder:
+    """A neural vocoder for the mels of `config`'s model."""
+    own, params, rest = checkpoint.load_model_state(source)
+    if own.get("task") == "vocoder":
+        network = pipeline.Network.restore(task_lib.resolve(own), params, rest)
+        mel = specs.AudioSpec(**own.audio)
+        ours = specs.AudioSpec(**config.audio)
+        if mel != ours:
+            raise ValueError(
+                f"{source} was trained on mels of {mel}; the model makes {ours}: train the "
+                "vocoder with the model's config.audio"
+            )
+        return vocoders.NeuralVocoder(network.module().generator, mel, scale="unit")
+    kind = own.get("kind", "")
+    if not kind.startswith("bigvgan"):
+        raise ValueError(
+            f"{source} holds {kind or own.get('task')!r}; wanted here is a 'vocoder' run or a "
+            "generator converted with `python -m foley_jax.convert bigvgan FILE DIR`"
+        )
+    build = convert.kinds()[kind].build
+    abstract = nnx.eval_shape(lambda: build(own.model, rngs=nnx.Rngs(0)))
+    graphdef, _, _ = nnx.split(abstract, nnx.Param, ...)
+    generator = nnx.merge(graphdef, params, rest)
+    return vocoders.NeuralVocoder.public(generator, own.model)
 
 
 def _resolve_beside(run_dir: Path, target: str) -> Path:
@@ -128,7 +161,7 @@ def _part(source: str | os.PathLike, stage: str, dtype: str | None) -> _Part:
         config, *state = checkpoint.load_model_state(source)
     if config.get("task") != stage:
         holds = config.get("kind") or config.get("task")
-        raise ValueError(f"{source} holds {holds!r}; wanted here is a {stage!r} run or file")
+        raise ValueError(f"{source} holds {holds!r}; wanted here: {stage!r}")
     if dtype or jax.default_backend() == "cpu":
         config.dtype = dtype or "float32"
     task = task_lib.resolve(config)

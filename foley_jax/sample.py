@@ -148,10 +148,13 @@ def load(
     *,
     cavp: str | os.PathLike | None = None,
     classifier: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
+    vocoder: str | os.PathLike | None = None,
     dtype: str | None = None,
 ) -> Foley:
     """Loads a trained, converted or official model; see `loading.diff_foley`."""
-    networks = loading.diff_foley(model, cavp=cavp, classifier=classifier, dtype=dtype)
+    networks = loading.diff_foley(
+        model, cavp=cavp, classifier=classifier, vocoder=vocoder, dtype=dtype
+    )
     return Foley(networks, str(model))
 
 
@@ -229,6 +232,9 @@ end and the exit code is 1.""",
         action="append",
         help="workdir or file of an alignment classifier; once more for one that only scores",
     )
+    p.add_argument(
+        "--vocoder", help="workdir of a vocoder run or converted BigVGAN (default: Griffin-Lim)"
+    )
     p.add_argument("--out", default="out", help="output folder (default: out)")
     p.add_argument("--steps", type=int, default=25, help="solver steps (default: 25)")
     p.add_argument(
@@ -275,7 +281,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         fields = [field.name for field in dataclasses.fields(pipeline.Settings)]
         settings = pipeline.Settings(**{name: getattr(args, name) for name in fields})
-        networks = {"cavp": args.cavp, "classifier": args.classifier, "dtype": args.dtype}
+        names = ("cavp", "classifier", "vocoder", "dtype")
+        networks = {name: getattr(args, name) for name in names}
         foley = load(args.model, **networks)
         settings.aligned(foley.model.classifier is not None)
     except (FileNotFoundError, ValueError, ImportError) as error:

@@ -16,6 +16,7 @@ import numpy as np
 from foley_jax.diff_foley import features, generation, network, sound, windows
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs
+from foley_jax.media import vocoder as vocoder_lib
 
 Network = network.Network
 Settings = generation.Settings
@@ -80,6 +81,7 @@ class DiffFoley:
       classifier: alignment classifier for double guidance (noisy latents), if any.
       scorer: one for scoring finished sounds; by default the guidance classifier.
       schedule: noise table of the diffusion.
+      vocoder: mels to sound; preset "official" always takes its own Griffin-Lim.
       device_windows: windows in one device batch; by default 8 on CPU and 64 elsewhere.
     """
 
@@ -93,9 +95,11 @@ class DiffFoley:
         schedule: Any,
         classifier: Network | None = None,
         scorer: Network | None = None,
+        vocoder: vocoder_lib.Vocoder = sound.GRIFFIN_LIM,
         device_windows: int | None = None,
     ):
         self.ldm, self.cavp, self.classifier = ldm, cavp, classifier
+        self.vocoder = vocoder
         self.audio = specs.AudioSpec(**config.audio)
         self.cavp_audio = specs.AudioSpec(**cavp_config.audio)
         self.video = specs.VideoSpec(**cavp_config.video)
@@ -225,7 +229,7 @@ class DiffFoley:
         """Mels of any lengths to waveforms of the asked lengths (zero-padded or cut)."""
         on_cpu = jax.default_backend() == "cpu"  # where a batch brings nothing
         max_batch = 1 if on_cpu else self.device_windows
-        return sound.vocode(mels_FT, lengths, self.audio, max_batch=max_batch)
+        return sound.vocode(mels_FT, lengths, self.audio, max_batch=max_batch, through=self.vocoder)
 
     def _vocode_official(self, draft: Draft, length: int, settings: Settings) -> np.ndarray:
         name, count = draft.source.path.stem, len(draft.window_mels_NFT)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from foley_jax.media import audio as audio_io
 from foley_jax.media import specs, vocoder
 
 BLOCK_FRAMES = 256  # lengths are rounded up to whole blocks so that few programs are compiled
@@ -16,6 +17,7 @@ CHUNK_FRAMES = 4096  # more than this (a minute) is made in chunks
 OVERLAP_FRAMES = 128  # that two chunks share
 FADE_S = 0.02
 BATCH_FRAMES = 16384  # mel frames in one device batch: bounds memory
+GRIFFIN_LIM = vocoder.GriffinLim()
 OFFICIAL_ITERATIONS = 32  # of Griffin-Lim, from random phases
 OFFICIAL_BASIS_HZ = 22050  # the notebook's mistake (spec D3)
 
@@ -26,15 +28,18 @@ def vocode(
     audio: specs.AudioSpec,
     *,
     max_batch: int,
+    through: vocoder.Vocoder = GRIFFIN_LIM,
 ) -> list[np.ndarray]:
     """Waveforms float32 [L] of log-mels [F, T] of any lengths, zero-padded or cut to `lengths`.
 
-    Up to `CHUNK_FRAMES` a mel is one run of Griffin-Lim; a longer one is made in overlapping
+    Up to `CHUNK_FRAMES` a mel is one run of the vocoder; a longer one is made in overlapping
     chunks, joined where they differ least. Batches have one size for each length of mel, because
-    the first phases jump where rounding tips a comparison: a sound must not depend on its batch.
+    Griffin-Lim's first phases jump where rounding tips a comparison: a sound must not depend on
+    its batch.
 
     Args:
       max_batch: mels in one device batch.
+      through: the vocoder; sound at another rate is resampled to that of `audio`.
     """
     pieces: list[tuple[int, np.ndarray]] = []  # (which mel, a padded chunk of it)
     for i, (mel_FT, length) in enumerate(zip(mels_FT, lengths)):
@@ -43,7 +48,7 @@ def vocode(
             size = _rounded(min(frames - start, CHUNK_FRAMES))
             pieces.append((i, fit(mel_FT[:, start:], size)))
     chunks: list[list[np.ndarray]] = [[] for _ in mels_FT]
-    for (i, _), wave in zip(pieces, _run([mel for _, mel in pieces], audio, max_batch)):
+    for (i, _), wave in zip(pieces, _run([mel for _, mel in pieces], audio, max_batch, through)):
         chunks[i].append(wave)
     return [fit(_joined(parts, audio), length) for parts, length in zip(chunks, lengths)]
 
@@ -60,8 +65,11 @@ def _rounded(num_frames: int) -> int:
     return BLOCK_FRAMES * (blocks if blocks <= 4 else 1 << (blocks - 1).bit_length())
 
 
-def _run(mels_FT: list[np.ndarray], audio: specs.AudioSpec, max_batch: int) -> list[np.ndarray]:
-    """Griffin-Lim over padded mels, those of one length together."""
+def _run(
+    mels_FT: list[np.ndarray], audio: specs.AudioSpec, max_batch: int, through: vocoder.Vocoder
+) -> list[np.ndarray]:
+    """The vocoder over padded mels, those of one length together."""
+    rate_hz = through.sample_rate_hz(audio)
     made: list[np.ndarray | None] = [None] * len(mels_FT)
     for frames in sorted({mel.shape[1] for mel in mels_FT}):
         members = [i for i, mel in enumerate(mels_FT) if mel.shape[1] == frames]
@@ -69,9 +77,9 @@ def _run(mels_FT: list[np.ndarray], audio: specs.AudioSpec, max_batch: int) -> l
         for at in range(0, len(members), batch):
             part = members[at : at + batch]
             padded = np.stack([mels_FT[i] for i in part + part[-1:] * (batch - len(part))])
-            waves = np.asarray(vocoder.mel_to_audio(jnp.asarray(padded), audio))
+            waves = np.asarray(through(jnp.asarray(padded), audio))
             for i, wave in zip(part, waves):
-                made[i] = wave
+                made[i] = audio_io.resample(wave, rate_hz, audio.sample_rate_hz)
     return made
 
 

@@ -56,7 +56,7 @@ def load(
         native_L, native_rate = _place(chunks, begin_s, duration_s)
     if native_rate is None and start_s <= 0:
         raise containers.MediaError("empty", f"{path}: its audio track holds no samples")
-    audio_L = _resample(native_L, native_rate, sample_rate_hz)
+    audio_L = resample(native_L, native_rate, sample_rate_hz)
     if duration_s is not None:
         length = round(duration_s * sample_rate_hz)
         audio_L = np.pad(audio_L[:length], (0, max(0, length - len(audio_L))))
@@ -106,7 +106,7 @@ def _place(
         wanted = head if time_s is None else round((time_s - begin_s) * rate)
         if not placed or abs(wanted - head) > TIMESTAMP_SLACK_S * rate:
             head = wanted
-        chunk = _resample(chunk, chunk_rate, rate)
+        chunk = resample(chunk, chunk_rate, rate)
         placed.append((head, chunk))
         head += len(chunk)
     if rate is None:
@@ -122,7 +122,8 @@ def _place(
     return line, rate
 
 
-def _resample(audio_L: np.ndarray, from_hz: int | None, to_hz: int) -> np.ndarray:
+def resample(audio_L: np.ndarray, from_hz: int | None, to_hz: int) -> np.ndarray:
+    """Sound float32 [L] at another rate, by soxr at high quality; None leaves it as it is."""
     if from_hz is None or from_hz == to_hz or not len(audio_L):
         return audio_L
     return soxr.resample(audio_L, from_hz, to_hz, quality="HQ")

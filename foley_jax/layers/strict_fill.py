@@ -90,13 +90,7 @@ def fill(
       ConversionError: a key without a place, a parameter without a key, or a shape that differs.
       ValueError: averages are wanted and this kind, or this state dict, has none.
     """
-    state = {_strip(key, kind.strip): value for key, value in state.items()}
-    if averaged:
-        if kind.averaged is None:
-            raise ValueError("files of this kind hold no averaged (EMA) weights; leave --ema out")
-        state = kind.averaged(state)
-    if kind.prepare is not None:
-        state = kind.prepare(state)
+    state = _prepared(kind, state, averaged)
     values: dict[str, jax.Array] = {}
     loaded, ignored, misfits = {}, {}, _Misfits()
     for key, array in state.items():
@@ -126,6 +120,18 @@ def fill(
     ]
     misfits.check()
     return Filled(values, loaded, ignored, tuple(left))
+
+
+def _prepared(
+    kind: torch_checkpoint.Checkpoint, state: Mapping[str, np.ndarray], averaged: bool
+) -> Mapping[str, np.ndarray]:
+    """Without prefixes, with averages where asked for, rewritten by the kind."""
+    state = {_strip(key, kind.strip): value for key, value in state.items()}
+    if averaged:
+        if kind.averaged is None:
+            raise ValueError("files of this kind hold no averaged (EMA) weights; leave --ema out")
+        state = kind.averaged(state)
+    return state if kind.prepare is None else kind.prepare(state)
 
 
 def _reason(key: str, ignore: Iterable[str | tuple[str, str]]) -> str | None:

@@ -1,25 +1,40 @@
 """From a silent mp4 to an mp4 with sound, with tiny random networks."""
 
+import functools
 import json
 
 import av
 import filled
 from flax import nnx
+import jax
 import numpy as np
 import pytest
 
+from configs import alignment as alignment_config
 from configs import cavp as cavp_config
 from configs import ldm as ldm_config
-from foley_jax import sample
-from foley_jax.diff_foley import pipeline
+from foley_jax import convert, loading, sample
+from foley_jax.diff_foley import generation, pipeline
 from foley_jax.media import video as video_io
 from foley_jax.training import checkpoint
 from foley_jax.training import task as task_lib
+from tests.media import media_files
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compilation():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "jit", filled.jit)
+        yield
+
+
+def _module(config):
+    task = task_lib.resolve(config)
+    return task, filled.module(lambda: task.build(nnx.Rngs(0)))
 
 
 def _save(folder, config):
-    task = task_lib.resolve(config)
-    model = filled.module(lambda: task.build(nnx.Rngs(0)))
+    task, model = _module(config)
     _, params, rest = nnx.split(model, task.trainable, ...)
     checkpoint.save_model(
         folder,
@@ -53,17 +68,34 @@ def _tiny_ldm():
     return config
 
 
+def _tiny_alignment():
+    config, ldm = alignment_config.get_config("demo"), _tiny_ldm()
+    config.model.autoencoder = ldm.model.autoencoder
+    config.model.classifier.update(
+        {"model_channels": 8, "channel_mult": (1,), "num_groups": 4, "num_heads": 2}
+    )
+    config.model.classifier.update({"attention_downsamples": (1,), "context_dim": 8})
+    config.model.conditioner.update({"in_dim": 8, "out_dim": 8})
+    return config
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     _save(folder / "cavp", _tiny_cavp())
     _save(folder / "ldm", _tiny_ldm())
+    _save(folder / "alignment", _tiny_alignment())
     return folder
 
 
 @pytest.fixture(scope="module")
 def foley(runs):
     return sample.load(runs / "ldm")  # finds the CAVP run beside it
+
+
+@pytest.fixture(scope="module")
+def guided(runs):
+    return sample.load(runs / "ldm", classifier=runs / "alignment")
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +161,109 @@ def test_several_samples_come_back_best_first(foley, videos):
     assert (np.diff(np.nan_to_num(scores)) <= 0).all()
 
 
+def test_classifier_guides_and_scores(foley, guided, videos):
+    video = videos / "v0.5.mp4"
+    plain = foley(video, steps=2)
+    off, on = (guided(video, steps=2, alignment=scale) for scale in (0.0, 2000.0))
+    np.testing.assert_array_equal(off.mel_FT, plain.mel_FT)
+    assert np.abs(on.mel_FT - off.mel_FT).max() > 1e-3
+    assert "alignment" not in plain.scores
+    assert 0 < off.scores["alignment"] < on.scores["alignment"] < 1
+
+
+def test_official_preset_is_the_notebook(guided, videos):
+    """Side-by-side windows, each one hop short; a rest of less than a window is dropped."""
+    clip = guided(videos / "v2.3.mp4", steps=2, preset="official")
+    assert clip.mel_FT.shape[1] == 128 and len(clip.audio) == round(2.3 * 16000)
+    length = 2 * 63 * 250  # two windows of 64 mel frames
+    assert np.abs(clip.audio[length - 50 : length]).max() > 0
+    assert not clip.audio[length:].any()
+
+
+def test_plms_with_a_classifier_is_refused(guided, videos):
+    with pytest.raises(ValueError, match="give alignment=0"):
+        guided(videos / "v0.5.mp4", sampler="plms")
+
+
+def test_official_drops_the_classifier_at_guidance_1_with_dpm_solver():
+    settings = functools.partial(pipeline.Settings, guidance=1.0)
+    assert not settings(preset="official").aligned(True)
+    assert settings(preset="official", sampler="ddim").aligned(True)
+    assert settings().aligned(True) and not settings().aligned(False)
+
+
+def test_best_first_by_both_scores():
+    def result(cavp, alignment):
+        scores = {"cavp_similarity": cavp, "alignment": alignment}
+        return pipeline.Result(np.zeros(1), np.zeros((1, 1)), scores)
+
+    results = [result(0.1, 0.2), result(0.9, 0.5), result(0.5, 0.9), result(0.2, 0.1)]
+    assert pipeline.ranked(results) == [results[2], results[1], results[0], results[3]]
+    silent = [result(np.nan, 0.1), result(np.nan, 0.3)]
+    assert pipeline.ranked(silent) == silent[::-1]
+
+
+def test_noise_of_a_column_does_not_depend_on_the_length():
+    short, long = (generation.block_keys(3, "clip", 1, n) for n in (2, 9))
+    np.testing.assert_array_equal(short, long[:2])
+    assert not np.array_equal(generation.block_keys(3, "clip", 0, 1), short[:1])
+
+
+def test_any_rate_size_and_rotation(foley, tmp_path):
+    """One second each: so one program serves them all."""
+    frames = media_files.grey_frames(24, 50, 34)
+    video_io.write_video(tmp_path / "fast.mp4", frames, 24)
+    video_io.write_video(tmp_path / "slow.mkv", frames[:3], 3)
+    video_io.write_video(tmp_path / "turned.mp4", frames, 24)
+    media_files.rotate_mp4(tmp_path / "turned.mp4", 1)
+    media_files.write_at(tmp_path / "vfr.mp4", [0.0, 0.1, 0.5, 0.6, 0.967], frames[:5])
+    for path in sorted(tmp_path.iterdir()):
+        clip = foley(path, steps=2)
+        clip.save(tmp_path / f"out_{path.stem}.mp4")
+        picture_s, sound_s = _durations(tmp_path / f"out_{path.stem}.mp4")
+        assert abs(picture_s - sound_s) <= 0.05 and np.isfinite(clip.audio).all(), path
+
+
+def test_a_folder_of_official_files_is_converted_while_loading(monkeypatch, tmp_path):
+    """With tiny networks in place of the official ones; the full size is a slow test."""
+    kinds = convert.kinds()
+    configs = {
+        loading.CAVP: _tiny_cavp(),
+        loading.LDM: _tiny_ldm(),
+        loading.GUIDANCE: _tiny_alignment(),
+        loading.EVALUATION: _tiny_alignment(),
+    }
+    configs[loading.EVALUATION].loss.noised = False
+    names = {kinds[kind].file_names[0]: kind for kind in configs}
+    for name in names:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(convert, "recognise", lambda path: names[path.name])
+    monkeypatch.setattr(
+        convert, "run_config", lambda kind: configs[kind].copy_and_resolve_references()
+    )
+    monkeypatch.setattr(convert, "load_torch", lambda kind, path: _module(configs[kind])[1])
+    model = sample.load(tmp_path).model
+    assert model.classifier is not None and model.scorer is not None
+    want = jax.tree.leaves(nnx.to_pure_dict(nnx.state(_module(configs[loading.LDM])[1])))
+    for got, leaf in zip(jax.tree.leaves(model.ldm.state), want, strict=True):
+        np.testing.assert_array_equal(got, leaf)
+    (tmp_path / "cavp_epoch66.ckpt").unlink()
+    with pytest.raises(FileNotFoundError, match="cavp_epoch66.ckpt"):
+        sample.load(tmp_path)
+
+
+def test_networks_that_do_not_fit_are_refused(runs, tmp_path):
+    with pytest.raises(ValueError, match="wanted here: 'alignment'"):
+        sample.load(runs / "ldm", classifier=runs / "cavp")
+    with pytest.raises(ValueError, match="at most one of each"):
+        sample.load(runs / "ldm", classifier=[runs / "alignment", runs / "alignment"])
+
+
 def test_settings_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="keep_best is 2"):
+        pipeline.Settings(keep_best=2)
+    with pytest.raises(ValueError, match="sampler is 'euler'"):
+        pipeline.Settings(sampler="euler")
     with pytest.raises(ValueError, match="preset is 'best'"):
         pipeline.Settings(preset="best")
     with pytest.raises(ValueError, match="at least 2"):

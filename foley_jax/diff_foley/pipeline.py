@@ -98,7 +98,7 @@ class DiffFoley:
         vocoder: vocoder_lib.Vocoder = sound.GRIFFIN_LIM,
         device_windows: int | None = None,
     ):
-        self.ldm, self.cavp, self.classifier = ldm, cavp, classifier
+        self.ldm, self.cavp, self.classifier, self.scorer = ldm, cavp, classifier, scorer
         self.vocoder = vocoder
         self.audio = specs.AudioSpec(**config.audio)
         self.cavp_audio = specs.AudioSpec(**cavp_config.audio)

@@ -63,3 +63,15 @@ def test_errors_name_what_came(encode_fn):
         features.extract(encode_fn, _video(2).astype(np.float32))
     with pytest.raises(ValueError, match="no frames"):
         features.extract(encode_fn, _video(2)[:0])
+
+
+def test_seamless_rows_are_those_of_one_piece(encode_fn):
+    """The official groups differ at their borders; the seamless ones nowhere."""
+    video = _video(23)
+    whole = features.extract(encode_fn, video)
+    seamless = features.extract_seamless(encode_fn, video, group_frames=5, reach_frames=1)
+    np.testing.assert_allclose(seamless, whole, atol=1e-5)
+    grouped = features.extract(encode_fn, video, group_frames=5)
+    assert np.abs(grouped - whole).max() > 1e-3
+    short = features.extract_seamless(encode_fn, video[:4], group_frames=5, reach_frames=1)
+    np.testing.assert_array_equal(short, features.extract(encode_fn, video[:4]))

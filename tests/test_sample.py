@@ -280,3 +280,21 @@ def test_a_clip_is_not_saved_under_a_strange_suffix(foley, videos, tmp_path):
     clip = foley(videos / "v0.5.mp4", steps=2)
     with pytest.raises(ValueError, match="use .wav or .mp4"):
         clip.save(tmp_path / "sound.mp3")
+
+
+def test_hub_files_are_found_by_name_and_classifiers_may_be_missing(monkeypatch, tmp_path):
+    there = ["ldm_epoch240.ckpt", "cavp_epoch66.ckpt", "eval_classifier.ckpt"]
+
+    def fetch(source, *, file_names):
+        assert source == "hub:somebody/foley"
+        if file_names[0] not in there:
+            raise ValueError(f"no {file_names[0]} there")
+        return tmp_path / file_names[0]
+
+    monkeypatch.setattr(loading.hub, "fetch", fetch)
+    ldm, cavp, classifiers = loading._official_folder("hub:somebody/foley")
+    assert (ldm.name, cavp.name) == ("ldm_epoch240.ckpt", "cavp_epoch66.ckpt")
+    assert [path.name for path in classifiers] == ["eval_classifier.ckpt"]
+    there.remove("cavp_epoch66.ckpt")
+    with pytest.raises(ValueError, match="no cavp_epoch66.ckpt there"):
+        loading._official_folder("hub:somebody/foley")

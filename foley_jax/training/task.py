@@ -79,6 +79,7 @@ TASKS = {
     "ldm": "foley_jax.diff_foley.tasks.ldm:LatentDiffusionTask",
     "alignment": "foley_jax.diff_foley.tasks.alignment:AlignmentTask",
     "vocoder": "foley_jax.diff_foley.tasks.vocoder:VocoderTask",
+    "mm_diffusion": "foley_jax.mm_diffusion.tasks:CoupledDiffusionTask",
 }
 
 

@@ -1,0 +1,174 @@
+"""Training of the coupled U-Net: noise in video and audio at one step, both with weight 1.
+
+Batch (B examples, F frames, L audio samples):
+  "frames_BFHWC": uint8 [B, F, H, W, 3], RGB at `config.video`'s rate and size.
+  "audio_BL": int16 [B, L], the sound of those frames at `config.audio`'s rate.
+
+Config fields:
+  config.video: fps (10 in the paper), height, width (64).
+  config.audio: AudioSpec's; only the rate (16 kHz) is used.
+  config.data.num_frames: F (16); L = F / fps * rate (25600).
+  config.data.mirror: True shows every picture mirrored, as the official training data do by an
+    accident of RandomHorizontalFlip(p=True); only to continue the released weights. Default False.
+  config.model: arguments of `coupled_unet.CoupledUNet`.
+  config.loss.schedule: beta_start, beta_end, num_steps of the linear schedule (optional).
+Source: multimodal_gaussian_diffusion.py `multimodal_training_losses`, multimodal_train_util.py.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from foley_jax.data import clips, records
+from foley_jax.diffusion import process
+from foley_jax.diffusion import schedule as schedule_lib
+from foley_jax.media import audio as audio_lib
+from foley_jax.media import specs
+from foley_jax.mm_diffusion import coupled_unet
+from foley_jax.training import task as task_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class PairWindows:
+    """Frames of one record and their sound, from a random place in training, from the middle else.
+
+    A record shorter than the window is repeated. Example: as in the batch, without B.
+    """
+
+    video: specs.VideoSpec
+    audio: specs.AudioSpec
+    num_frames: int
+    mirror: bool
+    train: bool
+
+    def __call__(
+        self, source: Sequence[records.Clip], index: int, rng: np.random.Generator
+    ) -> Mapping[str, np.ndarray]:
+        clip = source[index]
+        clips.check_rate(clip, self.video, self.audio)
+        available = max(len(clip.frames), self.num_frames)
+        line = clips.Timeline.of(
+            clip,
+            fps=self.video.fps,
+            num_frames=available,
+            num_samples=self.audio.num_samples(available / self.video.fps),
+        )
+        last = available - self.num_frames
+        start = int(rng.integers(last + 1)) if self.train else last // 2
+        wanted = line.index[start : start + self.num_frames]
+        used, where = np.unique(wanted, return_inverse=True)
+        frames = clip.frames_THWC(int(used[0]), int(used[-1]) + 1)[used - used[0]][where]
+        size = (self.video.height, self.video.width)
+        if frames.shape[1:3] != size:
+            raise ValueError(
+                f"the shards hold {frames.shape[1]}x{frames.shape[2]} pictures, config.video wants "
+                f"{size[0]}x{size[1]}; change the config or prepare the videos again"
+            )
+        first = self.audio.num_samples(start / self.video.fps)
+        length = self.audio.num_samples(self.num_frames / self.video.fps)
+        frames = frames[:, :, ::-1] if self.mirror else frames
+        return {
+            "frames_BFHWC": np.ascontiguousarray(frames),
+            "audio_BL": line.audio[first : first + length],
+        }
+
+
+class CoupledDiffusionTask(task_lib.Task):
+    """Trains the whole coupled U-Net."""
+
+    trainable = nnx.Param
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        self.config = config
+        self.audio = specs.AudioSpec(**config.audio)
+        self.video = specs.VideoSpec(**config.video)
+        self.schedule = schedule_lib.linear(**config.loss.get("schedule", {}))
+
+    def build(self, rngs: nnx.Rngs) -> coupled_unet.CoupledUNet:
+        """A fresh model with float32 parameters."""
+        return coupled_unet.from_config(self.config.model, dtype=self.config.dtype, rngs=rngs)
+
+    def transform(self, *, train: bool) -> task_lib.Transform:
+        """`config.data.num_frames` frames of one record, with their sound."""
+        data = self.config.data
+        return PairWindows(
+            video=self.video,
+            audio=self.audio,
+            num_frames=data.num_frames,
+            mirror=data.get("mirror", False),
+            train=train,
+        )
+
+    def loss(
+        self,
+        model: coupled_unet.CoupledUNet,
+        batch: task_lib.Batch,
+        key: jax.Array,
+        *,
+        train: bool,
+    ) -> tuple[jax.Array, task_lib.Metrics]:
+        """Mean squared error of both noises at one step per example, one set of shifts per batch.
+
+        Training draws the steps uniformly. Evaluation drops nothing and spreads the steps evenly
+        over the batch, so that losses of different runs can be compared.
+        """
+        t_key, noise_key, shift_key, dropout_key = jax.random.split(key, 4)
+        x0 = {
+            "video": batch["frames_BFHWC"].astype(jnp.float32) / 127.5 - 1.0,
+            "audio": audio_lib.from_pcm16(batch["audio_BL"])[..., None],
+        }
+        b, num_frames = x0["video"].shape[:2]
+        num_steps = self.schedule.num_steps
+        if train:
+            t_B = jax.random.randint(t_key, (b,), 0, num_steps)
+        else:
+            t_B = ((jnp.arange(b) + 0.5) / b * num_steps).astype(jnp.int32)
+        video_B, audio_B = losses(
+            self.schedule,
+            model,
+            x0,
+            t_B,
+            process.noise_like(x0, key=noise_key),
+            model.draw_shifts(shift_key, num_frames),
+            dropout_key=dropout_key if train else None,
+        )
+        metrics = {"loss_video": video_B.mean(), "loss_audio": audio_B.mean()}
+        return (video_B + audio_B).mean(), metrics
+
+    def weight_decay_mask(self, params: Any) -> Any:
+        """Decay everything, as the source's plain AdamW does (with weight decay 0)."""
+        return jax.tree.map(lambda _: True, params)
+
+
+def losses(
+    schedule: schedule_lib.Schedule,
+    model: coupled_unet.CoupledUNet,
+    x0: Mapping[str, jax.Array],
+    t_B: jax.Array,
+    noise: Mapping[str, jax.Array],
+    shifts_N: jax.Array,
+    *,
+    dropout_key: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Mean squared error of the noise in video and in audio, each over its own elements.
+
+    Args:
+      x0: "video" [B, F, H, W, 3] and "audio" [B, L, 1], float32 in [-1, 1].
+      t_B: int32 steps in [0, num_steps), one per example and for both modalities.
+      noise: standard normal, structure of x0.
+      shifts_N: int32, see `CoupledUNet.draw_shifts`.
+    Returns:
+      float32 [B] of the video and of the audio; the training loss is their sum.
+    Source: multimodal_gaussian_diffusion.py `multimodal_training_losses`.
+    """
+    x_t = process.q_sample(schedule, x0, t_B, noise)
+    times_B = jnp.asarray(schedule.model_times)[t_B]
+    video, audio = model(x_t["video"], x_t["audio"], times_B, shifts_N, dropout_key=dropout_key)
+    video_B = jnp.square(video - noise["video"]).mean((1, 2, 3, 4))
+    return video_B, jnp.square(audio - noise["audio"]).mean((1, 2))

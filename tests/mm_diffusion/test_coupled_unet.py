@@ -105,7 +105,7 @@ def gradient(model):
     """Gradient by leaf, and the program that computes it."""
     graphdef, state = nnx.split(model)
     video, audio, t = clip()
-    shifts = jnp.asarray([1, 2, 3], jnp.int32)
+    shifts = jnp.asarray([2], jnp.int32)
 
     def loss(state, shifts):
         return sum((y**2).mean() for y in nnx.merge(graphdef, state)(video, audio, t, shifts))
@@ -117,7 +117,9 @@ def gradient(model):
 
 def test_remat_keeps_the_shifts():
     """The official code recomputes every window under a new one."""
-    (plain, text), (again, recomputed) = (gradient(build(FLAT, remat=r)) for r in (False, True))
+    (plain, text), (again, recomputed) = (
+        gradient(build(FLAT, num_res_blocks=0, remat=r)) for r in (False, True)
+    )
     assert "checkpoint[" in recomputed or "remat2[" in recomputed
     assert "checkpoint[" not in text and "remat2[" not in text
     # kernels before a norm have gradients that cancel: all leaves against one scale

@@ -62,10 +62,12 @@ def part(
     keys: Mapping[str, list[int]],
     prefix: str,
     place: tuple[str, str] = ("", "part"),
+    model: str = "mm_diffusion/base",
 ) -> nnx.Module:
     """One block with official weights, through the converter and the names of the whole model.
 
-    `place`: where the network has such a block, as the official code names it and as we do.
+    `place`: where the network has such a block, as the official code names it and as we do;
+    `model`: the kind whose block it is.
     """
     theirs, ours = place
     kind = torch_checkpoint.Checkpoint(
@@ -73,7 +75,7 @@ def part(
         model=ml_collections.ConfigDict(),
         renames=(
             (r"^", f".{theirs or 'part.'}"),
-            *weights.KINDS["mm_diffusion/base"].renames,
+            *weights.KINDS[model].renames,
             (r"^\.", ""),
         ),
     )

@@ -5,7 +5,7 @@ engine.
 """
 
 from foley_jax.layers import configured, torch_checkpoint
-from foley_jax.mm_diffusion import coupled_unet
+from foley_jax.mm_diffusion import coupled_unet, super_resolution
 
 Checkpoint = torch_checkpoint.Checkpoint
 
@@ -28,6 +28,23 @@ _RENAMES = (
     (r"\.a_(norm|qkv)\.", r".audio_\1."),
     (r"\.(video|audio)_proj_out\.\w+_conv\.", r".\1_proj."),
 )
+_PICTURE_RENAMES = (
+    (r"^time_embed\.2\.", "time_embed.1."),
+    (r"^out\.0\.", "norm_out."),
+    (r"^out\.2\.", "conv_out."),
+    (r"\.in_layers\.0\.", ".norm1."),
+    (r"\.in_layers\.2\.", ".conv1."),
+    (r"\.emb_layers\.1\.", ".time_proj."),
+    (r"\.out_layers\.0\.", ".norm2."),
+    (r"\.out_layers\.3\.", ".conv2."),
+    (r"\.skip_connection\.", ".shortcut."),
+)
+_PICTURE_SIGNATURE = (
+    r"input_blocks\.0\.0\.weight",
+    r"input_blocks\.3\.0\.in_layers\.2\.weight",
+    r"middle_block\.1\.qkv\.weight",
+    r"out\.2\.weight",
+)
 
 KINDS: dict[str, Checkpoint] = {
     # model*.pt and ema_0.9999_*.pt of the base model: a bare state dict
@@ -40,5 +57,27 @@ KINDS: dict[str, Checkpoint] = {
             r"middle_blocks\.1\.v_qkv\.weight",
             r"audio_out\.2\.audio_conv\.weight",
         ),
+    ),
+    # the same files of the super-resolution model
+    "mm_diffusion/super_resolution": Checkpoint(
+        build=super_resolution.from_config,
+        model=configured.defaults(super_resolution.SuperResolution),
+        renames=_PICTURE_RENAMES,
+        signature=_PICTURE_SIGNATURE,
+    ),
+    # what the official super-resolution starts its training from
+    "guided_diffusion/upsampler_64_256": Checkpoint(
+        build=super_resolution.from_config,
+        model=configured.defaults(super_resolution.SuperResolution),
+        renames=_PICTURE_RENAMES,
+        ignore=(
+            (
+                r"label_emb\.weight",
+                "embedding of ImageNet's classes; frames of videos have none, and MM-Diffusion "
+                "drops it too",
+            ),
+        ),
+        signature=(*_PICTURE_SIGNATURE, r"label_emb\.weight"),
+        file_names=("64_256_upsampler.pt", "guided-diffusion_64_256_upsampler.pt"),
     ),
 }

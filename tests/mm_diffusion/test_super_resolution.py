@@ -1,0 +1,195 @@
+"""The super-resolution U-Net against the official one at a tiny size."""
+
+import functools
+import json
+
+import filled
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from mm_diffusion import official
+import numpy as np
+import pytest
+
+from foley_jax import convert
+from foley_jax.layers import strict_fill
+from foley_jax.mm_diffusion import super_resolution
+
+ARRAYS, META = official.golden("sr_tiny")
+BLOCKS, BLOCKS_META = official.golden("blocks")
+ATOL = 2e-4  # as the goldens' README says for networks; the official noise floor is 4e-6
+BLOCK_ATOL = 1e-5  # as the goldens' README says
+TINY = {"model_channels": 32, "channel_mult": (1, 2, 3, 4)}
+SMALL = {
+    "model_channels": 32,
+    "channel_mult": (1, 2),
+    "num_res_blocks": 1,
+    "attention_downsamples": (2,),
+    "num_heads": 2,
+}
+
+
+def build(**fields):
+    return filled.module(
+        lambda: super_resolution.SuperResolution(**{**SMALL, **fields}, rngs=nnx.Rngs(0))
+    )
+
+
+def pictures(b=2, side=8, low=4, channels=3):
+    """Noisy large pictures, small pictures, steps."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((b, side, side, channels), np.float32)
+    return x, rng.standard_normal((b, low, low, channels), np.float32), np.arange(b) + 7
+
+
+def run(model, *args):
+    graphdef, state = nnx.split(model)
+    call = filled.jit(lambda state, *args: nnx.merge(graphdef, state)(*args))
+    return call(nnx.to_pure_dict(state), *args)
+
+
+def official_values():
+    return official.state("sr_tiny_keys", official.PREFIX + "sr_tiny:")
+
+
+def test_equals_official():
+    model = convert.from_state_dict("mm_diffusion/super_resolution", official_values(), **TINY)
+    x = np.moveaxis(official.fill.inp("sr_tiny.x", (2, 3, 64, 64), official.PREFIX), 1, -1)
+    low = np.moveaxis(official.fill.inp("sr_tiny.low", (2, 3, 16, 16), official.PREFIX), 1, -1)
+    got = run(model, x, low.clip(-1, 1), jnp.asarray(META["t"]))
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, np.moveaxis(ARRAYS["out"], 1, -1), atol=ATOL)
+
+
+def check_block(name, build, time=True):
+    """One block against its golden."""
+    about = BLOCKS_META["blocks"][name]
+    args = [
+        official.fill.inp(*x, official.PREFIX) for x in zip(about["input_names"], about["inputs"])
+    ]
+    args[0] = np.moveaxis(args[0], 1, -1)
+    if time:
+        args[1] = jax.nn.silu(args[1])  # our blocks take the embedding after its SiLU
+    kind = "mm_diffusion/super_resolution"
+    module = official.part(build, about["keys"], f"{official.PREFIX}{name}.", model=kind)
+    got = np.moveaxis(run(module, *args), -1, 1)
+    np.testing.assert_allclose(got, BLOCKS[f"{name}/out0"], atol=BLOCK_ATOL)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("sr_res_same", "none"),
+        ("sr_res_change", "none"),
+        ("sr_res_down", "down"),
+        ("sr_res_up", "up"),
+    ],
+)
+def test_residual_block(name, how):
+    about = BLOCKS_META["blocks"][name]
+    weight = about["keys"]["in_layers.2.weight"]
+    time_dim = about["keys"]["emb_layers.1.weight"][1]
+    check_block(
+        name,
+        functools.partial(
+            super_resolution.ResBlock, weight[1], weight[0], time_dim=time_dim, resample=how
+        ),
+    )
+
+
+def test_attention_splits_heads_first():
+    channels = BLOCKS_META["blocks"]["sr_attn"]["keys"]["norm.weight"][0]
+    build = functools.partial(super_resolution.HeadwiseAttention, channels, dtype=jnp.float32)
+    check_block("sr_attn", build, time=False)
+
+
+def test_paper_configuration():
+    model = nnx.eval_shape(lambda: super_resolution.SuperResolution(rngs=nnx.Rngs(0)))
+    params = jax.tree.leaves(nnx.state(model, nnx.Param))
+    assert sum(np.prod(p.shape) for p in params) == 311_027_910
+
+
+def test_the_upsampler_of_guided_diffusion_is_the_same_but_for_its_classes():
+    values = official_values()
+    classes = {"label_emb.weight": np.zeros((10, 128), np.float32)}
+    with pytest.raises(strict_fill.ConversionError, match="label_emb.weight"):
+        convert.from_state_dict("mm_diffusion/super_resolution", {**values, **classes}, **TINY)
+    kind = convert.kinds()["guided_diffusion/upsampler_64_256"]
+    model, filled_in = convert._module(kind, {**values, **classes}, TINY, False)
+    assert "ImageNet" in filled_in.ignored["label_emb.weight"]
+    np.testing.assert_array_equal(
+        model.conv_out.kernel[...], values["out.2.weight"].transpose(2, 3, 1, 0)
+    )
+
+
+def test_official_keys_are_recognised(tmp_path):
+    torch = pytest.importorskip("torch")
+    keys = json.loads((official.GOLDENS / "sr_tiny_keys.json").read_text())
+    state = {key: torch.zeros(()) for key in keys}
+    torch.save(state, tmp_path / "model.pt")
+    assert convert.recognise(tmp_path / "model.pt") == "mm_diffusion/super_resolution"
+    state["label_emb.weight"] = torch.zeros(())
+    torch.save(state, tmp_path / "model.pt")
+    assert convert.recognise(tmp_path / "model.pt") == "guided_diffusion/upsampler_64_256"
+
+
+def gradient(model):
+    """Gradient by leaf, and the program that computes it."""
+    graphdef, state = nnx.split(model)
+    args = pictures()
+
+    def loss(state):
+        return (nnx.merge(graphdef, state)(*args) ** 2).mean()
+
+    state = nnx.to_pure_dict(state)
+    traced = filled.jit(jax.grad(loss)).trace(state)
+    return traced.lower().compile()(state), str(traced.jaxpr)
+
+
+def test_remat_changes_no_gradient():
+    flat = {"channel_mult": (1,), "attention_downsamples": ()}
+    (plain, text), (again, recomputed) = (gradient(build(**flat, remat=r)) for r in (False, True))
+    assert "checkpoint[" in recomputed or "remat2[" in recomputed
+    assert "checkpoint[" not in text and "remat2[" not in text
+    # kernels before a norm have gradients that cancel: all leaves against one scale
+    plain, again = (np.concatenate([g.ravel() for g in jax.tree.leaves(x)]) for x in (plain, again))
+    assert np.isfinite(plain).all() and np.abs(plain).max() > 0
+    np.testing.assert_allclose(plain, again, atol=1e-5 * np.abs(plain).max())
+
+
+def test_bfloat16_stays_close():
+    want, got = (run(build(dtype=dtype), *pictures()) for dtype in (jnp.float32, jnp.bfloat16))
+    assert got.dtype == jnp.float32 and got.shape == (2, 8, 8, 6)
+    assert 0 < np.sqrt(np.mean((want - got) ** 2)) < 0.05 * np.std(want)
+
+
+def test_the_small_picture_matters_and_may_have_any_size():
+    model = build()
+    x, low, t = pictures()
+    assert np.abs(run(model, x, low, t) - run(model, x, 0 * low, t)).max() > 1e-2
+    plain = np.ones((2, 5, 3, 3), np.float32)  # however large: the same grey
+    np.testing.assert_allclose(
+        run(model, x, plain, t), run(model, x, plain[:, :1, :1], t), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (pictures(side=7), "7x7 pixels"),
+        (pictures(channels=1), "1 channels"),
+        ((*pictures()[:2], np.arange(3)), r"steps of shape \(3,\)"),
+        ((*(x[None] for x in pictures()[:2]), np.arange(2)), "put the frames of a clip"),
+    ],
+)
+def test_pictures_that_do_not_fit(args, message):
+    model = nnx.eval_shape(lambda: super_resolution.SuperResolution(**SMALL, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(model, *args)
+
+
+def test_fields_that_contradict():
+    with pytest.raises(ValueError, match="no field large_size"):
+        super_resolution.from_config({"large_size": 256}, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="into 5 heads"):
+        build(num_heads=5)

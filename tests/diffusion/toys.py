@@ -70,3 +70,19 @@ def pair_noises(run):
 def relative(got, want):
     """L2 distance relative to the wanted array."""
     return float(np.linalg.norm(np.asarray(got) - want) / np.linalg.norm(want))
+
+
+def picture_output(x, low, t_B):
+    """MM-Diffusion's super-resolution toy, channels last: noise, then variance values."""
+    u = ((t_B + 1) / 1000).reshape(-1, 1, 1, 1)
+    log_alpha = -0.25 * 19.9 * u**2 - 0.05 * u
+    alpha, sigma = jnp.exp(log_alpha), jnp.sqrt(1 - jnp.exp(2 * log_alpha))
+    k = sigma / (0.25 * alpha**2 + sigma**2)
+    large = jax.image.resize(low, x.shape, "bilinear", antialias=False)
+    eps = k * (x - alpha * large) + 0.1 * jnp.sin(2 * x)
+    return jnp.concatenate([eps, jnp.tanh(0.5 * x + 0.2 * large)], axis=-1)
+
+
+def picture(name, side):
+    """Input of the super-resolution goldens, [4, side, side, 3]."""
+    return jnp.asarray(np.moveaxis(fill.inp(name, (4, 3, side, side), _PREFIX), 1, -1))

@@ -80,6 +80,7 @@ TASKS = {
     "alignment": "foley_jax.diff_foley.tasks.alignment:AlignmentTask",
     "vocoder": "foley_jax.diff_foley.tasks.vocoder:VocoderTask",
     "mm_diffusion": "foley_jax.mm_diffusion.tasks:CoupledDiffusionTask",
+    "mm_super_resolution": "foley_jax.mm_diffusion.sr_tasks:SuperResolutionTask",
 }
 
 

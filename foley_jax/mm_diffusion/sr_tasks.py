@@ -1,0 +1,118 @@
+"""Training of the super-resolution: noise and variance in large pictures, small ones given.
+
+Batch (B examples, H W large picture, h w small picture):
+  "high_BHWC": uint8 [B, H, W, 3], RGB, one frame of each record.
+  "low_BHWC": float32 [B, h, w, 3], the same frame made small and worse, 0 to 255.
+
+Config fields:
+  config.video: height, width of the shards' frames and of the large pictures (256); fps is not
+    used.
+  config.data.degradation: fields of `degradation.Degradation`; "official" is one of its presets.
+  config.model: arguments of `super_resolution.SuperResolution`.
+  config.loss.schedule: beta_start, beta_end, num_steps of the linear schedule (optional).
+Source: real_image_datasets.py, train_util.py and gaussian_diffusion.py (super-resolution).
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from foley_jax.data import records
+from foley_jax.diffusion import learned_range
+from foley_jax.diffusion import schedule as schedule_lib
+from foley_jax.media import specs
+from foley_jax.mm_diffusion import degradation, super_resolution
+from foley_jax.training import task as task_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class DegradedFrames:
+    """One frame of a record and its degraded small version; never mirrored.
+
+    A random frame in training, the middle one else. Example: as in the batch, without B.
+    """
+
+    video: specs.VideoSpec
+    degrade: degradation.Degradation
+    train: bool
+
+    def __call__(
+        self, source: Sequence[records.Clip], index: int, rng: np.random.Generator
+    ) -> Mapping[str, np.ndarray]:
+        clip = source[index]
+        if not clip.frames:
+            raise ValueError(f"clip {clip.id} of {clip.source} has no frames; training needs them")
+        count = len(clip.frames)
+        place = int(rng.integers(count)) if self.train else count // 2
+        high = clip.frames_THWC(place, place + 1)[0]
+        size = (self.video.height, self.video.width)
+        if high.shape[:2] != size:
+            raise ValueError(
+                f"the shards hold {high.shape[0]}x{high.shape[1]} pictures, config.video wants "
+                f"{size[0]}x{size[1]}; change the config or prepare the videos again"
+            )
+        return {"high_BHWC": high, "low_BHWC": self.degrade(high, rng)}
+
+
+class SuperResolutionTask(task_lib.Task):
+    """Trains the whole super-resolution U-Net."""
+
+    trainable = nnx.Param
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        self.config = config
+        self.video = specs.VideoSpec(**config.video)
+        self.schedule = schedule_lib.linear(**config.loss.get("schedule", {}))
+
+    def build(self, rngs: nnx.Rngs) -> super_resolution.SuperResolution:
+        """A fresh model with float32 parameters."""
+        return super_resolution.from_config(self.config.model, dtype=self.config.dtype, rngs=rngs)
+
+    def transform(self, *, train: bool) -> task_lib.Transform:
+        """One frame of one record, large and small."""
+        fields = dict(self.config.data.get("degradation", {}))
+        if "jpeg_quality" in fields:
+            fields["jpeg_quality"] = tuple(fields["jpeg_quality"])
+        degrade = degradation.Degradation(**fields)
+        return DegradedFrames(video=self.video, degrade=degrade, train=train)
+
+    def loss(
+        self,
+        model: super_resolution.SuperResolution,
+        batch: task_lib.Batch,
+        key: jax.Array,
+        *,
+        train: bool,
+    ) -> tuple[jax.Array, task_lib.Metrics]:
+        """Mean squared error of the noise plus the bound on the variance, at one step each.
+
+        Training draws the steps uniformly. Evaluation spreads them evenly over the batch, so that
+        losses of different runs can be compared.
+        """
+        t_key, noise_key = jax.random.split(key)
+        high = batch["high_BHWC"].astype(jnp.float32) / 127.5 - 1.0
+        low = batch["low_BHWC"].astype(jnp.float32) / 127.5 - 1.0
+        b, num_steps = high.shape[0], self.schedule.num_steps
+        if train:
+            t_B = jax.random.randint(t_key, (b,), 0, num_steps)
+        else:
+            t_B = ((jnp.arange(b) + 0.5) / b * num_steps).astype(jnp.int32)
+        squares_B, bound_B = learned_range.training_losses(
+            self.schedule,
+            lambda x, times_B: model(x, low, times_B),
+            high,
+            t_B,
+            jax.random.normal(noise_key, high.shape),
+        )
+        metrics = {"loss_noise": squares_B.mean(), "loss_bound": bound_B.mean()}
+        return (squares_B + bound_B).mean(), metrics
+
+    def weight_decay_mask(self, params: Any) -> Any:
+        """Decay everything, as the source's plain AdamW does (with weight decay 0)."""
+        return jax.tree.map(lambda _: True, params)

@@ -17,9 +17,9 @@ _FIXED_BITS = 11  # OpenCV weighs 8-bit pixels in steps of 2 ** -11
 def _cubic_matrix(source: int, wanted: int) -> np.ndarray:
     """Weights in 2 ** -11, int64 [wanted, source]; pixels beyond the edge repeat it."""
     matrix = np.zeros((wanted, source), np.int64)
-    centre = (np.arange(wanted) + 0.5) * (source / wanted) - 0.5
+    centre = ((np.arange(wanted) + 0.5) * (source / wanted) - 0.5).astype(np.float32)
     first = np.floor(centre).astype(int)
-    rest = (centre - first).astype(np.float32)
+    rest = centre - np.floor(centre)
     one = np.float32(1.0)
     a = np.float32(CUBIC_A)
 
@@ -41,6 +41,9 @@ def _cubic_matrix(source: int, wanted: int) -> np.ndarray:
 def cubic_resize(picture_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bicubic without antialias, in OpenCV's fixed-point arithmetic.
 
+    Equal to OpenCV's result bit by bit for 256 -> 64 and for 180x320 -> 144x256; other ratios may
+    differ by one in a few per cent of the pixels.
+
     Args:
       picture_HWC: uint8.
       size: wanted (height, width).
@@ -54,12 +57,11 @@ def cubic_resize(picture_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         )
     rows = _cubic_matrix(picture_HWC.shape[0], size[0]).astype(np.float64)
     columns = _cubic_matrix(picture_HWC.shape[1], size[1]).astype(np.float64)
-    # exact: integers below 2 ** 53
-    x = np.einsum("hH,HWC->hWC", rows, picture_HWC.astype(np.float64), optimize=True)
-    x = np.einsum("wW,hWC->hwC", columns, x, optimize=True)
-    half = 2 ** (2 * _FIXED_BITS - 1)
-    x = np.clip((x.astype(np.int64) + half) >> (2 * _FIXED_BITS), 0, 255)
-    return np.ascontiguousarray(x.astype(np.uint8))
+    # exact, as integers below 2 ** 53; halves go to the even neighbour
+    x = np.einsum("wW,HWC->HwC", columns, picture_HWC.astype(np.float64), optimize=True)
+    x = np.einsum("hH,HwC->hwC", rows, x, optimize=True)
+    x = np.rint(x / 2 ** (2 * _FIXED_BITS))
+    return np.ascontiguousarray(np.clip(x, 0, 255).astype(np.uint8))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,11 +1,15 @@
 """Degradation of small pictures: the resize of the source, and chances that hold."""
 
+import pathlib
+
+from goldens import fill
 import numpy as np
 import pytest
 import simplejpeg
 
 from foley_jax.mm_diffusion import degradation
 
+GOLDENS = pathlib.Path(__file__).parents[1] / "goldens" / "mm_diffusion"
 RED = np.zeros((64, 64, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
 
 
@@ -16,6 +20,20 @@ def noise_picture(side=64):
 def degrade(picture, seed=0, **fields):
     make = degradation.Degradation(**{"height": 16, "width": 16, **fields})
     return make(picture, np.random.default_rng(seed))
+
+
+def test_resize_equals_official():
+    """The official letterbox to 256 and the reduction to 64, both by cv2's cubic resize."""
+    golden = np.load(GOLDENS / "sr_data.npz")
+    n = fill.rng("public/input:data.sr_a").standard_normal((180, 320, 3), np.float32)
+    y, x = np.ogrid[:180, :320]
+    wave = np.sin((x / 7 + y / 11)[..., None] + np.arange(3))
+    picture = np.clip(np.round(127.5 + 30 * n + 60 * wave), 0, 255).astype(np.uint8)
+    large = np.pad(degradation.cubic_resize(picture, (144, 256)), ((56, 56), (0, 0), (0, 0)))
+    np.testing.assert_array_equal(large[::2, ::2], golden["hr_u8"])
+    low = degrade(large, height=64, width=64, noise_probability=0, jpeg_probability=0)
+    np.testing.assert_array_equal(low, golden["lr_u8"])
+    np.testing.assert_allclose(low[::4, ::4] / 127.5 - 1, golden["lr_float"], atol=1e-6)
 
 
 def test_resize_keeps_flat_pictures_and_does_not_smooth():

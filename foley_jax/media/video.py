@@ -85,14 +85,7 @@ def read_frames(
     Raises:
       MediaError: "missing", "unreadable", "no_video", or "empty" (no frame in that span).
     """
-    with containers.open_input(path) as container:
-        stream = containers.video_stream(container)
-        if stream is None:
-            raise MediaError("no_video", f"{path}: has no picture stream")
-        stream.thread_type = "AUTO"
-        begin_s = start_s + containers.origin_s(container)
-        wanted = None if duration_s is None else spec.num_frames(duration_s)
-        frames = _sample(frames_lib.timed_frames(container, stream, begin_s), spec, begin_s, wanted)
+    frames, _ = _read(path, spec, start_s, duration_s)
     if not frames:
         span = "" if duration_s is None else f" to {start_s + duration_s:.3f} s"
         raise MediaError("empty", f"{path}: no picture from {start_s:.3f} s{span}")
@@ -105,18 +98,27 @@ def read_whole(path: str | pathlib.Path, spec: specs.VideoSpec) -> tuple[np.ndar
     Raises:
       MediaError: see `read_frames`.
     """
+    frames, stated_s = _read(path, spec, 0.0, None)
+    if not frames:
+        raise MediaError("empty", f"{path}: its picture stream holds no decodable frame")
+    # raw streams and some recorders state no length
+    return np.stack(frames), stated_s or len(frames) / spec.fps
+
+
+def _read(
+    path: str | pathlib.Path, spec: specs.VideoSpec, start_s: float, duration_s: float | None
+) -> tuple[list[np.ndarray], float]:
+    """Frames of a span, perhaps none, and the length that the file states (0 if it does not)."""
     with containers.open_input(path) as container:
         stream = containers.video_stream(container)
         if stream is None:
             raise MediaError("no_video", f"{path}: has no picture stream")
         stream.thread_type = "AUTO"
-        duration_s = _duration_s(container, stream)
-        begin_s = containers.origin_s(container)
-        frames = _sample(frames_lib.timed_frames(container, stream, begin_s), spec, begin_s, None)
-    if not frames:
-        raise MediaError("empty", f"{path}: its picture stream holds no decodable frame")
-    # raw streams and some recorders state no length
-    return np.stack(frames), duration_s or len(frames) / spec.fps
+        stated_s = _duration_s(container, stream)
+        begin_s = start_s + containers.origin_s(container)
+        wanted = None if duration_s is None else spec.num_frames(duration_s)
+        timed = frames_lib.timed_frames(container, stream, begin_s)
+        return _sample(timed, spec, begin_s, wanted), stated_s
 
 
 def _sample(

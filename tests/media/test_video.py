@@ -46,9 +46,8 @@ def test_late_picture_shows_its_first_frame_meanwhile(tmp_path):
     assert values(video.read_frames(path, SPEC, duration_s=1.0)) == [0, 0, 0, 1]
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_whole_video_comes_with_its_length(tmp_path, suffix):
-    path = media_files.write(tmp_path / f"a{suffix}", fps=20, seconds=1.5)
+def test_whole_video_comes_with_its_length(tmp_path):
+    path = media_files.write(tmp_path / "a.mp4", fps=20, seconds=1.5)
     frames_THWC, length_s = video.read_whole(path, SPEC)
     np.testing.assert_array_equal(frames_THWC, video.read_frames(path, SPEC))
     assert length_s == pytest.approx(1.5, abs=0.001)

@@ -33,7 +33,8 @@ import tqdm
 
 from foley_jax.data import pipeline as data_pipeline
 from foley_jax.data import records
-from foley_jax.diff_foley import features, image_encoders, pipeline
+from foley_jax.diff_foley import features, image_encoders
+from foley_jax.layers import network as network_lib
 from foley_jax.media import specs
 from foley_jax.training import checkpoint
 from foley_jax.training import task as task_lib
@@ -75,9 +76,11 @@ def load(model: pathlib.Path, *, untrained: bool = False, seed: int = 0) -> Extr
         config.dtype = "float32"  # half precision is slower there
     task = task_lib.resolve(config)
     if untrained:
-        network = pipeline.Network.of(task.build(nnx.Rngs(seed)))
+        network = network_lib.Network.of(task.build(nnx.Rngs(seed)))
     else:
-        network = pipeline.Network.restore(task, params, rest)
+        network = network_lib.Network.rebuild(
+            lambda: task.build(nnx.Rngs(0)), task.trainable, params, rest
+        )
     identity = _identity(model, network, str(config.dtype))
     return Extractor(network.jit(features.encode_frames), specs.VideoSpec(**config.video), identity)
 
@@ -97,15 +100,17 @@ def load_image_encoder(model: pathlib.Path, encoder: str, *, fps: float) -> Extr
             f"{model} holds no {encoder} weights; make them with "
             f"`python -m foley_jax.convert {kind} FILE FOLDER`"
         )
-    abstract = nnx.eval_shape(lambda: image_encoders.from_config(fields, rngs=nnx.Rngs(0)))
-    graphdef, _, _ = nnx.split(abstract, nnx.Param, ...)
-    network = pipeline.Network.of(nnx.merge(graphdef, params, rest))
+    network = network_lib.Network.rebuild(
+        lambda: image_encoders.from_config(fields, rngs=nnx.Rngs(0)), nnx.Param, params, rest
+    )
     video = specs.VideoSpec(fps, fields.image_size, fields.image_size)
     encode_fn = network.jit(image_encoders.encode_frames)
     return Extractor(encode_fn, video, _identity(model, network, "float32"))
 
 
-def _identity(model: pathlib.Path, network: pipeline.Network, dtype: str) -> dict[str, str | int]:
+def _identity(
+    model: pathlib.Path, network: network_lib.Network, dtype: str
+) -> dict[str, str | int]:
     digest = 0
     for leaf in jax.tree.leaves(network.state):
         digest = zlib.crc32(np.ascontiguousarray(leaf), digest)

@@ -1,6 +1,6 @@
 """Models for sampling: from run folders, converted or official files, or the Hugging Face hub."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ import ml_collections
 from foley_jax import convert, hub
 from foley_jax.diff_foley import pipeline, sound
 from foley_jax.diff_foley import vocoder as vocoders
+from foley_jax.layers import network as network_lib
 from foley_jax.media import specs
 from foley_jax.training import checkpoint
 from foley_jax.training import task as task_lib
@@ -26,7 +27,7 @@ class _Part(NamedTuple):
 
     config: ml_collections.ConfigDict
     task: Any
-    network: pipeline.Network
+    network: network_lib.Network
 
 
 def diff_foley(
@@ -92,7 +93,7 @@ def load_vocoder(
     """A neural vocoder for the mels of `config`'s model."""
     own, params, rest = checkpoint.load_model_state(source)
     if own.get("task") == "vocoder":
-        network = pipeline.Network.restore(task_lib.resolve(own), params, rest)
+        network = _restore(task_lib.resolve(own), params, rest)
         mel = specs.AudioSpec(**own.audio)
         ours = specs.AudioSpec(**config.audio)
         if mel != ours:
@@ -108,10 +109,17 @@ def load_vocoder(
             "generator converted with `python -m foley_jax.convert bigvgan FILE DIR`"
         )
     build = convert.kinds()[kind].build
-    abstract = nnx.eval_shape(lambda: build(own.model, rngs=nnx.Rngs(0)))
-    graphdef, _, _ = nnx.split(abstract, nnx.Param, ...)
-    generator = nnx.merge(graphdef, params, rest)
-    return vocoders.NeuralVocoder.public(generator, own.model)
+    network = network_lib.Network.rebuild(
+        lambda: build(own.model, rngs=nnx.Rngs(0)), nnx.Param, params, rest
+    )
+    return vocoders.NeuralVocoder.public(network.module(), own.model)
+
+
+def _restore(task: task_lib.Task, params: Mapping, rest: Mapping) -> network_lib.Network:
+    """The task's model with a checkpoint's arrays."""
+    return network_lib.Network.rebuild(
+        lambda: task.build(nnx.Rngs(0)), task.trainable, params, rest
+    )
 
 
 def _resolve_beside(run_dir: Path, target: str) -> Path:
@@ -168,7 +176,7 @@ def _part(source: str | os.PathLike, stage: str, dtype: str | None) -> _Part:
     if state is None:
         _, *state = nnx.split(module, task.trainable, ...)
         state = [nnx.to_pure_dict(part) for part in state]
-    return _Part(config, task, pipeline.Network.restore(task, *state))
+    return _Part(config, task, _restore(task, *state))
 
 
 def _classifiers(parts: Sequence[_Part]) -> tuple[_Part | None, _Part | None]:

@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from foley_jax.diff_foley import network as network_lib
 from foley_jax.diff_foley import windows as windows_lib
 from foley_jax.diffusion import ddim, dpm_solver, guidance, joint, plms, process
+from foley_jax.layers import network as network_lib
 
 SAMPLERS = {"dpm_solver": dpm_solver.sample, "ddim": ddim.sample, "plms": plms.sample}
 

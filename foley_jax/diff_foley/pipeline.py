@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from foley_jax.diff_foley import features, generation, network, sound, windows
+from foley_jax.diff_foley import features, generation, sound, windows
+from foley_jax.layers import network
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs
 from foley_jax.media import vocoder as vocoder_lib
 
-Network = network.Network
 Settings = generation.Settings
 SCORE_SECONDS = 4.0  # CAVP compares picture and sound over clips of this length
 SCORE_CLIPS = 4  # of them at once
@@ -88,13 +88,13 @@ class DiffFoley:
     def __init__(
         self,
         *,
-        ldm: Network,
-        cavp: Network,
+        ldm: network.Network,
+        cavp: network.Network,
         config: ml_collections.ConfigDict,
         cavp_config: ml_collections.ConfigDict,
         schedule: Any,
-        classifier: Network | None = None,
-        scorer: Network | None = None,
+        classifier: network.Network | None = None,
+        scorer: network.Network | None = None,
         vocoder: vocoder_lib.Vocoder = sound.GRIFFIN_LIM,
         device_windows: int | None = None,
     ):

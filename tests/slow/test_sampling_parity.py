@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from foley_jax import convert
-from foley_jax.diff_foley import generation, network, windows
+from foley_jax.diff_foley import generation, windows
 from foley_jax.diffusion import schedule
+from foley_jax.layers import network
 
 pytestmark = pytest.mark.slow
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens" / "diff_foley"

@@ -8,8 +8,6 @@ from typing import Any
 from flax import nnx
 import jax
 
-from foley_jax.training import task as task_lib
-
 
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -24,12 +22,20 @@ class Network:
         return cls(graphdef, nnx.to_pure_dict(state))
 
     @classmethod
-    def restore(cls, task: task_lib.Task, params: Mapping, rest: Mapping) -> "Network":
-        """The task's model with a checkpoint's arrays, without making random weights."""
-        abstract = nnx.eval_shape(lambda: task.build(nnx.Rngs(0)))
-        graphdef, _, _ = nnx.split(abstract, task.trainable, ...)
-        model = nnx.merge(graphdef, params, rest)
-        return cls.of(model)
+    def rebuild(
+        cls, build: Callable[[], nnx.Module], trainable: Any, params: Mapping, rest: Mapping
+    ) -> "Network":
+        """What `build` makes with a checkpoint's arrays, without making random weights.
+
+        Args:
+          build: makes the module, e.g. `lambda: task.build(nnx.Rngs(0))`; only traced.
+          trainable: the nnx filter that divided the arrays: `task.trainable`, or `nnx.Param`.
+          params: nested dict of arrays, what `trainable` selects.
+          rest: nested dict of all other arrays.
+        """
+        abstract = nnx.eval_shape(build)
+        graphdef, _, _ = nnx.split(abstract, trainable, ...)
+        return cls.of(nnx.merge(graphdef, params, rest))
 
     def module(self, state: Mapping[str, Any] | None = None) -> nnx.Module:
         """The module with its own arrays, or (inside jit) with traced ones."""

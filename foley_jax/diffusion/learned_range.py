@@ -193,13 +193,14 @@ def bound_terms(
 ) -> jax.Array:
     """The variational bound's term of step i in bits per element, float32 [B].
 
-      KL(q(x_{i-1} | x_i, x_0), p(x_{i-1} | x_i)), or at i = 0 the negative log likelihood of the
-    XX
+    KL(q(x_{i-1} | x_i, x_0), p(x_{i-1} | x_i)), or at i = 0 the negative log likelihood of the
+    clean data as 8-bit values.
 
-      Args:
-        x0, x_t: clean data in [-1, 1] and its noisy version, [B, ..., C]; output: [B, ..., 2 C].
-        index_B: int32 table indices.
-      Source: guided_diffusion `_vb_terms_bpd`.
+    Args:
+      x0, x_t: clean data in [-1, 1] and its noisy version, [B, ..., C].
+      output: of the network for x_t, [B, ..., 2 C].
+      index_B: int32 table indices.
+    Source: guided_diffusion `_vb_terms_bpd`.
     """
     mean, log_var = mean_and_log_variance(schedule, x_t, output, index_B)
     true_mean = _posterior_mean(schedule, x0, x_t, index_B)

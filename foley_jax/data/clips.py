@@ -97,6 +97,16 @@ def check_rate(clip: records.Clip, video: specs.VideoSpec, audio: specs.AudioSpe
         )
 
 
+def check_size(frames: np.ndarray, video: specs.VideoSpec) -> None:
+    """Raises ValueError if pictures [..., H, W, 3] are not of the config's size."""
+    height, width = frames.shape[-3:-1]
+    if (height, width) != (video.height, video.width):
+        raise ValueError(
+            f"the shards hold {height}x{width} pictures, config.video wants "
+            f"{video.height}x{video.width}; change the config or prepare the videos again"
+        )
+
+
 def _record_samples(audio: specs.AudioSpec, clip_seconds: float) -> int:
     # the official front end drops the last sample, so that 10 s are 625 frames and not 626
     return audio.num_samples(clip_seconds) - 1
@@ -149,12 +159,7 @@ class CavpClips:
         wanted_NT = line.index[np.array(starts)[:, None] + np.arange(self.clip_frames)]
         used, where = np.unique(wanted_NT, return_inverse=True)  # overlaps are decoded once
         frames = _decode(clip, used)
-        size = (self.video.height, self.video.width)
-        if frames.shape[1:3] != size:
-            raise ValueError(
-                f"the shards hold {frames.shape[1]}x{frames.shape[2]} pictures, config.video wants "
-                f"{size[0]}x{size[1]}; change the config or prepare the videos again"
-            )
+        check_size(frames, self.video)
         start_s = np.array(starts) / self.video.fps
         return {
             "frames_BNTHWC": frames[where.reshape(wanted_NT.shape)],

@@ -40,6 +40,22 @@ def noise_like(x: Tree, *, key: jax.Array) -> Tree:
     return structure.unflatten([jax.random.normal(k, a.shape) for k, a in zip(keys, leaves)])
 
 
+def draw_steps(schedule: Schedule, b: int, key: jax.Array, *, train: bool) -> jax.Array:
+    """Steps of one training loss, one per example.
+
+    Args:
+      b: number of examples.
+      key: of the draw; evaluation does not use it.
+      train: True draws the steps uniformly. False spreads them evenly over the batch, so that
+        losses of different runs can be compared.
+    Returns:
+      int32 [b] in [0, num_steps).
+    """
+    if train:
+        return jax.random.randint(key, (b,), 0, schedule.num_steps)
+    return ((jnp.arange(b) + 0.5) / b * schedule.num_steps).astype(jnp.int32)
+
+
 def q_sample(schedule: Schedule, x0: Tree, t_B: jax.Array, noise: Tree) -> Tree:
     """Noises clean data to step t: sqrt(abar_t) * x0 + sqrt(1 - abar_t) * noise.
 

@@ -15,7 +15,6 @@ Source: real_image_datasets.py, train_util.py and gaussian_diffusion.py (super-r
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-from typing import Any
 
 from flax import nnx
 import jax
@@ -23,8 +22,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from foley_jax.data import records
-from foley_jax.diffusion import learned_range
+from foley_jax.data import clips, records
+from foley_jax.diffusion import learned_range, process
 from foley_jax.diffusion import schedule as schedule_lib
 from foley_jax.media import specs
 from foley_jax.mm_diffusion import degradation, super_resolution
@@ -51,12 +50,7 @@ class DegradedFrames:
         count = len(clip.frames)
         place = int(rng.integers(count)) if self.train else count // 2
         high = clip.frames_THWC(place, place + 1)[0]
-        size = (self.video.height, self.video.width)
-        if high.shape[:2] != size:
-            raise ValueError(
-                f"the shards hold {high.shape[0]}x{high.shape[1]} pictures, config.video wants "
-                f"{size[0]}x{size[1]}; change the config or prepare the videos again"
-            )
+        clips.check_size(high, self.video)
         return {"high_BHWC": high, "low_BHWC": self.degrade(high, rng)}
 
 
@@ -98,11 +92,7 @@ class SuperResolutionTask(task_lib.Task):
         t_key, noise_key = jax.random.split(key)
         high = batch["high_BHWC"].astype(jnp.float32) / 127.5 - 1.0
         low = batch["low_BHWC"].astype(jnp.float32) / 127.5 - 1.0
-        b, num_steps = high.shape[0], self.schedule.num_steps
-        if train:
-            t_B = jax.random.randint(t_key, (b,), 0, num_steps)
-        else:
-            t_B = ((jnp.arange(b) + 0.5) / b * num_steps).astype(jnp.int32)
+        t_B = process.draw_steps(self.schedule, high.shape[0], t_key, train=train)
         squares_B, bound_B = learned_range.training_losses(
             self.schedule,
             lambda x, times_B: model(x, low, times_B),
@@ -112,7 +102,3 @@ class SuperResolutionTask(task_lib.Task):
         )
         metrics = {"loss_noise": squares_B.mean(), "loss_bound": bound_B.mean()}
         return (squares_B + bound_B).mean(), metrics
-
-    def weight_decay_mask(self, params: Any) -> Any:
-        """Decay everything, as the source's plain AdamW does (with weight decay 0)."""
-        return jax.tree.map(lambda _: True, params)

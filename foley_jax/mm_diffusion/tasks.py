@@ -17,7 +17,6 @@ Source: multimodal_gaussian_diffusion.py `multimodal_training_losses`, multimoda
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-from typing import Any
 
 from flax import nnx
 import jax
@@ -64,12 +63,7 @@ class PairWindows:
         wanted = line.index[start : start + self.num_frames]
         used, where = np.unique(wanted, return_inverse=True)
         frames = clip.frames_THWC(int(used[0]), int(used[-1]) + 1)[used - used[0]][where]
-        size = (self.video.height, self.video.width)
-        if frames.shape[1:3] != size:
-            raise ValueError(
-                f"the shards hold {frames.shape[1]}x{frames.shape[2]} pictures, config.video wants "
-                f"{size[0]}x{size[1]}; change the config or prepare the videos again"
-            )
+        clips.check_size(frames, self.video)
         first = self.audio.num_samples(start / self.video.fps)
         length = self.audio.num_samples(self.num_frames / self.video.fps)
         frames = frames[:, :, ::-1] if self.mirror else frames
@@ -124,11 +118,7 @@ class CoupledDiffusionTask(task_lib.Task):
             "audio": audio_lib.from_pcm16(batch["audio_BL"])[..., None],
         }
         b, num_frames = x0["video"].shape[:2]
-        num_steps = self.schedule.num_steps
-        if train:
-            t_B = jax.random.randint(t_key, (b,), 0, num_steps)
-        else:
-            t_B = ((jnp.arange(b) + 0.5) / b * num_steps).astype(jnp.int32)
+        t_B = process.draw_steps(self.schedule, b, t_key, train=train)
         video_B, audio_B = losses(
             self.schedule,
             model,
@@ -140,10 +130,6 @@ class CoupledDiffusionTask(task_lib.Task):
         )
         metrics = {"loss_video": video_B.mean(), "loss_audio": audio_B.mean()}
         return (video_B + audio_B).mean(), metrics
-
-    def weight_decay_mask(self, params: Any) -> Any:
-        """Decay everything, as the source's plain AdamW does (with weight decay 0)."""
-        return jax.tree.map(lambda _: True, params)
 
 
 def losses(

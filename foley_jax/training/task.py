@@ -32,7 +32,7 @@ class Transform(Protocol):
 
 
 class Task(Protocol):
-    """One training stage; a stage that derives from it inherits `constrain` and `evaluate`.
+    """One training stage; a stage that derives from it inherits the defaults.
 
     Attributes:
       config: the run's config; `config.model`, `config.data`, `config.loss` are the task's own.
@@ -54,7 +54,8 @@ class Task(Protocol):
         """Scalar float32 loss and scalar metrics of a global batch; may update BatchNorm."""
 
     def weight_decay_mask(self, params: Any) -> Any:
-        """Pytree of bools, True where weight decay applies."""
+        """Pytree of bools, True where weight decay applies; plain AdamW's default: all."""
+        return jax.tree.map(lambda _: True, params)
 
     def constrain(self, params: Any) -> Any:
         """Projection after each update (e.g. the logit-scale clamp); by default none."""

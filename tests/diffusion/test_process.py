@@ -31,6 +31,17 @@ def close(a, b, **limits):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **limits), a, b)
 
 
+def test_training_draws_steps_and_evaluation_spreads_them():
+    key = jax.random.key(0)
+    drawn = process.draw_steps(SCHEDULE, 4000, key, train=True)
+    assert drawn.dtype == jnp.int32 and drawn.min() >= 0 and drawn.max() < 1000
+    np.testing.assert_allclose(jnp.mean(drawn), 499.5, atol=5 * 1000 / 12**0.5 / 4000**0.5)
+    other = process.draw_steps(SCHEDULE, 4000, jax.random.key(1), train=True)
+    assert (np.asarray(drawn) != np.asarray(other)).mean() > 0.99
+    even = process.draw_steps(SCHEDULE, 4, key, train=False)
+    assert even.dtype == jnp.int32 and even.tolist() == [125, 375, 625, 875]
+
+
 def test_q_sample_equals_diff_foley():
     golden = np.load(GOLDENS / "diff_foley" / "diffusion_loss.npz")
     x0, noise = (fill.inp(n, (1, 4, 16, 64), "public/") for n in ("loss_x0", "loss_noise"))

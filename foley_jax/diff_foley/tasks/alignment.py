@@ -27,32 +27,23 @@ from typing import Any
 from flax import nnx
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from foley_jax.data import pairs
 from foley_jax.diff_foley import alignment
+from foley_jax.diff_foley.tasks import window_task
 from foley_jax.diffusion import process
-from foley_jax.diffusion import schedule as schedule_lib
-from foley_jax.media import audio as audio_lib
-from foley_jax.media import mel, specs
 from foley_jax.training import task as task_lib
 
 MATCH = pairs.KINDS.index("true")
 
 
-class AlignmentTask(task_lib.Task):
+class AlignmentTask(window_task.WindowTask):
     """Trains classifier and conditioner; the autoencoder and its scale are frozen."""
 
     trainable = nnx.All(
         nnx.Param, nnx.Any(nnx.PathContains("classifier"), nnx.PathContains("conditioner"))
     )
-
-    def __init__(self, config: ml_collections.ConfigDict):
-        self.config = config
-        self.audio = specs.AudioSpec(**config.audio)
-        self.video = specs.VideoSpec(**config.video)
-        self.schedule = schedule_lib.scaled_linear(**config.loss.get("schedule", {}))
 
     def build(self, rngs: nnx.Rngs) -> alignment.AlignmentModel:
         """A fresh model with float32 parameters."""
@@ -74,14 +65,6 @@ class AlignmentTask(task_lib.Task):
             min_shift_s=data.min_shift_s,
         )
 
-    def latents(
-        self, model: alignment.AlignmentModel, batch: task_lib.Batch, key: jax.Array
-    ) -> jax.Array:
-        """Scaled latents of the windows, a sample of the posterior, without gradient."""
-        audio_BPL = audio_lib.from_pcm16(batch["audio_BPL"])
-        mel_BFT = mel.log_mel_at(audio_BPL, batch["mel_frame_BT"], self.audio)
-        return jax.lax.stop_gradient(model.encode_mel(mel_BFT, key=key))
-
     def logits(
         self,
         model: alignment.AlignmentModel,
@@ -93,13 +76,10 @@ class AlignmentTask(task_lib.Task):
         """Logits float32 [B] of a batch, at the steps that `loss` says."""
         latent_key, t_key, noise_key = jax.random.split(key, 3)
         x_BHWC = self.latents(model, batch, latent_key)
-        b, num_steps = x_BHWC.shape[0], self.schedule.num_steps
+        b = x_BHWC.shape[0]
         t_B = jnp.zeros(b, jnp.int32)
         if self.config.loss.noised:
-            if train:
-                t_B = jax.random.randint(t_key, (b,), 0, num_steps)
-            else:
-                t_B = ((jnp.arange(b) + 0.5) / b * num_steps).astype(jnp.int32)
+            t_B = process.draw_steps(self.schedule, b, t_key, train=train)
             noise = process.noise_like(x_BHWC, key=noise_key)
             x_BHWC = process.q_sample(self.schedule, x_BHWC, t_B, noise)
         rows_BLD = batch["cavp_BLD"].astype(jnp.float32)
@@ -150,9 +130,3 @@ class AlignmentTask(task_lib.Task):
             if (pair_N == number).any():
                 metrics[f"accuracy_{kind}"] = float(right_N[pair_N == number].mean())
         return metrics
-
-    def weight_decay_mask(self, params: Any) -> Any:
-        """Decay everything, as the source's plain AdamW does, but the locality prior."""
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: "locality" not in jax.tree_util.keystr(path), params
-        )

@@ -24,34 +24,23 @@ Config fields:
 Source: Diff-Foley adm/models/diffusion/ddpm.py `LatentDiffusion`.
 """
 
-from typing import Any
-
 from flax import nnx
 import jax
 import jax.numpy as jnp
-import ml_collections
 
 from foley_jax.data import clips
 from foley_jax.diff_foley import latent_diffusion
+from foley_jax.diff_foley.tasks import window_task
 from foley_jax.diffusion import process
-from foley_jax.diffusion import schedule as schedule_lib
-from foley_jax.media import audio as audio_lib
-from foley_jax.media import mel, specs
 from foley_jax.training import task as task_lib
 
 
-class LatentDiffusionTask(task_lib.Task):
+class LatentDiffusionTask(window_task.WindowTask):
     """Trains the U-Net and the conditioner; the autoencoder and its scale are frozen."""
 
     trainable = nnx.All(
         nnx.Param, nnx.Any(nnx.PathContains("unet"), nnx.PathContains("conditioner"))
     )
-
-    def __init__(self, config: ml_collections.ConfigDict):
-        self.config = config
-        self.audio = specs.AudioSpec(**config.audio)
-        self.video = specs.VideoSpec(**config.video)
-        self.schedule = schedule_lib.scaled_linear(**config.loss.get("schedule", {}))
 
     def build(self, rngs: nnx.Rngs) -> latent_diffusion.LatentDiffusion:
         """A fresh model with float32 parameters."""
@@ -71,14 +60,6 @@ class LatentDiffusionTask(task_lib.Task):
             aligned=data.aligned,
         )
 
-    def latents(
-        self, model: latent_diffusion.LatentDiffusion, batch: task_lib.Batch, key: jax.Array
-    ) -> jax.Array:
-        """Scaled latents of the windows, a sample of the posterior, without gradient."""
-        audio_BPL = audio_lib.from_pcm16(batch["audio_BPL"])
-        mel_BFT = mel.log_mel_at(audio_BPL, batch["mel_frame_BT"], self.audio)
-        return jax.lax.stop_gradient(model.encode_mel(mel_BFT, key=key))
-
     def loss(
         self,
         model: latent_diffusion.LatentDiffusion,
@@ -95,16 +76,14 @@ class LatentDiffusionTask(task_lib.Task):
         """
         latent_key, t_key, noise_key, drop_key = jax.random.split(key, 4)
         z_BHWC = self.latents(model, batch, latent_key)
-        b, num_steps = z_BHWC.shape[0], self.schedule.num_steps
+        b = z_BHWC.shape[0]
         rows_BLD = batch["cavp_BLD"].astype(jnp.float32)
         if train:
             kept = 1.0 - self.config.loss.condition_dropout
             keep_B = jax.random.bernoulli(drop_key, kept, (b,))
             # the raw rows are dropped: the null condition is the conditioner of zeros
             rows_BLD = jnp.where(keep_B[:, None, None], rows_BLD, 0.0)
-            t_B = jax.random.randint(t_key, (b,), 0, num_steps)
-        else:
-            t_B = ((jnp.arange(b) + 0.5) / b * num_steps).astype(jnp.int32)
+        t_B = process.draw_steps(self.schedule, b, t_key, train=train)
         context_BLD = model.conditioner(rows_BLD)
 
         def network(x_BHWC: jax.Array, t_B: jax.Array) -> jax.Array:
@@ -120,7 +99,7 @@ class LatentDiffusionTask(task_lib.Task):
             prediction=self.config.loss.prediction,
             weighting=self.config.loss.weighting,
         )
-        early = t_B < num_steps // 2  # the less noisy half
+        early = t_B < self.schedule.num_steps // 2  # the less noisy half
         share = lambda mask: (loss_B * mask).sum() / jnp.maximum(mask.sum(), 1)  # noqa: E731
         metrics = {
             "loss_low_noise": share(early),
@@ -128,9 +107,3 @@ class LatentDiffusionTask(task_lib.Task):
             "latent_std": jnp.std(z_BHWC),
         }
         return loss_B.mean(), metrics
-
-    def weight_decay_mask(self, params: Any) -> Any:
-        """Decay everything, as the source's plain AdamW does, but the locality prior."""
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: "locality" not in jax.tree_util.keystr(path), params
-        )

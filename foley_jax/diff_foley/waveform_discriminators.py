@@ -3,7 +3,7 @@
 B batch, L audio samples, P period, T time, F frequency bins, C channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flax import nnx
 import jax
@@ -16,6 +16,20 @@ from foley_jax.media import mel as mel_lib
 
 LEAK = 0.1
 Opinion = tuple[jax.Array, list[jax.Array]]  # float32 scores, and every layer's features
+
+
+def _opinion(
+    x: jax.Array,
+    convs: Sequence[Callable[[jax.Array], jax.Array]],
+    conv_post: Callable[[jax.Array], jax.Array],
+) -> Opinion:
+    """The scores that a critic's layers give x, and what they see in it."""
+    features = []
+    for conv in convs:
+        x = jax.nn.leaky_relu(conv(x), LEAK)
+        features.append(x)
+    x = conv_post(x).astype(jnp.float32)
+    return x, [*features, x]
 
 
 class PeriodDiscriminator(nnx.Module):
@@ -45,12 +59,7 @@ class PeriodDiscriminator(nnx.Module):
         x = jnp.pad(audio_BL, ((0, 0), (0, missing)), mode="reflect")
         x = x.reshape(x.shape[0], -1, self.period).swapaxes(1, 2)  # [B, L] -> [B, P, L/P]
         x = x.reshape(-1, x.shape[-1], 1)  # [B, P, L/P] -> [B*P, L/P, 1]
-        features = []
-        for conv in self.convs:
-            x = jax.nn.leaky_relu(conv(x), LEAK)
-            features.append(x)
-        x = self.conv_post(x).astype(jnp.float32)
-        return x, [*features, x]
+        return _opinion(x, self.convs, self.conv_post)
 
 
 class _Conv(convolution.Conv):
@@ -103,12 +112,7 @@ class ResolutionDiscriminator(nnx.Module):
     def __call__(self, audio_BL: jax.Array) -> Opinion:
         """float [B, L] -> scores [B, F, T', 1], high for real, and features."""
         x = self.spectrogram(audio_BL)[..., None]
-        features = []
-        for conv in self.convs:
-            x = jax.nn.leaky_relu(conv(x), LEAK)
-            features.append(x)
-        x = self.conv_post(x).astype(jnp.float32)
-        return x, [*features, x]
+        return _opinion(x, self.convs, self.conv_post)
 
 
 class WaveformDiscriminators(nnx.Module):

@@ -1,6 +1,7 @@
 """Rates and lengths of sound and picture; every other length in the code is derived here."""
 
 import dataclasses
+from typing import Literal, get_args
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +33,27 @@ class AudioSpec:
         return 1 + num_samples // self.hop
 
 
+Fit = Literal["stretch", "letterbox"]
+
+
 @dataclasses.dataclass(frozen=True)
 class VideoSpec:
-    """Picture: frame i shows what is seen at i / fps seconds. Aspect ratio is not kept."""
+    """Picture: frame i shows what is seen at i / fps seconds, at one size.
+
+    Pictures of another shape are fitted as `media.fitting` says: "stretch" (Diff-Foley) gives up
+    their aspect ratio, "letterbox" (MM-Diffusion) keeps it and adds black bars. `antialias`
+    smooths what is made smaller.
+    """
 
     fps: float = 4.0
     height: int = 224
     width: int = 224
+    fit: Fit = "stretch"
+    antialias: bool = True
+
+    def __post_init__(self):
+        if self.fit not in get_args(Fit):
+            raise ValueError(f"fit is {self.fit!r}, expected one of {', '.join(get_args(Fit))}")
 
     def num_frames(self, seconds: float) -> int:
         """Frames at times 0, 1/fps, ... that lie before `seconds`."""

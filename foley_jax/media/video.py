@@ -9,11 +9,10 @@ import pathlib
 
 import av
 import numpy as np
-from PIL import Image
 
 from foley_jax.media import container as containers
+from foley_jax.media import fitting, muxing, specs, writing
 from foley_jax.media import frames as frames_lib
-from foley_jax.media import muxing, specs, writing
 
 # one door for picture: writing and muxing live in their own files
 MediaError = containers.MediaError
@@ -72,8 +71,8 @@ def read_frames(
     """Samples a video's frames at a fixed rate and size.
 
     Frame i is the last source frame shown at or before start_s + i / fps (the first one if the
-    picture starts later), turned upright and stretched to the spec's size (PIL bilinear with
-    antialias; aspect ratio not kept). The result ends where the picture or `duration_s` ends.
+    picture starts later), turned upright and brought to the spec's size as `fitting.fit` does.
+    The result ends where the picture or `duration_s` ends.
 
     Args:
       path: any video file.
@@ -136,7 +135,7 @@ def _sample(
         nonlocal shown_pixels
         while len(out) < limit and begin_s + len(out) / spec.fps < end_s - TIME_SLACK_S:
             if shown_pixels is None:
-                shown_pixels = _pixels(shown, spec)
+                shown_pixels = fitting.fit(frames_lib.upright(shown), spec)
             out.append(shown_pixels)
 
     for time_s, end_s, frame in timed:
@@ -148,13 +147,6 @@ def _sample(
     if shown is not None:
         show_until(shown_end_s)
     return out
-
-
-def _pixels(frame: av.VideoFrame, spec: specs.VideoSpec) -> np.ndarray:
-    image = Image.fromarray(frames_lib.upright(frame))
-    if image.size != (spec.width, spec.height):
-        image = image.resize((spec.width, spec.height), Image.Resampling.BILINEAR)
-    return np.asarray(image)
 
 
 def _duration_s(

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from foley_jax.evaluation import alignment
+
 KEY = "f1@100ms"  # the figure whose spread is reported
 
 
@@ -39,9 +41,9 @@ def mean_scores(folder: Path, names: Sequence[str]) -> dict[str, float]:
         return {}
     clips = json.loads(path.read_text()).get("clips", {})
     found = {}
-    alignment = [clips.get(name, {}).get("alignment") for name in names]
-    if alignment and None not in alignment:
-        found["align_acc"] = float(np.mean([p > 0.5 for p in alignment]))
+    match = [clips.get(name, {}).get("alignment") for name in names]
+    if match and None not in match:
+        found["align_acc"] = alignment.accuracy(np.array(match))
     similarity = [clips.get(name, {}).get("cavp_similarity") for name in names]
     if similarity and None not in similarity:
         found["cavp_similarity"] = float(np.mean(similarity))

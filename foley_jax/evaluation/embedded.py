@@ -215,8 +215,6 @@ def evaluate(
             names = [c.name for c in chosen]
             runs = [
                 {**score(chosen, sounds, classify), **seeds.mean_scores(folder, names)}
-                if folder
-                else score(chosen, sounds, classify)
                 for folder, sounds in zip(folders, heard)
             ]
             figures[level][name] = seeds.merge(runs)

@@ -29,17 +29,18 @@ def parse(items: Sequence[str]) -> dict[str, list[Path]]:
     return systems
 
 
-def mean_scores(folder: Path, names: Sequence[str]) -> dict[str, float]:
+def mean_scores(folder: Path | None, names: Sequence[str]) -> dict[str, float]:
     """Means over clips of what the generator itself wrote into `scores.json`, if it did.
 
+    Args:
+      folder: of the generator's sounds; None for true sound, which has no generator.
     Returns:
       `align_acc`, the share of clips whose alignment probability rounds to 1 (0.5 rounds to 0),
       and `cavp_similarity`; a figure that a clip lacks is left out.
     """
-    path = folder / "scores.json"
-    if not path.exists():
+    if folder is None or not (folder / "scores.json").exists():
         return {}
-    clips = json.loads(path.read_text()).get("clips", {})
+    clips = json.loads((folder / "scores.json").read_text()).get("clips", {})
     found = {}
     match = [clips.get(name, {}).get("alignment") for name in names]
     if match and None not in match:

@@ -48,6 +48,7 @@ def test_mean_scores_rounds_half_to_wrong_and_skips_incomplete(tmp_path):
     assert both["cavp_similarity"] == pytest.approx(0.3)
     assert set(seeds.mean_scores(tmp_path, ["a", "c"])) == {"cavp_similarity"}
     assert seeds.mean_scores(tmp_path / "none", ["a"]) == {}
+    assert seeds.mean_scores(None, ["a"]) == {}
 
 
 def test_the_table_shows_a_dash_where_a_system_lacks_a_figure():

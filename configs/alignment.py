@@ -15,7 +15,7 @@ Demo (embedded set, minutes on one CPU core):
         --workdir=demo/runs/alignment_eval
 """
 
-from configs import autoencoder, base
+from configs import autoencoder, base, ldm
 
 
 def get_config(arg: str = ""):
@@ -61,8 +61,13 @@ def get_config(arg: str = ""):
 
 
 def _demo(config):
-    autoencoder.demo_sizes(config)
-    config.data.dir = "demo/features"
+    # the latents and features of the model that it guides
+    guided = ldm.get_config("demo")
+    config.audio = guided.audio
+    config.init_from = guided.init_from
+    config.model.autoencoder = guided.model.autoencoder
+    config.model.conditioner = guided.model.conditioner
+    config.data.dir = guided.data.dir
     config.dtype = "float32"
     config.total_steps = 600
     config.batch_size = 32
@@ -72,12 +77,6 @@ def _demo(config):
     config.optimizer.warmup_steps = 50
     config.optimizer.clip_norm = 1.0
     config.checkpoint.every_steps = 200
-    config.init_from = base.ConfigDict(
-        {
-            "autoencoder": "demo/runs/autoencoder:autoencoder",
-            "latent_scale": "demo/runs/autoencoder:latent_scale",
-        }
-    )
     config.model.classifier = base.ConfigDict(
         {
             "in_channels": config.model.autoencoder.z_channels,
@@ -91,14 +90,5 @@ def _demo(config):
             "context_dim": 128,
             "depth": 1,
             "locality_bias": True,
-        }
-    )
-    config.model.conditioner = base.ConfigDict(
-        {
-            "in_dim": 128,
-            "out_dim": 128,
-            "max_len": 40,
-            "feature_gain": 10.0,
-            "position_std": 0.02,
         }
     )

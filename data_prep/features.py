@@ -11,9 +11,9 @@ The paper's other conditions are encoders of single pictures, converted from `cl
 `torchvision/resnet50`: `--encoder=clip` (512 numbers) or `--encoder=resnet50` (2048; for training
 set `--config.model.conditioner.in_dim=2048`). Their shards need pictures of the encoder's size.
 
-Two controls for experiments, each into a folder of its own: `--untrained` takes a freshly
-initialised CAVP of the same config, `--permute` gives every training clip the rows of another
-training clip (other splits keep their own).
+Two controls for experiments, each into a folder of its own: `--permute` gives every training clip
+the rows of another training clip (other splits keep their own), and a CAVP run of
+`--config.total_steps=0` gives the rows of an untrained one.
 """
 
 import argparse
@@ -59,28 +59,22 @@ class Extractor:
     identity: dict[str, str | int]
 
 
-def load(model: pathlib.Path, *, untrained: bool = False, seed: int = 0) -> Extractor:
-    """Loads the CAVP of a run or converted folder, or initialises one like it.
+def load(model: pathlib.Path) -> Extractor:
+    """Loads the CAVP of a run or converted folder.
 
     Raises:
-      FileNotFoundError: no checkpoint (or, with `untrained`, no config) there.
+      FileNotFoundError: no checkpoint there.
       ValueError: the folder holds another kind of model.
     """
-    if untrained:
-        config = checkpoint.load_config(model)
-    else:
-        config, params, rest = checkpoint.load_model_state(model)
+    config, params, rest = checkpoint.load_model_state(model)
     if config.get("task") != "cavp":
         raise ValueError(f"{model} holds {config.get('task')!r}, features need a 'cavp' run")
     if jax.default_backend() == "cpu":
         config.dtype = "float32"  # half precision is slower there
     task = task_lib.resolve(config)
-    if untrained:
-        network = network_lib.Network.of(task.build(nnx.Rngs(seed)))
-    else:
-        network = network_lib.Network.rebuild(
-            lambda: task.build(nnx.Rngs(0)), task.trainable, params, rest
-        )
+    network = network_lib.Network.rebuild(
+        lambda: task.build(nnx.Rngs(0)), task.trainable, params, rest
+    )
     identity = _identity(model, network, str(config.dtype))
     return Extractor(network.jit(features.encode_frames), specs.VideoSpec(**config.video), identity)
 
@@ -299,18 +293,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--encoder", choices=("cavp", "clip", "resnet50"), default="cavp", help="what it is (cavp)"
     )
-    parser.add_argument("--untrained", action="store_true", help="control: fresh weights")
     parser.add_argument("--permute", action="store_true", help="control: rows of another clip")
-    parser.add_argument("--seed", type=int, default=0, help="of the controls (0)")
+    parser.add_argument("--seed", type=int, default=0, help="of --permute (0)")
     parser.add_argument("--batch", type=int, default=16, help="clips encoded together (16)")
     args = parser.parse_args(argv)
     if args.batch < 1:
         parser.error("--batch must be positive")
-    if args.untrained and args.encoder != "cavp":
-        parser.error("--untrained is a control of --encoder=cavp")
     try:
         if args.encoder == "cavp":
-            extractor = load(args.model, untrained=args.untrained, seed=args.seed)
+            extractor = load(args.model)
         else:
             fps = records.read_index(args.shards).fps
             extractor = load_image_encoder(args.model, args.encoder, fps=fps)

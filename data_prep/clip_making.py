@@ -18,11 +18,13 @@ class Format:
     size: int
     sample_rate_hz: int
     clip_seconds: float
+    fit: specs.Fit = "stretch"
+    antialias: bool = True
 
     @property
     def video(self) -> specs.VideoSpec:
         """Rate and size of the frames."""
-        return specs.VideoSpec(fps=self.fps, height=self.size, width=self.size)
+        return specs.VideoSpec(self.fps, self.size, self.size, self.fit, self.antialias)
 
 
 def plan_source(folder: pathlib.Path, source: str, split: str, format: Format) -> list[spans.Span]:

@@ -2,12 +2,20 @@
 
     python -m data_prep.prepare VIDEOS SHARDS              # 224x224 at 4 fps, 16 kHz, 10 s clips
     python -m data_prep.prepare VIDEOS SHARDS --size=64    # the demo's size
+    python -m data_prep.prepare VIDEOS SHARDS --fps=10 --size=64 --fit=letterbox    # MM-Diffusion
+    python -m data_prep.prepare VIDEOS SHARDS --fps=10 --size=256 --fit=letterbox   # its super-res.
 
 Videos may lie in subfolders; one named train, test or val gives the split, else a hash of the path
 does. Longer videos are cut into consecutive clips. A file NAME.json beside NAME.mp4 may hold
 `labels` and true `events`. A broken video never stops the work: SHARDS/failures.jsonl says which
 and why. Kill and start again at will: finished shards are kept. The result does not depend on the
 number of workers or on interruptions. SHARDS/index.json appears when all is done.
+
+Pictures of another shape are stretched, as Diff-Foley has them, or keep their shape between black
+bars (--fit=letterbox), as MM-Diffusion has them. Its official code smooths what it makes smaller
+with torchvision 0.17 and later, and did not with the versions of its time, nor does it for its
+super-resolution: add --no-antialias to continue the released weights. The index says what was
+done, and the config of a training must say the same (config.video.fit, config.video.antialias).
 """
 
 import argparse
@@ -18,12 +26,13 @@ import json
 import os
 import pathlib
 import sys
+from typing import get_args
 
 import tqdm
 
 from data_prep import clip_making, guarded_pool, spans
 from foley_jax.data import records
-from foley_jax.media import video
+from foley_jax.media import specs, video
 
 PLAN_NAME = ".plan.json"  # the work list: fixed by the first run, followed by later ones
 FAILURES_NAME = "failures.jsonl"
@@ -155,7 +164,8 @@ def read_plan(path: pathlib.Path, settings: dict) -> dict | None:
         return None
     plan = json.loads(path.read_text())
     ours = {k: v for k, v in settings.items() if k != "task_limit_s"}
-    theirs = {k: v for k, v in plan["settings"].items() if k != "task_limit_s"}
+    # plans of earlier versions do not say how pictures are fitted: they were stretched
+    theirs = {"fit": "stretch", "antialias": True, **plan["settings"]}
     changed = [f"{k} was {theirs.get(k)}, now {ours[k]}" for k in ours if ours[k] != theirs.get(k)]
     if changed:
         raise ValueError(
@@ -263,6 +273,8 @@ def _finish(
         sample_rate_hz=format.sample_rate_hz,
         shards=tuple(info for info in infos if info.num_records),
         num_failures=len(failures),
+        fit=format.fit,
+        antialias=format.antialias,
     )
     if not index.shards:
         first = f"; the first: {failures[0]['detail']}" if failures else ""
@@ -279,8 +291,7 @@ def _write_whole(path: pathlib.Path, text: str) -> None:
     os.replace(part, path)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Command line."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.prepare",
         description=__doc__,
@@ -290,6 +301,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("shards", type=pathlib.Path, help="folder to write")
     parser.add_argument("--fps", type=float, default=4.0, help="frames per second (4)")
     parser.add_argument("--size", type=int, default=224, help="height and width (224)")
+    parser.add_argument(
+        "--fit",
+        choices=get_args(specs.Fit),
+        default="stretch",
+        help="how pictures of another shape are fitted (stretch)",
+    )
+    parser.add_argument(
+        "--antialias",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="smooth what is made smaller (on)",
+    )
     parser.add_argument("--sample_rate", type=int, default=16000, help="of the sound, Hz (16000)")
     parser.add_argument("--clip_seconds", type=float, default=10.0, help="length of clips (10)")
     parser.add_argument("--split", default="auto", help="auto, or one name for everything")
@@ -298,12 +321,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--limit_s", type=float, default=TASK_LIMIT_S, help="seconds before a clip is given up"
     )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = _parser()
     args = parser.parse_args(argv)
     if min(args.fps, args.size, args.sample_rate, args.clips_per_shard, args.workers) <= 0:
         parser.error("--fps, --size, --sample_rate, --clips_per_shard, --workers must be positive")
     if args.clip_seconds < spans.MIN_SECONDS:
         parser.error(f"--clip_seconds must be at least {spans.MIN_SECONDS}")
-    format = clip_making.Format(args.fps, args.size, args.sample_rate, args.clip_seconds)
+    format = clip_making.Format(
+        args.fps, args.size, args.sample_rate, args.clip_seconds, args.fit, args.antialias
+    )
     try:
         index = prepare(
             args.videos,

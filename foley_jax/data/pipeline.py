@@ -13,6 +13,7 @@ import grain
 import numpy as np
 
 from foley_jax.data import records
+from foley_jax.media import specs
 
 
 class Source:
@@ -55,15 +56,33 @@ class Source:
             ) from error
 
 
-def open_source(folder: epath.PathLike, split: str) -> Source:
+def open_source(folder: epath.PathLike, split: str, video: specs.VideoSpec | None = None) -> Source:
     """Opens one split of a folder of shards.
 
+    Args:
+      video: refuses pictures that were fitted in another way; None if pictures are not needed.
+        Their rate and size are checked with every record.
     Raises:
       ValueError: no such folder, shard or split; the message names the command that makes it.
     """
     paths = records.shard_paths(folder, split)
-    counts = {shard.file: shard.num_records for shard in records.read_index(folder).shards}
+    index = records.read_index(folder)
+    if video is not None:
+        check_fit(folder, index, video)
+    counts = {shard.file: shard.num_records for shard in index.shards}
     return Source(paths, [counts[path.name] for path in paths])
+
+
+def check_fit(folder: epath.PathLike, index: records.Index, video: specs.VideoSpec) -> None:
+    """Raises ValueError if the pictures of a set were not brought to their size as `video` says."""
+    has, wants = (index.fit, index.antialias), (video.fit, video.antialias)
+    if has != wants:
+        flags = f"--fit={wants[0]} --{'' if wants[1] else 'no-'}antialias"
+        raise ValueError(
+            f"the pictures of {folder} have fit={has[0]}, antialias={has[1]}, wanted were "
+            f"fit={wants[0]}, antialias={wants[1]}; prepare the videos again with `{flags}`, or "
+            "write into config.video what the shards hold"
+        )
 
 
 def make_iterator(

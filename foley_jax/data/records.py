@@ -20,6 +20,7 @@ import simplejpeg
 SCHEMA_VERSION = 1
 JPEG_QUALITY = 92
 INDEX_NAME = "index.json"
+VIDEO_FIELDS = ("fps", "height", "width", "fit", "antialias")  # of the index, together in its file
 PREPARE_COMMAND = "python -m data_prep.prepare VIDEOS SHARDS"
 
 
@@ -141,6 +142,8 @@ class Index:
       fps, height, width: of the frames.
       sample_rate_hz: of the sound.
       shards: in name order.
+      fit, antialias: how the frames were brought to their size, see `media.fitting`; sets of
+        earlier versions, which do not say, are stretched.
       num_failures: clips that could not be made; failures.jsonl says why.
       cavp_dim: width of the CAVP rows, 0 if there are none.
     """
@@ -152,6 +155,8 @@ class Index:
     shards: tuple[ShardInfo, ...]
     num_failures: int = 0
     cavp_dim: int = 0
+    fit: str = "stretch"
+    antialias: bool = True
 
     def num_records(self, split: str) -> int:
         """Clips in a split."""
@@ -231,7 +236,7 @@ def sha256(path: pathlib.Path) -> str:
 def write_index(folder: str | pathlib.Path, index: Index) -> None:
     """Writes index.json; it appears only when complete."""
     path = pathlib.Path(folder) / INDEX_NAME
-    video = {"fps": index.fps, "height": index.height, "width": index.width}
+    video = {name: getattr(index, name) for name in VIDEO_FIELDS}
     content = {
         "schema_version": SCHEMA_VERSION,
         "video": video,

@@ -134,7 +134,7 @@ class Run:
         mesh: jax.sharding.Mesh,
     ):
         self.config, self.mesh = config, mesh
-        source = pipeline.open_source(config.data.dir, config.data.train_split)
+        source = pipeline.open_source(config.data.dir, config.data.train_split, task.video)
         self.maker = _maker(task, config, mesh)
         self.evaluator = Evaluator(task, config, self.maker, mesh)
         self.checkpoints = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
@@ -283,7 +283,7 @@ class Evaluator:
     def _open(self) -> pipeline.Source:
         data = self.config.data
         try:
-            return pipeline.open_source(data.dir, data.eval_split)
+            return pipeline.open_source(data.dir, data.eval_split, self.task.video)
         except ValueError as error:
             raise ValueError(
                 f"{error} (to train without evaluation: --config.eval_batches=0)"

@@ -37,10 +37,12 @@ class Task(Protocol):
     Attributes:
       config: the run's config; `config.model`, `config.data`, `config.loss` are the task's own.
       trainable: an nnx filter; everything it selects must be an `nnx.Param`.
+      video: the VideoSpec of the pictures it trains on; None if it needs none.
     """
 
     config: ml_collections.ConfigDict
     trainable: Any
+    video: Any = None
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """The whole model, freshly initialised, float32 parameters."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from foley_jax.data import pipeline, records
+from foley_jax.media import specs
 
 NUM = 20
 
@@ -51,6 +52,14 @@ def batches(source, count, **options):
     }
     iterator = pipeline.make_iterator(source, Numbers(), **{**defaults, **options})
     return list(itertools.islice(iterator, count))
+
+
+def test_pictures_fitted_in_another_way_are_refused(folder):
+    assert len(pipeline.open_source(folder, "train", specs.VideoSpec(4.0, 16, 16))) == NUM
+    wanted = specs.VideoSpec(4.0, 16, 16, fit="letterbox", antialias=False)
+    message = "fit=stretch, antialias=True, .*again with `--fit=letterbox --no-antialias`"
+    with pytest.raises(ValueError, match=message):
+        pipeline.open_source(folder, "train", wanted)
 
 
 def test_source_reads_every_record_in_order(folder):

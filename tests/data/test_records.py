@@ -95,6 +95,18 @@ def test_set_reads_back(tmp_path):
     assert ids == ["train/a#0", "train/a#1", "train/a#2"]
 
 
+def test_index_says_how_pictures_were_fitted_and_old_ones_are_stretched(tmp_path):
+    index = dataclasses.replace(write_set(tmp_path), fit="letterbox", antialias=False)
+    records.write_index(tmp_path, index)
+    assert records.read_index(tmp_path) == index
+    path = tmp_path / "index.json"
+    content = json.loads(path.read_text())
+    assert content["video"].pop("fit") == "letterbox"
+    assert content["video"].pop("antialias") is False
+    path.write_text(json.dumps(content))
+    assert records.read_index(tmp_path) == write_set(tmp_path)
+
+
 def test_failed_shard_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError), records.ShardWriter(tmp_path, "train", 0) as writer:
         writer.add(make_clip())

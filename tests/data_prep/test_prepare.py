@@ -1,5 +1,6 @@
 """Videos to shards: what goes in comes out, broken files are named, a kill costs nothing."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -129,6 +130,34 @@ def test_other_settings_are_refused(videos, tmp_path):
     other = clip_making.Format(fps=4.0, size=32, sample_rate_hz=16000, clip_seconds=2.0)
     with pytest.raises(ValueError, match="size was 16, now 32"):
         prepare.prepare(videos, tmp_path / "shards", other)
+
+
+def test_letterbox_shows_the_whole_picture_and_the_index_says_so(tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    media_files.write(videos / "wide.mp4")  # 48x64
+    command = [str(videos), str(tmp_path / "s"), "--fps=10", "--size=32", "--split=train"]
+    prepare.main([*command, "--fit=letterbox", "--no-antialias", "--workers=1"])
+    index = records.read_index(tmp_path / "s")
+    assert (index.fps, index.fit, index.antialias) == (10.0, "letterbox", False)
+    (clip,) = read_clips(tmp_path / "s", "train")
+    last = clip.frames_THWC()[-1].astype(int)  # grey 152 between bars
+    assert np.abs(last[4:28] - 152).max() < 8 and last[[0, 1, 30, 31]].max() < 8
+
+
+def test_sets_begun_before_pictures_could_be_fitted_go_on(tmp_path):
+    videos, shards = tmp_path / "videos", tmp_path / "s"
+    videos.mkdir()
+    media_files.write(videos / "a.mp4")
+    prepare.prepare(videos, shards, FORMAT, split="train")
+    plan = json.loads((shards / prepare.PLAN_NAME).read_text())
+    for name in ("fit", "antialias"):
+        del plan["settings"][name]
+    (shards / prepare.PLAN_NAME).write_text(json.dumps(plan))
+    assert prepare.prepare(videos, shards, FORMAT, split="train").num_records("train") == 1
+    boxed = dataclasses.replace(FORMAT, fit="letterbox")
+    with pytest.raises(ValueError, match="fit was stretch, now letterbox"):
+        prepare.prepare(videos, shards, boxed, split="train")
 
 
 def test_nothing_usable_is_one_clear_error(tmp_path):

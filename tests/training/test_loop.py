@@ -4,8 +4,10 @@ import jax
 import numpy as np
 import pytest
 import runs
+import toy_task
 
 from foley_jax import sharding
+from foley_jax.media import specs
 from foley_jax.training import checkpoint, graft, loop, paths, state
 from foley_jax.training import task as task_lib
 
@@ -186,6 +188,13 @@ def test_missing_run_says_which_command_makes_it(tmp_path):
     run = tmp_path / "demo" / "runs" / "autoencoder"
     with pytest.raises(FileNotFoundError, match="--config=configs/autoencoder.py:demo --workdir"):
         graft.load({"a": f"{run}:a"}, ({"a": np.zeros(1)}, {}))
+
+
+def test_pictures_fitted_in_another_way_are_refused(toy_data, tmp_path, monkeypatch):
+    wanted = specs.VideoSpec(4.0, 16, 16, fit="letterbox")
+    monkeypatch.setattr(toy_task.ToyTask, "video", wanted)
+    with pytest.raises(ValueError, match="wanted were fit=letterbox"):
+        runs.train(toy_data, tmp_path)
 
 
 def test_mesh_that_does_not_fit_the_devices_is_explained(toy_data, tmp_path):

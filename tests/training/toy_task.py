@@ -52,6 +52,7 @@ class ToyTransform:
 
 class ToyTask:
     trainable = nnx.All(nnx.Param, nnx.Not(nnx.PathContains("frozen")))
+    video = None
 
     def __init__(self, config: ml_collections.ConfigDict):
         self.config = config

@@ -37,7 +37,18 @@ from foley_jax.training import task as task_lib
 class PairWindows:
     """Frames of one record and their sound, from a random place in training, from the middle else.
 
-    A record shorter than the window is repeated. Example: as in the batch, without B.
+    Windows begin at any frame, sound at the time of that frame; sound that ends early is filled
+    with silence. A record shorter than the window is repeated. Where the official data code
+    differs:
+      Every window of a video is an example there, so that a video weighs as much as it has
+        windows. Here every record weighs the same, which is the same for videos of one length and
+        for long ones cut into records of one length (but no window lies across a cut).
+      Videos shorter than the window are passed over there.
+      The left channel alone is heard there; here the mean of all.
+      From videos that are not at the wanted rate it takes too little sound, by 1 / rate - 1 / fps
+        seconds, and ends in silence.
+    Example: as in the batch, without B.
+    Source: multimodal_datasets.py.
     """
 
     video: specs.VideoSpec

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import toys
 
-from foley_jax.diffusion import adaptive, process, schedule
+from foley_jax.diffusion import adaptive, schedule
 
 LINEAR = schedule.linear()
 
@@ -47,28 +47,19 @@ def test_time_of_inverts_lambda():
 
 
 def test_tighter_tolerance_takes_more_evaluations_and_is_closer():
-    std = 0.5
-
-    def denoise(x, t_B):
-        alpha, sigma = LINEAR.alpha_sigma_at(t_B)
-        return process.combine(sigma / (alpha**2 * std**2 + sigma**2), x, 0 * sigma, x)
-
-    def spread(time):
-        alpha, sigma = LINEAR.alpha_sigma_at(jnp.float32(time))
-        return float(jnp.sqrt(alpha**2 * std**2 + sigma**2))
-
+    data = toys.Gaussian(LINEAR)
     found = []
     for relative in (0.5, 0.005):
         limits = adaptive.Tolerances(absolute=relative / 10, relative=relative)
         x_0, count = adaptive.sample(
-            denoise,
+            data.denoise,
             LINEAR,
             jnp.ones((1, 1)),
             tolerances=limits,
             threshold=False,
             integer_times=False,
         )
-        found.append((abs(float(x_0[0, 0]) - spread(0) / spread(999)), int(count)))
+        found.append((abs(float(x_0[0, 0]) - data.spread(0) / data.spread(999)), int(count)))
     assert found[1][1] > found[0][1]
     assert found[1][0] < 0.5 * found[0][0]
     assert found[1][0] < 0.01

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toys
 
-from foley_jax.diffusion import ancestral, process, schedule
+from foley_jax.diffusion import ancestral, schedule
 
 LINEAR = schedule.linear()
 
@@ -44,16 +44,11 @@ def test_single_steps_equal_mm_diffusion(index):
 
 @pytest.mark.parametrize("variance", ["posterior", "fixed_large"])
 def test_gaussian_data_come_out_with_their_spread(variance):
-    std = 0.5
-
-    def denoise(x, t_B):
-        alpha, sigma = LINEAR.alpha_sigma_at(t_B)
-        return process.combine(sigma / (alpha**2 * std**2 + sigma**2), x, 0 * sigma, x)
-
+    data = toys.Gaussian(LINEAR)
     x_T = jax.random.normal(jax.random.key(0), (4000, 1))
-    made = ancestral.sample(denoise, LINEAR, x_T, key=jax.random.key(1), variance=variance)
+    made = ancestral.sample(data.denoise, LINEAR, x_T, key=jax.random.key(1), variance=variance)
     assert made.shape == x_T.shape
-    assert abs(float(made.std()) - std) < 0.03  # 4000 draws: 0.006 of sampling error
+    assert abs(float(made.std()) - data.std) < 0.03  # 4000 draws: 0.006 of sampling error
     assert abs(float(made.mean())) < 0.03
 
 

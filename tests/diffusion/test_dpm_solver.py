@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toys
 
-from foley_jax.diffusion import dpm_solver, guidance, process, schedule
+from foley_jax.diffusion import dpm_solver, guidance, schedule
 
 SCHEDULE = schedule.scaled_linear()
 LIMIT = 1e-5  # relative; float32 noise of the official run is 3.5e-7
@@ -69,20 +69,12 @@ def test_lower_order_final_acts_below_15_steps_only():
 
 
 def test_converges_to_the_exact_flow_of_gaussian_data():
-    # data N(0, s^2): the ODE keeps x / sqrt(alpha^2 s^2 + sigma^2) constant
-    table, std = schedule.cosine(1000), 0.5
-
-    def denoise(x, t_B):
-        alpha, sigma = table.alpha_sigma_at(t_B)
-        return process.combine(sigma / (alpha**2 * std**2 + sigma**2), x, 0 * sigma, x)
-
-    def spread(t):
-        alpha, sigma = table.alpha_sigma_at(jnp.float32(t))
-        return jnp.sqrt(alpha**2 * std**2 + sigma**2)
+    table = schedule.cosine(1000)
+    data = toys.Gaussian(table)
 
     def error(num_steps):
-        made = dpm_solver.sample(denoise, table, jnp.ones((1, 1)), num_steps=num_steps)
-        return abs(float(made[0, 0] - spread(0.0) / spread(999.0)))
+        made = dpm_solver.sample(data.denoise, table, jnp.ones((1, 1)), num_steps=num_steps)
+        return abs(float(made[0, 0] - data.spread(0) / data.spread(999)))
 
     coarse, middle, fine = error(40), error(80), error(160)
     assert fine < 1e-3

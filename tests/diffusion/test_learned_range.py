@@ -119,11 +119,11 @@ def test_bound_trains_the_variance_only():
 
 
 def test_gaussian_data_come_out_with_their_spread():
-    std, table = 0.5, schedule.linear(num_steps=200, beta_start=5e-4, beta_end=0.1)
+    table = schedule.linear(num_steps=200, beta_start=5e-4, beta_end=0.1)
+    data = toys.Gaussian(table)
 
     def network(x, t_B):
-        alpha, sigma = table.alpha_sigma_at(t_B)
-        eps = (sigma / (alpha**2 * std**2 + sigma**2))[:, None] * x
+        eps = data.denoise(x, t_B)
         return jnp.concatenate([eps, jnp.zeros_like(eps)], axis=-1)
 
     x_T = jax.random.normal(jax.random.key(0), (4000, 1))
@@ -131,7 +131,7 @@ def test_gaussian_data_come_out_with_their_spread():
         x_T, jax.random.key(1)
     )
     assert made.shape == x_T.shape
-    assert abs(float(made.std()) - std) < 0.03  # 4000 draws: 0.006 of sampling error
+    assert abs(float(made.std()) - data.std) < 0.03  # 4000 draws: 0.006 of sampling error
     assert abs(float(made.mean())) < 0.03
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import toys
 
-from foley_jax.diffusion import process, schedule, singlestep
+from foley_jax.diffusion import schedule, singlestep
 
 LINEAR = schedule.linear()
 SCHEDULES = np.load(toys.GOLDENS / "mm_diffusion" / "schedules.npz")
@@ -66,23 +66,14 @@ def test_lambda_and_its_inverse_equal_mm_diffusion():
 
 
 def test_error_falls_with_evaluations_as_the_order_says():
-    """Gaussian data have a linear ODE with a known end: x(0) = std(0) / std(T) x(T)."""
-    std = 0.5
-
-    def denoise(x, t_B):
-        alpha, sigma = LINEAR.alpha_sigma_at(t_B)
-        return process.combine(sigma / (alpha**2 * std**2 + sigma**2), x, 0 * sigma, x)
-
-    def spread(time):
-        alpha, sigma = LINEAR.alpha_sigma_at(jnp.float32(time))
-        return float(jnp.sqrt(alpha**2 * std**2 + sigma**2))
+    data = toys.Gaussian(LINEAR)
 
     def error(order, steps):
         x = jnp.ones((1, 1))
         made = singlestep.sample(
-            denoise, LINEAR, x, num_steps=steps, order=order, integer_times=False
+            data.denoise, LINEAR, x, num_steps=steps, order=order, integer_times=False
         )
-        return abs(float(made[0, 0]) - spread(0) / spread(999))
+        return abs(float(made[0, 0]) - data.spread(0) / data.spread(999))
 
     for order in (1, 2, 3):
         assert error(order, 12) > 2 ** (order - 0.5) * error(order, 24)

@@ -1,11 +1,14 @@
 """The toy networks of the golden vectors: closed-form denoisers that no wrong sampler survives."""
 
+import dataclasses
 from pathlib import Path
 
 from goldens import fill
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from foley_jax.diffusion import process, schedule
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 DIFF_FOLEY = np.load(GOLDENS / "diff_foley" / "sampler_toy.npz")
@@ -15,6 +18,24 @@ _PREFIX = "public/"
 CONTEXT = np.float32(0.5) + np.float32(0.5) * fill.inp("toy_cond", (1, 32, 8), _PREFIX)
 NULL = np.zeros_like(CONTEXT)
 SHAPES = {"video": (2, 4, 3, 8, 8), "audio": (2, 1, 64)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian:
+    """Data N(0, std^2), whose ODE has a known end: it keeps x / spread constant."""
+
+    table: schedule.Schedule
+    std: float = 0.5
+
+    def denoise(self, x, t_B):
+        """The exact noise."""
+        alpha, sigma = self.table.alpha_sigma_at(t_B)
+        return process.combine(sigma / (alpha**2 * self.std**2 + sigma**2), x, 0 * sigma, x)
+
+    def spread(self, time):
+        """Standard deviation of the data noised to this time."""
+        alpha, sigma = self.table.alpha_sigma_at(jnp.float32(time))
+        return float(jnp.sqrt(alpha**2 * self.std**2 + sigma**2))
 
 
 def latent_eps(x, t_B, context):

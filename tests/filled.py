@@ -2,10 +2,15 @@
 
 from collections.abc import Callable
 import functools
+import pathlib
 
 from flax import nnx
 import jax
+import ml_collections
 import numpy as np
+
+from foley_jax.training import checkpoint
+from foley_jax.training import task as task_lib
 
 # tests compile far longer than they run
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -24,3 +29,24 @@ def module(build: Callable[[], nnx.Module], seed: int = 0) -> nnx.Module:
         return jax.numpy.asarray(value, leaf.dtype)
 
     return nnx.merge(graphdef, jax.tree_util.tree_map_with_path(fill, nnx.to_pure_dict(state)))
+
+
+def model(config: ml_collections.ConfigDict) -> nnx.Module:
+    """The model of a config's task, filled."""
+    return module(lambda: task_lib.resolve(config).build(nnx.Rngs(0)))
+
+
+def save_run(
+    folder: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    make: Callable[[ml_collections.ConfigDict], nnx.Module] = model,
+) -> pathlib.Path:
+    """Writes `make(config)` into a folder as training would; returns the folder."""
+    _, params, rest = nnx.split(make(config), task_lib.resolve(config).trainable, ...)
+    checkpoint.save_model(
+        folder,
+        config=config.to_dict(),
+        params=nnx.to_pure_dict(params),
+        rest=nnx.to_pure_dict(rest),
+    )
+    return folder

@@ -15,7 +15,6 @@ from foley_jax.diff_foley import sound
 from foley_jax.layers import bigvgan
 from foley_jax.media import specs
 from foley_jax.training import checkpoint
-from foley_jax.training import task as task_lib
 
 SMALL = {"upsample_initial_channel": 16, "resblock_kernel_sizes": (3,)}
 SMALL |= {"resblock_dilation_sizes": ((1,),)}
@@ -30,15 +29,7 @@ def _trained(folder, **audio):
     config = vocoder_config.get_config("demo")
     config.model.vocoder.update(SMALL)
     config.audio.update(audio)
-    task = task_lib.resolve(config)
-    module = filled.module(lambda: task.build(nnx.Rngs(0)))
-    _, params, rest = nnx.split(module, task.trainable, ...)
-    checkpoint.save_model(
-        folder,
-        config=config.to_dict(),
-        params=nnx.to_pure_dict(params),
-        rest=nnx.to_pure_dict(rest),
-    )
+    filled.save_run(folder, config)
 
 
 def test_a_trained_vocoder_makes_sound_of_the_asked_length(tmp_path, demo):

@@ -16,8 +16,6 @@ from configs import ldm as ldm_config
 from foley_jax import convert, loading, sample
 from foley_jax.diff_foley import generation, pipeline
 from foley_jax.media import video as video_io
-from foley_jax.training import checkpoint
-from foley_jax.training import task as task_lib
 from tests.media import media_files
 
 
@@ -26,22 +24,6 @@ def _quick_compilation():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "jit", filled.jit)
         yield
-
-
-def _module(config):
-    task = task_lib.resolve(config)
-    return task, filled.module(lambda: task.build(nnx.Rngs(0)))
-
-
-def _save(folder, config):
-    task, model = _module(config)
-    _, params, rest = nnx.split(model, task.trainable, ...)
-    checkpoint.save_model(
-        folder,
-        config=config.to_dict(),
-        params=nnx.to_pure_dict(params),
-        rest=nnx.to_pure_dict(rest),
-    )
 
 
 def _tiny_cavp():
@@ -82,9 +64,9 @@ def _tiny_alignment():
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    _save(folder / "cavp", _tiny_cavp())
-    _save(folder / "ldm", _tiny_ldm())
-    _save(folder / "alignment", _tiny_alignment())
+    filled.save_run(folder / "cavp", _tiny_cavp())
+    filled.save_run(folder / "ldm", _tiny_ldm())
+    filled.save_run(folder / "alignment", _tiny_alignment())
     return folder
 
 
@@ -241,10 +223,10 @@ def test_a_folder_of_official_files_is_converted_while_loading(monkeypatch, tmp_
     monkeypatch.setattr(
         convert, "run_config", lambda kind: configs[kind].copy_and_resolve_references()
     )
-    monkeypatch.setattr(convert, "load_torch", lambda kind, path: _module(configs[kind])[1])
+    monkeypatch.setattr(convert, "load_torch", lambda kind, path: filled.model(configs[kind]))
     model = sample.load(tmp_path).model
     assert model.classifier is not None and model.scorer is not None
-    want = jax.tree.leaves(nnx.to_pure_dict(nnx.state(_module(configs[loading.LDM])[1])))
+    want = jax.tree.leaves(nnx.to_pure_dict(nnx.state(filled.model(configs[loading.LDM]))))
     for got, leaf in zip(jax.tree.leaves(model.ldm.state), want, strict=True):
         np.testing.assert_array_equal(got, leaf)
     (tmp_path / "cavp_epoch66.ckpt").unlink()

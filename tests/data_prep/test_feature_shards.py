@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import compiled
+import filled
 from flax import nnx
 import jax
 import ml_collections
@@ -78,19 +79,17 @@ def shards(tmp_path_factory):
     return folder
 
 
-def _save_run(folder, make):
-    """A run whose weights `make` gets from the building function."""
-    task = cavp_task.CavpTask(_config())
-    _, params, rest = nnx.split(make(lambda: task.build(nnx.Rngs(0))), task.trainable, ...)
-    checkpoint.save_model(
-        folder, config=_config(), params=nnx.to_pure_dict(params), rest=nnx.to_pure_dict(rest)
-    )
-    return folder
+def _fresh(config):
+    return cavp_task.CavpTask(config).build(nnx.Rngs(0))
+
+
+def _near_one(config):
+    return compiled.build(lambda: _fresh(config))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return _save_run(tmp_path_factory.mktemp("runs") / "cavp", compiled.build)
+    return filled.save_run(tmp_path_factory.mktemp("runs") / "cavp", _config(), _near_one)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +159,7 @@ def test_finished_shards_are_kept_and_missing_ones_made(tmp_path, shards, extrac
 
 
 def test_another_model_or_order_is_not_mixed_in(tmp_path, shards, extractor):
-    other = feature_shards.load(_save_run(tmp_path / "run", lambda fresh: fresh()))
+    other = feature_shards.load(filled.save_run(tmp_path / "run", _config(), _fresh))
     out = tmp_path / "rows"
     feature_shards.extract_set(shards, out, extractor)
     with pytest.raises(ValueError, match=r"weights_crc32 differ"):

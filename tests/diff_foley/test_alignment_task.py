@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+import tiny
 
 from configs import alignment as stage
 from foley_jax.data import pairs
@@ -22,8 +23,8 @@ def _config(noised=True, **model):
         {
             "task": "alignment",
             "dtype": "float32",
-            "audio": {"n_fft": 64, "hop": 20, "num_mels": 8, "fmin_hz": 0.0},
-            "video": {"fps": 4.0, "height": 8, "width": 8},
+            "audio": tiny.AUDIO,
+            "video": tiny.VIDEO,
             "data": {
                 "window_frames": 16,
                 "num_rows": 4,
@@ -33,26 +34,9 @@ def _config(noised=True, **model):
             },
             "loss": {"noised": noised},
             "model": {
-                "classifier": {
-                    "model_channels": 8,
-                    "channel_mult": (1,),
-                    "attention_downsamples": (),
-                    "num_heads": 2,
-                    "context_dim": 6,
-                    "num_groups": 4,
-                    "locality_bias": True,
-                },
-                "autoencoder": {
-                    "in_channels": 1,
-                    "out_channels": 1,
-                    "ch": 4,
-                    "ch_mult": (1,),
-                    "num_res_blocks": 1,
-                    "attention": False,
-                    "patch": (2, 2),
-                    "num_groups": 2,
-                },
-                "conditioner": {"in_dim": 5, "out_dim": 6},
+                "classifier": {**tiny.TRUNK, "locality_bias": True},
+                "autoencoder": tiny.MEL_AUTOENCODER,
+                "conditioner": tiny.CONDITIONER,
                 "latent_scale": 0.7,
                 **model,
             },

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+import tiny
 
 from foley_jax.diff_foley import discriminator, latent_diffusion
 from foley_jax.diff_foley.tasks import autoencoder
@@ -19,19 +20,10 @@ def _config(adversarial_start=None):
     config = ml_collections.ConfigDict(
         {
             "dtype": "float32",
-            "audio": {"n_fft": 64, "hop": 20, "num_mels": 8, "fmin_hz": 0.0},
+            "audio": tiny.AUDIO,
             "loss": {"crop_frames": 16, "reconstruction": "l1", "kl_weight": 1e-4},
             "model": {
-                "autoencoder": {
-                    "in_channels": 1,
-                    "out_channels": 1,
-                    "ch": 4,
-                    "ch_mult": (1,),
-                    "num_res_blocks": 1,
-                    "attention": False,
-                    "patch": (2, 2),
-                    "num_groups": 2,
-                },
+                "autoencoder": tiny.MEL_AUTOENCODER,
                 "latent_scale": 1.0,
             },
         }

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+import tiny
 
 from foley_jax.diff_foley.tasks import ldm
 from foley_jax.media import mel
@@ -18,8 +19,8 @@ def _config(**loss):
     return ml_collections.ConfigDict(
         {
             "dtype": "float32",
-            "audio": {"n_fft": 64, "hop": 20, "num_mels": 8, "fmin_hz": 0.0},
-            "video": {"fps": 4.0, "height": 8, "width": 8},
+            "audio": tiny.AUDIO,
+            "video": tiny.VIDEO,
             "data": {
                 "window_frames": 16,
                 "num_rows": 4,
@@ -33,27 +34,9 @@ def _config(**loss):
                 **loss,
             },
             "model": {
-                "unet": {
-                    "model_channels": 8,
-                    "channel_mult": (1,),
-                    "num_res_blocks": 1,
-                    "attention_downsamples": (),
-                    "num_heads": 2,
-                    "context_dim": 6,
-                    "num_groups": 4,
-                    "locality_bias": True,
-                },
-                "autoencoder": {
-                    "in_channels": 1,
-                    "out_channels": 1,
-                    "ch": 4,
-                    "ch_mult": (1,),
-                    "num_res_blocks": 1,
-                    "attention": False,
-                    "patch": (2, 2),
-                    "num_groups": 2,
-                },
-                "conditioner": {"in_dim": 5, "out_dim": 6},
+                "unet": {**tiny.TRUNK, "num_res_blocks": 1, "locality_bias": True},
+                "autoencoder": tiny.MEL_AUTOENCODER,
+                "conditioner": tiny.CONDITIONER,
                 "latent_scale": 0.7,
             },
         }

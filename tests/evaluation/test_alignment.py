@@ -8,28 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from foley_jax.diff_foley import alignment as networks
 from foley_jax.evaluation import alignment
 
 SMALL = {
-    "classifier": {
-        "model_channels": 8,
-        "channel_mult": (1,),
-        "attention_downsamples": (),
-        "num_heads": 2,
-        "context_dim": 6,
-        "num_groups": 4,
-    },
-    "conditioner": {"in_dim": 5, "out_dim": 6},
-    "autoencoder": {
-        "ch": 4,
-        "ch_mult": (1,),
-        "num_res_blocks": 1,
-        "attention": False,
-        "patch": (2, 2),
-        "num_groups": 2,
-    },
+    "classifier": tiny.TRUNK,
+    "conditioner": tiny.CONDITIONER,
+    "autoencoder": tiny.AUTOENCODER,
     "latent_scale": 0.5,
 }
 SIZES = {"num_frames": 8, "num_rows": 4, "batch_size": 2}

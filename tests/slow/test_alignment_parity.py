@@ -3,10 +3,8 @@
 `raw_ctx` is what the published sampler feeds the classifier, `embedded_ctx` what training does.
 """
 
-import json
-import pathlib
-
 from flax import nnx
+import full_size
 from goldens import fill
 import jax
 import jax.numpy as jnp
@@ -18,8 +16,7 @@ from foley_jax.diffusion import guidance, process, schedule
 from foley_jax.layers import embedding
 
 pytestmark = pytest.mark.slow
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens" / "diff_foley"
-PREFIX = "public/"
+PREFIX = full_size.PREFIX
 # absolute, for activations scaled to unit deviation; the official code differs from itself by
 # 5e-6 when its float32 sums are re-ordered
 ATOL = 2e-4
@@ -28,46 +25,20 @@ GRADIENT_RTOL = TERM_RTOL = 1e-3
 PROB_ATOL = 2e-6  # the official code differs from itself by 1.2e-7
 
 
-def _state(name: str) -> dict[str, np.ndarray]:
-    keys = json.loads((GOLDENS / f"{name}_keys.json").read_text())
-    return {
-        key: fill.fill_value(key, shape, PREFIX)
-        if fill.is_filled(key, shape, dtype)
-        else np.full(shape, 0.18215 if key == "scale_factor" else 0, dtype)
-        for key, (shape, dtype) in keys.items()
-    }
-
-
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(GOLDENS / "classifier.npz") as file:
+    with np.load(full_size.GOLDENS / "classifier.npz") as file:
         return dict(file)
 
 
 @pytest.fixture(scope="module")
 def guide():
-    return convert.from_state_dict("diff_foley/guidance_classifier", _state("classifier"))
+    return convert.from_state_dict("diff_foley/guidance_classifier", full_size.state("classifier"))
 
 
 @pytest.fixture(scope="module")
 def judge():
-    return convert.from_state_dict("diff_foley/eval_classifier", _state("eval_classifier"))
-
-
-def _jitted(model, fn, *args):
-    graphdef, state = nnx.split(model)
-    run = jax.jit(lambda state, *args: fn(nnx.merge(graphdef, state), *args))
-    return jax.device_get(run(nnx.to_pure_dict(state), *args))
-
-
-def _last(x: np.ndarray) -> np.ndarray:
-    """[B, C, H, W] -> [B, H, W, C]."""
-    return np.moveaxis(x, 1, -1)
-
-
-def _first(x: np.ndarray) -> np.ndarray:
-    """[B, H, W, C] -> [B, C, H, W]."""
-    return np.moveaxis(x, -1, 1)
+    return convert.from_state_dict("diff_foley/eval_classifier", full_size.state("eval_classifier"))
 
 
 def _close(name: str, got: np.ndarray, want: np.ndarray, atol: float, scale: float) -> None:
@@ -99,7 +70,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_classifier(guide, golden, case):
-    x = _last(fill.inp("cls_x", (2, 4, 16, 64), PREFIX))
+    x = full_size.last(fill.inp("cls_x", (2, 4, 16, 64), PREFIX))
     t_B, embed = np.float32([500, 12.25]), CASES[case]["embed"]
     rows = fill.unit_rows(fill.inp("cls_feat", (2, 33, 512), PREFIX))
     if case == "normal_ctx":
@@ -113,31 +84,31 @@ def test_classifier(guide, golden, case):
         logit_B = model.logits(x, t_B, rows, embed=embed)
         return _walk(model.classifier, x, t_B, context), logit_B, jax.grad(log_prob)(x)
 
-    hooks, logit_B, gradient = _jitted(guide, run, x, t_B, rows)
+    hooks, logit_B, gradient = full_size.jitted(guide, run, x, t_B, rows)
     names = [key.removeprefix(f"{case}/") for key in golden if key.startswith(f"{case}/")]
     hooked = sorted(set(names) & set(hooks))
     assert len(hooked) == 6 and len(names) == 9
     for name in hooked:
         value, want = hooks[name], golden[f"{case}/{name}"]
         if value.ndim == 4:
-            value = _first(value)[:, ::4, ::2, ::2]
+            value = full_size.first(value)[:, ::4, ::2, ::2]
         _close(f"{case}/{name}", value, want, ATOL, max(1.0, float(want.std())))
     prob_B = 1 / (1 + np.exp(-logit_B.astype(np.float64)))
     _close(f"{case}/logit", logit_B[:, None], golden[f"{case}/logit"], 4 * PROB_ATOL, 1.0)
     _close(f"{case}/prob", prob_B[:, None], golden[f"{case}/prob"], PROB_ATOL, 1.0)
     want = golden[f"{case}/grad_logp_x"]
-    _close(f"{case}/grad", _first(gradient), want, GRADIENT_RTOL, float(want.std()))
+    _close(f"{case}/grad", full_size.first(gradient), want, GRADIENT_RTOL, float(want.std()))
 
 
 def test_embedded_rows(guide, golden):
     rows = fill.unit_rows(fill.inp("cls_feat", (2, 33, 512), PREFIX))
-    got = _jitted(guide, lambda model, rows: model.conditioner(rows), rows)
+    got = full_size.jitted(guide, lambda model, rows: model.conditioner(rows), rows)
     _close("cond_model_out", got, golden["cond_model_out"], ATOL, 1.0)
 
 
 def test_training_loss_on_noised_latents(guide, golden):
-    x0 = _last(fill.inp("bce_x0", (4, 4, 16, 64), PREFIX))
-    noise = _last(fill.inp("bce_noise", (4, 4, 16, 64), PREFIX))
+    x0 = full_size.last(fill.inp("bce_x0", (4, 4, 16, 64), PREFIX))
+    noise = full_size.last(fill.inp("bce_noise", (4, 4, 16, 64), PREFIX))
     rows = fill.unit_rows(fill.inp("bce_feat", (4, 32, 512), PREFIX))
     table, t_B = schedule.scaled_linear(), np.int32([3, 250, 500, 900])
 
@@ -147,21 +118,21 @@ def test_training_loss_on_noised_latents(guide, golden):
         match_B = jnp.array([True, False, True, False])
         return logit_B, jax.nn.softplus(jnp.where(match_B, -logit_B, logit_B)).mean()
 
-    logit_B, loss = _jitted(guide, run, x0, noise, rows)
+    logit_B, loss = full_size.jitted(guide, run, x0, noise, rows)
     prob = 1 / (1 + np.exp(-logit_B.astype(np.float64)))
     _close("bce/prob", prob[:, None], golden["bce/prob"], PROB_ATOL, 1.0)
     _close("bce/loss", loss[None], golden["bce/loss"], 2 * PROB_ATOL, 1.0)
 
 
 def test_evaluation_classifier_on_clean_latents(judge, golden):
-    x0 = _last(fill.inp("bce_x0", (4, 4, 16, 64), PREFIX))
+    x0 = full_size.last(fill.inp("bce_x0", (4, 4, 16, 64), PREFIX))
     rows = fill.unit_rows(fill.inp("bce_feat", (4, 32, 512), PREFIX))
 
     def run(model, x0, rows):
         scale = model.latent_scale[...]
         return model.logits(x0, jnp.zeros(4), rows), scale
 
-    logit_B, scale = _jitted(judge, run, x0, rows)
+    logit_B, scale = full_size.jitted(judge, run, x0, rows)
     assert scale == np.float32(0.18215)
     prob = 1 / (1 + np.exp(-logit_B.astype(np.float64)))
     _close("eval/prob_t0", prob[:, None], golden["eval/prob_t0"], PROB_ATOL, 1.0)
@@ -169,8 +140,8 @@ def test_evaluation_classifier_on_clean_latents(judge, golden):
 
 
 def test_double_guidance_with_the_full_unet(guide, golden):
-    ldm = convert.from_state_dict("diff_foley/ldm", _state("ldm"))
-    x = _last(fill.inp("dg_x", (1, 4, 16, 64), PREFIX))
+    ldm = convert.from_state_dict("diff_foley/ldm", full_size.state("ldm"))
+    x = full_size.last(fill.inp("dg_x", (1, 4, 16, 64), PREFIX))
     rows = fill.unit_rows(fill.inp("dg_feat", (1, 33, 512), PREFIX))
     table = schedule.scaled_linear()
     # the solver's time in (0, 1] -> model time
@@ -188,9 +159,9 @@ def test_double_guidance_with_the_full_unet(guide, golden):
         both = guidance.double_guidance(eps, log_prob, table, 50.0)
         return eps(x, t_B), both(x, t_B)
 
-    plain, both = _jitted(guide, run, nnx.to_pure_dict(state), x, t_B, rows)
-    _close("dg/eps_cfg_only", _first(plain), golden["dg/eps_cfg_only"], ATOL, 1.0)
-    _close("dg/eps_double_guided", _first(both), golden["dg/eps_double_guided"], ATOL, 1.0)
+    plain, both = full_size.jitted(guide, run, nnx.to_pure_dict(state), x, t_B, rows)
+    _close("dg/eps_cfg_only", full_size.first(plain), golden["dg/eps_cfg_only"], ATOL, 1.0)
+    _close("dg/eps_double_guided", full_size.first(both), golden["dg/eps_double_guided"], ATOL, 1.0)
     want = golden["dg/classifier_term_50_sigma_grad"]
     # a small difference of large numbers: their float32 error over the term's size
-    _close("dg/classifier term", _first(plain - both), want, TERM_RTOL, float(want.std()))
+    _close("dg/classifier term", full_size.first(plain - both), want, TERM_RTOL, float(want.std()))

@@ -1,9 +1,8 @@
 """Full-size CAVP against the official network's activations (float32, seeded weights)."""
 
 import json
-import pathlib
 
-from flax import nnx
+import full_size
 from goldens import fill
 import jax
 import numpy as np
@@ -12,15 +11,14 @@ import pytest
 from foley_jax import convert
 
 pytestmark = pytest.mark.slow
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens" / "diff_foley"
-PREFIX = "public/"
+PREFIX = full_size.PREFIX
 # of an activation scaled to unit deviation; re-ordering noise of the official code is ~3e-6
 ATOL = 2e-5
 GAIN = np.float32(np.sqrt(2.0))
 
 
 def _weights(gain: float = 1.0) -> dict[str, np.ndarray]:
-    keys = json.loads((GOLDENS / "cavp_keys.json").read_text())
+    keys = json.loads((full_size.GOLDENS / "cavp_keys.json").read_text())
     state = {}
     for key, (shape, dtype) in keys.items():
         if key == "logit_scale":
@@ -37,22 +35,12 @@ def _weights(gain: float = 1.0) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def golden():
-    return np.load(GOLDENS / "cavp.npz")
+    return np.load(full_size.GOLDENS / "cavp.npz")
 
 
 @pytest.fixture(scope="module")
 def model():
     return convert.from_state_dict("diff_foley/cavp", _weights())
-
-
-def _jitted(model, fn, *args):
-    graphdef, state = nnx.split(model)
-
-    @jax.jit
-    def run(state, *args):
-        return fn(nnx.merge(graphdef, state), *args)
-
-    return jax.device_get(run(nnx.to_pure_dict(state), *args))
 
 
 def _video(case: str) -> np.ndarray:
@@ -140,16 +128,16 @@ def _check(case, ours, golden):
 
 @pytest.mark.parametrize("case", ["v16", "v16w"])
 def test_video_encoder_matches_the_official_activations(model, golden, case):
-    _check(case, _jitted(model, _video_walk, _video(case)), golden)
+    _check(case, full_size.jitted(model, _video_walk, _video(case)), golden)
 
 
 def test_spec_encoder_matches_the_official_activations(model, golden):
-    _check("s256", _jitted(model, _spec_walk, _spec("s256")), golden)
+    _check("s256", full_size.jitted(model, _spec_walk, _spec("s256")), golden)
 
 
 def test_spec_encoder_matches_with_a_gain_that_keeps_the_input_visible(golden):
     model = convert.from_state_dict("diff_foley/cavp", _weights(GAIN))
-    _check("s256g", _jitted(model, _spec_walk, _spec("s256g")), golden)
+    _check("s256g", full_size.jitted(model, _spec_walk, _spec("s256g")), golden)
 
 
 def test_logits_match_the_official_forward(model, golden):
@@ -159,7 +147,7 @@ def test_logits_match_the_official_forward(model, golden):
         scale = jax.numpy.exp(model.logit_scale[...])
         return scale, scale * video @ audio.T
 
-    scale, logits = _jitted(model, forward, _video("v16"), _spec("s256"))
+    scale, logits = full_size.jitted(model, forward, _video("v16"), _spec("s256"))
     np.testing.assert_allclose(scale, golden["forward/logit_scale_exp"][0], rtol=1e-6)
     print("forward", np.abs(logits - golden["forward/logits"]).max())
     np.testing.assert_allclose(logits, golden["forward/logits"], atol=ATOL, rtol=0)

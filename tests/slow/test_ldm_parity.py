@@ -4,10 +4,7 @@ Every comparison walks from the input to the output, so that the first activatio
 the one that is reported.
 """
 
-import json
-import pathlib
-
-from flax import nnx
+import full_size
 from goldens import fill
 import jax
 import jax.numpy as jnp
@@ -20,8 +17,7 @@ from foley_jax.diffusion import process, schedule
 from foley_jax.layers import embedding
 
 pytestmark = pytest.mark.slow
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens" / "diff_foley"
-PREFIX = "public/"
+PREFIX = full_size.PREFIX
 # absolute, for activations scaled to unit deviation; the official code differs from itself by
 # 5e-6 when its float32 sums are re-ordered
 ATOL = 2e-4
@@ -30,35 +26,12 @@ LOSS_ATOL = 1e-5
 
 @pytest.fixture(scope="module")
 def model():
-    keys = json.loads((GOLDENS / "ldm_keys.json").read_text())
-    state = {
-        key: fill.fill_value(key, shape, PREFIX)
-        if fill.is_filled(key, shape, dtype)
-        else np.zeros(shape, dtype)
-        for key, (shape, dtype) in keys.items()
-    }
-    return convert.from_state_dict("diff_foley/ldm", state)
+    return convert.from_state_dict("diff_foley/ldm", full_size.state("ldm"))
 
 
 def _load(name: str) -> dict[str, np.ndarray]:
-    with np.load(GOLDENS / f"{name}.npz") as file:
+    with np.load(full_size.GOLDENS / f"{name}.npz") as file:
         return dict(file)
-
-
-def _jitted(model, fn, *args):
-    graphdef, state = nnx.split(model)
-    run = jax.jit(lambda state, *args: fn(nnx.merge(graphdef, state), *args))
-    return jax.device_get(run(nnx.to_pure_dict(state), *args))
-
-
-def _last(x: np.ndarray) -> np.ndarray:
-    """[B, C, H, W] -> [B, H, W, C]."""
-    return np.moveaxis(x, 1, -1)
-
-
-def _first(x: np.ndarray) -> np.ndarray:
-    """[B, H, W, C] -> [B, C, H, W]."""
-    return np.moveaxis(x, -1, 1)
 
 
 def _close(name: str, got: np.ndarray, want: np.ndarray) -> None:
@@ -93,14 +66,14 @@ def _unet_walk(model, x, t_B, context_BLD):
 
 def test_unet_activations(model):
     golden = _load("unet")
-    x = _last(fill.inp("unet_x", (1, 4, 16, 64), PREFIX))
-    got = _jitted(model, _unet_walk, x, np.float32([500.0]), _context())
+    x = full_size.last(fill.inp("unet_x", (1, 4, 16, 64), PREFIX))
+    got = full_size.jitted(model, _unet_walk, x, np.float32([500.0]), _context())
     names = [key.removeprefix("main/") for key in golden if key.startswith("main/")]
     assert len(names) == 13
     for name in names:
         value = got[name]
         if value.ndim == 4:
-            value = _first(value)
+            value = full_size.first(value)
         if "block" in name:
             wide = value.shape[-1] > 16
             value = value[:, ::8, ::2, ::4] if wide else value[:, ::8]
@@ -108,21 +81,21 @@ def test_unet_activations(model):
 
 
 def test_unet_behind_the_conditioner_at_a_fractional_step(model):
-    x = _last(fill.inp("unet_x", (1, 4, 16, 64), PREFIX))
+    x = full_size.last(fill.inp("unet_x", (1, 4, 16, 64), PREFIX))
     rows = fill.unit_rows(fill.inp("video_feat", (1, 32, 512), PREFIX))
 
     def run(model, x, t_B, rows):
         return model.denoise(x, t_B, model.conditioner(rows))
 
-    got = _jitted(model, run, x, np.float32([959.04]), rows)
-    _close("unet chain/out", _first(got), _load("unet")["chain/out"])
+    got = full_size.jitted(model, run, x, np.float32([959.04]), rows)
+    _close("unet chain/out", full_size.first(got), _load("unet")["chain/out"])
 
 
 def test_unet_with_the_published_null_context(model):
-    x = _last(fill.inp("unet_x", (1, 4, 16, 64), PREFIX))
+    x = full_size.last(fill.inp("unet_x", (1, 4, 16, 64), PREFIX))
     zeros = np.zeros((1, 32, 768), np.float32)
-    got = _jitted(model, lambda m, *a: m.unet(*a), x, np.float32([959.04]), zeros)
-    _close("unet zeroctx/out", _first(got), _load("unet")["zeroctx/out"])
+    got = full_size.jitted(model, lambda m, *a: m.unet(*a), x, np.float32([959.04]), zeros)
+    _close("unet zeroctx/out", full_size.first(got), _load("unet")["zeroctx/out"])
 
 
 def test_conditioner(model):
@@ -140,7 +113,7 @@ def test_conditioner(model):
             "out_len40": condition(long),
         }
 
-    for name, value in _jitted(model, run, rows, long).items():
+    for name, value in full_size.jitted(model, run, rows, long).items():
         _close(f"cond {name}", value, golden[f"ldm/{name}"])
 
 
@@ -172,34 +145,34 @@ def _encode(model, mel, noise):
 def test_encoder(model):
     golden = _load("vae")
     mel = fill.structured("vae_mel", PREFIX, (1,), (16, 64), (8, 8))
-    noise = _last(fill.inp("vae_eps", (1, 4, 16, 64), PREFIX))
-    hooks, raw, logvar, mode, sampled = _jitted(model, _encode, mel, noise)
+    noise = full_size.last(fill.inp("vae_eps", (1, 4, 16, 64), PREFIX))
+    hooks, raw, logvar, mode, sampled = full_size.jitted(model, _encode, mel, noise)
     for name, value in hooks.items():
-        value, want = _first(value), golden[f"enc/encoder.{name}"]
+        value, want = full_size.first(value), golden[f"enc/encoder.{name}"]
         crop = (16, 4, 4) if value.shape[2] >= 32 else (8, 2, 2)
         _close(f"vae enc/{name}", value[:, :: crop[0], :: crop[1], :: crop[2]], want)
     pairs = {"moments": raw, "logvar_clamped": logvar}
     pairs.update({"z_mode_scaled": mode, "z_sample_scaled": sampled})
     for name, value in pairs.items():
-        _close(f"vae enc/{name}", _first(value), golden[f"enc/{name}"])
+        _close(f"vae enc/{name}", full_size.first(value), golden[f"enc/{name}"])
 
 
 def test_decoder(model):
     golden = _load("vae")
-    z = _last(fill.inp("vae_z", (1, 4, 16, 64), PREFIX))
+    z = full_size.last(fill.inp("vae_z", (1, 4, 16, 64), PREFIX))
 
     def run(model, z):
         return model.decode_mel(z), model.autoencoder.decode(z / model.latent_scale[...])
 
-    mel, rgb = _jitted(model, run, z)
+    mel, rgb = full_size.jitted(model, run, z)
     _close("vae dec/spec_channel0", mel, golden["dec/spec_channel0"])
-    _close("vae dec/rgb_crop", _first(rgb)[:, :, ::4, ::4], golden["dec/rgb_crop"])
+    _close("vae dec/rgb_crop", full_size.first(rgb)[:, :, ::4, ::4], golden["dec/rgb_crop"])
 
 
 def test_training_loss(model):
     golden = _load("diffusion_loss")
-    x0 = _last(fill.inp("loss_x0", (1, 4, 16, 64), PREFIX))
-    noise = _last(fill.inp("loss_noise", (1, 4, 16, 64), PREFIX))
+    x0 = full_size.last(fill.inp("loss_x0", (1, 4, 16, 64), PREFIX))
+    noise = full_size.last(fill.inp("loss_noise", (1, 4, 16, 64), PREFIX))
     table = schedule.scaled_linear()
 
     def run(model, x0, noise, context):
@@ -208,7 +181,7 @@ def test_training_loss(model):
 
         return process.training_loss(table, network, x0, jnp.array([500]), noise)
 
-    got = _jitted(model, run, x0, noise, _context())
+    got = full_size.jitted(model, run, x0, noise, _context())
     print("loss", got, golden["loss_simple"])
     np.testing.assert_allclose(got[0], golden["loss_simple"].item(), rtol=0, atol=LOSS_ATOL)
     vlb = got[0] * golden["lvlb_weights_t"].item()

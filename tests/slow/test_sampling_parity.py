@@ -4,9 +4,7 @@ Preset 'official': zeros as null context, all 33 raw rows into the classifier. T
 float32 noise after 25 steps is 2.4e-6 relative (README of the goldens, e2e).
 """
 
-import json
-import pathlib
-
+import full_size
 from goldens import fill
 import jax.numpy as jnp
 import numpy as np
@@ -18,21 +16,13 @@ from foley_jax.diffusion import schedule
 from foley_jax.layers import network
 
 pytestmark = pytest.mark.slow
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens" / "diff_foley"
-PREFIX = "public/"
+PREFIX = full_size.PREFIX
 ATOL = 1e-3  # absolute, of unit deviation
 SPEC = windows.WindowSpec(num_rows=32, num_columns=64, row_s=0.25, column_s=0.128)
 
 
 def _network(kind: str, name: str) -> network.Network:
-    keys = json.loads((GOLDENS / f"{name}_keys.json").read_text())
-    state = {
-        key: fill.fill_value(key, shape, PREFIX)
-        if fill.is_filled(key, shape, dtype)
-        else np.full(shape, 0.18215 if key == "scale_factor" else 0, dtype)
-        for key, (shape, dtype) in keys.items()
-    }
-    return network.Network.of(convert.from_state_dict(kind, state))
+    return network.Network.of(convert.from_state_dict(kind, full_size.state(name)))
 
 
 def _close(name: str, got: np.ndarray, want: np.ndarray) -> None:
@@ -71,6 +61,6 @@ def test_double_guided_sampling_equals_the_notebook():
     x_T = np.moveaxis(fill.inp("e2e_xT", (1, 4, 16, 64), PREFIX)[0], 0, -1)
     scales = (jnp.float32(settings.guidance), jnp.float32(settings.alignment))
     z_HWC, mel_1FT = network.jit_pair(run, ldm, classifier)(tape, x_T, *scales, rows_RD)
-    with np.load(GOLDENS / "e2e.npz") as golden:
+    with np.load(full_size.GOLDENS / "e2e.npz") as golden:
         _close("final latent", np.moveaxis(np.asarray(z_HWC), -1, 0)[None], golden["z0"])
         _close("decoded channel 0", np.asarray(mel_1FT), golden["spec_channel0"])

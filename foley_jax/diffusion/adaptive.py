@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from foley_jax.diffusion import process
+from foley_jax.diffusion import process, thresholding
 from foley_jax.diffusion.schedule import Schedule
 
 
@@ -41,21 +41,6 @@ class _State(NamedTuple):
     evaluations: jax.Array  # int32
 
 
-def dynamic_threshold(x0: process.Tree, quantile: float = 0.995) -> process.Tree:
-    """Clips every item of every leaf to its own quantile of |x0|, at least 1, and scales to 1.
-
-    Source: Imagen (Saharia et al. 2022), section 2.3; dpm_solver `thresholding=True`.
-    """
-
-    def leaf(a):
-        flat_BN = jnp.abs(a).reshape(a.shape[0], -1)
-        limit_B = jnp.maximum(jnp.quantile(flat_BN, quantile, axis=1), 1.0)
-        limit = process.per_example(limit_B, a)
-        return jnp.clip(a, -limit, limit) / limit
-
-    return jax.tree.map(leaf, x0)
-
-
 def time_of(schedule: Schedule, log_snr: jax.Array) -> jax.Array:
     """Model time at which lambda = log(alpha / sigma) has this value, linear between steps."""
     log_alpha = -0.5 * jnp.logaddexp(0.0, -2.0 * log_snr)
@@ -83,7 +68,7 @@ def sample(
     Args:
       denoise_fn: (x, float32 model times [B]) -> eps, structure of x.
       x_T: standard normal pytree of float32 [B, ...].
-      threshold: `dynamic_threshold` on every data prediction.
+      threshold: `thresholding.dynamic` on every data prediction.
       integer_times: the network is told its times cut to integers.
       max_evaluations: gives up there; the result is then not clean.
     Returns:
@@ -100,7 +85,7 @@ def sample(
         eps = denoise_fn(x, jnp.full((batch,), told))
         alpha, sigma = schedule.alpha_sigma_at(time)
         x0 = jax.tree.map(lambda a, e: (a - sigma * e.astype(a.dtype)) / alpha, x, eps)
-        return dynamic_threshold(x0) if threshold else x0
+        return thresholding.dynamic(x0) if threshold else x0
 
     def body(state: _State) -> _State:
         here = schedule.lambda_at(state.time)

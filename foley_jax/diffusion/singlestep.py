@@ -4,16 +4,20 @@ MM-Diffusion's sampler: order 3, 20 evaluations, steps uniform in lambda = log(a
 B batch, N steps, K evaluations of a step.
 """
 
+from collections.abc import Mapping
 import dataclasses
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from foley_jax.diffusion import log_snr as log_snr_lib
 from foley_jax.diffusion import process
 from foley_jax.diffusion.schedule import Schedule
 
 ORDERS = (1, 2, 3)
+Preset = Literal["default", "official"]
 
 
 @jax.tree_util.register_dataclass
@@ -50,44 +54,22 @@ def step_orders(num_evaluations: int, order: int) -> list[int]:
     return [order] * whole + ([rest] if rest else [])
 
 
-class LogSnr:
-    """lambda as a function of model time and back, float64 on the host."""
-
-    def __init__(self, schedule: Schedule):
-        # the official tables are float32; the rounding decides which integer a time becomes
-        abar = np.asarray(schedule.alphas_cumprod, np.float64)
-        self.log_alpha = 0.5 * np.log(abar)
-        self.steps = np.arange(len(abar), dtype=np.float64)
-
-    def alpha_sigma(self, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """alpha and sigma at fractional model times."""
-        log_alpha = np.interp(time, self.steps, self.log_alpha)
-        return np.exp(log_alpha), np.sqrt(-np.expm1(2 * log_alpha))
-
-    def __call__(self, time: np.ndarray) -> np.ndarray:
-        alpha, sigma = self.alpha_sigma(time)
-        return np.log(alpha) - np.log(sigma)
-
-    def inverse(self, value: np.ndarray) -> np.ndarray:
-        """Model time of a lambda."""
-        log_alpha = -0.5 * np.logaddexp(0.0, -2.0 * np.asarray(value))
-        return np.interp(log_alpha, self.log_alpha[::-1], self.steps[::-1])
-
-
 def plan(
     schedule: Schedule,
     num_evaluations: int,
     order: int,
     *,
     integer_times: bool,
+    swapped: bool = False,
 ) -> list[tuple[int, Plan]]:
     """(order, numbers) of every run of steps of one order, from noise to data.
 
     Args:
       integer_times: the network is told its times cut to integers (as it was trained); the
         numbers of the steps keep the exact ones.
+      swapped: alpha and sigma change places, which is the official order-1 step of audio.
     """
-    log_snr = LogSnr(schedule)
+    log_snr = log_snr_lib.LogSnr(schedule)
     orders = step_orders(num_evaluations, order)
     ends = log_snr(np.array([schedule.num_steps - 1.0, 0.0]))
     # a step is as long as the evaluations it takes
@@ -100,18 +82,23 @@ def plan(
             runs[-1][1].append(i)
         else:
             runs.append((k, [i]))
-    return [(k, _run(log_snr, knots, steps, k, integer_times)) for k, steps in runs]
+    return [(k, _run(log_snr, knots, steps, k, integer_times, swapped)) for k, steps in runs]
 
 
 def _run(
-    log_snr: LogSnr, knots: np.ndarray, steps: list[int], order: int, integer_times: bool
+    log_snr: log_snr_lib.LogSnr,
+    knots: np.ndarray,
+    steps: list[int],
+    order: int,
+    integer_times: bool,
+    swapped: bool,
 ) -> Plan:
     start, end = knots[steps], knots[np.array(steps) + 1]
     h_N1 = (log_snr(end) - log_snr(start))[:, None]
     share_K = np.arange(1, order + 1) / order  # of the step: the later points and the end
     points_NK = log_snr.inverse(log_snr(start)[:, None] + share_K[:-1] * h_N1)
     points_NK = np.concatenate([start[:, None], points_NK, end[:, None]], axis=1)
-    alpha, sigma = log_snr.alpha_sigma(points_NK)
+    alpha, sigma = log_snr.alpha_sigma(points_NK)[:: -1 if swapped else 1]
     grown = np.expm1(share_K * h_N1)  # phi_1 of every point
     slope = np.zeros_like(grown)
     if order == 2:
@@ -135,6 +122,7 @@ def sample(
     num_steps: int = 20,
     order: int = 3,
     integer_times: bool = True,
+    preset: Preset = "default",
 ) -> process.Tree:
     """Solves the diffusion ODE from noise to data with `num_steps` evaluations.
 
@@ -147,31 +135,57 @@ def sample(
       num_steps: evaluations of the network, static: 20 are six steps of order 3 and one of 2.
       order: 1, 2 or 3, static.
       integer_times: see `plan`.
+      preset: "official" moves x["audio"] in order-1 steps as the official code does, by the
+        formula of another parametrisation (alpha and sigma have changed places), which leaves it
+        with a tenth of its spread; "default" does it right. Without order-1 steps, as in 20
+        evaluations of order 3, both are the same.
     Returns:
       The sample at model time 0, float32; not clipped, no final denoising step.
     Raises:
-      ValueError: unknown order, or no evaluation.
+      ValueError: unknown order or preset, no evaluation, or "official" for an x without audio.
     Source: MM-Diffusion multimodal_dpm_solver_plus.py `sample(method='singlestep',
-      skip_type='logSNR')`; Lu et al. 2022 (DPM-Solver), algorithms 1 and 2. Its order-1 step
-      treats audio with the formula of another parametrisation; here every modality has the right
-      one, so only runs without order-1 steps (20 evaluations among them) equal it.
+      skip_type='logSNR')`; Lu et al. 2022 (DPM-Solver), algorithms 1 and 2.
     """
+    if preset not in get_args(Preset):
+        raise ValueError(f"preset is {preset!r}, expected one of {', '.join(get_args(Preset))}")
+    if preset == "official" and not (isinstance(x_T, Mapping) and "audio" in x_T):
+        raise ValueError(
+            'preset "official" is about x["audio"]; give {"video", "audio"} or use "default"'
+        )
     x = jax.tree.map(lambda a: a.astype(jnp.float32), x_T)
-    batch = jax.tree.leaves(x)[0].shape[0]
-    for k, numbers in plan(schedule, num_steps, order, integer_times=integer_times):
+    times = {"integer_times": integer_times}
+    runs = plan(schedule, num_steps, order, **times)
+    swapped = plan(schedule, num_steps, order, swapped=True, **times)
+    for (k, numbers), (_, wrong) in zip(runs, swapped):
+        wrong = wrong if preset == "official" and k == 1 else None
 
-        def step(x, now: Plan, k=k):
-            first = latest = denoise_fn(x, jnp.full((batch,), now.times_NK[0]))
-            for i in range(k):
+        def step(x, now, k=k):
+            return _step(denoise_fn, x, k, *now), None
 
-                def leaf(a, e0, e, i=i):
-                    moved = now.ratio_NK[i] * a + now.noise_NK[i] * e0
-                    return moved + now.slope_NK[i] * (e - e0)
-
-                point = jax.tree.map(leaf, x, first, latest)
-                if i + 1 < k:
-                    latest = denoise_fn(point, jnp.full((batch,), now.times_NK[i + 1]))
-            return point, None
-
-        x, _ = jax.lax.scan(step, x, jax.tree.map(jnp.asarray, numbers))
+        x, _ = jax.lax.scan(step, x, jax.tree.map(jnp.asarray, (numbers, wrong)))
     return x
+
+
+def _step(
+    denoise_fn: process.DenoiseFn, x: process.Tree, order: int, now: Plan, audio_now: Plan | None
+) -> process.Tree:
+    """One step of one order; `audio_now` are other numbers for x["audio"]."""
+    batch = jax.tree.leaves(x)[0].shape[0]
+    first = latest = denoise_fn(x, jnp.full((batch,), now.times_NK[0]))
+    for i in range(order):
+        point = _point(now, i, x, first, latest)
+        if audio_now is not None:
+            audio = _point(audio_now, i, x["audio"], first["audio"], latest["audio"])
+            point = {**point, "audio": audio}
+        if i + 1 < order:
+            latest = denoise_fn(point, jnp.full((batch,), now.times_NK[i + 1]))
+    return point
+
+
+def _point(now: Plan, i: int, x, first, latest) -> process.Tree:
+    """x moved to evaluation point i + 1 of a step, or to its end."""
+
+    def leaf(a, e0, e):
+        return now.ratio_NK[i] * a + now.noise_NK[i] * e0 + now.slope_NK[i] * (e - e0)
+
+    return jax.tree.map(leaf, x, first, latest)

@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import toys
 
-from foley_jax.diffusion import ancestral, schedule
+from foley_jax.diffusion import ancestral, process, schedule
 
 LINEAR = schedule.linear()
 
 
-def test_50_steps_equal_mm_diffusion():
-    table = schedule.respace(LINEAR, ancestral.even_steps(LINEAR, 50))
-    np.testing.assert_array_equal(table.model_times[::-1], toys.MM_DIFFUSION["ddpm50/t_model"])
-    noises = toys.pair_noises("ddpm50")
+@pytest.mark.parametrize("num_steps", [50, 1000])
+def test_runs_equal_mm_diffusion(num_steps):
+    run = f"ddpm{num_steps}"
+    table = schedule.respace(LINEAR, ancestral.even_steps(LINEAR, num_steps))
+    np.testing.assert_array_equal(table.model_times[::-1], toys.MM_DIFFUSION[f"{run}/t_model"])
+    noises = toys.pair_noises(run)
     x = next(noises)
 
     @jax.jit
@@ -22,10 +24,10 @@ def test_50_steps_equal_mm_diffusion():
         eps = toys.pair_eps(x, jnp.full((2,), jnp.asarray(table.model_times)[index]))
         return ancestral.step(table, x, eps, index, noise, variance="fixed_large", clip_x0=True)
 
-    for index in range(49, -1, -1):
+    for index in range(num_steps - 1, -1, -1):
         x = step(x, index, next(noises))
     for name, got in x.items():
-        np.testing.assert_allclose(got, toys.MM_DIFFUSION[f"ddpm50/{name}"], atol=1e-5)
+        np.testing.assert_allclose(got, toys.MM_DIFFUSION[f"{run}/{name}"], atol=1e-5)
 
 
 @pytest.mark.parametrize("index", [999, 500, 1, 0])
@@ -37,9 +39,14 @@ def test_single_steps_equal_mm_diffusion(index):
     got = ancestral.step(
         LINEAR, x, eps, jnp.int32(index), noise, variance="fixed_large", clip_x0=True
     )
+    t_B = jnp.full((2,), index)
+    x0 = jax.tree.map(lambda a: a.clip(-1, 1), process.to_x0(LINEAR, x, t_B, eps, "eps"))
     for name in shapes:
-        want = toys.MM_DIFFUSION[f"p_sample_t{index}/sample_{name}"]
-        np.testing.assert_allclose(got[name], want, atol=1e-5)
+        golden = f"p_sample_t{index}/{{}}_{name}".format
+        np.testing.assert_allclose(got[name], toys.MM_DIFFUSION[golden("sample")], atol=1e-5)
+        want = toys.MM_DIFFUSION[golden("pred_start")]
+        # step 999 multiplies x and eps, and their rounding, by 158
+        np.testing.assert_allclose(x0[name], want, atol=1e-4 if index == 999 else 1e-5)
 
 
 @pytest.mark.parametrize("variance", ["posterior", "fixed_large"])

@@ -36,6 +36,32 @@ def test_equals_official(case, num_steps, scale, alignment):
     )  # float32 in (0, 1]
 
 
+@pytest.mark.parametrize(
+    ("run", "spacing", "threshold"),
+    [
+        ("dpm_solver++_multistep2_20", "time", False),
+        ("dpm_solver++_multistep2_20_thr", "log_snr", True),
+    ],
+)
+def test_runs_equal_mm_diffusion(run, spacing, threshold):
+    table = schedule.linear()
+    seen = []
+
+    def denoise(x, t_B):
+        jax.debug.callback(lambda t: seen.append(int(t[0])), t_B, ordered=True)
+        return toys.pair_eps(x, t_B)
+
+    settings = {"spacing": spacing, "threshold": threshold, "integer_times": True}
+    made = jax.jit(lambda x: dpm_solver.sample(denoise, table, x, num_steps=20, **settings))(
+        toys.pair_start()
+    )
+    jax.effects_barrier()
+    np.testing.assert_array_equal(seen, toys.MM_DIFFUSION[f"{run}/t_model"])
+    for name, got in made.items():
+        # the golden README's limit for samplers on toys
+        np.testing.assert_allclose(got, toys.MM_DIFFUSION[f"{run}/{name}"], atol=1e-4)
+
+
 def test_unconditional_trajectory_equals_official():
     def denoise(x, t_B):
         return toys.latent_eps(x, t_B, toys.NULL)
@@ -106,3 +132,5 @@ def test_one_step_and_no_step():
     np.testing.assert_allclose(got, np.full((1, 2), want), rtol=1e-5)
     with pytest.raises(ValueError, match="num_steps is 0"):
         dpm_solver.sample(lambda x, t: x, SCHEDULE, jnp.ones((1, 2)), num_steps=0)
+    with pytest.raises(ValueError, match="spacing is 'lambda'"):
+        dpm_solver.model_times(SCHEDULE, 5, "lambda")

@@ -32,7 +32,9 @@ def test_losses_equal_mm_diffusion():
         np.testing.assert_allclose(got, toys.MM_DIFFUSION[f"loss_sr/{name}"], rtol=2e-5)
 
 
-def test_ancestral_steps_equal_mm_diffusion():
+@pytest.mark.parametrize("run", ["sr_ddpm25", "sr_ddpm25_fixednoise"])
+def test_ancestral_steps_equal_mm_diffusion(run):
+    """The official loop adds a noise that it is given again at every step."""
     table = schedule.respace(LINEAR, ddim.strided_steps(LINEAR, 25, 0))
     low = toys.picture("sr.low", 8).clip(-1, 1)
 
@@ -41,11 +43,13 @@ def test_ancestral_steps_equal_mm_diffusion():
         output = toys.picture_output(x, low, jnp.asarray(table.model_times)[index_B])
         return learned_range.step(table, x, output, index_B, noise, clip_x0=True)
 
-    x = toys.picture("sr_ddpm25.noise0", 32)
+    fixed = run.endswith("fixednoise")
+    names = ["sr.noise"] * 26 if fixed else [f"{run}.noise{i}" for i in range(26)]
+    x = toys.picture(names[0], 32)
     for i in range(25):
-        noise = toys.picture(f"sr_ddpm25.noise{i + 1}", 32)
+        noise = toys.picture(names[i + 1], 32)
         x = step(x, jnp.full((4,), 24 - i), noise)
-    np.testing.assert_allclose(x, golden("sr_ddpm25/out"), atol=ATOL)
+    np.testing.assert_allclose(x, golden(f"{run}/out"), atol=ATOL)
 
 
 def test_ddim_of_the_noise_half_equals_mm_diffusion():

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toys
 
 from foley_jax.diffusion import process, schedule
 
@@ -49,14 +50,16 @@ def test_q_sample_equals_diff_foley():
     np.testing.assert_allclose(got, golden["q_sample"], atol=1e-6)
 
 
-def test_q_sample_equals_mm_diffusion_on_a_dict():
-    golden = np.load(GOLDENS / "mm_diffusion" / "samplers.npz")
+def test_q_sample_and_loss_equal_mm_diffusion_on_a_dict():
     shapes = {"video": (4, 4, 3, 8, 8), "audio": (4, 1, 64)}
     x0 = {k: jnp.clip(fill.inp(f"loss.{k}", s, "public/"), -1, 1) for k, s in shapes.items()}
     noise = {k: jnp.asarray(fill.inp(f"loss.noise_{k}", s, "public/")) for k, s in shapes.items()}
-    got = process.q_sample(schedule.linear(), x0, jnp.array([0, 250, 999, 1]), noise)
+    t_B = jnp.array([0, 250, 999, 1])
+    got = process.q_sample(schedule.linear(), x0, t_B, noise)
     for k in shapes:
-        np.testing.assert_allclose(got[k], golden[f"loss_base/x_t_{k}"], atol=1e-6)
+        np.testing.assert_allclose(got[k], toys.MM_DIFFUSION[f"loss_base/x_t_{k}"], atol=1e-6)
+    loss_B = process.training_loss(schedule.linear(), toys.pair_eps, x0, t_B, noise)
+    np.testing.assert_allclose(loss_B, toys.MM_DIFFUSION["loss_base/loss"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v", "x0"])

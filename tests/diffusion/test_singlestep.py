@@ -8,21 +8,23 @@ import numpy as np
 import pytest
 import toys
 
-from foley_jax.diffusion import schedule, singlestep
+from foley_jax.diffusion import log_snr, schedule, singlestep
 
 LINEAR = schedule.linear()
 SCHEDULES = np.load(toys.GOLDENS / "mm_diffusion" / "schedules.npz")
 
 
-def _start():
-    return {k: jnp.asarray(toys.fill.inp(f"dpm.{k}", s, "public/")) for k, s in toys.SHAPES.items()}
-
-
 @pytest.mark.parametrize(
-    ("run", "num_steps", "order"),
-    [("dpm_solver_script", 20, 3), ("dpm_solver_order2_steps10", 10, 2)],
+    ("run", "num_steps", "order", "preset"),
+    [
+        ("dpm_solver_script", 20, 3, "default"),
+        ("dpm_solver_script", 20, 3, "official"),
+        ("dpm_solver_order2_steps10", 10, 2, "default"),
+        ("dpm_solver_steps10_audio_bug", 10, 3, "official"),
+        ("dpm_solver_order1_audio_bug", 10, 1, "official"),
+    ],
 )
-def test_runs_equal_mm_diffusion(run, num_steps, order):
+def test_runs_equal_mm_diffusion(run, num_steps, order, preset):
     seen = [
         t
         for k, numbers in singlestep.plan(LINEAR, num_steps, order, integer_times=True)
@@ -30,16 +32,31 @@ def test_runs_equal_mm_diffusion(run, num_steps, order):
     ]
     np.testing.assert_array_equal(seen, toys.MM_DIFFUSION[f"{run}/t_model"])
     made = jax.jit(
-        lambda x: singlestep.sample(toys.pair_eps, LINEAR, x, num_steps=num_steps, order=order)
-    )(_start())
+        lambda x: singlestep.sample(
+            toys.pair_eps, LINEAR, x, num_steps=num_steps, order=order, preset=preset
+        )
+    )(toys.pair_start())
     for name, got in made.items():
         want = toys.MM_DIFFUSION[f"{run}/{name}"]
         np.testing.assert_allclose(got, want, atol=1e-4)  # the golden README's limit
-        assert toys.relative(got, want) < 1e-5
+        # the wrong formula scales audio by sigma, which the official float32 times put 5e-6 off
+        assert toys.relative(got, want) < (2e-5 if "audio_bug" in run else 1e-5)
+
+
+def test_default_gives_audio_its_spread_where_the_official_formula_does_not():
+    spreads = {}
+    for preset in ("default", "official"):
+        made = singlestep.sample(
+            toys.pair_eps, LINEAR, toys.pair_start(), num_steps=50, order=1, preset=preset
+        )
+        spreads[preset] = float(made["audio"].std())
+    right = singlestep.sample(toys.pair_eps, LINEAR, toys.pair_start(), num_steps=50, order=3)
+    assert abs(spreads["default"] / float(right["audio"].std()) - 1) < 0.1
+    assert spreads["official"] < 0.2 * spreads["default"]
 
 
 def test_one_clip_alone_is_the_clip_in_a_batch():
-    x = _start()
+    x = toys.pair_start()
     one = jax.tree.map(lambda a: a[:1], x)
 
     def run(x):
@@ -56,13 +73,13 @@ def test_orders_equal_mm_diffusion():
 
 
 def test_lambda_and_its_inverse_equal_mm_diffusion():
-    log_snr = singlestep.LogSnr(LINEAR)
+    clock = log_snr.LogSnr(LINEAR)
     for n in (9, 10, 20):
         time = SCHEDULES[f"dpm/logSNR_{n}/t"].astype(np.float64) * 1000 - 1
         np.testing.assert_allclose(
-            log_snr(time), SCHEDULES[f"dpm/logSNR_{n}/lambda"], atol=1e-4
+            clock(time), SCHEDULES[f"dpm/logSNR_{n}/lambda"], atol=1e-4
         )  # near t = 0 the float32 golden has lost digits of 1 - alpha^2
-        np.testing.assert_allclose(log_snr.inverse(log_snr(time)), np.clip(time, 0, 999), atol=1e-6)
+        np.testing.assert_allclose(clock.inverse(clock(time)), np.clip(time, 0, 999), atol=1e-6)
 
 
 def test_error_falls_with_evaluations_as_the_order_says():
@@ -85,3 +102,7 @@ def test_errors_say_what_came():
         singlestep.step_orders(20, 4)
     with pytest.raises(ValueError, match="num_evaluations 0"):
         singlestep.step_orders(0, 3)
+    with pytest.raises(ValueError, match="preset is 'wrong'"):
+        singlestep.sample(toys.pair_eps, LINEAR, toys.pair_start(), preset="wrong")
+    with pytest.raises(ValueError, match='about x\\["audio"\\]'):
+        singlestep.sample(lambda x, t: x, LINEAR, jnp.ones((1, 2)), preset="official")

@@ -77,6 +77,11 @@ def pair_eps(x, t_B):
     }
 
 
+def pair_start():
+    """Where MM-Diffusion's solver runs start."""
+    return {k: jnp.asarray(fill.inp(f"dpm.{k}", s, _PREFIX)) for k, s in SHAPES.items()}
+
+
 def pair_noises(run):
     """Yields the golden's noise pairs in the order the official loop draws them."""
     count = 0

@@ -169,6 +169,7 @@ def _check_video(shards: pathlib.Path, index: records.Index, video: specs.VideoS
             f"{wants[0]:g} of {wants[1]}x{wants[2]}; prepare the videos with --fps={wants[0]:g} "
             f"--size={wants[1]}"
         )
+    data_pipeline.check_fit(shards, index, video)
 
 
 def _claim(

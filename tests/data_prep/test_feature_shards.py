@@ -174,6 +174,9 @@ def test_pictures_of_another_size_are_refused(tmp_path, shards, extractor):
     wider = dataclasses.replace(extractor, video=specs.VideoSpec(FPS, 16, 16))
     with pytest.raises(ValueError, match="prepare the videos with --fps=4 --size=16"):
         feature_shards.extract_set(shards, tmp_path, wider)
+    boxed = dataclasses.replace(extractor.video, fit="letterbox")
+    with pytest.raises(ValueError, match="fit=stretch.*wanted were fit=letterbox"):
+        feature_shards.extract_set(shards, tmp_path, dataclasses.replace(extractor, video=boxed))
 
 
 def test_command_line(tmp_path, shards, run):

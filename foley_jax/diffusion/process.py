@@ -5,7 +5,7 @@ B batch.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from foley_jax.diffusion.schedule import Schedule
 
 Prediction = Literal["eps", "v", "x0"]
-Weighting = Literal["uniform", "inverse_alpha2"]
+Weighting = Literal["uniform", "inverse_alpha2", "inverse_sigma2"]
+LEAST_SIGMA2 = 0.1  # of "inverse_sigma2": a share of noise below it weighs no more
 Tree = Any  # pytree of [B, ...] arrays
 DenoiseFn = Callable[[Tree, jax.Array], Tree]  # (x_t, float32 model time [B]) -> prediction
 
@@ -136,24 +137,39 @@ def training_loss(
       t_B: int32 steps in [0, num_steps).
       noise: standard normal, structure of x0.
       prediction: "eps", "v" or "x0".
-      weighting: "uniform", or "inverse_alpha2" = 1 / alpha(t)^2, under which the eps loss
-        equals the v loss of the same denoiser.
+      weighting: "uniform"; "inverse_alpha2" = 1 / alpha(t)^2, under which the eps loss equals
+        the v loss of the same denoiser; "inverse_sigma2" = 1 / max(sigma(t)^2, 0.1), under which
+        the x0 loss does, but for the nearly clean steps.
     Returns:
       float32 [B].
     Raises:
       ValueError: unknown prediction or weighting.
     Source: latent diffusion ddpm.py `p_losses` (eps, uniform).
     """
+    parts = part_losses(schedule, denoise_fn, x0, t_B, noise, prediction, weighting)
+    return sum(jax.tree.leaves(parts))
+
+
+def part_losses(
+    schedule: Schedule,
+    denoise_fn: DenoiseFn,
+    x0: Tree,
+    t_B: jax.Array,
+    noise: Tree,
+    prediction: Prediction = "eps",
+    weighting: Weighting = "uniform",
+) -> Tree:
+    """`training_loss` of every leaf for itself: float32 [B] in the structure of x0."""
     x_t = q_sample(schedule, x0, t_B, noise)
     predicted = denoise_fn(x_t, jnp.asarray(schedule.model_times)[t_B])
     wanted = target(schedule, x0, t_B, noise, prediction)
+    weight_B = loss_weight(schedule, t_B, weighting)
 
     def leaf(a, b):
         square = jnp.square(a.astype(jnp.float32) - b.astype(jnp.float32))
-        return square.mean(axis=tuple(range(1, square.ndim)))
+        return square.mean(axis=tuple(range(1, square.ndim))) * weight_B
 
-    loss_B = sum(jax.tree.leaves(jax.tree.map(leaf, predicted, wanted)))
-    return loss_B * loss_weight(schedule, t_B, weighting)
+    return jax.tree.map(leaf, predicted, wanted)
 
 
 def loss_weight(schedule: Schedule, t_B: jax.Array, weighting: Weighting) -> jax.Array:
@@ -162,7 +178,10 @@ def loss_weight(schedule: Schedule, t_B: jax.Array, weighting: Weighting) -> jax
         return jnp.ones(t_B.shape, jnp.float32)
     if weighting == "inverse_alpha2":
         return 1.0 / jnp.asarray(schedule.alphas_cumprod)[t_B]
-    raise ValueError(f"weighting is {weighting!r}, expected 'uniform' or 'inverse_alpha2'")
+    if weighting == "inverse_sigma2":
+        sigma2_B = jnp.square(jnp.asarray(schedule.sqrt_one_minus_alphas_cumprod)[t_B])
+        return 1.0 / jnp.maximum(sigma2_B, LEAST_SIGMA2)
+    raise ValueError(f"weighting is {weighting!r}, expected one of {get_args(Weighting)}")
 
 
 def _check(prediction: str) -> None:

@@ -120,10 +120,14 @@ class CoupledUNet(nnx.Module):
     Defaults are the official scripts' network: 133,675,524 parameters. Any clip fits whose sides
     the levels divide: H and W by 2 per level, L by 4, every windowed level at least as long as
     its window and with one audio sample per frame or more.
+    `video_patch` pixels a side and `audio_patch` samples are folded into channels on the way in
+    and back on the way out (1 in the paper: no folding); the levels then divide what is left.
+    That is how a small machine affords a clip of useful size.
     Fields: `cross_attention_windows` the frames of the windows at `cross_attention_downsamples`,
     `head_channels` the width of a cross-attention head (self-attention has 4 heads always),
     `num_frames` the F that `shift_limits` and `draw_shifts` take for granted, `dropout` the share
-    dropped before the last map of every residual block, `remat` recomputes each entry in the
+    dropped before the last map of every residual block, `random_shift` False keeps every window
+    where it is (the paper's ablation), `remat` recomputes each entry in the
     backward pass, under the shifts of the forward pass (the official code draws new ones).
     """
 
@@ -132,6 +136,8 @@ class CoupledUNet(nnx.Module):
         *,
         video_channels: int = 3,
         audio_channels: int = 1,
+        video_patch: int = 1,
+        audio_patch: int = 1,
         num_frames: int = 16,
         model_channels: int = 128,
         channel_mult: Sequence[int] = (1, 2, 3, 4),
@@ -142,6 +148,7 @@ class CoupledUNet(nnx.Module):
         audio_attention_downsamples: Sequence[int] = (),
         head_channels: int = 64,
         dropout: float = 0.0,
+        random_shift: bool = True,
         remat: bool = False,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -166,18 +173,21 @@ class CoupledUNet(nnx.Module):
         self.time_embed = nnx.List([embed(), embed()])
         ch = model_channels * channel_mult[0]
         build = {"dtype": dtype, "rngs": rngs}
-        first = blocks.InputBlock(video_channels, audio_channels, ch, **build)
+        folded = (video_channels * video_patch**2, audio_channels * audio_patch)
+        first = blocks.InputBlock(*folded, ch, **build)
         self.input_blocks, widths, number = make.inputs(first, channel_mult, num_res_blocks)
         self.middle_blocks = make.middle(widths[-1], number)
         self.output_blocks = make.outputs(widths, channel_mult, num_res_blocks, number)
         self.video_norm_out = blocks.group_norm(ch, rngs=rngs)
         self.audio_norm_out = blocks.group_norm(ch, rngs=rngs)
-        self.video_conv_out = blocks.VideoConv3d(ch, video_channels, **build)
-        self.audio_conv_out = blocks.audio_conv(ch, audio_channels, zero_init=True, **build)
+        self.video_conv_out = blocks.VideoConv3d(ch, folded[0], **build)
+        self.audio_conv_out = blocks.audio_conv(ch, folded[1], zero_init=True, **build)
         self.channels = (video_channels, audio_channels)
+        self.video_patch, self.audio_patch = video_patch, audio_patch
         self.num_frames = num_frames
         self.model_channels = model_channels
         self.num_halvings = len(channel_mult) - 1
+        self.random_shift = random_shift
         self.remat = remat
         self.dtype = dtype
 
@@ -213,8 +223,11 @@ class CoupledUNet(nnx.Module):
     def draw_shifts(self, key: jax.Array, num_frames: int | None = None) -> jax.Array:
         """Uniform shifts in [0, F - S], both ends included: int32 [N].
 
-        The official code draws them anew in every forward pass, at inference too.
+        The official code draws them anew in every forward pass, at inference too. All zero
+        without `random_shift`.
         """
+        if not self.random_shift:
+            return jnp.zeros((self.num_shifts,), jnp.int32)
         top_N = jnp.asarray(self.shift_limits(num_frames), jnp.int32)
         return jax.random.randint(key, top_N.shape, 0, top_N + 1, jnp.int32)
 
@@ -225,7 +238,8 @@ class CoupledUNet(nnx.Module):
                 "[B, L, C]"
             )
         b, f, h, w, channels = video.shape
-        halve, quarter = 2**self.num_halvings, blocks.AUDIO_FACTOR**self.num_halvings
+        halve = self.video_patch * 2**self.num_halvings
+        quarter = self.audio_patch * blocks.AUDIO_FACTOR**self.num_halvings
         if (channels, audio.shape[-1]) != self.channels:
             raise ValueError(
                 f"video has {channels} channels and audio {audio.shape[-1]}, expected "
@@ -244,6 +258,19 @@ class CoupledUNet(nnx.Module):
                 "one per shifted window, see draw_shifts"
             )
         self.shift_limits(f)
+
+    def _fold(self, video: jax.Array, audio: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Patches into channels: [B, F, H, W, C] and [B, L, C] of pixels and samples."""
+        (b, f, h, w, c), p = video.shape, self.video_patch
+        video = convolution.space_to_depth(video.reshape(b * f, h, w, c), (p, p))
+        audio = audio.reshape(b, -1, self.audio_patch * audio.shape[-1])
+        return video.reshape(b, f, *video.shape[1:]), audio
+
+    def _unfold(self, video: jax.Array, audio: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The inverse of `_fold`."""
+        (b, f, h, w, c), p = video.shape, self.video_patch
+        video = convolution.depth_to_space(video.reshape(b * f, h, w, c), (p, p))
+        return video.reshape(b, f, *video.shape[1:]), audio.reshape(b, -1, self.channels[1])
 
     def _run(self, entry, video, audio, time_BD, shifts_N, key):
         """One entry of the three lists; `shifts_N` are those of its windows."""
@@ -293,7 +320,7 @@ class CoupledUNet(nnx.Module):
         time_BD = self.time_embed[0](embedding.timestep_embedding(t_B, self.model_channels))
         # every block starts its time branch with a SiLU: done once here
         time_BD = jax.nn.silu(self.time_embed[1](jax.nn.silu(time_BD)))
-        x, skips = (video_BTHWC.astype(self.dtype), audio_BLC.astype(self.dtype)), []
+        x, skips = self._fold(video_BTHWC.astype(self.dtype), audio_BLC.astype(self.dtype)), []
         first = 0
 
         def step(entry, x, number):
@@ -314,7 +341,7 @@ class CoupledUNet(nnx.Module):
             x = step(entry, x, len(self.input_blocks) + 1 + i)
         video = self.video_conv_out(jax.nn.silu(self.video_norm_out(x[0])))
         audio = self.audio_conv_out(jax.nn.silu(self.audio_norm_out(x[1])))
-        return video.astype(jnp.float32), audio.astype(jnp.float32)
+        return self._unfold(video.astype(jnp.float32), audio.astype(jnp.float32))
 
 
 def from_config(config: Mapping[str, Any], *, dtype: Any = None, rngs: nnx.Rngs) -> CoupledUNet:

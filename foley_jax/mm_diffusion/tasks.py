@@ -10,7 +10,11 @@ Config fields:
   config.data.num_frames: F (16); L = F / fps * rate (25600).
   config.data.mirror: True shows every picture mirrored, as the official training data do by an
     accident of RandomHorizontalFlip(p=True); only to continue the released weights. Default False.
+  config.data.audio_scale: the sound is multiplied by it on the way into the model (1 in the
+    paper), so that quiet sound is not lost beside the noise; the result should stay in [-1, 1].
   config.model: arguments of `coupled_unet.CoupledUNet`.
+  config.loss.prediction: "eps" (the paper) | "v" | "x0"; config.loss.weighting: "uniform" |
+    "inverse_alpha2" | "inverse_sigma2", see `diffusion.process.training_loss`.
   config.loss.schedule: beta_start, beta_end, num_steps of the linear schedule (optional).
 Source: multimodal_gaussian_diffusion.py `multimodal_training_losses`, multimodal_train_util.py.
 """
@@ -20,16 +24,14 @@ import dataclasses
 
 from flax import nnx
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from foley_jax.data import clips, records
 from foley_jax.diffusion import process
 from foley_jax.diffusion import schedule as schedule_lib
-from foley_jax.media import audio as audio_lib
 from foley_jax.media import specs
-from foley_jax.mm_diffusion import coupled_unet
+from foley_jax.mm_diffusion import coupled_unet, signals
 from foley_jax.training import task as task_lib
 
 
@@ -94,6 +96,7 @@ class CoupledDiffusionTask(task_lib.Task):
         self.audio = specs.AudioSpec(**config.audio)
         self.video = specs.VideoSpec(**config.video)
         self.schedule = schedule_lib.linear(**config.loss.get("schedule", {}))
+        self.audio_scale = config.data.get("audio_scale", 1.0)
 
     def build(self, rngs: nnx.Rngs) -> coupled_unet.CoupledUNet:
         """A fresh model with float32 parameters."""
@@ -118,25 +121,24 @@ class CoupledDiffusionTask(task_lib.Task):
         *,
         train: bool,
     ) -> tuple[jax.Array, task_lib.Metrics]:
-        """Mean squared error of both noises at one step per example, one set of shifts per batch.
+        """Squared errors of both predictions at one step per example, one set of shifts per batch.
 
         Training draws the steps uniformly. Evaluation drops nothing and spreads the steps evenly
         over the batch, so that losses of different runs can be compared.
         """
         t_key, noise_key, shift_key, dropout_key = jax.random.split(key, 4)
-        x0 = {
-            "video": batch["frames_BFHWC"].astype(jnp.float32) / 127.5 - 1.0,
-            "audio": audio_lib.from_pcm16(batch["audio_BL"])[..., None],
-        }
+        x0 = signals.to_model(batch["frames_BFHWC"], batch["audio_BL"], scale=self.audio_scale)
         b, num_frames = x0["video"].shape[:2]
-        t_B = process.draw_steps(self.schedule, b, t_key, train=train)
+        loss = self.config.loss
         video_B, audio_B = losses(
             self.schedule,
             model,
             x0,
-            t_B,
+            process.draw_steps(self.schedule, b, t_key, train=train),
             process.noise_like(x0, key=noise_key),
             model.draw_shifts(shift_key, num_frames),
+            prediction=loss.get("prediction", "eps"),
+            weighting=loss.get("weighting", "uniform"),
             dropout_key=dropout_key if train else None,
         )
         metrics = {"loss_video": video_B.mean(), "loss_audio": audio_B.mean()}
@@ -151,21 +153,26 @@ def losses(
     noise: Mapping[str, jax.Array],
     shifts_N: jax.Array,
     *,
+    prediction: process.Prediction = "eps",
+    weighting: process.Weighting = "uniform",
     dropout_key: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean squared error of the noise in video and in audio, each over its own elements.
+    """Mean squared error of the prediction in video and in audio, each over its own elements.
 
     Args:
       x0: "video" [B, F, H, W, 3] and "audio" [B, L, 1], float32 in [-1, 1].
       t_B: int32 steps in [0, num_steps), one per example and for both modalities.
       noise: standard normal, structure of x0.
       shifts_N: int32, see `CoupledUNet.draw_shifts`.
+      prediction, weighting: see `process.training_loss`; the paper's by default.
     Returns:
       float32 [B] of the video and of the audio; the training loss is their sum.
     Source: multimodal_gaussian_diffusion.py `multimodal_training_losses`.
     """
-    x_t = process.q_sample(schedule, x0, t_B, noise)
-    times_B = jnp.asarray(schedule.model_times)[t_B]
-    video, audio = model(x_t["video"], x_t["audio"], times_B, shifts_N, dropout_key=dropout_key)
-    video_B = jnp.square(video - noise["video"]).mean((1, 2, 3, 4))
-    return video_B, jnp.square(audio - noise["audio"]).mean((1, 2))
+
+    def network(x: Mapping[str, jax.Array], t_B: jax.Array) -> dict[str, jax.Array]:
+        video, audio = model(x["video"], x["audio"], t_B, shifts_N, dropout_key=dropout_key)
+        return {"video": video, "audio": audio}
+
+    parts = process.part_losses(schedule, network, x0, t_B, noise, prediction, weighting)
+    return parts["video"], parts["audio"]

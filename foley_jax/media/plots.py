@@ -1,12 +1,103 @@
-"""Pictures of sound for people: a log-mel with its axes."""
+"""Pictures for people: a log-mel with its axes, and a sheet of sounding clips.
 
+Axis letters: F mel bins, T mel frames or frames of a clip, H W C picture, L audio samples.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
 import os
 
 import librosa
 from matplotlib import figure
+from matplotlib import lines as lines_lib
 import numpy as np
 
 from foley_jax.media import specs
+
+MARK_COLOURS = ("tab:red", "tab:green", "tab:orange")
+
+
+@dataclasses.dataclass(frozen=True)
+class SheetRow:
+    """One clip of a contact sheet.
+
+    Attributes:
+      frames_THWC: uint8 RGB; frame i shows what is seen at i / fps seconds.
+      audio_L: float in [-1, 1] or int16; may be shorter or longer than the picture.
+      sample_rate_hz: of the sound.
+      fps: of the picture.
+      title: stands above the frames.
+      marks_s: named times in seconds, drawn over the sound.
+    """
+
+    frames_THWC: np.ndarray
+    audio_L: np.ndarray
+    sample_rate_hz: int
+    fps: float
+    title: str = ""
+    marks_s: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        shape, dtype = self.frames_THWC.shape, self.frames_THWC.dtype
+        if len(shape) != 4 or shape[-1] != 3 or not shape[0] or dtype != np.uint8:
+            raise ValueError(f"frames are {dtype}{list(shape)}, wanted uint8 [T, H, W, 3], T > 0")
+        if self.audio_L.ndim != 1:
+            raise ValueError(f"audio has shape {self.audio_L.shape}, wanted [samples] (mono)")
+
+
+def save_contact_sheet(path: str | os.PathLike, rows: Sequence[SheetRow]) -> None:
+    """Draws clips below each other into a PNG: frames side by side, their sound under them.
+
+    Frame and sound stand on one time axis: frame i fills i / fps to (i + 1) / fps. The waveform
+    is scaled to its own peak, which is written beside it.
+
+    Raises:
+      ValueError: no rows.
+    """
+    if not rows:
+        raise ValueError("a contact sheet of no clips; give at least one row")
+    fig = figure.Figure(figsize=(13, 1.7 * len(rows)), dpi=80, layout="constrained")
+    axes = fig.subplots(2 * len(rows), 1, squeeze=False, height_ratios=(3, 2) * len(rows))[:, 0]
+    for i, row in enumerate(rows):
+        _draw_frames(axes[2 * i], row)
+        _draw_wave(axes[2 * i + 1], row, legend=i == 0)
+    axes[-1].set_xlabel("seconds", fontsize=7)
+    fig.savefig(path)
+
+
+def _draw_frames(axes, row: SheetRow) -> None:
+    frames, height = row.frames_THWC, row.frames_THWC.shape[1]
+    strip = frames.transpose(1, 0, 2, 3).reshape(height, -1, 3)  # [T, H, W, 3] -> [H, T*W, 3]
+    extent = (0.0, len(frames) / row.fps, 0.0, 1.0)
+    axes.imshow(strip, aspect="auto", extent=extent, interpolation="nearest")
+    for cut in range(1, len(frames)):
+        axes.axvline(cut / row.fps, color="white", lw=0.6)
+    axes.set_axis_off()
+    axes.set_title(row.title, fontsize=7, loc="left", pad=2)
+
+
+def _draw_wave(axes, row: SheetRow, *, legend: bool) -> None:
+    audio = row.audio_L
+    audio = audio / 32768 if audio.dtype == np.int16 else np.asarray(audio, np.float64)
+    peak = float(np.abs(audio).max(initial=0.0))
+    times_s = np.arange(len(audio)) / row.sample_rate_hz
+    axes.plot(times_s, audio, color="tab:blue", lw=0.4)
+    for k, marks_s in enumerate(row.marks_s.values()):
+        colour = MARK_COLOURS[k % len(MARK_COLOURS)]
+        # marks of one kind share the lower or the upper part, so that equal times show both
+        low, high = (k % 2) / 2, (k % 2) / 2 + 0.5
+        for mark_s in marks_s:
+            axes.axvline(mark_s, low, high, color=colour, lw=1.6)
+    axes.set_xlim(0.0, len(row.frames_THWC) / row.fps)
+    axes.set_ylim(-(peak or 1.0), peak or 1.0)
+    axes.set_yticks([peak or 1.0], [f"{peak:.2g}"], fontsize=6)
+    axes.tick_params(axis="x", labelsize=6, length=2)
+    if legend and row.marks_s:
+        lines = [
+            lines_lib.Line2D([], [], color=MARK_COLOURS[k % len(MARK_COLOURS)], label=name)
+            for k, name in enumerate(row.marks_s)
+        ]
+        axes.legend(handles=lines, loc="upper right", fontsize=6, framealpha=0.6)
 
 
 def save_mel(

@@ -23,16 +23,13 @@ import sys
 import numpy as np
 import tqdm
 
-from foley_jax.evaluation import onsets, report, seeds
+from foley_jax.evaluation import onsets, report, scores, seeds
 from foley_jax.media import audio as audio_io
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs
 
 AUDIO = specs.AudioSpec()
-TOLERANCES_S = (0.1, 0.15)
 STRIKE_S = 0.12  # the spectrum of a strike is the mean mel over this time
-NUM_PAIRINGS = 16  # wrong pairings that the shuffled score averages
-NUM_BOOTSTRAP = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,42 +119,11 @@ def score(
     """All figures of one system over one set of clips.
 
     Returns:
-      `f1@100ms`, its 95 % bootstrap interval over clips, precision, recall, `f1@150ms`, the
-      same of shuffled pairs, and the material accuracy over matched events.
+      Those of `scores.figures`, and the material accuracy over matched events.
     """
-    result: dict[str, float] = {"clips": len(clips)}
-    for tolerance_s in TOLERANCES_S:
-        own = [onsets.count(heard[c.name].onsets_s, c.times_s, tolerance_s) for c in clips]
-        total = sum(own, onsets.Counts())
-        tag = f"@{round(tolerance_s * 1000)}ms"
-        result[f"f1{tag}"] = total.f1
-        result[f"shuffled_f1{tag}"] = shuffled_f1(clips, heard, tolerance_s)
-        if tolerance_s == TOLERANCES_S[0]:
-            result["f1_low"], result["f1_high"] = bootstrap_f1(own)
-            result["precision"], result["recall"] = total.precision, total.recall
-            result["events"], result["heard"] = total.true, total.detected
+    result = scores.figures([heard[c.name].onsets_s for c in clips], [c.times_s for c in clips])
     result["material_accuracy"] = material_accuracy(clips, heard, classify)
     return result
-
-
-def shuffled_f1(clips: Sequence[Truth], heard: Mapping[str, Heard], tolerance_s: float) -> float:
-    """Mean F1 of sounds paired with other clips' events, over several rotations of the list."""
-    shifts = np.unique(np.linspace(1, len(clips) - 1, NUM_PAIRINGS).round().astype(int))
-    scores = []
-    for shift in shifts[shifts > 0]:
-        pairs = zip(clips, (*clips[shift:], *clips[:shift]))
-        counts = [onsets.count(heard[b.name].onsets_s, a.times_s, tolerance_s) for a, b in pairs]
-        scores.append(sum(counts, onsets.Counts()).f1)
-    return float(np.mean(scores)) if scores else float("nan")
-
-
-def bootstrap_f1(counts: Sequence[onsets.Counts]) -> tuple[float, float]:
-    """95 % interval of the pooled F1 over resampled clips, fixed seed."""
-    rows = np.array([[c.matched, c.detected + c.true] for c in counts], np.float64)
-    picks = np.random.default_rng(0).integers(0, len(rows), (NUM_BOOTSTRAP, len(rows)))
-    matched, total = rows[picks].sum(axis=1).T  # each [NUM_BOOTSTRAP]
-    low, high = np.quantile(2 * matched / np.maximum(total, 1), [0.025, 0.975])
-    return float(low), float(high)
 
 
 def material_accuracy(
@@ -167,7 +133,7 @@ def material_accuracy(
     spectra, materials = [], []
     for clip in clips:
         sound = heard[clip.name]
-        for i, j in onsets.match(sound.onsets_s, clip.times_s, TOLERANCES_S[0]):
+        for i, j in onsets.match(sound.onsets_s, clip.times_s, scores.TOLERANCES_S[0]):
             spectra.append(strike_spectrum(sound.mel_FT, sound.onsets_s[i]))
             materials.append(clip.materials[j])
     if not spectra:

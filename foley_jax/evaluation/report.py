@@ -31,21 +31,38 @@ MORE_COLUMNS = {  # shown where a system has them
     "align spread": "align_acc_std",
     "CAVP similarity": "cavp_similarity",
 }
+WHOLE = ("seeds", "events", "heard", "clips_without_impact")  # written without decimals
 
 
 def table(figures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """Markdown: one row per level and system; every row names its protocol."""
-    rows = [f for systems in figures.values() for f in systems.values()]
-    more = {name: key for name, key in MORE_COLUMNS.items() if any(key in f for f in rows)}
-    columns = COLUMNS | more
+    rows = {f"{level}: {name}": f for level, all_ in figures.items() for name, f in all_.items()}
+    return table_of("protocol `embedded`", rows, COLUMNS, MORE_COLUMNS)
+
+
+def table_of(
+    corner: str,
+    rows: Mapping[str, Mapping[str, float]],
+    columns: Mapping[str, str | None],
+    more_columns: Mapping[str, str],
+) -> str:
+    """Markdown with one row per name.
+
+    Args:
+      corner: head of the column of names.
+      rows: figures by name.
+      columns: head of a column -> figure; None is the bootstrap interval.
+      more_columns: likewise, shown where a row has the figure.
+    """
+    more = {name: key for name, key in more_columns.items() if any(key in f for f in rows.values())}
+    columns = {**columns, **more}
     lines = [
-        "| protocol `embedded` | clips | " + " | ".join(c.strip() for c in columns) + " |",
+        f"| {corner} | clips | " + " | ".join(c.strip() for c in columns) + " |",
         "| --- " * (2 + len(columns)) + "|",
     ]
-    for level, systems in figures.items():
-        for name, f in systems.items():
-            cells = [_cell(f, key) for key in columns.values()]
-            lines.append(f"| {level}: {name} | {f['clips']:.0f} | " + " | ".join(cells) + " |")
+    for name, f in rows.items():
+        cells = [_cell(f, key) for key in columns.values()]
+        lines.append(f"| {name} | {f['clips']:.0f} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -54,7 +71,7 @@ def _cell(figures: Mapping[str, float], key: str | None) -> str:
         return f"{figures['f1_low']:.3f}-{figures['f1_high']:.3f}"
     if key not in figures:
         return "-"
-    return f"{figures[key]:.0f}" if key == "seeds" else f"{figures[key]:.3f}"
+    return f"{figures[key]:.0f}" if key in WHOLE else f"{figures[key]:.3f}"
 
 
 def contact_sheet(path: Path, clips: Sequence[Any], heard: Mapping[str, Any], audio) -> None:

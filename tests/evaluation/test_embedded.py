@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from foley_jax.evaluation import embedded, onsets, report
+from foley_jax.evaluation import embedded, report
 from foley_jax.media import audio as audio_io
 
 RATE = embedded.AUDIO.sample_rate_hz
@@ -79,14 +79,6 @@ def test_a_missing_sound_is_an_error_and_not_a_smaller_set(scenes):
 def test_a_folder_without_truth_names_the_command_that_makes_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="data_prep.scenes"):
         embedded.read_truth(tmp_path)
-
-
-def test_bootstrap_interval_contains_the_score_and_has_width():
-    rng = np.random.default_rng(0)
-    counts = [onsets.Counts(int(k), 10, 10) for k in rng.integers(4, 10, 40)]
-    low, high = embedded.bootstrap_f1(counts)
-    assert low < sum(counts, onsets.Counts()).f1 < high
-    assert 0.01 < high - low < 0.2
 
 
 def test_table_tags_every_row_with_protocol_and_level(scenes):

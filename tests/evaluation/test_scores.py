@@ -1,0 +1,44 @@
+"""Pooled F1, wrong pairings and the bootstrap, on made-up times."""
+
+import numpy as np
+import pytest
+
+from foley_jax.evaluation import onsets, scores
+
+
+def test_figures_of_made_up_times_are_exact():
+    true = [[0.2, 0.8], [0.5], [], [1.0]]
+    detected = [[0.25, 0.92], [0.5, 1.2], [], [1.14]]
+    found = scores.figures(detected, true)
+    # at 100 ms 0.25 and 0.5 match; at 150 ms 0.92 and 1.14 do too
+    assert (found["clips"], found["events"], found["heard"]) == (4, 4, 5)
+    assert found["precision"] == 2 / 5 and found["recall"] == 2 / 4
+    assert found["f1@100ms"] == pytest.approx(4 / 9)
+    assert found["f1@150ms"] == pytest.approx(8 / 9)
+
+
+def test_shuffled_score_averages_every_rotation_of_three_clips():
+    true = [[0.2], [0.8], [0.8]]
+    detected = [[0.2], [0.8], [0.8]]
+    # both rotations put 0.8 against 0.8 once of three times
+    assert scores.shuffled_f1(detected, true, 0.1) == pytest.approx(1 / 3)
+
+
+def test_shuffled_score_never_pairs_a_clip_with_itself():
+    times = [[0.5 * i] for i in range(40)]
+    assert scores.figures(times, times)["f1@100ms"] == 1.0
+    assert scores.shuffled_f1(times, times, 0.1) == 0.0
+    assert np.isnan(scores.shuffled_f1(times[:1], times[:1], 0.1))
+
+
+def test_clips_of_unequal_number_are_refused():
+    with pytest.raises(ValueError, match="zip"):
+        scores.figures([[0.1]], [[0.1], [0.2]])
+
+
+def test_bootstrap_interval_contains_the_score_and_has_width():
+    rng = np.random.default_rng(0)
+    counts = [onsets.Counts(int(k), 10, 10) for k in rng.integers(4, 10, 40)]
+    low, high = scores.bootstrap_f1(counts)
+    assert low < sum(counts, onsets.Counts()).f1 < high
+    assert 0.01 < high - low < 0.2

@@ -1,4 +1,4 @@
-"""Sound for a folder of videos: resumable, decoding and saving in threads beside the device."""
+"""A folder of files through a model: resumable, reading and saving in threads beside the device."""
 
 import collections
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
+SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".opus")
 READERS = 2  # decoding threads
 HELD_BYTES = 1 << 30  # decoded video that may wait; a 10-minute one at 4 fps is 0.36 GB
 ERRORS = (OSError, ValueError)  # what a bad file, or a full disk, raises
@@ -31,12 +32,14 @@ class Job(Protocol):
         """What the result depends on, JSON-able; another value makes every video again."""
 
 
-def find_videos(inputs: Iterable[str | os.PathLike]) -> list[Path]:
+def find_files(
+    inputs: Iterable[str | os.PathLike], suffixes: Sequence[str] = VIDEO_SUFFIXES
+) -> list[Path]:
     """Files as given, folders searched through; sorted inside each folder."""
     found = []
     for item in map(Path, inputs):
         if item.is_dir():
-            inside = (p for p in item.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+            inside = (p for p in item.rglob("*") if p.suffix.lower() in suffixes)
             found.extend(sorted(inside))
         else:
             found.append(item)

@@ -14,10 +14,12 @@ from foley_jax.diff_foley import pipeline, sound
 from foley_jax.diff_foley import vocoder as vocoders
 from foley_jax.layers import network as network_lib
 from foley_jax.media import specs
+from foley_jax.mm_diffusion import pipeline as mm_pipeline
 from foley_jax.training import checkpoint
 from foley_jax.training import task as task_lib
 
 CAVP, LDM = "diff_foley/cavp", "diff_foley/ldm"
+SOUNDING, UPSCALING = "mm_diffusion", "mm_super_resolution"  # stages
 GUIDANCE, EVALUATION = "diff_foley/guidance_classifier", "diff_foley/eval_classifier"
 WEIGHT_FILES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")
 
@@ -85,6 +87,47 @@ def diff_foley(
         scorer=scorer and scorer.network,
         vocoder=load_vocoder(vocoder, ldm.config) if vocoder else sound.GRIFFIN_LIM,
     )
+
+
+def mm_diffusion(
+    model: str | os.PathLike,
+    *,
+    super_resolution: str | os.PathLike | None = None,
+    dtype: str | None = None,
+) -> mm_pipeline.MMDiffusion:
+    """Loads the networks of MM-Diffusion.
+
+    Args:
+      model: workdir of an `mm_diffusion` run or of the converted base model, or its file.
+      super_resolution: the same of an `mm_super_resolution` run; by default pictures stay small.
+      dtype: compute type; see `diff_foley`.
+    Raises:
+      FileNotFoundError: no checkpoint there; the message says how to make one.
+      ValueError: another stage, or networks whose picture sizes do not fit together.
+    """
+    base = _part(model, SOUNDING, dtype)
+    if super_resolution is None:
+        return mm_pipeline.MMDiffusion(base.network, base.config)
+    large = _part(super_resolution, UPSCALING, dtype)
+    has = (base.config.video.height, base.config.video.width)
+    low = large.config.data.degradation
+    if (low.height, low.width) != has:
+        raise ValueError(
+            f"{super_resolution} enlarges pictures of {low.height}x{low.width}, the model makes "
+            f"{has[0]}x{has[1]}; train one for that size (config.data.degradation)"
+        )
+    return mm_pipeline.MMDiffusion(
+        base.network, base.config, upscaler=large.network, upscaler_config=large.config
+    )
+
+
+def makes_sounding_video(model: str | os.PathLike) -> bool:
+    """Whether a run folder or file holds MM-Diffusion's base model (else: Diff-Foley's)."""
+    if _is_file(model):
+        return convert.recognise(model).startswith("mm_diffusion/")
+    if hub.is_hub(model) or _official_file(model, LDM):
+        return False
+    return checkpoint.load_config(model).get("task") == SOUNDING
 
 
 def load_vocoder(
@@ -155,11 +198,15 @@ def _official_folder(model: str | os.PathLike) -> tuple[Path, Path | None, list[
     return files[LDM], files[CAVP], [files[k] for k in (GUIDANCE, EVALUATION) if k in files]
 
 
+def _is_file(source: str | os.PathLike) -> bool:
+    return Path(source).suffix in WEIGHT_FILES and Path(source).is_file()
+
+
 def _part(source: str | os.PathLike, stage: str, dtype: str | None) -> _Part:
     """A network from a run folder, an official file, or a hub file."""
     if hub.is_hub(source):
         source = hub.fetch(str(source))
-    if Path(source).suffix in WEIGHT_FILES and Path(source).is_file():
+    if _is_file(source):
         kind = convert.recognise(source)
         config = convert.run_config(kind)
         config.kind = kind

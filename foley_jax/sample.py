@@ -1,11 +1,15 @@
-"""Sound for silent videos: the public Python API and the command line.
+"""Sound for silent videos, and sounding videos: the public Python API and the command line.
 
 from foley_jax import sample
 foley = sample.load("runs/ldm")  # or a folder of official files, or "hub:OWNER/NAME"
 clip = foley("silent.mp4", seed=0, steps=25, guidance=4.5, alignment=50.0, num_samples=4)
 clip.save("with_sound.mp4"); clip.save("sound.wav"); clip.plot("mel.png")
 
+av = sample.load("runs/mm_diffusion")  # MM-Diffusion: see `foley_jax.sounding`
+av.generate(num_samples=4); av.audio_for("silent.mp4"); av.video_for("music.wav")
+
 python -m foley_jax.sample silent.mp4 folder/ --model=runs/ldm --out=out
+python -m foley_jax.sample --model=runs/mm_diffusion --num_samples=16 --out=out
 """
 
 import argparse
@@ -18,11 +22,15 @@ import sys
 import numpy as np
 import tqdm
 
-from foley_jax import batch, loading
-from foley_jax.diff_foley import generation, pipeline
+from foley_jax import batch, loading, sounding
+from foley_jax.diff_foley import pipeline
 from foley_jax.media import audio as audio_io
 from foley_jax.media import plots
 from foley_jax.media import video as video_io
+from foley_jax.mm_diffusion import sampling
+
+# networks beside the model itself, and their compute type
+NETWORKS = ("cavp", "classifier", "vocoder", "super_resolution", "dtype")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,13 +157,33 @@ def load(
     cavp: str | os.PathLike | None = None,
     classifier: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
     vocoder: str | os.PathLike | None = None,
+    super_resolution: str | os.PathLike | None = None,
     dtype: str | None = None,
-) -> Foley:
-    """Loads a trained, converted or official model; see `loading.diff_foley`."""
+) -> Foley | sounding.SoundingVideo:
+    """Loads a trained, converted or official model of either system.
+
+    Diff-Foley's (see `loading.diff_foley`) gives a `Foley`; MM-Diffusion's, for which
+    `super_resolution` may be given (see `loading.mm_diffusion`), a `SoundingVideo`.
+
+    Raises:
+      ValueError: a network is given that the model's system does not know.
+    """
+    others = {"cavp": cavp, "classifier": classifier, "vocoder": vocoder}
+    if loading.makes_sounding_video(model):
+        _refuse(others, f"{model} is MM-Diffusion's")
+        made = loading.mm_diffusion(model, super_resolution=super_resolution, dtype=dtype)
+        return sounding.SoundingVideo(made, str(model))
+    _refuse({"super_resolution": super_resolution}, f"{model} is Diff-Foley's")
     networks = loading.diff_foley(
         model, cavp=cavp, classifier=classifier, vocoder=vocoder, dtype=dtype
     )
     return Foley(networks, str(model))
+
+
+def _refuse(networks: dict[str, object], why: str) -> None:
+    given = [name for name, network in networks.items() if network]
+    if given:
+        raise ValueError(f"{why}, which has no {' and no '.join(given)}; leave it out")
 
 
 # ---- command line -----------------------------------------------------------------------------
@@ -208,24 +236,52 @@ class ReconstructJob:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m foley_jax.sample",
-        description="Puts generated sound to silent videos (Diff-Foley).",
+        description="Puts generated sound to silent videos (Diff-Foley), or makes sounding videos, "
+        "and each from the other (MM-Diffusion).",
         epilog="""examples:
   python -m foley_jax.sample silent.mp4 --model=runs/ldm --out=out
   python -m foley_jax.sample my_videos/ --model=runs/ldm --classifier=runs/alignment --out=out
   python -m foley_jax.sample silent.mp4 --model=official_files/ --num_samples=4 --keep_best=2
+  python -m foley_jax.sample --model=runs/mm_diffusion --num_samples=16 --out=out   (from noise)
+  python -m foley_jax.sample silent.mp4 --model=runs/mm_diffusion --method=gradient
+  python -m foley_jax.sample music.wav --model=runs/mm_diffusion --super_resolution=runs/sr
 
-For every video NAME it writes out/NAME.mp4 (picture with the new sound), NAME.wav, NAME.png
-(the mel) and an entry in out/scores.json; the second best of --keep_best is NAME.best2.mp4, and
-so on. Run it again after a stop: finished videos are skipped. Videos that fail are listed at the
-end and the exit code is 1.""",
+For every input NAME it writes out/NAME.mp4 (picture with sound), NAME.wav, NAME.png (the mel, or
+frames and waveform) and an entry in out/scores.json; the second best of --keep_best is
+NAME.best2.mp4, and so on; MM-Diffusion adds contact_sheet.png. Run it again after a stop: finished
+inputs are skipped. Inputs that fail are listed at the end and the exit code is 1.""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("inputs", nargs="+", help="video files or folders of them")
+    p.add_argument(
+        "inputs", nargs="*", help="videos (or, for MM-Diffusion, sounds) or folders of them"
+    )
     p.add_argument(
         "--model",
         required=True,
-        help="workdir of an ldm run (runs/ldm), folder of official files, or hub:OWNER/NAME",
+        help="workdir of an ldm or mm_diffusion run (runs/ldm), folder of official files, "
+        "official file, or hub:OWNER/NAME",
     )
+    p.add_argument("--out", default="out", help="output folder (default: out)")
+    p.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    p.add_argument("--steps", type=int, help="solver steps (default: the sampler's own)")
+    p.add_argument("--sampler", help="dpm_solver (default), ddim, or one of the system's others")
+    p.add_argument(
+        "--num_samples", type=int, default=1, help="sounds made per video, or clips from noise"
+    )
+    p.add_argument(
+        "--preset",
+        choices=("default", "official"),
+        default="default",
+        help="official: reproduce the published code with its mistakes",
+    )
+    p.add_argument("--dtype", choices=("float32", "bfloat16"), help="compute type")
+    p.add_argument("--group", type=int, default=16, help="inputs per device batch (default: 16)")
+    _foley_arguments(p.add_argument_group("Diff-Foley (sound for videos)"))
+    _sounding_arguments(p.add_argument_group("MM-Diffusion (sounding videos)"))
+    return p
+
+
+def _foley_arguments(p: argparse._ArgumentGroup) -> None:
     p.add_argument("--cavp", help="workdir of the CAVP run; default: the one the model names")
     p.add_argument(
         "--classifier",
@@ -234,14 +290,6 @@ end and the exit code is 1.""",
     )
     p.add_argument(
         "--vocoder", help="workdir of a vocoder run or converted BigVGAN (default: Griffin-Lim)"
-    )
-    p.add_argument("--out", default="out", help="output folder (default: out)")
-    p.add_argument("--steps", type=int, default=25, help="solver steps (default: 25)")
-    p.add_argument(
-        "--sampler",
-        choices=tuple(generation.SAMPLERS),
-        default="dpm_solver",
-        help="default: dpm_solver, i.e. DPM-Solver++(2M)",
     )
     p.add_argument(
         "--guidance", type=float, default=4.5, help="classifier-free guidance scale (default: 4.5)"
@@ -252,48 +300,73 @@ end and the exit code is 1.""",
         default=50.0,
         help="scale of the classifier's guidance, where there is one; 0 = off (default: 50)",
     )
-    p.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
-    p.add_argument("--num_samples", type=int, default=1, help="sounds made per video")
     p.add_argument("--keep_best", type=int, default=1, help="how many of them are saved")
-    p.add_argument(
-        "--preset",
-        choices=("default", "official"),
-        default="default",
-        help="official: reproduce the published notebook with its mistakes",
-    )
-    p.add_argument("--dtype", choices=("float32", "bfloat16"), help="compute type")
-    p.add_argument("--group", type=int, default=16, help="videos per device batch (default: 16)")
     p.add_argument(
         "--reconstruct",
         action="store_true",
         help="no generation: each video's own sound through autoencoder and vocoder",
     )
-    return p
+
+
+def _sounding_arguments(p: argparse._ArgumentGroup) -> None:
+    p.add_argument(
+        "--super_resolution", help="workdir or official file of a network that enlarges pictures"
+    )
+    p.add_argument(
+        "--method",
+        choices=sampling.METHODS,
+        default="gradient",
+        help="how a given picture or sound conditions the other (default: gradient)",
+    )
+    p.add_argument(
+        "--scale",
+        type=float,
+        help="strength of the gradient, per squared-error sum (default: 1); with "
+        "--preset=official the scripts' --classifier_scale (default: 3)",
+    )
+
+
+def _foley_job(args: argparse.Namespace, foley: Foley, networks: dict) -> tuple[batch.Job, list]:
+    fields = [field.name for field in dataclasses.fields(pipeline.Settings)]
+    given = {name: getattr(args, name) for name in fields}
+    settings = pipeline.Settings(**{k: v for k, v in given.items() if v is not None})
+    settings.aligned(foley.model.classifier is not None)
+    videos = batch.find_files(args.inputs)
+    if not videos:
+        raise FileNotFoundError(f"no video files found in {', '.join(args.inputs) or 'no input'}")
+    if args.reconstruct:
+        return ReconstructJob(foley), videos
+    return GenerateJob(foley, settings, networks), videos
+
+
+def _sounding_job(
+    args: argparse.Namespace, av: sounding.SoundingVideo, networks: dict
+) -> tuple[batch.Job, list]:
+    given = {f.name: getattr(args, f.name, None) for f in dataclasses.fields(sampling.Settings)}
+    settings = sampling.Settings(**{k: v for k, v in given.items() if v is not None})
+    task, paths = sounding.work(args.inputs, args.num_samples)
+    return sounding.Job(av, task, settings, networks), paths
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     args = parser().parse_args(argv)
-    videos = batch.find_videos(args.inputs)
-    if not videos:
-        print(f"no video files found in {', '.join(args.inputs)}", file=sys.stderr)
-        return 1
+    networks = {name: getattr(args, name) for name in NETWORKS}
     try:
-        fields = [field.name for field in dataclasses.fields(pipeline.Settings)]
-        settings = pipeline.Settings(**{name: getattr(args, name) for name in fields})
-        names = ("cavp", "classifier", "vocoder", "dtype")
-        networks = {name: getattr(args, name) for name in names}
-        foley = load(args.model, **networks)
-        settings.aligned(foley.model.classifier is not None)
+        model = load(args.model, **networks)
+        networks = {"model": args.model, **networks}
+        is_foley = isinstance(model, Foley)
+        job, paths = (_foley_job if is_foley else _sounding_job)(args, model, networks)
     except (FileNotFoundError, ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    networks = {"model": args.model, **networks}
-    job = ReconstructJob(foley) if args.reconstruct else GenerateJob(foley, settings, networks)
-    with tqdm.tqdm(total=len(videos), unit="video", desc="sample") as bar:
-        run = batch.Batch(job, videos, Path(args.out), group=args.group, progress=bar.update)
+    unit, out = "video" if is_foley else "clip", Path(args.out)
+    with tqdm.tqdm(total=len(paths), unit=unit, desc="sample") as bar:
+        run = batch.Batch(job, paths, out, group=args.group, progress=bar.update)
         failures = run.run()
-    print(f"{len(videos) - len(failures)} of {len(videos)} videos done, in {args.out}")
+    if not is_foley and job.rows:
+        plots.save_contact_sheet(out / "contact_sheet.png", job.rows)
+    print(f"{len(paths) - len(failures)} of {len(paths)} {unit}s done, in {args.out}")
     for path, reason in failures.items():
         print(f"failed: {path}: {reason}", file=sys.stderr)
     return 1 if failures else 0

@@ -42,14 +42,16 @@ FRONT_DOORS = (
     "foley_jax.sample",
     "foley_jax.batch",
     "foley_jax.loading",
+    "foley_jax.sounding",
     "foley_jax.convert",
     "foley_jax.aot",
     "foley_jax.bench",
     "data_prep.features",
 )
-# the front door of sampling has three files, and loads official weights through the converter
+# the front door of sampling has four files, and loads official weights through the converter
 FRONT_DOORS_MAY_USE = {
-    "foley_jax.sample": {"foley_jax.batch", "foley_jax.loading"},
+    "foley_jax.sample": {"foley_jax.batch", "foley_jax.loading", "foley_jax.sounding"},
+    "foley_jax.sounding": {"foley_jax.batch"},
     "foley_jax.loading": {"foley_jax.convert"},
 }
 

@@ -10,8 +10,7 @@ Config fields:
   config.data.num_frames: F (16); L = F / fps * rate (25600).
   config.data.mirror: True shows every picture mirrored, as the official training data do by an
     accident of RandomHorizontalFlip(p=True); only to continue the released weights. Default False.
-  config.data.audio_scale: the sound is multiplied by it on the way into the model (1 in the
-    paper), so that quiet sound is not lost beside the noise; the result should stay in [-1, 1].
+  config.data.companding: mu of the sound's mu-law (0, none, in the paper); see `signals`.
   config.model: arguments of `coupled_unet.CoupledUNet`.
   config.loss.prediction: "eps" (the paper) | "v" | "x0"; config.loss.weighting: "uniform" |
     "inverse_alpha2" | "inverse_sigma2", see `diffusion.process.training_loss`.
@@ -96,7 +95,7 @@ class CoupledDiffusionTask(task_lib.Task):
         self.audio = specs.AudioSpec(**config.audio)
         self.video = specs.VideoSpec(**config.video)
         self.schedule = schedule_lib.linear(**config.loss.get("schedule", {}))
-        self.audio_scale = config.data.get("audio_scale", 1.0)
+        self.companding = config.data.get("companding", 0.0)
 
     def build(self, rngs: nnx.Rngs) -> coupled_unet.CoupledUNet:
         """A fresh model with float32 parameters."""
@@ -127,7 +126,7 @@ class CoupledDiffusionTask(task_lib.Task):
         over the batch, so that losses of different runs can be compared.
         """
         t_key, noise_key, shift_key, dropout_key = jax.random.split(key, 4)
-        x0 = signals.to_model(batch["frames_BFHWC"], batch["audio_BL"], scale=self.audio_scale)
+        x0 = signals.to_model(batch["frames_BFHWC"], batch["audio_BL"], companding=self.companding)
         b, num_frames = x0["video"].shape[:2]
         loss = self.config.loss
         video_B, audio_B = losses(

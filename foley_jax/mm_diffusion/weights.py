@@ -51,6 +51,7 @@ KINDS: dict[str, Checkpoint] = {
     "mm_diffusion/base": Checkpoint(
         build=coupled_unet.from_config,
         model=configured.defaults(coupled_unet.CoupledUNet),
+        stage="mm_diffusion:released",
         renames=_RENAMES,
         signature=(
             r"input_blocks\.0\.0\.video_conv\.video_conv_spatial\.weight",
@@ -62,6 +63,7 @@ KINDS: dict[str, Checkpoint] = {
     "mm_diffusion/super_resolution": Checkpoint(
         build=super_resolution.from_config,
         model=configured.defaults(super_resolution.SuperResolution),
+        stage="mm_super_resolution:released",
         renames=_PICTURE_RENAMES,
         signature=_PICTURE_SIGNATURE,
     ),
@@ -69,6 +71,7 @@ KINDS: dict[str, Checkpoint] = {
     "guided_diffusion/upsampler_64_256": Checkpoint(
         build=super_resolution.from_config,
         model=configured.defaults(super_resolution.SuperResolution),
+        stage="mm_super_resolution:released",
         renames=_PICTURE_RENAMES,
         ignore=(
             (

@@ -1,0 +1,209 @@
+"""Sounding videos from noise, sound for pictures, pictures for sound: host side.
+
+B clips in one device batch, F frames, H W C picture, L audio samples, T any length in frames.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+from pathlib import Path
+from typing import NamedTuple
+import zlib
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from foley_jax.diffusion import schedule as schedule_lib
+from foley_jax.layers import network as network_lib
+from foley_jax.media import pixels, specs
+from foley_jax.mm_diffusion import sampling, signals, upscaling, windows
+
+Settings = sampling.Settings
+OVERLAP = 1 / 8  # of a window, where a longer input is cut into several
+
+
+class Request(NamedTuple):
+    """One thing to make; its randomness comes from the seed, this name and the window's number.
+
+    Attributes:
+      name: of the input file, or of the clip.
+      frames_THWC: uint8, given picture; None if it is to be made.
+      audio_L: float32, given sound; None if it is to be made.
+      path: of the input file; only carried along.
+    """
+
+    name: str
+    frames_THWC: np.ndarray | None = None
+    audio_L: np.ndarray | None = None
+    path: Path | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(p.nbytes for p in (self.frames_THWC, self.audio_L) if p is not None)
+
+
+class Result(NamedTuple):
+    """A clip with both: uint8 [T, H, W, 3] at the model's rate, float32 [samples]."""
+
+    frames_THWC: np.ndarray
+    audio: np.ndarray
+
+
+class MMDiffusion:
+    """The coupled network, perhaps a super-resolution one, and the walk of clips through them.
+
+    Args:
+      network: a `CoupledUNet`; `config` of its run.
+      upscaler: a `SuperResolution`; `upscaler_config` of its run.
+      device_clips: clips in one device batch; by default 4 on CPU and 32 elsewhere.
+    """
+
+    def __init__(
+        self,
+        network: network_lib.Network,
+        config: ml_collections.ConfigDict,
+        *,
+        upscaler: network_lib.Network | None = None,
+        upscaler_config: ml_collections.ConfigDict | None = None,
+        device_clips: int | None = None,
+    ):
+        on_cpu = jax.default_backend() == "cpu"
+        self.device_clips = device_clips or (4 if on_cpu else 32)
+        self.video = specs.VideoSpec(**config.video)
+        self.audio = specs.AudioSpec(**config.audio)
+        self.num_frames = config.data.num_frames
+        self.num_samples = self.audio.num_samples(self.num_frames / self.video.fps)
+        self.companding = config.data.get("companding", 0.0)
+        picture = (self.video.height, self.video.width, 3)
+        self._about = sampling.Denoiser(
+            schedule=schedule_lib.linear(**config.loss.get("schedule", {})),
+            prediction=config.loss.get("prediction", "eps"),
+            shapes={
+                "video": jax.ShapeDtypeStruct((1, self.num_frames, *picture), jnp.float32),
+                "audio": jax.ShapeDtypeStruct((1, self.num_samples, 1), jnp.float32),
+            },
+        )
+        self._network, self._programs = network, {}
+        self.factor = 1
+        if upscaler is not None:
+            self.factor = upscaler_config.video.height // self.video.height
+            self._upscale = upscaler.jit(
+                functools.partial(
+                    upscaling.upscale,
+                    factor=self.factor,
+                    frames_at_once=2 if on_cpu else 16,
+                    schedule=schedule_lib.linear(**upscaler_config.loss.get("schedule", {})),
+                )
+            )
+
+    def make(self, requests: Sequence[Request], settings: Settings) -> list[Result]:
+        """One clip for each request, all with the same part given (or none).
+
+        Inputs longer than the model's clip are cut into overlapping windows, which know nothing
+        of each other; where they overlap, the results fade into each other. The last window of a
+        shorter one repeats its last frame, or falls silent, and the result is cut again.
+        """
+        plans = [self._plan(request) for request in requests]
+        parts = [
+            part for request, plan in zip(requests, plans) for part in self._cut(request, plan)
+        ]
+        keys = [
+            self._key(settings.seed, request.name, number)
+            for request, plan in zip(requests, plans)
+            for number in range(len(plan))
+        ]
+        clips = self._sample(parts, keys, settings)
+        results, at = [], 0
+        for request, plan in zip(requests, plans):
+            own = slice(at, at + len(plan))
+            at = own.stop
+            results.append(self._joined(request, plan, clips[own], keys[own], settings))
+        return results
+
+    def _plan(self, request: Request) -> list[int]:
+        """First frame of every window."""
+        length = self.num_frames
+        if request.frames_THWC is not None:
+            length = len(request.frames_THWC)
+        elif request.audio_L is not None:
+            seconds = len(request.audio_L) / self.audio.sample_rate_hz
+            length = self.video.num_frames(seconds)
+        return windows.starts(length, self.num_frames, round(OVERLAP * self.num_frames))
+
+    def _sample_at(self, frame: int) -> int:
+        return self.audio.num_samples(frame / self.video.fps)
+
+    def _cut(self, request: Request, plan: Sequence[int]) -> list[dict[str, np.ndarray]]:
+        """The given part of every window, as the model sees it."""
+        if request.frames_THWC is not None:
+            cut = windows.cut(request.frames_THWC, plan, self.num_frames)
+            return [{"video": pixels.from_uint8(part)} for part in cut]
+        if request.audio_L is None:
+            return [{} for _ in plan]
+        needed = self._sample_at(plan[-1]) + self.num_samples
+        audio_L = np.pad(request.audio_L, (0, max(0, needed - len(request.audio_L))))
+        cut = windows.cut(audio_L, [self._sample_at(at) for at in plan], self.num_samples)
+        return [
+            {"audio": np.asarray(signals.audio_to_model(part, companding=self.companding))}
+            for part in cut
+        ]
+
+    def _key(self, seed: int, name: str, number: int) -> jax.Array:
+        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+        return jax.random.fold_in(key, number)
+
+    def _sample(
+        self, parts: Sequence[dict[str, np.ndarray]], keys: Sequence[jax.Array], settings: Settings
+    ) -> list[dict[str, np.ndarray]]:
+        """The model's clips, in batches of one shape."""
+        size = min(self.device_clips, len(parts))
+        shift_key = jax.random.fold_in(jax.random.key(settings.seed), 0)
+        program, made = self._program(settings), []
+        for at in range(0, len(parts), size):
+            index = np.minimum(np.arange(at, at + size), len(parts) - 1)  # the last one again
+            known = {name: np.stack([parts[i][name] for i in index]) for name in parts[0]}
+            out = program(jnp.stack([keys[i] for i in index]), shift_key, known)
+            out = {name: np.asarray(part) for name, part in out.items()}
+            made += [{name: part[i] for name, part in out.items()} for i in range(size)]
+        return made[: len(parts)]
+
+    def _program(self, settings: Settings):
+        """The compiled sampler of these settings; seeds share one."""
+        settings = dataclasses.replace(settings, seed=0, super_resolve=False)  # not its matter
+        if settings not in self._programs:
+            run = functools.partial(sampling.sample, about=self._about, settings=settings)
+            self._programs[settings] = self._network.jit(run)
+        return self._programs[settings]
+
+    def _joined(
+        self,
+        request: Request,
+        plan: Sequence[int],
+        clips: Sequence[dict[str, np.ndarray]],
+        keys: Sequence[jax.Array],
+        settings: Settings,
+    ) -> Result:
+        """Windows to one clip of the request's length; what was given stays as it was."""
+        frames, audio = request.frames_THWC, request.audio_L
+        if frames is None:
+            length = plan[-1] + self.num_frames
+            if audio is not None:
+                length = self.video.num_frames(len(audio) / self.audio.sample_rate_hz)
+            large = [self._enlarged(c["video"], k, settings) for c, k in zip(clips, keys)]
+            frames = pixels.to_uint8(windows.join(large, plan, max(1, length)))
+        if audio is None:
+            sounds = [
+                signals.audio_from_model(clip["audio"], companding=self.companding)
+                for clip in clips
+            ]
+            length = self._sample_at(len(frames))
+            audio = windows.join(sounds, [self._sample_at(at) for at in plan], length)
+        return Result(frames, audio)
+
+    def _enlarged(self, video: np.ndarray, key: jax.Array, settings: Settings) -> np.ndarray:
+        """[F, H, W, C] -> the size of the super-resolution, where it is there and wanted."""
+        if self.factor == 1 or not settings.super_resolve:
+            return video
+        return np.asarray(self._upscale(video[None], jax.random.fold_in(key, 1)))[0]

@@ -1,0 +1,217 @@
+"""Sounding videos (MM-Diffusion): the public API behind `sample.load`, and its batch jobs.
+
+av = sample.load("runs/mm_diffusion")  # or the official base model's file
+clips = av.generate(num_samples=4, sampler="dpm_solver", steps=20)
+av.audio_for("silent.mp4").save("with_sound.mp4")
+av.video_for("music.wav", method="replacement").save("with_picture.mp4")
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from foley_jax import batch
+from foley_jax.media import audio as audio_io
+from foley_jax.media import plots
+from foley_jax.media import video as video_io
+from foley_jax.mm_diffusion import pipeline
+
+SHEET_ROWS = 12  # clips of the contact sheet beside a batch
+
+
+@dataclasses.dataclass(frozen=True)
+class SoundingClip:
+    """A clip with picture and sound, one or both of them generated.
+
+    Attributes:
+      frames_THWC: uint8; `fps` of them a second.
+      audio: float32 [samples] in about [-1, 1]; `sample_rate` in Hz.
+      name: of the input file, or of the clip.
+      video: the file whose picture was given; saving keeps that picture untouched.
+      scores: empty; nothing is ranked.
+    """
+
+    frames_THWC: np.ndarray
+    fps: float
+    audio: np.ndarray
+    sample_rate: int
+    name: str = ""
+    video: Path | None = None
+    scores: ClassVar[dict[str, float]] = {}
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes `.wav`, or a video file with picture and sound.
+
+        Raises:
+          ValueError: the suffix is neither `.wav` nor a video container, or the clip is not
+            finite.
+        """
+        path = Path(path)
+        if not np.isfinite(self.audio).all():
+            raise ValueError(
+                f"the sound made for {self.name} is not finite; check the model's training, use "
+                "--dtype=float32, or a smaller scale"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".wav":
+            audio_io.write_wav(path, self.audio, self.sample_rate)
+        elif path.suffix not in batch.VIDEO_SUFFIXES:
+            raise ValueError(f"cannot save a clip as {path.suffix!r}; use .wav or .mp4")
+        elif self.video is not None:
+            video_io.mux(self.video, self.audio, self.sample_rate, path)
+        else:
+            video_io.write_video(
+                path,
+                self.frames_THWC,
+                self.fps,
+                audio=self.audio,
+                sample_rate_hz=self.sample_rate,
+            )
+
+    def row(self) -> plots.SheetRow:
+        """The clip as a row of a contact sheet."""
+        return plots.SheetRow(
+            self.frames_THWC, self.audio, self.sample_rate, self.fps, title=self.name
+        )
+
+    def plot(self, path: str | os.PathLike) -> None:
+        """Draws frames and waveform on one time axis into a PNG."""
+        plots.save_contact_sheet(path, [self.row()])
+
+
+class SoundingVideo:
+    """A loaded MM-Diffusion model."""
+
+    def __init__(self, model: pipeline.MMDiffusion, source: str):
+        self.model, self.source = model, source
+
+    def generate(self, num_samples: int = 1, **settings: Any) -> list[SoundingClip]:
+        """Sounding videos from noise.
+
+        Args:
+          num_samples: how many; clip i depends on the seed and i, not on how many there are.
+          settings: fields of `mm_diffusion.sampling.Settings`: seed, sampler, steps,
+            super_resolve, preset.
+        Raises:
+          ValueError: a setting is out of range.
+        """
+        if num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}, expected at least 1")
+        requests = [pipeline.Request(noise_name(i)) for i in range(num_samples)]
+        results = self.model.make(requests, pipeline.Settings(**settings))
+        return [self.clip(r, result) for r, result in zip(requests, results)]
+
+    def audio_for(self, video: str | os.PathLike, **settings: Any) -> SoundingClip:
+        """Sound for a video of any length, zero-shot; its own sound, if any, is not read.
+
+        Args:
+          settings: fields of `mm_diffusion.sampling.Settings`: seed, method ("gradient" or
+            "replacement"), scale, steps, preset.
+        Raises:
+          foley_jax.media.video.MediaError: the file has no readable picture.
+          ValueError: a setting is out of range.
+        """
+        checked = pipeline.Settings(**settings)
+        request = self.read_picture(Path(video))
+        return self.clip(request, self.model.make([request], checked)[0])
+
+    def video_for(self, sound: str | os.PathLike, **settings: Any) -> SoundingClip:
+        """Picture for a sound of any length, zero-shot; settings as `audio_for`, super_resolve.
+
+        Raises:
+          foley_jax.media.video.MediaError: the file has no readable sound.
+          ValueError: a setting is out of range.
+        """
+        checked = pipeline.Settings(**settings)
+        request = self.read_sound(Path(sound))
+        return self.clip(request, self.model.make([request], checked)[0])
+
+    def read_picture(self, video: Path) -> pipeline.Request:
+        """Decodes frames at the model's rate and size."""
+        frames_THWC = video_io.read_frames(video, self.model.video)
+        return pipeline.Request(video.stem, frames_THWC=frames_THWC, path=video)
+
+    def read_sound(self, sound: Path) -> pipeline.Request:
+        """Decodes sound at the model's rate."""
+        audio_L = audio_io.load(sound, self.model.audio.sample_rate_hz)
+        return pipeline.Request(sound.stem, audio_L=audio_L, path=sound)
+
+    def clip(self, request: pipeline.Request, result: pipeline.Result) -> SoundingClip:
+        """Wraps a result with where it comes from."""
+        return SoundingClip(
+            frames_THWC=result.frames_THWC,
+            fps=self.model.video.fps,
+            audio=result.audio,
+            sample_rate=self.model.audio.sample_rate_hz,
+            name=request.name,
+            video=None if request.frames_THWC is None else request.path,
+        )
+
+
+def noise_name(index: int) -> str:
+    """Name of the clip that is made from noise number `index`."""
+    return f"sample_{index:04d}"
+
+
+def work(inputs: Sequence[str | os.PathLike], num_samples: int) -> tuple[str, list[Path]]:
+    """What the inputs ask for ("generate", "audio_for" or "video_for"), and on what.
+
+    Raises:
+      FileNotFoundError: no file of a known kind among the inputs.
+      ValueError: pictures and sounds together, or several clips for an input.
+    """
+    if not inputs:
+        if num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}, expected at least 1")
+        return "generate", [Path(noise_name(i)) for i in range(num_samples)]
+    if num_samples != 1:
+        raise ValueError(
+            f"num_samples is {num_samples}: it counts clips from noise; for an input give one "
+            "--seed after the other"
+        )
+    known = (*batch.VIDEO_SUFFIXES, *batch.SOUND_SUFFIXES)
+    paths = batch.find_files(inputs, known)
+    if not paths:
+        raise FileNotFoundError(f"no video or sound files found in {', '.join(map(str, inputs))}")
+    sounds = [path for path in paths if path.suffix.lower() in batch.SOUND_SUFFIXES]
+    if sounds and len(sounds) < len(paths):
+        raise ValueError(
+            f"{len(sounds)} of {len(paths)} inputs are sounds, the others videos; give either "
+            "videos, to get sound, or sounds, to get pictures"
+        )
+    return "video_for" if sounds else "audio_for", paths
+
+
+@dataclasses.dataclass
+class Job:
+    """`batch.Job` of all three: `task` is "generate", "audio_for" or "video_for".
+
+    Attributes:
+      rows: the first clips, for the contact sheet.
+    """
+
+    av: SoundingVideo
+    task: str
+    options: pipeline.Settings
+    networks: dict[str, str | None]  # where they come from
+    rows: list[plots.SheetRow] = dataclasses.field(default_factory=list)
+
+    def read(self, path: Path) -> pipeline.Request:
+        if self.task == "generate":
+            return pipeline.Request(path.name)
+        return (self.av.read_picture if self.task == "audio_for" else self.av.read_sound)(path)
+
+    def make(self, sources: Sequence[pipeline.Request]) -> list[SoundingClip]:
+        results = self.av.model.make(sources, self.options)
+        return [self.av.clip(request, result) for request, result in zip(sources, results)]
+
+    def finish(self, made: Sequence[SoundingClip]) -> list[list[SoundingClip]]:
+        self.rows += [clip.row() for clip in made][: SHEET_ROWS - len(self.rows)]
+        return [[clip] for clip in made]
+
+    def settings(self) -> dict:
+        return {"task": self.task, **dataclasses.asdict(self.options), **self.networks}

@@ -1,0 +1,142 @@
+"""Clips from a tiny filled model: what depends on what, and what is kept."""
+
+import dataclasses
+
+import filled
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from foley_jax.diffusion import conditional
+from foley_jax.layers import network as network_lib
+from foley_jax.mm_diffusion import pipeline, sampling
+from tests.mm_diffusion import sounding_config
+
+FEW = {"steps": 3}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compilation():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "jit", filled.jit)
+        yield
+
+
+def load(config, upscaler=None, **options):
+    network = lambda c: network_lib.Network.of(filled.model(c))  # noqa: E731
+    large = {"upscaler": network(upscaler), "upscaler_config": upscaler} if upscaler else {}
+    return pipeline.MMDiffusion(network(config), config, **large, **options)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load(sounding_config.tiny(), device_clips=2)
+
+
+def noise(*names):
+    return [pipeline.Request(name) for name in names]
+
+
+def frames(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+
+
+def test_a_clip_depends_on_seed_and_name_and_not_on_its_neighbours(model):
+    settings = pipeline.Settings(**FEW)
+    a, b, c = model.make(noise("a", "b", "c"), settings)
+    assert a.frames_THWC.shape == (4, 8, 8, 3) and a.frames_THWC.dtype == np.uint8
+    assert a.audio.shape == (3200,) and a.audio.dtype == np.float32
+    (alone,) = model.make(noise("b"), settings)
+    np.testing.assert_allclose(alone.audio, b.audio, atol=5e-4)  # batches of 1 and 2
+    assert np.abs(alone.frames_THWC.astype(int) - b.frames_THWC).max() <= 1
+    assert np.abs(a.audio - c.audio).max() > 0.01
+    (other,) = model.make(noise("b"), dataclasses.replace(settings, seed=1))
+    assert np.abs(other.audio - b.audio).max() > 0.01
+
+
+@pytest.mark.parametrize("sampler", ["dpm_solver++", "adaptive", "ddim", "ddpm"])
+def test_every_sampler_makes_finite_clips(model, sampler):
+    (clip,) = model.make(noise("a"), pipeline.Settings(sampler=sampler, **FEW))
+    assert np.isfinite(clip.audio).all() and clip.frames_THWC.std() > 0
+
+
+@pytest.mark.parametrize("method", ["replacement", "gradient"])
+def test_given_picture_is_kept_and_its_sound_has_its_length(model, method):
+    given = frames(9)  # windows of 4 frames at 0, 4 (overlap rounds to 0) and 5
+    request = pipeline.Request("v", frames_THWC=given)
+    settings = pipeline.Settings(method=method, scale=0.01, **FEW)
+    (clip,) = model.make([request], settings)
+    np.testing.assert_array_equal(clip.frames_THWC, given)
+    assert clip.audio.shape == (7200,) and np.isfinite(clip.audio).all()
+    (other,) = model.make([request._replace(frames_THWC=frames(9, 1))], settings)
+    assert np.abs(other.audio - clip.audio).max() > 1e-3  # the picture is heard
+
+
+def test_given_sound_is_kept_and_its_picture_has_its_length(model):
+    audio = np.random.default_rng(0).uniform(-0.3, 0.3, 2000).astype(np.float32)
+    request = pipeline.Request("s", audio_L=audio)
+    (clip,) = model.make([request], pipeline.Settings(**FEW))
+    np.testing.assert_array_equal(clip.audio, audio)
+    assert clip.frames_THWC.shape == (3, 8, 8, 3)  # 0.25 s at 10 fps
+
+
+def test_guidance_scale_zero_is_replacement():
+    gradient = pipeline.Settings(method="gradient", scale=0.0)
+    assert gradient.guidance(10) == pipeline.Settings(method="replacement").guidance(10)
+
+
+def test_super_resolution_enlarges_generated_pictures_only():
+    model = load(sounding_config.tiny(), sounding_config.tiny_upscaler())
+    (large,) = model.make(noise("a"), pipeline.Settings(**FEW))
+    assert large.frames_THWC.shape == (4, 16, 16, 3)
+    (small,) = model.make(noise("a"), pipeline.Settings(super_resolve=False, **FEW))
+    assert small.frames_THWC.shape == (4, 8, 8, 3)
+    np.testing.assert_array_equal(small.audio, large.audio)
+
+
+def test_seeds_share_one_program(model):
+    before = len(model._programs)
+    for seed in (5, 6):
+        model.make(noise("a"), pipeline.Settings(seed=seed, steps=2))
+    assert len(model._programs) == before + 1
+
+
+def test_official_scale_is_the_scripts_flag_in_our_unit():
+    official = pipeline.Settings(preset="official").guidance(196608)
+    assert official == conditional.Guidance(3 * 2**20 / 196608, "signal", "fixed")
+    ours = pipeline.Settings(scale=2.0).guidance(196608)
+    assert ours == conditional.Guidance(2.0, "noise", "fresh")
+
+
+def test_shifts_change_from_step_to_step(model):
+    drawn = []
+
+    class Network:
+        def draw_shifts(self, key, num_frames):
+            drawn.append((jax.random.key_data(key).tolist(), num_frames))
+            return
+
+        def __call__(self, video, audio, t_B, shifts_N):
+            return video, audio
+
+    denoise = sampling.eps(Network(), model._about, jax.random.key(0))
+    x = {k: jnp.zeros(s.shape) for k, s in model._about.shapes.items()}
+    for time in (10.0, 500.0, 10.0):
+        denoise(x, jnp.full((1,), time))
+    assert drawn[0] == drawn[2] != drawn[1] and drawn[0][1] == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sampler": "euler"}, "sampler is 'euler', expected one of dpm_solver"),
+        ({"method": "magic"}, "method is 'magic'"),
+        ({"preset": "paper"}, "preset is 'paper'"),
+        ({"steps": 1}, "steps is 1"),
+        ({"scale": -1.0}, "scale is -1.0"),
+    ],
+)
+def test_bad_settings_say_what_is_wanted(fields, message):
+    with pytest.raises(ValueError, match=message):
+        pipeline.Settings(**fields)

@@ -73,6 +73,7 @@ class Ripple:
     blows: tuple[Blow, ...]
     color: np.ndarray
     contrast: float  # 0 to 1
+    width: float = RIPPLE_WIDTH
 
     def draw(self, canvas: np.ndarray, time_s: float) -> None:
         for blow in self.blows:
@@ -81,7 +82,7 @@ class Ripple:
                 fade = (1 - since / (RIPPLE_LIFE_S + 0.1)) ** 0.7
                 alpha = self.contrast * fade * (0.65 + 0.35 * blow.strength)
                 radius = 3 + RIPPLE_SPEED * since
-                drawing.ring(canvas, self.x, self.y, radius, RIPPLE_WIDTH, self.color, alpha)
+                drawing.ring(canvas, self.x, self.y, radius, self.width, self.color, alpha)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Draws at random what happens in one embedded scene: who is there, when blows fall, the truth.
 
-`plain`: one object at a time. `hard`: several objects of different materials, silent movers,
-a moving camera, bars passing in front, and often a rotor underneath.
+`simple`: one object in the same place before an even background, struck by the same mallet, for
+networks that must learn to draw it in minutes. `plain`: one object at a time. `hard`: several
+objects of different materials, silent movers, a moving camera, bars passing in front, and often a
+rotor underneath.
 """
 
 import dataclasses
@@ -14,13 +16,15 @@ from data_prep import scene_sounds as sounds
 
 SIZE = 128  # pixels, both sides
 MARGIN = 12  # pixels of world around the picture, for the moving camera of hard scenes
-LEVELS = ("plain", "hard")
+LEVELS = ("plain", "hard", "simple")
 FPS = (20, 21, 22, 23, 24)
 RATES_HZ = (16000, 44100)
 MIN_GAP_S = 0.3
 CLEAR_S = 0.2  # between blows of different objects
 CLUTTER = {"plain": (1, 4), "hard": (5, 12)}  # still shapes in the background, fewest and most
-RIPPLE_CONTRAST = {"plain": (0.75, 1.0), "hard": (0.55, 1.0)}
+RIPPLE_CONTRAST = {"plain": (0.75, 1.0), "hard": (0.55, 1.0), "simple": (1.0, 1.0)}
+SIMPLE_RIPPLE_WIDTH = 8.0  # two pixels of a 32x32 picture
+SIMPLE_COLOR = (0.6, 0.3, 0.18)  # background of simple scenes: hue, saturation, value
 ROTOR_SHARE = 0.1  # of plain scenes
 ROTOR_SPEED_HZ = (0.2, 1.6)  # turns a second; under 2 a marked blade can be followed at 4 fps
 ROTOR_PITCH_HZ = (75.0, 300.0)
@@ -53,7 +57,7 @@ def make(level: str, duration_s: float, rng: np.random.Generator) -> Scene:
     """One random scene.
 
     Args:
-      level: "plain" or "hard".
+      level: one of `LEVELS`.
       duration_s: length in seconds.
       rng: the only source of chance.
     Raises:
@@ -61,13 +65,13 @@ def make(level: str, duration_s: float, rng: np.random.Generator) -> Scene:
     """
     if level not in LEVELS:
         raise ValueError(f"level is {level!r}, wanted one of {LEVELS}")
-    side = SIZE if level == "plain" else SIZE + 2 * MARGIN
+    side = SIZE + 2 * MARGIN if level == "hard" else SIZE
     scene = Scene(
         level=level,
         duration_s=duration_s,
         fps=int(rng.choice(FPS)),
         sample_rate_hz=int(rng.choice(RATES_HZ)),
-        background=drawing.background(side, side, rng, clutter=CLUTTER[level]),
+        background=_background(level, side, rng),
         actors=[],
         sounds=[],
         camera=None,
@@ -75,6 +79,11 @@ def make(level: str, duration_s: float, rng: np.random.Generator) -> Scene:
     )
     if level == "hard":
         _fill_hard(scene, rng)
+    elif level == "simple":
+        scene.truth["scene"] = "strike"
+        material = str(rng.choice(list(sounds.MATERIALS)))
+        blows = _blows("strike", duration_s, [], rng)
+        _add_struck(scene, "strike", material, SIZE / 2, 88, 18, blows, rng)
     elif rng.uniform() < ROTOR_SHARE:
         scene.truth["scene"] = "rotor"
         _add_rotor(scene, rng.uniform(40, 88), rng.uniform(40, 88), rng.uniform(20, 32), 1.0, rng)
@@ -92,6 +101,12 @@ def make(level: str, duration_s: float, rng: np.random.Generator) -> Scene:
     kinds |= {source["kind"] for source in scene.truth["continuous"]}
     scene.truth["labels"] = sorted(kinds)
     return scene
+
+
+def _background(level: str, side: int, rng: np.random.Generator) -> np.ndarray:
+    if level == "simple":
+        return np.full((side, side, 3), drawing.hsv(*SIMPLE_COLOR), np.float32)
+    return drawing.background(side, side, rng, clutter=CLUTTER[level])
 
 
 def _fill_hard(scene: Scene, rng: np.random.Generator) -> None:
@@ -171,11 +186,16 @@ def _add_struck(
     bright = scene.background.mean() < rng.uniform(0.4, 0.6)
     color = drawing.hsv(rng.uniform(), rng.uniform(0, 0.4), 1.0 if bright else 0.05)
     contrast = rng.uniform(*RIPPLE_CONTRAST[scene.level])
-    scene.actors.append(actors.Ripple(x, top, blows, color, contrast))
     tool = drawing.hsv(rng.uniform(), rng.uniform(0.1, 0.9), rng.uniform(0.3, 1.0))
-    if style == "bounce":
+    if scene.level == "simple":
+        white, yellow = drawing.hsv(0.0, 0.0, 1.0), drawing.hsv(0.15, 0.6, 0.9)
+        scene.actors.append(actors.Ripple(x, top, blows, white, contrast, SIMPLE_RIPPLE_WIDTH))
+        scene.actors.append(actors.Mallet(x, top, 1, 40.0, 5.5, yellow, blows))
+    elif style == "bounce":
+        scene.actors.append(actors.Ripple(x, top, blows, color, contrast))
         scene.actors.append(actors.Ball(x, top, rng.uniform(4.5, 7), tool, blows))
     else:
+        scene.actors.append(actors.Ripple(x, top, blows, color, contrast))
         side = 1 if rng.uniform() < 0.5 else -1
         head = rng.uniform(3.5, 5.5)
         scene.actors.append(actors.Mallet(x, top, side, rng.uniform(34, 46), head, tool, blows))

@@ -3,9 +3,9 @@
     python -m data_prep.scenes VIDEOS
     python -m data_prep.scenes VIDEOS --train=400 --hard_train=60 --test=64 --hard_test=64 --seed=0
 
-Writes VIDEOS/{train,test,test_hard}/{plain,hard}_NNNNN.mp4 (H.264 128x128 at 20-24 fps, AAC at
-16 or 44.1 kHz, 10 s; training clips of both levels lie together) and beside each a .json with its
-true events: time_s, material, strength; and for continuous sources their speed and pitch every
+Writes VIDEOS/{train,test,test_hard}/{plain,hard,simple}_NNNNN.mp4 (H.264 128x128 at 20-24 fps,
+AAC at 16 or 44.1 kHz, 10 s; training clips of all levels lie together) and beside each a .json with
+its true events: time_s, material, strength; and for continuous sources their speed and pitch every
 step_s. Clip N of a level and split depends on the seed and N alone, so a larger set contains the
 smaller one. Files already there are kept: stop and start again at will.
 """
@@ -107,6 +107,8 @@ def make_set(
     """
     jobs = []
     for (split, level), count in counts.items():
+        if not count:
+            continue
         (folder / split).mkdir(parents=True, exist_ok=True)
         jobs += [(folder, split, level, index, seed) for index in range(count)]
     bar = tqdm.tqdm(total=len(jobs), unit="clip", desc=str(folder))
@@ -133,6 +135,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--test", type=int, default=64, help="plain test clips")
     parser.add_argument("--hard_train", type=int, default=60, help="hard training clips")
     parser.add_argument("--hard_test", type=int, default=64, help="hard test clips")
+    parser.add_argument("--simple_train", type=int, default=0, help="simple training clips")
+    parser.add_argument("--simple_test", type=int, default=0, help="simple test clips")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args(argv)
@@ -141,6 +145,8 @@ def main(argv: list[str] | None = None) -> None:
         ("train", "hard"): args.hard_train,
         ("test", "plain"): args.test,
         ("test_hard", "hard"): args.hard_test,
+        ("train", "simple"): args.simple_train,
+        ("test", "simple"): args.simple_test,
     }
     if min(counts.values()) < 0:
         parser.error("numbers of clips must not be negative")

@@ -1,0 +1,271 @@
+"""Protocol `sounding`: do clips generated with picture and sound agree with themselves?
+
+    python -m foley_jax.evaluation.sounding --videos=demo/videos --out=demo/report \\
+        --system=generated=demo/out/seed0 --system=generated=demo/out/seed1
+
+Every system is a folder of `NAME.mp4` + `NAME.wav`; give a system's name again for its other
+seeds: their mean and spread make one row. Nobody knows what should be heard in a generated clip,
+so one detector looks for impacts in the picture, another listens for onsets in the sound, and
+onsets are matched one-to-one with impacts. The same sounds paired with the pictures of other
+clips, and held-out true videos cut to the same length, stand beside every result: a score means
+something only between these two. How good the eye itself is stands in a second table.
+
+The eye is trained on `VIDEOS/train` (a minute on one core; kept in the report folder) and its
+threshold fixed there before it sees a generated clip. Everything is seen at 10 fps and 32x32
+pixels and heard at 8 kHz, true videos as well. Nothing counts after the time of the last frame,
+where nothing can be seen any more.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+import dataclasses
+import json
+from pathlib import Path
+import re
+import sys
+
+import numpy as np
+import tqdm
+
+from foley_jax.evaluation import embedded, impact_training, impacts, onsets, report, scores, seeds
+from foley_jax.media import audio as audio_io
+from foley_jax.media import plots
+from foley_jax.media import video as video_io
+
+RATE_HZ = 8000  # of the generated sound; what is above 4 kHz must not help the true sound
+SHEET_CLIPS = 12
+TRUE = "true videos"
+COLUMNS = {
+    "F1 @100 ms": "f1@100ms",
+    "95 % interval": None,
+    "shuffled": "shuffled_f1@100ms",
+    "F1 @150 ms": "f1@150ms",
+    "shuffled ": "shuffled_f1@150ms",
+    "onsets seen": "precision",
+    "impacts heard": "recall",
+    "impacts": "events",
+    "onsets": "heard",
+    "clips without impact": "clips_without_impact",
+}
+MORE_COLUMNS = {"seeds": "seeds", "F1 spread": "f1@100ms_std"}
+EYE_COLUMNS = {
+    "F1 @100 ms": "f1@100ms",
+    "95 % interval": None,
+    "precision": "precision",
+    "recall": "recall",
+    "true impacts": "events",
+    "found": "heard",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """One short clip as it is judged.
+
+    Attributes:
+      frames_THWC: uint8, at the detector's rate and size.
+      audio_L: float32 [L] at `RATE_HZ`, as long as the frames.
+      impacts_s, onsets_s: what is seen and what is heard, seconds.
+    """
+
+    name: str
+    frames_THWC: np.ndarray
+    audio_L: np.ndarray
+    impacts_s: np.ndarray
+    onsets_s: np.ndarray
+
+
+def judge(
+    name: str, frames_THWC: np.ndarray, audio_L: np.ndarray, detector: impacts.Detector
+) -> Clip:
+    """Looks at the frames and listens to the sound, float [L] at `RATE_HZ`, of one clip."""
+    fps = detector.settings.fps
+    length = round(len(frames_THWC) / fps * RATE_HZ)
+    audio_L = np.pad(audio_L[:length], (0, max(0, length - len(audio_L))))
+    heard = audio_io.resample(audio_L, RATE_HZ, embedded.AUDIO.sample_rate_hz)
+    onsets_s = embedded.hear(heard, onsets.Detector()).onsets_s
+    onsets_s = onsets_s[onsets_s <= (len(frames_THWC) - 1) / fps]
+    return Clip(name, frames_THWC, audio_L, detector(frames_THWC), onsets_s)
+
+
+def find_clips(folder: Path) -> list[Path]:
+    """The pictures of a system, by name.
+
+    Raises:
+      FileNotFoundError: none, or pictures without sound or sounds without picture.
+    """
+    have = {kind: {p.stem for p in folder.glob(f"*{kind}")} for kind in (".mp4", ".wav")}
+    lonely = [
+        str(folder / f"{name}{other}")
+        for kind, other in ((".mp4", ".wav"), (".wav", ".mp4"))
+        for name in sorted(have[kind] - have[other])
+    ]
+    if lonely:
+        raise FileNotFoundError(f"{len(lonely)} files missing beside their twins: {lonely[:3]} ...")
+    if not have[".mp4"]:
+        raise FileNotFoundError(f"{folder} holds no clips (NAME.mp4 beside NAME.wav)")
+    return [folder / f"{name}.mp4" for name in sorted(have[".mp4"])]
+
+
+def read_system(
+    paths: Sequence[Path], detector: impacts.Detector, num_frames: int, what: str
+) -> list[Clip]:
+    """Judges the first `num_frames` frames and their sound of every generated clip.
+
+    Raises:
+      ValueError: a clip is shorter; it would not be comparable.
+    """
+    clips = []
+    for path in tqdm.tqdm(paths, desc=what, unit="clip", leave=False):
+        frames = video_io.read_frames(path, detector.settings.video)
+        if len(frames) < num_frames:
+            raise ValueError(
+                f"{path} has {len(frames)} frames at {detector.settings.fps:g} fps, expected "
+                f"{num_frames}; give --frames={len(frames)} to judge every clip by so many"
+            )
+        audio_L = audio_io.load(path.with_suffix(".wav"), RATE_HZ)
+        clips.append(judge(path.stem, frames[:num_frames], audio_L, detector))
+    return clips
+
+
+def read_true(
+    truth: Sequence[embedded.Truth], detector: impacts.Detector, num_frames: int
+) -> tuple[list[Clip], list[np.ndarray]]:
+    """Judges true videos cut to the length of generated clips.
+
+    Returns:
+      The clips, and the true times of each one's events that can be seen.
+    """
+    fps = detector.settings.fps
+    clips, true_s = [], []
+    for video in tqdm.tqdm(truth, desc=TRUE, unit="video", leave=False):
+        frames = video_io.read_frames(video.video, detector.settings.video)
+        audio_L = audio_io.load(video.video, RATE_HZ)
+        for window in impacts.windows(len(frames), num_frames):
+            start = round(window.start / fps * RATE_HZ)
+            name = f"{video.name} from {window.start / fps:.1f} s"
+            clips.append(judge(name, frames[window], audio_L[start:], detector))
+            true_s.append(impact_training.seen_times(video.times_s, window, fps))
+    if not clips:
+        raise ValueError(f"no test video is as long as {num_frames} frames at {fps:g} fps")
+    return clips, true_s
+
+
+def agreement(clips: Sequence[Clip]) -> dict[str, float]:
+    """Figures of heard onsets against seen impacts, and how many clips show no impact."""
+    found = scores.figures([c.onsets_s for c in clips], [c.impacts_s for c in clips])
+    found["clips_without_impact"] = sum(not len(c.impacts_s) for c in clips)
+    return found
+
+
+def eye_figures(
+    clips: Sequence[Clip], true_s: Sequence[np.ndarray], detector: impacts.Detector
+) -> dict[str, dict[str, float]]:
+    """The detector of impacts against the truth: as they are, and with degraded pictures."""
+    hazy = []
+    for seed, clip in enumerate(clips):
+        triple = impacts.triples(clip.frames_THWC, detector.settings.size)
+        x = impact_training.degraded(triple, seed=seed)
+        hazy.append(detector.times(detector.answers(x)))
+    return {
+        TRUE: scores.figures([c.impacts_s for c in clips], true_s),
+        f"{TRUE}, pictures degraded": scores.figures(hazy, true_s),
+    }
+
+
+def prepare_detector(
+    train: Sequence[embedded.Truth], out: Path, settings: impacts.Settings
+) -> impacts.Detector:
+    """The trained detector: from the report folder, or made now and kept there."""
+    key = impact_training.key_of(settings, [(c.name, c.times_s) for c in train])
+    path = out / f"impact_detector_{key}.npz"
+    if path.exists():
+        return impact_training.load(path, settings)
+    examples = [
+        impact_training.Example(
+            clip.name,
+            video_io.read_frames(clip.video, settings.video),
+            clip.times_s,
+            video_io.probe(clip.video).fps,
+        )
+        for clip in tqdm.tqdm(train, desc="train", unit="video", leave=False)
+    ]
+    detector = impact_training.fit(examples, settings)
+    out.mkdir(parents=True, exist_ok=True)
+    impact_training.save(path, detector)
+    return detector
+
+
+def evaluate(
+    videos: Path, systems: Mapping[str, Sequence[Path]], out: Path, settings: impacts.Settings
+) -> tuple[dict, dict, dict]:
+    """Judges the true videos and every system (a folder per seed).
+
+    Returns:
+      {system: figures}, the figures of the eye, and {system: clips} of the first seeds.
+    Raises:
+      FileNotFoundError: no truth, or missing pictures or sounds, before anything is trained.
+      ValueError: clips too short or too few.
+    """
+    paths = {name: [find_clips(f) for f in folders] for name, folders in systems.items()}
+    truth = {split: embedded.read_truth(videos / split) for split in ("train", "test")}
+    detector = prepare_detector(truth["train"], out, settings)
+    true_clips, true_s = read_true(truth["test"], detector, settings.window_frames)
+    figures, shown = {TRUE: agreement(true_clips)}, {TRUE: true_clips}
+    for name, folders in paths.items():
+        runs = [read_system(p, detector, settings.window_frames, name) for p in folders]
+        figures[name], shown[name] = seeds.merge([agreement(run) for run in runs]), runs[0]
+    return figures, eye_figures(true_clips, true_s, detector), shown
+
+
+def write(out: Path, figures: Mapping, eye: Mapping, shown: Mapping, fps: float) -> None:
+    """Writes metrics.json, table.md and a contact sheet per system; prints the tables."""
+    out.mkdir(parents=True, exist_ok=True)
+    metrics = {"protocol": "sounding", "systems": figures, "impact_detector": eye}
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    text = "\n\n".join(
+        [
+            report.table_of("protocol `sounding`", figures, COLUMNS, MORE_COLUMNS),
+            report.table_of("impact detector against truth", eye, EYE_COLUMNS, {}),
+        ]
+    )
+    (out / "table.md").write_text(text + "\n")
+    print(text)
+    for name, clips in shown.items():
+        path = out / f"contact_sheet_{re.sub(r'[^A-Za-z0-9.-]+', '_', name)}.png"
+        plots.save_contact_sheet(path, [_row(clip, fps) for clip in clips[:SHEET_CLIPS]])
+        print(f"contact sheet: {path}")
+
+
+def _row(clip: Clip, fps: float) -> plots.SheetRow:
+    marks = {"impacts seen": clip.impacts_s, "onsets heard": clip.onsets_s}
+    return plots.SheetRow(clip.frames_THWC, clip.audio_L, RATE_HZ, fps, clip.name, marks)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    p = argparse.ArgumentParser(
+        prog="python -m foley_jax.evaluation.sounding",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("--videos", type=Path, required=True, help="scenes with JSON: train/ and test/")
+    p.add_argument(
+        "--system", action="append", default=[], metavar="NAME=DIR", help="NAME.mp4 + NAME.wav"
+    )
+    p.add_argument("--out", type=Path, required=True, help="where the report goes")
+    p.add_argument("--frames", type=int, default=16, help="frames of a clip, at 10 fps")
+    args = p.parse_args(argv)
+    settings = impacts.Settings(window_frames=args.frames)
+    try:
+        systems = seeds.parse(args.system)
+        figures, eye, shown = evaluate(args.videos, systems, args.out, settings)
+    except (FileNotFoundError, ValueError, video_io.MediaError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    write(args.out, figures, eye, shown, settings.fps)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

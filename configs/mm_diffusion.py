@@ -48,6 +48,7 @@ def get_config(arg: str = ""):
             "num_res_blocks": 2,
             "cross_attention_downsamples": (2, 4, 8),
             "cross_attention_windows": (1, 4, 8),
+            "middle_cross_attention": True,
             "video_attention_downsamples": (2, 4, 8),
             "audio_attention_downsamples": (),
             "head_channels": 64,
@@ -71,14 +72,14 @@ def _demo(config):
     config.data.dir = "demo/mm_shards"
     config.data.companding = 100.0
     config.dtype = "float32"
-    config.total_steps = 600
-    config.batch_size = 8
+    config.total_steps = 700
+    config.batch_size = 4
     config.ema_decay = 0.99
     config.optimizer.lr = 2e-3
     config.optimizer.schedule = "constant_then_linear"
     config.optimizer.warmup_steps = 50
     config.optimizer.clip_norm = 1.0
-    config.checkpoint.every_steps = 200
+    config.checkpoint.every_steps = 350
     config.audio.sample_rate_hz = 8000
     config.video.height = config.video.width = 32
     config.video.fit = "stretch"
@@ -95,6 +96,8 @@ def _demo(config):
             "video_attention_downsamples": (2, 4),
             "head_channels": 32,
             "dropout": 0.0,
+            # windows that stay where they are tell which sound belongs to which frame
+            "random_shift": False,
             "remat": False,
         }
     )

@@ -22,14 +22,7 @@ done
 
 source launch/steps.sh
 
-step "Install"
-if [ "$VENV" = none ]; then
-  PY=$PYTHON
-else
-  PY=$VENV/bin/python
-  [ -x "$PY" ] || run "$PYTHON" -m venv "$VENV"
-  run "$PY" -m pip install --quiet --disable-pip-version-check -e .
-fi
+install_package
 TRAIN="$PY -m foley_jax.main"
 FEATURES="$PY -m data_prep.features demo/shards"
 LDM="$TRAIN --config=configs/ldm.py:demo"

@@ -6,6 +6,18 @@ run() {
   echo "+ $*"
   [ -n "$DRY_RUN" ] || "$@"
 }
+# install_package: the package in $VENV, or as it stands in the current environment (VENV=none);
+# sets PY, the interpreter
+install_package() {
+  step "Install"
+  if [ "$VENV" = none ]; then
+    PY=$PYTHON
+  else
+    PY=$VENV/bin/python
+    [ -x "$PY" ] || run "$PYTHON" -m venv "$VENV"
+    run "$PY" -m pip install --quiet --disable-pip-version-check -e .
+  fi
+}
 pin() {  # pin CORE: the prefix that keeps a job on one core, empty where that cannot be done
   if [ "$(nproc)" -ge 2 ] && command -v taskset >/dev/null; then echo "taskset -c $1"; fi
 }
@@ -22,4 +34,12 @@ pair() {
   wait "$first" || failed=1
   wait "$second" || { failed=1; tail -n 20 demo/logs/beside.log >&2; }
   return "$failed"
+}
+# pairs "COMMAND" ...: all of them, two at a time
+pairs() {
+  while [ $# -ge 2 ]; do
+    pair "$1" "$2"
+    shift 2
+  done
+  [ $# -eq 0 ] || run $1
 }

@@ -90,12 +90,12 @@ class Blocks:
                 number += 1
         return nnx.List(entries), widths, number
 
-    def middle(self, ch: int, number: int) -> nnx.List:
+    def middle(self, ch: int, number: int, cross_attention: bool) -> nnx.List:
         """Two residual blocks with all attention, and between them the whole clip at once."""
         attention = {"video_attention": True, "audio_attention": True}
         first = self.res_block(ch, ch, number, **attention)
-        cross = self.cross(ch, None)
-        return nnx.List([first, cross, self.res_block(ch, ch, number, **attention)])
+        cross = [self.cross(ch, None)] if cross_attention else []
+        return nnx.List([first, *cross, self.res_block(ch, ch, number, **attention)])
 
     def outputs(
         self, widths: Sequence[int], channel_mult: Sequence[int], num_res_blocks: int, number: int
@@ -127,7 +127,8 @@ class CoupledUNet(nnx.Module):
     `head_channels` the width of a cross-attention head (self-attention has 4 heads always),
     `num_frames` the F that `shift_limits` and `draw_shifts` take for granted, `dropout` the share
     dropped before the last map of every residual block, `random_shift` False keeps every window
-    where it is (the paper's ablation), `remat` recomputes each entry in the
+    where it is, `middle_cross_attention` False leaves the middle block's out (both for the
+    paper's ablation), `remat` recomputes each entry in the
     backward pass, under the shifts of the forward pass (the official code draws new ones).
     """
 
@@ -144,6 +145,7 @@ class CoupledUNet(nnx.Module):
         num_res_blocks: int = 2,
         cross_attention_downsamples: Sequence[int] = (2, 4, 8),
         cross_attention_windows: Sequence[int] = (1, 4, 8),
+        middle_cross_attention: bool = True,
         video_attention_downsamples: Sequence[int] = (2, 4, 8),
         audio_attention_downsamples: Sequence[int] = (),
         head_channels: int = 64,
@@ -176,7 +178,7 @@ class CoupledUNet(nnx.Module):
         folded = (video_channels * video_patch**2, audio_channels * audio_patch)
         first = blocks.InputBlock(*folded, ch, **build)
         self.input_blocks, widths, number = make.inputs(first, channel_mult, num_res_blocks)
-        self.middle_blocks = make.middle(widths[-1], number)
+        self.middle_blocks = make.middle(widths[-1], number, middle_cross_attention)
         self.output_blocks = make.outputs(widths, channel_mult, num_res_blocks, number)
         self.video_norm_out = blocks.group_norm(ch, rngs=rngs)
         self.audio_norm_out = blocks.group_norm(ch, rngs=rngs)

@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# MM-Diffusion in small, on the embedded set, on two CPU cores: draw videos -> shards -> coupled
+# U-Net and super-resolution -> sounding videos from noise, sound for silent videos, pictures for
+# sounds -> report.
+#   bash launch/mm_demo.sh               everything, in a new environment (.venv-demo), into demo/
+#   bash launch/mm_demo.sh --ablation    also the paper's ablation in small (about an hour more)
+#   bash launch/mm_demo.sh --dry-run     only shows the commands
+# Run it again after a stop: every step continues where it was.
+# PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment (VENV=none: the current one);
+# SEEDS="0 1 2" the training seeds of the ablation.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PYTHON=${PYTHON:-python3} VENV=${VENV:-.venv-demo} SEEDS=${SEEDS:-0 1 2}
+DRY_RUN= ABLATION=
+for arg in "$@"; do
+  case "$arg" in
+    --dry-run) DRY_RUN=1 ;;
+    --ablation) ABLATION=1 ;;
+    *) sed -n '2,10p' "$0"; exit 2 ;;
+  esac
+done
+
+source launch/steps.sh
+install_package
+TRAIN="$PY -m foley_jax.main --config=configs/mm_diffusion.py:demo"
+SAMPLE="$PY -m foley_jax.sample"
+MODEL=demo/runs/mm_diffusion
+
+step "Draw and synthesise simple embedded videos"
+run "$PY" -m data_prep.scenes demo/mm_videos --train=0 --test=0 --hard_train=0 --hard_test=0 \
+  --simple_train=400 --simple_test=12
+
+step "Videos to shards (10 frames a second; 32x32 and 128x128; 8 kHz sound)"
+run "$PY" -m data_prep.prepare demo/mm_videos demo/mm_shards --fps=10 --size=32 --sample_rate=8000
+run "$PY" -m data_prep.prepare demo/mm_videos demo/mm_shards_large --fps=10 --size=128 \
+  --sample_rate=8000
+
+step "Train the coupled U-Net, and beside it the super-resolution"
+pair "$TRAIN --workdir=$MODEL" \
+  "$PY -m foley_jax.main --config=configs/mm_super_resolution.py:demo --workdir=demo/runs/mm_large"
+
+step "Sounding videos from noise, small for the report and large to look at"
+pair "$SAMPLE --model=$MODEL --num_samples=64 --out=demo/mm_out/noise" \
+  "$SAMPLE --model=$MODEL --super_resolution=demo/runs/mm_large --num_samples=4 --out=demo/mm_out/large"
+
+step "Sound for held-out silent videos: replacement and gradient"
+pair "$SAMPLE demo/mm_videos/test --model=$MODEL --method=replacement --steps=100 --out=demo/mm_out/replacement" \
+  "$SAMPLE demo/mm_videos/test --model=$MODEL --method=gradient --steps=100 --out=demo/mm_out/gradient"
+
+step "Pictures for their sounds"
+run $SAMPLE demo/mm_out/replacement/simple_0000[0-1].wav --model=$MODEL --steps=100 \
+  --out=demo/mm_out/pictures
+
+systems=("--system=noise=demo/mm_out/noise")
+if [ -n "$ABLATION" ]; then
+  step "Ablation: cross-attention, windows, random shift; a training for each seed"
+  # name -> what it changes
+  variant() {
+    local windows=--config.model.cross_attention_windows shift=--config.model.random_shift
+    case "$1" in
+      uncoupled) echo "--config.model.cross_attention_downsamples=() $windows=()" \
+        "--config.model.middle_cross_attention=False" ;;
+      windows_1_1_1) echo "$windows=(1,1,1)" ;;
+      windows_1_4_8) echo "$windows=(1,4,8)" ;;
+      windows_8_8_8) echo "$windows=(8,8,8)" ;;
+      windows_1_4_8_shifted) echo "$windows=(1,4,8) $shift=True" ;;
+    esac
+  }
+  trainings=() samplings=()
+  for seed in $SEEDS; do
+    for name in uncoupled windows_1_1_1 windows_1_4_8 windows_8_8_8 windows_1_4_8_shifted; do
+      dir=demo/mm_ablation/${name}_$seed
+      trainings+=("$TRAIN --workdir=$dir/run --config.seed=$seed $(variant $name)")
+      samplings+=("$SAMPLE --model=$dir/run --num_samples=64 --seed=$seed --out=$dir/out")
+      systems+=("--system=$name=$dir/out")
+    done
+  done
+  pairs "${trainings[@]}"
+  pairs "${samplings[@]}"
+fi
+
+step "Scores"
+run "$PY" -m foley_jax.evaluation.sounding --videos=demo/mm_videos --out=demo/mm_report \
+  "${systems[@]}"
+run "$PY" -m foley_jax.evaluation.embedded --truth demo/mm_videos/test --train=demo/mm_videos/train \
+  --system=replacement=demo/mm_out/replacement --system=gradient=demo/mm_out/gradient \
+  --out=demo/mm_report/audio_for
+step "Done: demo/mm_out/*/*.mp4, demo/mm_report"

@@ -72,8 +72,8 @@ def get_config(arg: str = ""):
 def _demo(config):
     config.data.dir = "demo/mm_shards_large"
     config.dtype = "float32"
-    config.total_steps = 300
-    config.batch_size = 8
+    config.total_steps = 200
+    config.batch_size = 2
     config.ema_decay = 0.98
     config.init_from = base.ConfigDict()
     config.optimizer.lr = 1e-3

@@ -313,6 +313,12 @@ def _sounding_arguments(p: argparse._ArgumentGroup) -> None:
         "--super_resolution", help="workdir or official file of a network that enlarges pictures"
     )
     p.add_argument(
+        "--sr_steps",
+        type=int,
+        default=sampling.Settings.sr_steps,
+        help="its steps for every frame (default: 25)",
+    )
+    p.add_argument(
         "--method",
         choices=sampling.METHODS,
         default="gradient",

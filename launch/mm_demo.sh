@@ -42,7 +42,7 @@ pair "$TRAIN --workdir=$MODEL" \
 
 step "Sounding videos from noise, small for the report and large to look at"
 pair "$SAMPLE --model=$MODEL --num_samples=64 --out=demo/mm_out/noise" \
-  "$SAMPLE --model=$MODEL --super_resolution=demo/runs/mm_large --num_samples=4 --out=demo/mm_out/large"
+  "$SAMPLE --model=$MODEL --super_resolution=demo/runs/mm_large --num_samples=2 --out=demo/mm_out/large"
 
 step "Sound for held-out silent videos: replacement and gradient"
 pair "$SAMPLE demo/mm_videos/test --model=$MODEL --method=replacement --steps=100 --out=demo/mm_out/replacement" \

@@ -152,6 +152,14 @@ def _loss(net: impacts.ImpactNet, triple_BHWC, is_first_B, delay_B) -> jax.Array
     return hit + DELAY_WEIGHT * late.mean()
 
 
+def _draw_weights(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Normal weights of variance 1 / fan-in for kernels, zeros for biases; numpy as above."""
+    if len(shape) == 1:
+        return np.zeros(shape, np.float32)
+    fan_in = np.prod(shape[:-1])
+    return rng.normal(0.0, fan_in**-0.5, shape).astype(np.float32)
+
+
 def train(examples: Sequence[Example], settings: impacts.Settings) -> dict:
     """Weights of the detector: a nested dict of arrays.
 
@@ -159,9 +167,9 @@ def train(examples: Sequence[Example], settings: impacts.Settings) -> dict:
       ValueError: no example shows a blow, or every frame does.
     """
     data = _Frames(examples, settings)
-    net = impacts.ImpactNet(settings.width, rngs=nnx.Rngs(settings.seed))
-    graphdef, state = nnx.split(net)
-    params = nnx.to_pure_dict(state)
+    graphdef, shapes = impacts.network(settings.width)
+    rng = np.random.default_rng(settings.seed)
+    params = jax.tree.map(lambda leaf: _draw_weights(leaf.shape, rng), shapes)
     optimizer = optax.adam(optax.cosine_onecycle_schedule(settings.steps, settings.learning_rate))
     moments = optimizer.init(params)
 
@@ -172,7 +180,6 @@ def train(examples: Sequence[Example], settings: impacts.Settings) -> dict:
         return optax.apply_updates(params, updates), moments
 
     compiled = jax.jit(step, donate_argnums=(0, 1))
-    rng = np.random.default_rng(settings.seed)
     for _ in tqdm.trange(settings.steps, desc="impact detector", unit="step", leave=False):
         batch = data.batch(settings.batch, settings.blow_share, rng)
         drawn = draw_degradation(settings.batch, settings.size, rng)

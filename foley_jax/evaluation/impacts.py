@@ -39,7 +39,7 @@ class Settings:
     size: int = 32
     width: int = 16
     min_gap_s: float = 0.15
-    steps: int = 1000
+    steps: int = 1500
     batch: int = 64
     learning_rate: float = 3e-3
     seed: int = 0
@@ -78,6 +78,13 @@ class ImpactNet(nnx.Module):
             x = nnx.relu(conv(x))
         out = self.dense(x.max(axis=(1, 2)))  # [B, H, W, C] -> [B, C] -> [B, 2]
         return out[:, 0], out[:, 1]
+
+
+def network(width: int) -> tuple[nnx.GraphDef, dict]:
+    """Static definition of the network, and the shapes of its weights as a nested dict."""
+    abstract = nnx.eval_shape(lambda: ImpactNet(width, rngs=nnx.Rngs(0)))
+    graphdef, state = nnx.split(abstract)
+    return graphdef, nnx.to_pure_dict(state)
 
 
 def triples(frames_THWC: np.ndarray, size: int) -> np.ndarray:
@@ -128,7 +135,7 @@ class Detector:
 
     def __init__(self, settings: Settings, params: dict, threshold: float):
         self.settings, self.params, self.threshold = settings, params, threshold
-        graphdef = nnx.graphdef(nnx.eval_shape(lambda: ImpactNet(settings.width, rngs=nnx.Rngs(0))))
+        graphdef, _ = network(settings.width)
         self._forward = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x))
 
     def answers(self, triple_THWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

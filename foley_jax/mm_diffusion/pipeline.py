@@ -95,7 +95,8 @@ class MMDiffusion:
                     factor=self.factor,
                     frames_at_once=2 if on_cpu else 16,
                     schedule=schedule_lib.linear(**upscaler_config.loss.get("schedule", {})),
-                )
+                ),
+                static_argnames="num_steps",
             )
 
     def make(self, requests: Sequence[Request], settings: Settings) -> list[Result]:
@@ -170,8 +171,8 @@ class MMDiffusion:
         return made[: len(parts)]
 
     def _program(self, settings: Settings):
-        """The compiled sampler of these settings; seeds share one."""
-        settings = dataclasses.replace(settings, seed=0, super_resolve=False)  # not its matter
+        """The compiled sampler of these settings, but for those that are not its matter."""
+        settings = dataclasses.replace(settings, seed=0, super_resolve=False, sr_steps=1)
         if settings not in self._programs:
             run = functools.partial(sampling.sample, about=self._about, settings=settings)
             self._programs[settings] = self._network.jit(run)
@@ -206,4 +207,5 @@ class MMDiffusion:
         """[F, H, W, C] -> the size of the super-resolution, where it is there and wanted."""
         if self.factor == 1 or not settings.super_resolve:
             return video
-        return np.asarray(self._upscale(video[None], jax.random.fold_in(key, 1)))[0]
+        key = jax.random.fold_in(key, 1)
+        return np.asarray(self._upscale(video[None], key, num_steps=settings.sr_steps))[0]

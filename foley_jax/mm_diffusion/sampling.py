@@ -21,7 +21,7 @@ from foley_jax.diffusion import (
     singlestep,
 )
 from foley_jax.diffusion import schedule as schedule_lib
-from foley_jax.mm_diffusion import coupled_unet
+from foley_jax.mm_diffusion import coupled_unet, upscaling
 
 Clip = dict[str, jax.Array]
 # network evaluations where the caller names none; None: all steps of the schedule
@@ -51,6 +51,7 @@ class Settings:
       preset: "official" noises the given part with one draw at every step and weighs the
         gradient by alpha(t); "default" follows the paper: a fresh draw, weight sigma(t).
       super_resolve: enlarge the pictures, where the model has a super-resolution network.
+      sr_steps: its evaluations for every frame.
     Raises:
       ValueError: a value is out of range.
     """
@@ -62,6 +63,7 @@ class Settings:
     scale: float | None = None
     preset: str = "default"
     super_resolve: bool = True
+    sr_steps: int = upscaling.NUM_STEPS
 
     def __post_init__(self):
         for name, known in (("sampler", STEPS), ("method", METHODS), ("preset", SCALES)):
@@ -71,6 +73,8 @@ class Settings:
                 )
         if self.steps is not None and self.steps < 2:
             raise ValueError(f"steps is {self.steps}; a sampler needs at least 2")
+        if self.sr_steps < 1:
+            raise ValueError(f"sr_steps is {self.sr_steps}, expected 1 or more")
         if self.scale is not None and self.scale < 0:
             raise ValueError(f"scale is {self.scale}, expected 0 or more")
 

@@ -64,6 +64,7 @@ def _argv(root, *systems):
 def finished(places):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(impacts, "Settings", SMALL)
+        patch.setattr(sounding, "SHEET_CLIPS", 2)
         systems = (("good", "good0"), ("good", "good1"), ("bad one", "bad"))
         assert sounding.main(_argv(places, *systems)) == 0
     return json.loads((places / "report" / "metrics.json").read_text())

@@ -81,6 +81,14 @@ def test_a_folder_without_truth_names_the_command_that_makes_it(tmp_path):
         embedded.read_truth(tmp_path)
 
 
+def test_simple_scenes_teach_materials_as_plain_ones_do(scenes):
+    for path in scenes.glob("*.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "level": "simple"}))
+        path.with_suffix(".wav").rename(path.with_suffix(".mp4"))  # only its sound is read
+    figures, _, _ = embedded.evaluate([scenes], scenes, {})
+    assert figures["simple"]["true sound"]["material_accuracy"] == 1.0
+
+
 def test_table_tags_every_row_with_protocol_and_level(scenes):
     clips = embedded.read_truth(scenes)
     heard = _hear(clips, scenes)

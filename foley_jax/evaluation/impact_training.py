@@ -117,7 +117,8 @@ class _Frames:
         self.frames_NHWC = np.concatenate([e.frames_THWC for e in examples])
         found = [labels(e, settings.fps) for e in examples]
         self.is_first_N, self.delay_N = (np.concatenate(part) for part in zip(*found))
-        self.blows, self.others = np.flatnonzero(self.is_first_N), np.flatnonzero(~self._blow)
+        self.blows = np.flatnonzero(self.is_first_N)
+        self.others = np.flatnonzero(self.is_first_N == 0)
         if not len(self.blows) or not len(self.others):
             raise ValueError(
                 f"{len(examples)} training clips show {len(self.blows)} blows in "
@@ -129,10 +130,6 @@ class _Frames:
         self.after_N = np.concatenate(
             [s + np.minimum(i + 1, len(i) - 1) for s, i in zip(starts, index)]
         )
-
-    @property
-    def _blow(self) -> np.ndarray:
-        return self.is_first_N > 0
 
     def batch(self, size: int, blow_share: float, rng: np.random.Generator):
         """(triples uint8 [B, H, W, 9], is_first float [B], delay in seconds float [B])."""
@@ -153,7 +150,7 @@ def _loss(net: impacts.ImpactNet, triple_BHWC, is_first_B, delay_B) -> jax.Array
 
 
 def _draw_weights(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Normal weights of variance 1 / fan-in for kernels, zeros for biases; numpy as above."""
+    """Normal weights of variance 1 / fan-in for kernels, and zeros for biases."""
     if len(shape) == 1:
         return np.zeros(shape, np.float32)
     fan_in = np.prod(shape[:-1])

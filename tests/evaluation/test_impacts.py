@@ -32,7 +32,6 @@ def detector():
 def test_detector_finds_unseen_blows_and_nothing_in_still_pictures(detector):
     unseen = _examples(12, seed=1)
     found = scores.figures([detector(e.frames_THWC) for e in unseen], [e.times_s for e in unseen])
-    print(found)
     assert found["f1@100ms"] > 0.95
     assert found["shuffled_f1@100ms"] < 0.6
     still = np.repeat(unseen[0].frames_THWC[:1], 16, axis=0)

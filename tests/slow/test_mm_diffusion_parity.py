@@ -1,27 +1,23 @@
 """The full-size coupled U-Net against the official network (float32, seeded weights)."""
 
-from flax import nnx
-import jax
 import jax.numpy as jnp
 from mm_diffusion import official
 import numpy as np
+import official_command
 import pytest
-
-from foley_jax import convert
 
 pytestmark = pytest.mark.slow
 ATOL = 2e-4  # as the goldens' README says; the official code differs from itself by 8e-6
 EVERY = 3  # the golden keeps every third frame of the video
 
 
-def test_base_equals_official():
+def test_base_equals_official(tmp_path):
     arrays, meta = official.golden("unet_base")
     values = official.state("base_keys", official.PREFIX)
-    model = convert.from_state_dict("mm_diffusion/base", values)
-    graphdef, state = nnx.split(model)
-    run = jax.jit(lambda state, *args: nnx.merge(graphdef, state)(*args))
+    run = official_command.network("mm_diffusion/base", values, tmp_path).jit(
+        lambda model, *args: model(*args)
+    )
     video, audio = run(
-        nnx.to_pure_dict(state),
         official.inputs("video", (1, 16, 3, 64, 64)),
         official.inputs("audio", (1, 1, 25600)),
         jnp.asarray(meta["t"]),

@@ -39,6 +39,7 @@ from foley_jax.training import task as task_lib
 KIND_MODULES = (
     "foley_jax.diff_foley.weights",
     "foley_jax.diff_foley.image_weights",
+    "foley_jax.evaluation.networks.weights",
     "foley_jax.layers.bigvgan_weights",
     "foley_jax.mm_diffusion.weights",
 )

@@ -32,7 +32,11 @@ MAY_IMPORT = {
         }
         for system in SYSTEMS
     },
-    "foley_jax.evaluation": {"foley_jax.media", "foley_jax.diff_foley.alignment"},
+    "foley_jax.evaluation": {
+        "foley_jax.media",
+        "foley_jax.layers",
+        "foley_jax.diff_foley.alignment",
+    },
     "data_prep": {"foley_jax.media", "foley_jax.data"},
     "configs": set(),
 }

@@ -20,8 +20,16 @@ class BatchNorm(nnx.Module):
     The running variance keeps the biased batch variance; torch keeps n / (n - 1) times that.
     """
 
-    def __init__(self, channels: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        channels: int,
+        *,
+        epsilon: float = EPSILON,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
         del rngs  # nothing is drawn
+        self.epsilon = epsilon
         self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros((channels,), jnp.float32))
@@ -32,11 +40,11 @@ class BatchNorm(nnx.Module):
         """Uses (and in training updates) the statistics; `relu` clips the result at zero."""
         scale, bias = self.scale[...], self.bias[...]
         if train:
-            y, mean, var = _normalize(x, scale, bias, relu)
+            y, mean, var = _normalize(x, scale, bias, relu, self.epsilon)
             self.mean[...] = MOMENTUM * self.mean[...] + (1 - MOMENTUM) * lax.stop_gradient(mean)
             self.var[...] = MOMENTUM * self.var[...] + (1 - MOMENTUM) * lax.stop_gradient(var)
         else:
-            y = _affine(x, self.mean[...], self.var[...], scale, bias, relu)
+            y = _affine(x, self.mean[...], self.var[...], scale, bias, relu, self.epsilon)
         return y.astype(self.dtype)
 
 
@@ -45,38 +53,38 @@ def _wide(x_C: jax.Array, like: jax.Array) -> jax.Array:
     return x_C.reshape((1,) * (like.ndim - 1) + (-1,))
 
 
-def _affine(x, mean, var, scale, bias, relu):
+def _affine(x, mean, var, scale, bias, relu, epsilon):
     """(x - mean) / sqrt(var + eps) * scale + bias as one multiply-add."""
-    a = scale * lax.rsqrt(var + EPSILON)
+    a = scale * lax.rsqrt(var + epsilon)
     y = x.astype(jnp.float32) * _wide(a, x) + _wide(bias - mean * a, x)
     return jnp.maximum(y, 0.0) if relu else y
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _normalize(x, scale, bias, relu):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _normalize(x, scale, bias, relu, epsilon):
     """Batch statistics and the normalised batch, in the type of x."""
     x32 = x.astype(jnp.float32)
     axes = tuple(range(x.ndim - 1))
     mean = x32.mean(axes)
     var = jnp.maximum(jnp.square(x32).mean(axes) - jnp.square(mean), 0.0)
-    return _affine(x, mean, var, scale, bias, relu).astype(x.dtype), mean, var
+    return _affine(x, mean, var, scale, bias, relu, epsilon).astype(x.dtype), mean, var
 
 
-def _normalize_forward(x, scale, bias, relu):
-    y, mean, var = _normalize(x, scale, bias, relu)
+def _normalize_forward(x, scale, bias, relu, epsilon):
+    y, mean, var = _normalize(x, scale, bias, relu, epsilon)
     return (y, mean, var), (x, mean, var, scale, bias)
 
 
-def _normalize_backward(relu, residuals, cotangents):
+def _normalize_backward(relu, epsilon, residuals, cotangents):
     """Keeps only x: the mask of the ReLU and the normalised values are made again from it."""
     x, mean, var, scale, bias = residuals
     dy = cotangents[0].astype(jnp.float32)  # the statistics are used under stop_gradient
     if relu:
-        dy = jnp.where(_affine(x, mean, var, scale, bias, False) > 0, dy, 0.0)
+        dy = jnp.where(_affine(x, mean, var, scale, bias, False, epsilon) > 0, dy, 0.0)
     x32 = x.astype(jnp.float32)
     axes = tuple(range(x.ndim - 1))
     count = x.size // x.shape[-1]
-    rstd = lax.rsqrt(var + EPSILON)
+    rstd = lax.rsqrt(var + epsilon)
     dbias = dy.sum(axes)
     dscale = rstd * ((dy * x32).sum(axes) - mean * dbias)
     # dx = scale * rstd * (dy - mean(dy) - normalised * mean(dy * normalised))

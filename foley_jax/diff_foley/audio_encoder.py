@@ -10,21 +10,12 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import batch_norm, bias_free, patch_norm
+from foley_jax.layers import batch_norm, conv_block, patch_norm
 
 _XAVIER = nnx.initializers.xavier_uniform()
 _POOLS = ((2, 2), (2, 2), (2, 2), (2, 2), (1, 2), (1, 1))  # (time, frequency) per block
 TIME_REDUCTION = 16  # product of the time pools
-
-
-def _average_pool(x_BTFC: jax.Array, pool: tuple[int, int]) -> jax.Array:
-    """Non-overlapping means; a remainder at the end of an axis is dropped, as torch does."""
-    if pool == (1, 1):
-        return x_BTFC
-    b, t, f, c = x_BTFC.shape
-    pt, pf = pool
-    x = x_BTFC[:, : t // pt * pt, : f // pf * pf]
-    return x.reshape(b, t // pt, pt, f // pf, pf, c).mean(axis=(2, 4))
+_average_pool = conv_block.average_pool
 
 
 def _smooth_time(x_BTC: jax.Array) -> jax.Array:
@@ -33,22 +24,6 @@ def _smooth_time(x_BTC: jax.Array) -> jax.Array:
     largest = nnx.max_pool(x_BTC, (3,), (1,), padding=((1, 1),))
     x = jnp.pad(x_BTC, pad)
     return largest + (x[:, :-2] + x[:, 1:-1] + x[:, 2:]) / 3.0
-
-
-class ConvBlock(nnx.Module):
-    """Two 3x3 convolutions with BatchNorm and ReLU, then a mean pool."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        options = {"kernel_init": _XAVIER, "dtype": dtype, "rngs": rngs}
-        self.conv1 = bias_free.Conv2d(in_channels, out_channels, 3, **options)
-        self.conv2 = bias_free.Conv2d(out_channels, out_channels, 3, **options)
-        self.bn1 = batch_norm.BatchNorm(out_channels, dtype=dtype, rngs=rngs)
-        self.bn2 = batch_norm.BatchNorm(out_channels, dtype=dtype, rngs=rngs)
-
-    def __call__(self, x_BTFC: jax.Array, pool: tuple[int, int], *, train: bool) -> jax.Array:
-        x = self.bn1(self.conv1(x_BTFC), train=train, relu=True)
-        x = self.bn2(self.conv2(x), train=train, relu=True)
-        return _average_pool(x, pool)
 
 
 class Cnn14(nnx.Module):
@@ -91,7 +66,7 @@ class Cnn14(nnx.Module):
             else patch_norm.PatchNorm(1, previous, 4, kernel_init=_XAVIER, **options)
         )
         for index, width in enumerate(widths, start=self.first_block):
-            setattr(self, f"conv_block{index}", ConvBlock(previous, width, **options))
+            setattr(self, f"conv_block{index}", conv_block.ConvBlock(previous, width, **options))
             previous = width
         self.dropout = nnx.Dropout(dropout)
         dense = {"kernel_init": _XAVIER, "dtype": dtype, "rngs": rngs}

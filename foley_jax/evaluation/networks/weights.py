@@ -5,13 +5,29 @@ See `layers/torch_checkpoint.py` for the fields and `foley_jax/convert.py` for t
 
 import functools
 
-from foley_jax.evaluation.networks import vggish
+from foley_jax.evaluation.networks import melception, panns, vggish
 from foley_jax.layers import configured, torch_checkpoint
 
 Checkpoint = torch_checkpoint.Checkpoint
 
 # official place in the Sequential -> ours
 _VGGISH_CONVS = {0: 0, 3: 1, 6: 2, 8: 3, 11: 4, 13: 5}
+
+
+def _panns(sample_rate_hz: int, *file_names: str) -> Checkpoint:
+    """Cnn14 with its classes; the training kind `panns/cnn14` has the same keys without them."""
+    return Checkpoint(
+        build=functools.partial(configured.build, panns.Cnn14),
+        model={"sample_rate_hz": sample_rate_hz},
+        ignore=(
+            (
+                r"(spectrogram_extractor\.stft|logmel_extractor)\..*",
+                "window, Fourier and mel tables of the front end, which are made here",
+            ),
+        ),
+        containers=("model", "state_dict"),
+        file_names=file_names,
+    )
 
 
 KINDS: dict[str, Checkpoint] = {
@@ -27,4 +43,15 @@ KINDS: dict[str, Checkpoint] = {
         signature=(r"features\.13\.weight", r"embeddings\.4\.weight"),
         file_names=("vggish-10086976.pth",),
     ),
+    # melception-21-05-10T09-28-40.pt of SpecVQGAN: names as in torchvision
+    "melception": Checkpoint(
+        build=functools.partial(configured.build, melception.Melception),
+        model=configured.defaults(melception.Melception),
+        ignore=((r"AuxLogits\..*", "the second classifier, which only training used"),),
+        containers=("model", "state_dict"),
+        signature=(r"Mixed_7c\.branch_pool\.conv\.weight", r"Conv2d_1a_3x3\.conv\.weight"),
+        file_names=("melception-21-05-10T09-28-40.pt",),
+    ),
+    "panns/cnn14_16k": _panns(16000, "Cnn14_16k_mAP=0.438.pth"),
+    "panns/cnn14_32k": _panns(32000, "Cnn14_mAP=0.431.pth"),
 }

@@ -11,7 +11,7 @@ from goldens import fill
 import jax
 import numpy as np
 
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens" / "evaluation"
+GOLDENS = pathlib.Path(__file__).parent / "goldens" / "evaluation"
 GAIN = np.float32(np.sqrt(2.0))  # of every tensor with two or more axes in the "_g" goldens
 NETWORK_LIMIT, FRONT_END_LIMIT = 1e-4, 1e-5  # relative L2: float32 in another order
 

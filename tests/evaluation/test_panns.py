@@ -1,0 +1,62 @@
+"""PANNs Cnn14 with its classes and front ends against the public PyTorch modules."""
+
+from goldens import fill
+import jax
+import network_goldens
+import numpy as np
+import pytest
+
+from foley_jax import convert
+from foley_jax.evaluation.networks import panns
+from foley_jax.layers import strict_fill
+
+
+def _waves(rate_hz, seconds=3.0):
+    return np.stack([fill.waveform(f"public/{i}/", seconds, i % 2, sr=rate_hz) for i in range(2)])
+
+
+@pytest.mark.parametrize("rate_hz", [16000, 32000])
+def test_front_end_matches_the_public_one(rate_hz):
+    want, meta = network_goldens.golden(f"panns_cnn14_{rate_hz // 1000}k")
+    assert meta["logmel_slice"] == "[:, :, ::4, ::2]"
+    got = jax.jit(lambda x: panns.log_mel(x, panns.FRONT_ENDS[rate_hz]))(_waves(rate_hz))
+    assert got.shape == (2, 301, 64)
+    error = network_goldens.distance(np.asarray(got)[:, None, ::4, ::2], want["logmel"])
+    print(f"front end {rate_hz} {error:.1e}")
+    assert error <= network_goldens.FRONT_END_LIMIT
+
+
+# one rate without and one with gain; the full table is in tests/slow
+@pytest.mark.parametrize("name", ["panns_cnn14_16k_g", "panns_cnn14_32k"])
+def test_network_matches_the_public_module(name):
+    check(name)
+
+
+def check(name):
+    """Compares both outputs of one golden file."""
+    want, meta = network_goldens.golden(name)
+    base = name.removesuffix("_g")
+    kind = base.replace("panns_", "panns/")
+    state = network_goldens.plain(base, meta["fill_prefix"])
+    state = network_goldens.gained(state) if name.endswith("_g") else state
+    model = convert.from_state_dict(kind, state)
+    waves = _waves(model.spec.sample_rate_hz)
+    embedding, logits = network_goldens.run(model, lambda model, x: model(x), waves)
+    classes = np.asarray(jax.nn.sigmoid(logits))
+    for part, got in (("embedding", embedding), ("clipwise_output", classes)):
+        error = network_goldens.distance(got, want[part])
+        print(name, part, f"{error:.1e}")
+        assert error <= network_goldens.NETWORK_LIMIT, (part, error)
+
+
+def test_conversion_is_strict():
+    state = dict(network_goldens.plain("panns_cnn14_32k", "public/panns_cnn14_32k:"))
+    state["fc1.extra"] = state.pop("fc_audioset.bias")
+    with pytest.raises(strict_fill.ConversionError) as error:
+        convert.from_state_dict("panns/cnn14_32k", state)
+    assert "fc1.extra" in str(error.value) and "fc_audioset/bias" in str(error.value)
+
+
+def test_wrong_rates_and_short_sounds_are_refused():
+    with pytest.raises(ValueError, match="44100 Hz, Cnn14 exists for 16000 and 32000 Hz"):
+        panns.Cnn14(44100, rngs=None)

@@ -132,6 +132,29 @@ def test_noise_leaves_are_independent(data):
     assert abs(float(drawn["a"].std()) - 1) < 0.1
 
 
+def test_inverse_sigma2_makes_the_x0_loss_a_v_loss_but_for_clean_steps(data):
+    x0, noise, _ = data
+    t_B = jnp.asarray([400, 600, 800, 900])
+
+    def losses(t_B, weighting):
+        """Of one and the same denoiser, as data and as v prediction."""
+        truth = lambda x, _: jax.tree.map(lambda a: 0.3 * a, x)  # noqa: E731
+
+        def as_v(x, time_B):
+            alpha_B, sigma_B = SCHEDULE.alpha_sigma_at(time_B)
+            return process.combine(alpha_B / sigma_B, x, -1.0 / sigma_B, truth(x, time_B))
+
+        return (
+            process.training_loss(SCHEDULE, truth, x0, t_B, noise, "x0", weighting),
+            process.training_loss(SCHEDULE, as_v, x0, t_B, noise, "v"),
+        )
+
+    first, second = losses(t_B, "inverse_sigma2")
+    np.testing.assert_allclose(first, second, rtol=1e-4)
+    weight = process.loss_weight(SCHEDULE, jnp.asarray([0, 999]), "inverse_sigma2")
+    np.testing.assert_allclose(weight, [10.0, 1.0], rtol=1e-4)
+
+
 def test_errors_name_the_choices(data):
     x0, noise, t_B = data
     with pytest.raises(ValueError, match="prediction is 'noise', expected 'eps', 'v' or 'x0'"):

@@ -182,3 +182,40 @@ def test_fields_that_contradict():
         build(head_channels=24)
     with pytest.raises(ValueError, match="no field windows"):
         coupled_unet.from_config({"windows": (1,)}, rngs=nnx.Rngs(0))
+
+
+def call(model, *args):
+    graphdef, state = nnx.split(model)
+    run = filled.jit(lambda state, *args: nnx.merge(graphdef, state)(*args))
+    return [np.asarray(y) for y in run(nnx.to_pure_dict(state), *args)]
+
+
+def test_without_cross_attention_neither_modality_hears_of_the_other():
+    fields = {"cross_attention_downsamples": (), "cross_attention_windows": ()}
+    shifts = jnp.zeros((0,), jnp.int32)
+    video, audio, t = clip()
+    for middle in (False, True):
+        model = build(FLAT, **fields, middle_cross_attention=middle)
+        plain = call(model, video, audio, t, shifts)
+        other = call(model, -video, audio, t, shifts)
+        heard = np.abs(other[1] - plain[1]).max()
+        assert (heard > 1e-3) == middle
+
+
+def test_windows_without_random_shift_stay_where_they_are():
+    model = build(FLAT, random_shift=False)
+    keys = jax.random.split(jax.random.key(0), 20)
+    assert not np.any([model.draw_shifts(key) for key in keys])
+
+
+def test_patches_are_channels_inside_and_pixels_outside():
+    model = build(FLAT, video_patch=2, audio_patch=8)
+    video, audio, t = clip()
+    back = model._unfold(*model._fold(jnp.asarray(video), jnp.asarray(audio)))
+    np.testing.assert_array_equal(back[0], video)
+    np.testing.assert_array_equal(back[1], audio)
+    shifts = jnp.zeros((model.num_shifts,), jnp.int32)
+    got = call(model, video, audio, t, shifts)
+    assert [y.shape for y in got] == [video.shape, audio.shape]
+    with pytest.raises(ValueError, match="multiples of 2 and a number of samples that is one of 8"):
+        model(video[:, :, :3], audio, t, shifts)

@@ -3,12 +3,12 @@
 import filled
 from flax import nnx
 import pytest
-from tests.mm_diffusion import sounding_config
 
 from configs import mm_diffusion, mm_super_resolution
 from foley_jax.layers import configured
 from foley_jax.mm_diffusion import coupled_unet, super_resolution
 from foley_jax.training import task as task_lib
+from tests.mm_diffusion import sounding_config
 
 TRAINING_ONLY = {"dropout": 0.1, "remat": True}  # beside the constructor's defaults
 

@@ -48,6 +48,14 @@ class Detector:
 
     def __call__(self, mel_FT: np.ndarray, frame_s: float) -> np.ndarray:
         """Onset times in seconds, ascending, float64 [num_onsets]."""
+        return self.peaks(mel_FT, frame_s)[0]
+
+    def peaks(self, mel_FT: np.ndarray, frame_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """Onset times, and how far each stands above the local mean (its confidence).
+
+        Returns:
+          float64 [num_onsets] in seconds, ascending, and float64 [num_onsets] > `threshold`.
+        """
         strength = self.strength(mel_FT, frame_s)
         local = ndimage.uniform_filter1d(strength, 2 * round(self.local_s / frame_s) + 1)
         gap = max(1, round(self.min_gap_s / frame_s))
@@ -62,7 +70,8 @@ class Detector:
                 kept.append(int(frame))
         # A centred window hears a strike before it comes: the strongest rise is half a frame early
         # (mean over the 796 strikes of the embedded test set, spread 5 ms).
-        return (np.array(kept, np.float64) + 0.5) * frame_s
+        times_s = (np.array(kept, np.float64) + 0.5) * frame_s
+        return times_s, (strength - local)[np.array(kept, int)]
 
 
 def match(

@@ -5,7 +5,7 @@ See `layers/torch_checkpoint.py` for the fields and `foley_jax/convert.py` for t
 
 import functools
 
-from foley_jax.evaluation.networks import melception, panns, vggish
+from foley_jax.evaluation.networks import i3d, melception, panns, vggish
 from foley_jax.layers import configured, torch_checkpoint
 
 Checkpoint = torch_checkpoint.Checkpoint
@@ -42,6 +42,18 @@ KINDS: dict[str, Checkpoint] = {
         ignore=((r"pproc\..*", "PCA of the AudioSet release; distances use raw embeddings"),),
         signature=(r"features\.13\.weight", r"embeddings\.4\.weight"),
         file_names=("vggish-10086976.pth",),
+    ),
+    # i3d_pretrained_400.pt of MM-Diffusion's evaluation
+    "fvd/i3d": Checkpoint(
+        build=functools.partial(configured.build, i3d.I3d),
+        model=configured.defaults(i3d.I3d),
+        renames=(
+            (r"^logits\.conv3d\.", "logits."),
+            (r"\.conv3d\.", ".unit.conv."),
+            (r"\.bn\.", ".unit.bn."),
+        ),
+        signature=(r"Mixed_5c\.b3b\.conv3d\.weight", r"logits\.conv3d\.bias"),
+        file_names=("i3d_pretrained_400.pt",),
     ),
     # melception-21-05-10T09-28-40.pt of SpecVQGAN: names as in torchvision
     "melception": Checkpoint(

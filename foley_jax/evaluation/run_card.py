@@ -1,0 +1,221 @@
+"""The run card: what a published number was made from, and over which files.
+
+A card holds the protocol and its settings, the commit, the versions, hashes of what was judged,
+the settings the generator wrote down, and which items were asked for, scored, missing, silent.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+import hashlib
+from importlib import metadata
+import json
+from pathlib import Path
+import platform
+import subprocess
+from typing import Any
+
+import numpy as np
+
+from foley_jax.media import audio as audio_io
+from foley_jax.media import container
+
+SILENT_PEAK = 1e-3  # -60 dB of full scale
+SUFFIXES = (".wav", ".flac", ".mp4")  # a sound beside a video of its name comes first
+PACKAGES = ("jax", "flax", "numpy", "scipy", "librosa", "av")
+CHUNK_BYTES = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """Which items of a system were asked for, and what became of them; names, in order.
+
+    Attributes:
+      requested: what the reference holds.
+      scored: what the figures are made of.
+      missing: requested without a file.
+      unreadable: requested, with a file that has no sound in it; name -> why.
+      silent: scored, but nowhere louder than `SILENT_PEAK`.
+      foreign: files that nobody asked for; not scored.
+    """
+
+    requested: tuple[str, ...]
+    scored: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    unreadable: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    silent: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """For the card: both counts, and every list by name."""
+        counts = {"requested": len(self.requested), "scored": len(self.scored)}
+        lists = ("missing", "unreadable", "silent", "foreign")
+        return {**counts, **{name: getattr(self, name) for name in lists}}
+
+    def complaint(self) -> str:
+        """One line about everything that is not as it should be; empty if all is well."""
+        lists = {name: getattr(self, name) for name in ("missing", "unreadable", "silent")}
+        parts = [f"{len(names)} {what} ({_some(names)})" for what, names in lists.items() if names]
+        if not parts:
+            return ""
+        return f"{len(self.scored)} of {len(self.requested)} scored; " + ", ".join(parts)
+
+
+def find_sounds(folder: Path) -> dict[str, Path]:
+    """Sounds and videos of a folder by stem, ascending.
+
+    Raises:
+      FileNotFoundError: no folder, or nothing in it.
+    """
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    found: dict[str, Path] = {}
+    for suffix in reversed(SUFFIXES):
+        found |= {path.stem: path for path in paths if path.suffix.lower() == suffix}
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no {', '.join(SUFFIXES)} files")
+    return dict(sorted(found.items()))
+
+
+def read_sounds(
+    requested: Sequence[str], folder: Path, sample_rate_hz: int
+) -> tuple[dict[str, np.ndarray], Account]:
+    """Loads what there is of the requested sounds.
+
+    Returns:
+      {name: float32 [L] at the rate} of the scored items, and the account of all.
+    Raises:
+      FileNotFoundError: as `find_sounds`.
+    """
+    paths = find_sounds(folder)
+    sounds: dict[str, np.ndarray] = {}
+    unreadable: dict[str, str] = {}
+    for name in requested:
+        if name in paths:
+            try:
+                sounds[name] = audio_io.load(paths[name], sample_rate_hz)
+            except container.MediaError as error:
+                unreadable[name] = str(error)
+    account = Account(
+        requested=tuple(requested),
+        scored=tuple(sounds),
+        missing=tuple(name for name in requested if name not in paths),
+        unreadable=unreadable,
+        silent=tuple(name for name, audio in sounds.items() if is_silent(audio)),
+        foreign=tuple(name for name in paths if name not in set(requested)),
+    )
+    return sounds, account
+
+
+def is_silent(audio_L: np.ndarray) -> bool:
+    """Whether a sound in [-1, 1] never exceeds `SILENT_PEAK`; true of no samples at all."""
+    return bool(np.abs(audio_L).max(initial=0.0) <= SILENT_PEAK)
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's files with their relative names, as hexadecimal.
+
+    Raises:
+      FileNotFoundError: there is nothing.
+    """
+    if path.is_file():
+        return _hash_of(path).hexdigest()
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    if not files:
+        raise FileNotFoundError(f"{path}: nothing to hash")
+    return hash_of_files({p.relative_to(path).as_posix(): p for p in files})
+
+
+def hash_of_files(files: Mapping[str, Path]) -> str:
+    """SHA-256 of files by name, independent of their order and of where they stand."""
+    whole = hashlib.sha256()
+    for name in sorted(files):
+        whole.update(f"{name}\0{_hash_of(files[name]).hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def commit(folder: Path | None = None) -> str | None:
+    """The commit of the source, with "+changes" if files differ from it; None without git.
+
+    Args:
+      folder: where to ask; default the folder of this package.
+    """
+    folder = Path(__file__).parent if folder is None else folder
+    try:
+        name = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return name + ("+changes" if changed else "")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that figures may depend on."""
+    return {"python": platform.python_version(), **{p: metadata.version(p) for p in PACKAGES}}
+
+
+def generation_settings(folder: Path) -> dict[str, Any] | None:
+    """What the generator wrote of itself into `scores.json`: seed, steps, sampler, guidance."""
+    path = folder / "scores.json"
+    return json.loads(path.read_text()).get("settings") if path.exists() else None
+
+
+def of_system(folder: Path, account: Account, checkpoint: Path | None = None) -> dict[str, Any]:
+    """The card's entry of one run of one system.
+
+    Args:
+      checkpoint: file or folder of the weights; None if they are not at hand (foreign sounds).
+    """
+    scored = set(account.scored)
+    files = {name: path for name, path in find_sounds(folder).items() if name in scored}
+    return {
+        "folder": folder.name,
+        "sounds_sha256": hash_of_files(files),
+        "checkpoint_sha256": None if checkpoint is None else content_hash(checkpoint),
+        "generation": generation_settings(folder),
+        "items": account.record(),
+    }
+
+
+def write(
+    path: Path,
+    protocol: str,
+    settings: Mapping[str, Any],
+    systems: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> dict[str, Any]:
+    """Writes the card as JSON and returns it.
+
+    Args:
+      protocol: name under which the figures are printed.
+      settings: everything the protocol was run with.
+      systems: name -> one `of_system` per run (seed).
+    Raises:
+      ValueError: no protocol; a number without one means nothing.
+    """
+    if not protocol:
+        raise ValueError("no protocol, expected the name under which the figures are printed")
+    card = {
+        "protocol": protocol,
+        "commit": commit(),
+        "versions": versions(),
+        "settings": dict(settings),
+        "systems": {name: list(runs) for name, runs in systems.items()},
+    }
+    path.write_text(json.dumps(card, indent=1) + "\n")
+    return card
+
+
+def _hash_of(path: Path) -> "hashlib._Hash":
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _some(names: Iterable[str], most: int = 3) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -97,7 +97,7 @@ def test_a_broken_reference_is_asked_of_no_system(folders):
     (folders / "true/clip5.wav").write_bytes(b"broken")
     assert not _run(folders, f"--generated={folders / 'late'}")
     metrics = json.loads((folders / "out/metrics.json").read_text())
-    assert metrics["systems"]["late"]["clips"] == NUM_CLIPS - 1
+    assert metrics["systems"]["generated"]["clips"] == NUM_CLIPS - 1
     (complaint,) = metrics["complaints"]
     assert complaint.startswith("reference, true: 5 of 6 scored") and "(clip5)" in complaint
 

@@ -11,6 +11,8 @@ from goldens import fill
 import jax
 import numpy as np
 
+from foley_jax import convert
+
 GOLDENS = pathlib.Path(__file__).parent / "goldens" / "evaluation"
 GAIN = np.float32(np.sqrt(2.0))  # of every tensor with two or more axes in the "_g" goldens
 NETWORK_LIMIT, FRONT_END_LIMIT = 1e-4, 1e-5  # relative L2: float32 in another order
@@ -51,3 +53,70 @@ def distance(got: np.ndarray, want: np.ndarray) -> float:
     """Relative L2 distance; the shapes must agree."""
     assert got.shape == want.shape, (got.shape, want.shape)
     return float(np.linalg.norm(got - want) / np.linalg.norm(want))
+
+
+def _weights(name: str, prefix: str) -> Mapping[str, np.ndarray]:
+    """Of a golden by its file's name: plain, or with gain where it ends in "_g"."""
+    state = plain(name.removesuffix("_g"), prefix)
+    return gained(state) if name.endswith("_g") else state
+
+
+def panns_waves(rate_hz: int) -> np.ndarray:
+    """The two sounds of PANNs' goldens, 3 s each."""
+    waves = [fill.waveform(f"public/{i}/", 3.0, i % 2, sr=rate_hz) for i in range(2)]
+    return np.stack(waves)
+
+
+def panns(name: str) -> dict[str, float]:
+    """Output -> distance, for a golden file such as "panns_cnn14_16k_g"."""
+    want, meta = golden(name)
+    kind = name.removesuffix("_g").replace("panns_", "panns/")
+    model = convert.from_state_dict(kind, _weights(name, meta["fill_prefix"]))
+    waves = panns_waves(model.spec.sample_rate_hz)
+    embedding, logits = run(model, lambda model, x: model(x), waves)
+    got = {"embedding": embedding, "clipwise_output": np.asarray(jax.nn.sigmoid(logits))}
+    return {part: distance(got[part], want[part]) for part in got}
+
+
+def melception(name: str, rows: slice = slice(None)) -> dict[str, float]:
+    """Output -> distance, for chosen mels of a golden (rows do not depend on each other)."""
+    want, meta = golden(name)
+    model = convert.from_state_dict("melception", _weights(name, meta["fill_prefix"]))
+    mel = 0.5 * fill.inp("melception.mel", (2, 80, meta["T"]), "public/")[rows]
+    got = run(model, lambda model, x: model(x), mel)
+    assert set(got) == set(want)
+    return {part: distance(got[part], want[part][rows]) for part in got}
+
+
+def audioclip_state() -> dict[str, np.ndarray]:
+    """AudioCLIP's seeded weights; the transform keeps its constructed values."""
+    state = dict(plain("audioclip_audio", "public/esrnx:"))
+    bins = state["fbsp.fc"].size
+    constructed = (np.zeros(bins), np.ones(bins), np.arange(bins))
+    for part, value in zip(("m", "fb", "fc"), constructed, strict=True):
+        state[f"fbsp.{part}"] = value.astype(np.float32)
+    return state
+
+
+def audioclip_sounds() -> np.ndarray:
+    """The three sounds of its goldens, 1.6 s at 44.1 kHz."""
+    return 0.3 * fill.inp("fad.audio", (3, 1, 70560), "public/")[:, 0]
+
+
+def audioclip(case: str) -> dict[str, float]:
+    """Spectrogram and embedding -> distance, for a case such as "as_coded/eval_mode"."""
+    want, _ = golden("audioclip_audio")
+    model = convert.from_state_dict("audioclip/audio", audioclip_state())
+    scale, mode = case.split("/")
+    int16, batch = scale == "int16scale", mode.startswith("train")
+    sounds = audioclip_sounds()[: len(want[case])]
+
+    def both(model: nnx.Module, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        decibels = model.spectrogram(x, int16_scale=int16)
+        return decibels, model(x, int16_scale=int16, batch_statistics=batch)
+
+    decibels, embedding = run(model, both, sounds)
+    # [B, H, T, 3] -> [B, 1, 3, H/16, T/4]
+    cut = decibels.transpose(0, 3, 1, 2)[:, None, :, ::16, ::4]
+    spectrogram = want[f"{scale}/x_db"][: len(sounds)]
+    return {"x_db": distance(cut, spectrogram), "embedding": distance(embedding, want[case])}

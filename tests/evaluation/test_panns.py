@@ -1,6 +1,6 @@
 """PANNs Cnn14 with its classes and front ends against the public PyTorch modules."""
 
-from goldens import fill
+from flax import nnx
 import jax
 import network_goldens
 import numpy as np
@@ -11,15 +11,13 @@ from foley_jax.evaluation.networks import panns
 from foley_jax.layers import strict_fill
 
 
-def _waves(rate_hz, seconds=3.0):
-    return np.stack([fill.waveform(f"public/{i}/", seconds, i % 2, sr=rate_hz) for i in range(2)])
-
-
 @pytest.mark.parametrize("rate_hz", [16000, 32000])
 def test_front_end_matches_the_public_one(rate_hz):
     want, meta = network_goldens.golden(f"panns_cnn14_{rate_hz // 1000}k")
     assert meta["logmel_slice"] == "[:, :, ::4, ::2]"
-    got = jax.jit(lambda x: panns.log_mel(x, panns.FRONT_ENDS[rate_hz]))(_waves(rate_hz))
+    got = jax.jit(lambda x: panns.log_mel(x, panns.FRONT_ENDS[rate_hz]))(
+        network_goldens.panns_waves(rate_hz)
+    )
     assert got.shape == (2, 301, 64)
     error = network_goldens.distance(np.asarray(got)[:, None, ::4, ::2], want["logmel"])
     print(f"front end {rate_hz} {error:.1e}")
@@ -29,24 +27,9 @@ def test_front_end_matches_the_public_one(rate_hz):
 # one rate without and one with gain; the full table is in tests/slow
 @pytest.mark.parametrize("name", ["panns_cnn14_16k_g", "panns_cnn14_32k"])
 def test_network_matches_the_public_module(name):
-    check(name)
-
-
-def check(name):
-    """Compares both outputs of one golden file."""
-    want, meta = network_goldens.golden(name)
-    base = name.removesuffix("_g")
-    kind = base.replace("panns_", "panns/")
-    state = network_goldens.plain(base, meta["fill_prefix"])
-    state = network_goldens.gained(state) if name.endswith("_g") else state
-    model = convert.from_state_dict(kind, state)
-    waves = _waves(model.spec.sample_rate_hz)
-    embedding, logits = network_goldens.run(model, lambda model, x: model(x), waves)
-    classes = np.asarray(jax.nn.sigmoid(logits))
-    for part, got in (("embedding", embedding), ("clipwise_output", classes)):
-        error = network_goldens.distance(got, want[part])
-        print(name, part, f"{error:.1e}")
-        assert error <= network_goldens.NETWORK_LIMIT, (part, error)
+    errors = network_goldens.panns(name)
+    print(name, errors)
+    assert max(errors.values()) <= network_goldens.NETWORK_LIMIT, errors
 
 
 def test_conversion_is_strict():
@@ -60,3 +43,6 @@ def test_conversion_is_strict():
 def test_wrong_rates_and_short_sounds_are_refused():
     with pytest.raises(ValueError, match="44100 Hz, Cnn14 exists for 16000 and 32000 Hz"):
         panns.Cnn14(44100, rngs=None)
+    model = nnx.eval_shape(lambda: panns.Cnn14(16000, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match=r"L >= 4960 \(0.31 s at 16000 Hz\)"):
+        model(np.zeros((2, 4959), np.float32))

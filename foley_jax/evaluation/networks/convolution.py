@@ -98,7 +98,24 @@ class ConvNorm(nnx.Module):
         self, x: jax.Array, pads: Pads | None = None, *, batch_statistics: bool = False
     ) -> jax.Array:
         """Normalises with the stored statistics, or with those of this batch."""
-        return self.bn(self.conv(x, pads), train=batch_statistics, relu=self.relu)
+        y = normalize(self.bn, self.conv(x, pads), batch_statistics=batch_statistics)
+        return nnx.relu(y) if self.relu else y
+
+
+def normalize(norm: batch_norm.BatchNorm, x: jax.Array, *, batch_statistics: bool) -> jax.Array:
+    """Applies a BatchNorm with its stored statistics, or with those of x, which stay unstored.
+
+    The variance is that of the centred values, as torch's: the one that training computes in one
+    pass loses digits where three numbers are all there is to average.
+    """
+    if not batch_statistics:
+        return norm(x, train=False)
+    axes = tuple(range(x.ndim - 1))
+    centred = x - x.mean(axes, keepdims=True)
+    centred = centred - centred.mean(axes, keepdims=True)  # the last bits of the first mean
+    variance = jnp.square(centred).mean(axes, keepdims=True)
+    scale, bias = (p[...].reshape((1,) * len(axes) + (-1,)) for p in (norm.scale, norm.bias))
+    return centred * lax.rsqrt(variance + norm.epsilon) * scale + bias
 
 
 def max_pool(

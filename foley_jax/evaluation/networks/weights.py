@@ -5,7 +5,7 @@ See `layers/torch_checkpoint.py` for the fields and `foley_jax/convert.py` for t
 
 import functools
 
-from foley_jax.evaluation.networks import i3d, melception, panns, vggish
+from foley_jax.evaluation.networks import audioclip, i3d, melception, panns, vggish
 from foley_jax.layers import configured, torch_checkpoint
 
 Checkpoint = torch_checkpoint.Checkpoint
@@ -42,6 +42,32 @@ KINDS: dict[str, Checkpoint] = {
         ignore=((r"pproc\..*", "PCA of the AudioSet release; distances use raw embeddings"),),
         signature=(r"features\.13\.weight", r"embeddings\.4\.weight"),
         file_names=("vggish-10086976.pth",),
+    ),
+    # AudioCLIP-Full-Training.pt: CLIP, of which only the sound encoder is used; or that alone
+    "audioclip/audio": Checkpoint(
+        build=functools.partial(configured.build, audioclip.AudioClip),
+        model={},
+        strip=("module.", "audio."),
+        renames=(
+            (r"^conv1\.", "stem.conv."),
+            (r"^bn1\.", "stem.bn."),
+            (r"(layer\d\.\d+)\.conv(\d)\.", r"\1.unit\2.conv."),
+            (r"(layer\d\.\d+)\.bn(\d)\.", r"\1.unit\2.bn."),
+            (r"\.downsample\.0\.", ".downsample.conv."),
+            (r"\.downsample\.1\.", ".downsample.bn."),
+            *((rf"^att{n + 1}\.", f"attention.{n}.") for n in range(5)),
+        ),
+        ignore=(
+            (r"window", "Blackman-Harris window, which is made here"),
+            (r"fbsp\.bias", "empty: the transform has no bias"),
+            (
+                r"(visual|transformer)\..*|token_embedding\.weight|positional_embedding"
+                r"|text_projection|ln_final\..*|logit_scale(_a[it])?",
+                "CLIP's pictures and texts",
+            ),
+        ),
+        signature=(r"fbsp\.fc", r"att5\.conv_point\.weight"),
+        file_names=("AudioCLIP-Full-Training.pt",),
     ),
     # i3d_pretrained_400.pt of MM-Diffusion's evaluation
     "fvd/i3d": Checkpoint(

@@ -327,7 +327,7 @@ def _sounding_arguments(p: argparse._ArgumentGroup) -> None:
     p.add_argument(
         "--scale",
         type=float,
-        help="strength of the gradient, per squared-error sum (default: 1); with "
+        help="strength of the gradient, per squared-error sum (default: 0.3); with "
         "--preset=official the scripts' --classifier_scale (default: 3)",
     )
 

@@ -45,11 +45,11 @@ pair "$SAMPLE --model=$MODEL --num_samples=64 --out=demo/mm_out/noise" \
   "$SAMPLE --model=$MODEL --super_resolution=demo/runs/mm_large --num_samples=2 --out=demo/mm_out/large"
 
 step "Sound for held-out silent videos: replacement and gradient"
-pair "$SAMPLE demo/mm_videos/test --model=$MODEL --method=replacement --steps=100 --out=demo/mm_out/replacement" \
-  "$SAMPLE demo/mm_videos/test --model=$MODEL --method=gradient --steps=100 --out=demo/mm_out/gradient"
+pair "$SAMPLE demo/mm_videos/test --model=$MODEL --method=replacement --steps=50 --out=demo/mm_out/replacement" \
+  "$SAMPLE demo/mm_videos/test --model=$MODEL --method=gradient --steps=50 --out=demo/mm_out/gradient"
 
 step "Pictures for their sounds"
-run $SAMPLE demo/mm_out/replacement/simple_0000[0-1].wav --model=$MODEL --steps=100 \
+run $SAMPLE demo/mm_out/replacement/simple_0000[0-1].wav --model=$MODEL --steps=50 \
   --out=demo/mm_out/pictures
 
 systems=("--system=noise=demo/mm_out/noise")

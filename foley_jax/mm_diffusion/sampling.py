@@ -29,7 +29,7 @@ STEPS = {"dpm_solver": 20, "dpm_solver++": 20, "adaptive": None, "ddim": 25, "dd
 METHODS = ("gradient", "replacement")
 CONDITIONAL_STEPS = {"default": 250, "official": 1000}
 # of the gradient: strength per squared-error sum, or the official --classifier_scale
-SCALES = {"default": 1.0, "official": 3.0}
+SCALES = {"default": 0.3, "official": 3.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Settings:
       scale: strength of the gradient. With preset "default" it multiplies the gradient of the
         squared-error sum of one clip (`conditional.Guidance`); with "official" it is the
         scripts' --classifier_scale for a batch of one with --use_fp16, which is
-        `conditional.official_strength` in the former unit. None: 1 and 3.
+        `conditional.official_strength` in the former unit. None: 0.3 and 3.
       preset: "official" noises the given part with one draw at every step and weighs the
         gradient by alpha(t); "default" follows the paper: a fresh draw, weight sigma(t).
       super_resolve: enlarge the pictures, where the model has a super-resolution network.

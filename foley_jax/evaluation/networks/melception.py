@@ -6,16 +6,25 @@ Source: SpecVQGAN evaluation/feature_extractors/melception.py; torchvision `Ince
 """
 
 from collections.abc import Callable, Mapping
+import os
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from foley_jax.evaluation.networks import convolution
 from foley_jax.layers import convolution as dense_layers
+from foley_jax.media import mel, specs
 
 CLASSES = 309  # of VGGSound
 MELS, FRAMES = 80, 848  # of the official evaluation: 9.8 s
+SECONDS = 10.0  # of sound that a mel is made of
+FRONT_END = specs.AudioSpec(
+    sample_rate_hz=22050, n_fft=1024, hop=256, num_mels=MELS, fmin_hz=125.0, fmax_hz=7600.0
+)
+STATISTICS_FILE = "train_means_stds_melspec_10s_22050hz.txt"
+_TRIMMED = 860  # frames that the official extraction keeps
 _EPSILON = 1e-3  # torchvision BasicConv2d
 _SMALLEST = 23  # leaves one pixel after four halvings
 _NO_PADS = ((0, 0), (0, 0))
@@ -184,7 +193,7 @@ class Melception(nnx.Module):
         """Features at every depth that the official evaluation names.
 
         Args:
-          mel_BFT: float [B, F, T] in [-1, 1]; officially [B, 80, 848], at least 23 x 23.
+          mel_BFT: float [B, F, T] from `standard_mels`; officially [B, 80, 848], at least 23 x 23.
         Returns:
           "64", "192", "768", "2048": float32 [B, that many], means over space;
           "logits_unbiased": [B, 309], logits without the bias, of which the official code makes
@@ -213,3 +222,45 @@ class Melception(nnx.Module):
         features["logits"] = self.fc(features["2048"])
         features["logits_unbiased"] = features["logits"] - self.fc.bias[...][None]
         return features
+
+
+def load_statistics(path: str | os.PathLike) -> np.ndarray:
+    """Means and deviations by which the mels of both sides are standardised.
+
+    Args:
+      path: SpecVQGAN's train_means_stds_melspec_10s_22050hz.txt, a line "mean deviation" for
+        every mel bin.
+    Returns:
+      float32 [80, 2].
+    Raises:
+      ValueError: another shape, or a deviation that is not positive.
+    """
+    statistics_F2 = np.loadtxt(path, dtype=np.float32)
+    if statistics_F2.shape != (MELS, 2) or not (statistics_F2[:, 1] > 0).all():
+        raise ValueError(
+            f"{path} holds numbers of shape {statistics_F2.shape}, expected (80, 2): a mean and a "
+            f"positive deviation for every mel bin (SpecVQGAN's {STATISTICS_FILE})"
+        )
+    return statistics_F2
+
+
+def standard_mels(audio_BL: jax.Array, statistics_F2: jax.Array) -> jax.Array:
+    """What the network reads: 9.8 s of log-mel in [0, 1], standardised by bin.
+
+    Sounds are cut to 10 s or filled up with silence, as the official extraction does.
+
+    Args:
+      audio_BL: float [B, L] in [-1, 1] at 22.05 kHz.
+      statistics_F2: float [80, 2] from `load_statistics`.
+    Returns:
+      float32 [B, 80, 848].
+    Source: SpecVQGAN feature_extraction/extract_mel_spectrogram.py `TRANSFORMS`; vggishish
+    transforms `StandardNormalizeAudio`, `Crop`.
+    """
+    length = FRONT_END.num_samples(SECONDS)
+    x = jnp.asarray(audio_BL, jnp.float32)[:, :length]
+    x = jnp.pad(x, ((0, 0), (0, length - x.shape[1])))
+    log_mel = mel.log_mel(x, FRONT_END)[..., :_TRIMMED]
+    start = (_TRIMMED - FRAMES) // 2
+    means_1F1, deviations_1F1 = (statistics_F2[:, i].reshape(1, -1, 1) for i in (0, 1))
+    return (log_mel[..., start : start + FRAMES] - means_1F1) / deviations_1F1

@@ -87,8 +87,8 @@ class Vggish(nnx.Module):
 
     def __init__(self, last_relu: bool = True, *, rngs: nnx.Rngs):
         """Args:
-        last_relu: clip the embedding at zero, as torchvggish and the official model do;
-          av-benchmark (FD-VGG) leaves that out.
+        last_relu: clip the embedding at zero, as torchvggish does; av-benchmark (FD-VGG) and
+          audioldm_eval (FAD) leave that out.
         """
         previous, convs = 1, []
         for width in _CONVS:

@@ -1,16 +1,19 @@
 """Networks by name: what a folder of weights allows, what is skipped, what a loaded one gives."""
 
 import dataclasses
+import json
 
 import filled
 from flax import nnx
 import jax
 import jax.numpy as jnp
+import network_goldens
 import numpy as np
 import pytest
 
 from foley_jax import convert
 from foley_jax.evaluation.networks import melception, registry
+from foley_jax.layers import strict_fill
 
 
 def _folder(path, *names):
@@ -140,3 +143,29 @@ def test_loaded_networks_use_their_weights_files_and_preset(tmp_path, monkeypatc
 def test_networks_without_features_say_so():
     with pytest.raises(ValueError, match="gives no features; its metric calls it itself"):
         registry.Extractor(registry.NETWORKS["alignment"], None, (), "default")
+
+
+KEYS = {
+    "vggish": "vggish",
+    "melception": "melception",
+    "fvd/i3d": "i3d",
+    "audioclip/audio": "audioclip_audio",
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_published_files_are_recognised_by_their_keys(kind):
+    keys = json.loads((network_goldens.GOLDENS / f"{KEYS[kind]}_keys.json").read_text())
+    prefix = "module.audio." if kind == "audioclip/audio" else "module."
+    keys = [prefix + key for key in keys]
+    known = convert.kinds().items()
+    fitting = {k for k, d in known if d.signature and strict_fill.has_signature(d, keys)}
+    assert fitting == {kind}
+
+
+def test_cnn14_without_a_named_kind_is_the_encoder_that_training_starts_from():
+    """Its file serves both; scoring names `panns/cnn14_16k` or `panns/cnn14_32k`."""
+    keys = json.loads((network_goldens.GOLDENS / "panns_cnn14_32k_keys.json").read_text())
+    known = convert.kinds().items()
+    fitting = {k for k, d in known if d.signature and strict_fill.has_signature(d, keys)}
+    assert fitting == {"panns/cnn14"}

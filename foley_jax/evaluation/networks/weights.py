@@ -62,7 +62,7 @@ KINDS: dict[str, Checkpoint] = {
             (r"fbsp\.bias", "empty: the transform has no bias"),
             (
                 r"(visual|transformer)\..*|token_embedding\.weight|positional_embedding"
-                r"|text_projection|ln_final\..*|logit_scale(_a[it])?",
+                r"|text_projection|input_resolution|context_length|vocab_size|ln_final\..*|logit_scale(_a[it])?",
                 "CLIP's pictures and texts",
             ),
         ),

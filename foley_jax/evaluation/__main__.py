@@ -1,4 +1,4 @@
-"""Evaluates folders of sounds under a named protocol.
+"""Evaluates folders of sounds under a named protocol: `onsets`, `av-align`.
 
     python -m foley_jax.evaluation --protocol=onsets --reference=videos/ \\
         --generated=ours=out/seed0 --generated=ours=out/seed1 --generated=theirs/ --out=report/
@@ -13,20 +13,29 @@ from collections.abc import Sequence
 import json
 from pathlib import Path
 import sys
-import types
 
-from foley_jax.evaluation import onset_protocol, report, run_card, seeds, tables
+from foley_jax.evaluation import (
+    av_align_protocol,
+    onset_protocol,
+    protocol,
+    report,
+    run_card,
+    seeds,
+    tables,
+)
 
-PROTOCOLS: dict[str, types.ModuleType] = {onset_protocol.NAME: onset_protocol}
+PROTOCOLS: dict[str, protocol.Rules] = {
+    rules.name: rules for rules in (onset_protocol.Onsets(), av_align_protocol.AvAlign())
+}
 
 
-def write(out: Path, protocol: types.ModuleType, result: onset_protocol.Result) -> None:
+def write(out: Path, rules: protocol.Rules, result: protocol.Result) -> None:
     """Writes all files of a report and prints its table."""
     out.mkdir(parents=True, exist_ok=True)
-    name = protocol.NAME
+    name = rules.name
     metrics = {"protocol": name, "systems": result.figures, "complaints": result.complaints}
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    columns, more = protocol.COLUMNS, protocol.MORE_COLUMNS
+    columns, more = rules.columns, rules.more_columns
     table = report.table_of(f"protocol `{name}`", result.figures, columns, more)
     lines = "".join(f"\n- {line}" for line in result.complaints)
     text = table + ("\n" + lines if lines else "")
@@ -35,7 +44,7 @@ def write(out: Path, protocol: types.ModuleType, result: onset_protocol.Result) 
     latex = tables.latex_table(name, result.figures, keys)
     (out / "table.tex").write_text(latex + "\n")
     tables.write_per_sample(out / "per_sample.csv", name, result.samples)
-    run_card.write(out / "run_card.json", name, protocol.settings(), result.systems)
+    run_card.write(out / "run_card.json", name, rules.settings(), result.systems)
     print(text)
 
 
@@ -56,18 +65,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     p.add_argument("--out", type=Path, required=True, help="where the report goes")
     args = p.parse_args(argv)
-    protocol = PROTOCOLS[args.protocol]
+    rules = PROTOCOLS[args.protocol]
     try:
         systems = seeds.parse([_named(item) for item in args.generated])
         checkpoints = seeds.parse([_named(item) for item in args.checkpoint])
         if strangers := sorted(set(checkpoints) - set(systems)):
             raise ValueError(f"--checkpoint names {strangers}, --generated {sorted(systems)}")
         weights = {name: paths[-1] for name, paths in checkpoints.items()}
-        result = protocol.evaluate(systems, args.reference, weights)
+        result = protocol.evaluate(rules, systems, args.reference, weights)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    write(args.out, protocol, result)
+    write(args.out, rules, result)
     return 0
 
 

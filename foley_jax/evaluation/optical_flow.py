@@ -47,24 +47,31 @@ class Farneback:
         Raises:
           ValueError: unequal shapes, or not two axes.
         """
-        pair = [np.asarray(p, np.float32) for p in (before_HW, after_HW)]
-        if pair[0].ndim != 2 or pair[0].shape != pair[1].shape:
+        if np.ndim(before_HW) != 2 or np.shape(before_HW) != np.shape(after_HW):
             raise ValueError(
                 f"pictures of shapes {np.shape(before_HW)} and {np.shape(after_HW)}, expected "
                 "equal [H, W]"
             )
-        height, width = pair[0].shape
-        flow = None
-        for level in range(self._depth(height, width), -1, -1):
-            scale = self.pyramid_scale**level
-            size = (round(height * scale), round(width * scale))
-            if flow is None:
-                flow = np.zeros((*size, 2), np.float32)
-            else:
-                flow = _resize(flow, size) * np.float32(1.0 / self.pyramid_scale)
-            fits = [self._fit(_resize(_smooth(p, scale), size)) for p in pair]
+        return self.between(self.fits(before_HW), self.fits(after_HW))
+
+    def fits(self, picture_HW: np.ndarray) -> list[np.ndarray]:
+        """What is known of one picture: its quadratics at every level, coarsest first."""
+        picture = np.asarray(picture_HW, np.float32)
+        height, width = picture.shape
+        scales = [self.pyramid_scale**n for n in range(self._depth(height, width), -1, -1)]
+        sizes = [(round(height * scale), round(width * scale)) for scale in scales]
+        return [
+            self._fit(_resize(_smooth(picture, scale), size)) for scale, size in zip(scales, sizes)
+        ]
+
+    def between(self, before: list[np.ndarray], after: list[np.ndarray]) -> np.ndarray:
+        """`__call__` for two pictures of equal size given by their `fits`."""
+        flow = np.zeros((*before[0].shape[:2], 2), np.float32)
+        for level, (one, other) in enumerate(zip(before, after)):
+            if level:
+                flow = _resize(flow, one.shape[:2]) * np.float32(1.0 / self.pyramid_scale)
             for _ in range(self.num_iterations):
-                flow = self._update(*fits, flow)
+                flow = self._update(one, other, flow)
         return flow
 
     def _depth(self, height: int, width: int) -> int:
@@ -84,9 +91,10 @@ class Farneback:
         g = (g / g.sum(dtype=np.float64)).astype(np.float32)
         kernels = [g, (n * g).astype(np.float32), (n**2 * g).astype(np.float32)]
 
+        columns = [ndimage.correlate1d(picture_HW, k, axis=0, mode="nearest") for k in kernels]
+
         def moment(y: int, x: int) -> np.ndarray:
-            rows = ndimage.correlate1d(picture_HW, kernels[y], axis=0, mode="nearest")
-            return ndimage.correlate1d(rows, kernels[x], axis=1, mode="nearest")
+            return ndimage.correlate1d(columns[y], kernels[x], axis=1, mode="nearest")
 
         # normal equations of (1, x, y, xx, yy, xy) under the weight g(x) g(y)
         m2, m4 = (float((g * n**p).sum()) for p in (2, 4))
@@ -109,9 +117,8 @@ class Farneback:
     ) -> np.ndarray:
         """One step towards the motion that explains the second fit by the first."""
         equations = _normal_equations(before_HWK, after_HWK, flow_HW2)
-        box = np.full(self.window, 1.0 / self.window)
         for axis in (0, 1):
-            equations = ndimage.correlate1d(equations, box, axis=axis, mode="nearest")
+            equations = ndimage.uniform_filter1d(equations, self.window, axis, mode="nearest")
         g11, g12, g22, h1, h2 = np.moveaxis(equations.astype(np.float64), -1, 0)
         scale = 1.0 / (g11 * g22 - g12 * g12 + 1e-3)
         flow = np.stack([(g11 * h2 - g12 * h1) * scale, (g22 * h1 - g12 * h2) * scale], axis=-1)
@@ -158,14 +165,16 @@ def _trust(size: int) -> np.ndarray:
 
 def _sample(fit_HWK: np.ndarray, y_HW: np.ndarray, x_HW: np.ndarray) -> tuple[np.ndarray, ...]:
     """Bilinear samples [H, W, K], and where they lie wholly inside, bool [H, W]."""
-    height, width = fit_HWK.shape[:2]
+    height, width, num = fit_HWK.shape
     y0, x0 = np.floor(y_HW).astype(int), np.floor(x_HW).astype(int)
     inside = (y0 >= 0) & (y0 < height - 1) & (x0 >= 0) & (x0 < width - 1)
-    fy, fx = (y_HW - y0)[..., None], (x_HW - x0)[..., None]
-    y0, x0 = np.where(inside, y0, 0), np.where(inside, x0, 0)
-    y1, x1 = np.where(inside, y0 + 1, 0), np.where(inside, x0 + 1, 0)
-    top = (1 - fx) * fit_HWK[y0, x0] + fx * fit_HWK[y0, x1]
-    bottom = (1 - fx) * fit_HWK[y1, x0] + fx * fit_HWK[y1, x1]
+    fy, fx = ((p - p0).astype(np.float32)[..., None] for p, p0 in ((y_HW, y0), (x_HW, x0)))
+    flat = fit_HWK.reshape(-1, num)  # [H, W, K] -> [H*W, K]
+    # outside any place will do: nothing of it is used
+    at = np.where(inside, y0 * width + x0, 0)
+    right, below = (1, width) if min(height, width) > 1 else (0, 0)
+    top = (1 - fx) * flat[at] + fx * flat[at + right]
+    bottom = (1 - fx) * flat[at + below] + fx * flat[at + below + right]
     return (1 - fy) * top + fy * bottom, inside
 
 
@@ -224,6 +233,10 @@ def mean_motion(frames_THWC: np.ndarray, settings: Farneback = Farneback()) -> n
     pictures = grey(frames_THWC)
     if len(pictures) < 2:
         raise ValueError(f"{len(pictures)} frames, expected at least 2")
-    flows = (settings(a, b) for a, b in zip(pictures, pictures[1:]))
-    motion = [float(np.hypot(flow[..., 0], flow[..., 1]).mean()) for flow in flows]
+    motion, before = [], settings.fits(pictures[0])
+    for picture in pictures[1:]:
+        after = settings.fits(picture)
+        flow = settings.between(before, after)
+        motion.append(float(np.hypot(flow[..., 0], flow[..., 1]).mean()))
+        before = after
     return np.array([motion[0], *motion])

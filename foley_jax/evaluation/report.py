@@ -31,7 +31,13 @@ MORE_COLUMNS = {  # shown where a system has them
     "align spread": "align_acc_std",
     "CAVP similarity": "cavp_similarity",
 }
-WHOLE = ("seeds", "events", "heard", "clips_without_impact")  # written without decimals
+WHOLE = (
+    "seeds",
+    "events",
+    "heard",
+    "clips_without_impact",
+    "clips_without_peaks",
+)  # written without decimals
 
 
 def table(figures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:

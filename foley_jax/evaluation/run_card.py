@@ -16,9 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from foley_jax.media import audio as audio_io
-from foley_jax.media import container
-
 SILENT_PEAK = 1e-3  # -60 dB of full scale
 SUFFIXES = (".wav", ".flac", ".mp4")  # a sound beside a video of its name comes first
 PACKAGES = ("jax", "flax", "numpy", "scipy", "librosa", "av")
@@ -33,7 +30,7 @@ class Account:
       requested: what the reference holds.
       scored: what the figures are made of.
       missing: requested without a file.
-      unreadable: requested, with a file that has no sound in it; name -> why.
+      unreadable: requested, with a file that lacks what the protocol needs; name -> why.
       silent: scored, but nowhere louder than `SILENT_PEAK`.
       foreign: files that nobody asked for; not scored.
     """
@@ -73,36 +70,6 @@ def find_sounds(folder: Path) -> dict[str, Path]:
     if not found:
         raise FileNotFoundError(f"{folder} holds no {', '.join(SUFFIXES)} files")
     return dict(sorted(found.items()))
-
-
-def read_sounds(
-    requested: Sequence[str], folder: Path, sample_rate_hz: int
-) -> tuple[dict[str, np.ndarray], Account]:
-    """Loads what there is of the requested sounds.
-
-    Returns:
-      {name: float32 [L] at the rate} of the scored items, and the account of all.
-    Raises:
-      FileNotFoundError: as `find_sounds`.
-    """
-    paths = find_sounds(folder)
-    sounds: dict[str, np.ndarray] = {}
-    unreadable: dict[str, str] = {}
-    for name in requested:
-        if name in paths:
-            try:
-                sounds[name] = audio_io.load(paths[name], sample_rate_hz)
-            except container.MediaError as error:
-                unreadable[name] = str(error)
-    account = Account(
-        requested=tuple(requested),
-        scored=tuple(sounds),
-        missing=tuple(name for name in requested if name not in paths),
-        unreadable=unreadable,
-        silent=tuple(name for name, audio in sounds.items() if is_silent(audio)),
-        foreign=tuple(name for name in paths if name not in set(requested)),
-    )
-    return sounds, account
 
 
 def is_silent(audio_L: np.ndarray) -> bool:

@@ -41,15 +41,23 @@ def shuffled_f1(detected_s: Times, true_s: Times, tolerance_s: float) -> float:
     Returns:
       nan for less than two clips, which cannot be paired wrongly.
     """
-    count = len(true_s)
-    if count < 2:
-        return float("nan")
     scores = []
-    for shift in np.unique(np.linspace(1, count - 1, NUM_PAIRINGS).round().astype(int)):
+    for shift in rotations(len(true_s)):
         pairs = zip((*detected_s[shift:], *detected_s[:shift]), true_s, strict=True)
         counts = [onsets.count(d, t, tolerance_s) for d, t in pairs]
         scores.append(sum(counts, onsets.Counts()).f1)
-    return float(np.mean(scores))
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+def rotations(count: int) -> list[int]:
+    """By how many places clips are turned against each other so that none meets itself.
+
+    Returns:
+      Up to `NUM_PAIRINGS` numbers in [1, count - 1], evenly spread; none for less than two clips.
+    """
+    if count < 2:
+        return []
+    return np.unique(np.linspace(1, count - 1, NUM_PAIRINGS).round().astype(int)).tolist()
 
 
 def bootstrap_f1(counts: Sequence[onsets.Counts]) -> tuple[float, float]:

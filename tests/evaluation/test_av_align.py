@@ -1,13 +1,12 @@
 """AV-Align on made-up peaks and on clips drawn here; later sound scores less."""
 
+import jolts
 import numpy as np
 import pytest
 
 from foley_jax.evaluation import av_align, embedded, scores
 from foley_jax.media import sound_peaks
 
-FPS = 10.0
-SECONDS = 8.0
 SPREAD_S = 0.06  # how unsure of its timing the made-up system is
 DELAYS_S = (0.0, 0.1, 0.2, 0.4)
 
@@ -60,43 +59,14 @@ def test_unusable_clips_are_refused():
         av_align.find_peaks(np.zeros((3, 8, 8, 3), np.uint8), np.zeros(100), 0.0)
 
 
-def _events(rng):
-    """Blows at least 1.1 s apart, so that none is near the neighbour of another."""
-    return np.cumsum(rng.uniform(1.1, 1.5, 5)) - 0.4
-
-
-def _picture(events_s, rng):
-    """A textured square that lies still and jolts at every blow, uint8 [T, H, W, 3]."""
-    square = rng.integers(60, 256, (12, 12, 3))
-    square = np.kron(square[::3, ::3], np.ones((3, 3, 1), int))
-    times = np.arange(int(SECONDS * FPS)) / FPS
-    frames = np.full((len(times), 40, 40, 3), 20, np.uint8)
-    for frame, blows in zip(frames, np.searchsorted(events_s, times, side="right")):
-        row = 14 + 2 * (blows % 2)
-        frame[row : row + 12, row : row + 12] = square
-    return frames
-
-
-def _sound(events_s, rng, rate_hz):
-    audio = np.zeros(int(SECONDS * rate_hz))
-    for start in (events_s * rate_hz).astype(int):
-        n = np.arange(len(audio) - start)
-        audio[start:] += 0.3 * np.exp(-n / (0.08 * rate_hz)) * rng.normal(size=len(n))
-    return audio
-
-
 @pytest.fixture(scope="module")
 def clips():
-    """Pictures, their events, and when a system of unsure timing sounds them."""
+    """Motion seen in drawn pictures, their events, and when an unsure system sounds them."""
     rng = np.random.default_rng(0)
-    events = [_events(rng) for _ in range(8)]
+    events = [jolts.events(rng) for _ in range(8)]
     sounded = [times + SPREAD_S * rng.normal(size=len(times)) for times in events]
-    return [(_picture(e, rng), e, s) for e, s in zip(events, sounded)]
-
-
-def _delayed(audio, delay_s, rate_hz):
-    num = round(delay_s * rate_hz)
-    return np.concatenate([np.zeros(num), audio[: len(audio) - num]])
+    peaks = [av_align.find_peaks(jolts.picture(e, rng), np.zeros(9), jolts.FPS) for e in events]
+    return [(p.seen_s, e, s) for p, e, s in zip(peaks, events, sounded)]
 
 
 def _strictly_falling(values):
@@ -104,23 +74,21 @@ def _strictly_falling(values):
 
 
 def test_jolts_are_seen_where_they_are(clips):
-    for frames, events_s, _ in clips:
-        peaks = av_align.find_peaks(frames, np.zeros(1000), FPS)
-        assert len(peaks.seen_s) == len(events_s)
-        assert np.all((peaks.seen_s - events_s >= -1e-9) & (peaks.seen_s - events_s <= 1 / FPS))
+    for seen_s, events_s, _ in clips:
+        assert len(seen_s) == len(events_s)
+        assert np.all((seen_s - events_s >= -1e-9) & (seen_s - events_s <= 1 / jolts.FPS))
 
 
 def test_delayed_sound_has_strictly_less_av_align(clips):
     rng = np.random.default_rng(1)
     rate = sound_peaks.RATE_HZ
-    seen = [av_align.find_peaks(frames, np.zeros(9), FPS).seen_s for frames, _, _ in clips]
-    sounds = [_sound(sounded, rng, rate) for _, _, sounded in clips]
+    sounds = [jolts.sound(sounded, rng, rate) for _, _, sounded in clips]
+    peaks = []
+    for delay_s in DELAYS_S:
+        heard = [sound_peaks.onset_times(jolts.delayed(a, delay_s, rate)) for a in sounds]
+        peaks.append([av_align.Peaks(c[0], h, 1 / jolts.FPS) for c, h in zip(clips, heard)])
     for preset in ("default", "official"):
-        means = []
-        for delay_s in DELAYS_S:
-            heard = [sound_peaks.onset_times(_delayed(a, delay_s, rate)) for a in sounds]
-            peaks = [av_align.Peaks(s, h, 1 / FPS) for s, h in zip(seen, heard)]
-            means.append(av_align.av_align(peaks, preset).mean)
+        means = [av_align.av_align(p, preset).mean for p in peaks]
         assert _strictly_falling(means), means
         assert means[0] > 0.5 and means[-1] < 0.1
 
@@ -128,11 +96,11 @@ def test_delayed_sound_has_strictly_less_av_align(clips):
 def test_delayed_sound_has_strictly_less_onset_f1(clips):
     rng = np.random.default_rng(2)
     rate = embedded.AUDIO.sample_rate_hz
-    sounds = [_sound(sounded, rng, rate).astype(np.float32) for _, _, sounded in clips]
+    sounds = [jolts.sound(sounded, rng, rate) for _, _, sounded in clips]
     detector = embedded.onsets.Detector()
     found = []
     for delay_s in DELAYS_S:
-        delayed = [_delayed(a, delay_s, rate).astype(np.float32) for a in sounds]
+        delayed = [jolts.delayed(a, delay_s, rate) for a in sounds]
         heard = [embedded.hear(a, detector).onsets_s for a in delayed]
         found.append(scores.figures(heard, [events for _, events, _ in clips])["f1@100ms"])
     assert _strictly_falling(found), found

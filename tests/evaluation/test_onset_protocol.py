@@ -10,7 +10,8 @@ from foley_jax.evaluation import __main__ as command
 from foley_jax.evaluation import onset_protocol
 from foley_jax.media import audio as audio_io
 
-RATE = onset_protocol.RATE_HZ
+RULES = onset_protocol.Onsets()
+RATE = RULES.sample_rate_hz
 SECONDS = 3.0
 NUM_CLIPS = 6
 
@@ -103,15 +104,15 @@ def test_a_broken_reference_is_asked_of_no_system(folders):
 
 
 def test_only_the_length_of_the_reference_counts():
-    long = onset_protocol.listen(np.concatenate([_strikes([1.0], 0), _strikes([1.0], 1)]))
-    short = onset_protocol.listen(_strikes([1.0], 0))
+    long = RULES.listen(np.concatenate([_strikes([1.0], 0), _strikes([1.0], 1)]))
+    short = RULES.listen(_strikes([1.0], 0))
     assert len(long.onsets_s) == 2
-    found = onset_protocol.figures({"a": long}, {"a": short})
+    found = RULES.figures({"a": long}, {"a": short})
     assert found["f1@100ms"] == 1.0 and found["heard"] == 1
 
 
 def test_sounds_shorter_than_a_window_hold_nothing():
-    assert onset_protocol.listen(np.ones(100)).onsets_s.size == 0
+    assert RULES.listen(np.ones(100)).onsets_s.size == 0
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,12 @@ def test_equal_pictures_do_not_move():
     np.testing.assert_array_equal(optical_flow.mean_motion(frames), 0.0)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 2), (3, 40)])
+def test_pictures_smaller_than_a_neighbourhood_have_a_flow(shape):
+    flow = optical_flow.Farneback()(np.zeros(shape), np.ones(shape))
+    assert flow.shape == (*shape, 2) and np.isfinite(flow).all()
+
+
 def test_unusable_pictures_are_refused():
     with pytest.raises(ValueError, match="equal"):
         optical_flow.Farneback()(np.zeros((4, 4)), np.zeros((4, 5)))

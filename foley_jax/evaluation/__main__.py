@@ -11,6 +11,7 @@ table.md, table.tex, per_sample.csv, run_card.json.
 import argparse
 from collections.abc import Sequence
 import json
+import math
 from pathlib import Path
 import sys
 
@@ -33,8 +34,13 @@ def write(out: Path, rules: protocol.Rules, result: protocol.Result) -> None:
     """Writes all files of a report and prints its table."""
     out.mkdir(parents=True, exist_ok=True)
     name = rules.name
-    metrics = {"protocol": name, "systems": result.figures, "complaints": result.complaints}
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    # JSON knows no nan: what could not be computed is null
+    systems = {
+        system: {key: None if math.isnan(value) else value for key, value in figures.items()}
+        for system, figures in result.figures.items()
+    }
+    metrics = {"protocol": name, "systems": systems, "complaints": result.complaints}
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     columns, more = rules.columns, rules.more_columns
     table = report.table_of(f"protocol `{name}`", result.figures, columns, more)
     lines = "".join(f"\n- {line}" for line in result.complaints)

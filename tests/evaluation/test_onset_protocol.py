@@ -103,6 +103,15 @@ def test_a_broken_reference_is_asked_of_no_system(folders):
     assert complaint.startswith("reference, true: 5 of 6 scored") and "(clip5)" in complaint
 
 
+def test_what_cannot_be_computed_is_null_not_zero(tmp_path):
+    _write(tmp_path / "true", {"one": _strikes([1.0], 0)})
+    assert not _run(tmp_path)
+    text = (tmp_path / "out/metrics.json").read_text()
+    figures = json.loads(text)["systems"]["reference"]
+    assert "NaN" not in text and figures["shuffled_f1@100ms"] is None  # one clip has no others
+    assert "| nan |" in (tmp_path / "out/table.md").read_text()
+
+
 def test_only_the_length_of_the_reference_counts():
     long = RULES.listen(np.concatenate([_strikes([1.0], 0), _strikes([1.0], 1)]))
     short = RULES.listen(_strikes([1.0], 0))

@@ -61,6 +61,27 @@ def _weights(name: str, prefix: str) -> Mapping[str, np.ndarray]:
     return gained(state) if name.endswith("_g") else state
 
 
+def vggish(name: str) -> dict[str, float]:
+    """Output -> distance, for "vggish" or "vggish_g"."""
+    want, meta = golden(name)
+    model = convert.from_state_dict("vggish", _weights(name, meta["fill_prefix"]))
+    audio = fill.waveform("public/", 3.2, 0)[None]
+    log_mel = fill.inp("vggish.logmel", (3, 1, 96, 64), "public/")[:, 0]
+
+    def outputs(model: nnx.Module, audio: jax.Array, log_mel: jax.Array) -> tuple[jax.Array, ...]:
+        embedding = model.embed(audio)[0]
+        model.last_relu = False
+        return embedding, model(log_mel)
+
+    wave, raw = run(model, outputs, audio, log_mel)
+    got = {
+        "wave_embedding": wave,
+        "random_embedding": np.maximum(raw, 0.0),
+        "random_embedding_no_last_relu": raw,
+    }
+    return {part: distance(got[part], want[part]) for part in got}
+
+
 def panns_waves(rate_hz: int) -> np.ndarray:
     """The two sounds of PANNs' goldens, 3 s each."""
     waves = [fill.waveform(f"public/{i}/", 3.0, i % 2, sr=rate_hz) for i in range(2)]

@@ -12,32 +12,12 @@ from foley_jax.layers import strict_fill
 PREFIX = "public/vggish:"
 
 
-def _outputs(model, audio_BL, log_mel_B1TF):
-    embedding = model.embed(audio_BL)
-    model.last_relu = False
-    return embedding, model(log_mel_B1TF[:, 0])
-
-
-@pytest.mark.parametrize("case", ["vggish", "vggish_g"])
-def test_network_matches_the_public_module(case):
-    want, meta = network_goldens.golden(case)
-    assert meta["fill_prefix"] == PREFIX
-    state = network_goldens.plain("vggish", PREFIX)
-    model = convert.from_state_dict(
-        "vggish", network_goldens.gained(state) if case.endswith("_g") else state
-    )
-    audio = fill.waveform("public/", 3.2, 0)[None]
-    log_mel = fill.inp("vggish.logmel", (3, 1, 96, 64), "public/")
-    wave, raw = network_goldens.run(model, _outputs, audio, log_mel)
-    figures = {
-        "wave_embedding": wave[0],
-        "random_embedding": np.maximum(raw, 0.0),
-        "random_embedding_no_last_relu": raw,
-    }
-    for name, got in figures.items():
-        error = network_goldens.distance(got, want[name])
-        print(case, name, f"{error:.1e}")
-        assert error <= network_goldens.NETWORK_LIMIT, (name, error)
+# the plain weights, with which outputs depend little on the input, are in tests/slow
+def test_network_matches_the_public_module():
+    errors = network_goldens.vggish("vggish_g")
+    print(errors)
+    assert len(errors) == 3
+    assert max(errors.values()) <= network_goldens.NETWORK_LIMIT, errors
 
 
 def test_front_end_matches_the_public_one():

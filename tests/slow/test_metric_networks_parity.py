@@ -18,7 +18,13 @@ def test_melception(name):
     assert max(errors.values()) <= network_goldens.NETWORK_LIMIT, errors
 
 
-@pytest.mark.parametrize("name", ["panns_cnn14_16k", "panns_cnn14_32k_g"])
+def test_vggish():
+    errors = network_goldens.vggish("vggish")
+    print(errors)
+    assert max(errors.values()) <= network_goldens.NETWORK_LIMIT, errors
+
+
+@pytest.mark.parametrize("name", ["panns_cnn14_16k", "panns_cnn14_32k", "panns_cnn14_32k_g"])
 def test_panns(name):
     errors = network_goldens.panns(name)
     print(name, errors)

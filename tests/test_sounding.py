@@ -7,11 +7,11 @@ import filled
 import jax
 import numpy as np
 import pytest
-from tests.media import media_files
-from tests.mm_diffusion import sounding_config
 
 from foley_jax import sample, sounding
 from foley_jax.media import audio as audio_io
+from tests.media import media_files
+from tests.mm_diffusion import sounding_config
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,6 +8,10 @@ import os
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
+from foley_jax.media import audio as audio_io
+
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".opus")
 READERS = 2  # decoding threads
@@ -95,6 +99,37 @@ def _prefetch(pool: futures.Executor, fn, items: Sequence, ahead: int) -> Iterat
             queue.append((item, pool.submit(fn, item)))
         else:
             yield queue.popleft()
+
+
+def save_clip(
+    path: str | os.PathLike,
+    audio: np.ndarray,
+    sample_rate_hz: int,
+    *,
+    name: str,
+    save_video: Callable[[Path], None],
+) -> None:
+    """Writes a clip's sound as `.wav`, or calls `save_video` for the path of a video file.
+
+    Args:
+      audio: float32 [samples] in about [-1, 1].
+      name: of the clip, for messages.
+    Raises:
+      ValueError: the suffix is neither `.wav` nor a video container, or the sound is not finite.
+    """
+    path = Path(path)
+    if not np.isfinite(audio).all():
+        raise ValueError(
+            f"the sound made for {name} is not finite; check the model's training, or use "
+            "--dtype=float32"
+        )
+    if path.suffix not in (".wav", *VIDEO_SUFFIXES):
+        raise ValueError(f"cannot save a clip as {path.suffix!r}; use .wav or .mp4")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".wav":
+        audio_io.write_wav(path, audio, sample_rate_hz)
+    else:
+        save_video(path)
 
 
 def _save_all(clips: Sequence[Any], out: Path, name: str) -> None:

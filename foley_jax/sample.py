@@ -59,19 +59,13 @@ class Clip:
           ValueError: the suffix is neither `.wav` nor a video container, or the sound is not
             finite.
         """
-        path = Path(path)
-        if not np.isfinite(self.audio).all():
-            raise ValueError(
-                f"the sound made for {self.video} is not finite; check the model's training, or "
-                "use --dtype=float32"
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".wav":
-            audio_io.write_wav(path, self.audio, self.sample_rate)
-        elif path.suffix in batch.VIDEO_SUFFIXES:
-            video_io.mux(self.video, self.audio, self.sample_rate, path)
-        else:
-            raise ValueError(f"cannot save a clip as {path.suffix!r}; use .wav or .mp4")
+        batch.save_clip(
+            path,
+            self.audio,
+            self.sample_rate,
+            name=str(self.video),
+            save_video=lambda to: video_io.mux(self.video, self.audio, self.sample_rate, to),
+        )
 
     def plot(self, path: str | os.PathLike) -> None:
         """Draws the log-mel over time and frequency into a PNG."""

@@ -6,7 +6,7 @@ av.audio_for("silent.mp4").save("with_sound.mp4")
 av.video_for("music.wav", method="replacement").save("with_picture.mp4")
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import os
 from pathlib import Path
@@ -50,27 +50,21 @@ class SoundingClip:
           ValueError: the suffix is neither `.wav` nor a video container, or the clip is not
             finite.
         """
-        path = Path(path)
-        if not np.isfinite(self.audio).all():
-            raise ValueError(
-                f"the sound made for {self.name} is not finite; check the model's training, use "
-                "--dtype=float32, or a smaller scale"
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".wav":
-            audio_io.write_wav(path, self.audio, self.sample_rate)
-        elif path.suffix not in batch.VIDEO_SUFFIXES:
-            raise ValueError(f"cannot save a clip as {path.suffix!r}; use .wav or .mp4")
-        elif self.video is not None:
+        batch.save_clip(
+            path, self.audio, self.sample_rate, name=self.name, save_video=self._save_video
+        )
+
+    def _save_video(self, path: Path) -> None:
+        if self.video is not None:
             video_io.mux(self.video, self.audio, self.sample_rate, path)
-        else:
-            video_io.write_video(
-                path,
-                self.frames_THWC,
-                self.fps,
-                audio=self.audio,
-                sample_rate_hz=self.sample_rate,
-            )
+            return
+        video_io.write_video(
+            path,
+            self.frames_THWC,
+            self.fps,
+            audio=self.audio,
+            sample_rate_hz=self.sample_rate,
+        )
 
     def row(self) -> plots.SheetRow:
         """The clip as a row of a contact sheet."""
@@ -115,9 +109,7 @@ class SoundingVideo:
           foley_jax.media.video.MediaError: the file has no readable picture.
           ValueError: a setting is out of range.
         """
-        checked = pipeline.Settings(**settings)
-        request = self.read_picture(Path(video))
-        return self.clip(request, self.model.make([request], checked)[0])
+        return self._one(self.read_picture, video, settings)
 
     def video_for(self, sound: str | os.PathLike, **settings: Any) -> SoundingClip:
         """Picture for a sound of any length, zero-shot; settings as `audio_for`, super_resolve.
@@ -126,8 +118,16 @@ class SoundingVideo:
           foley_jax.media.video.MediaError: the file has no readable sound.
           ValueError: a setting is out of range.
         """
-        checked = pipeline.Settings(**settings)
-        request = self.read_sound(Path(sound))
+        return self._one(self.read_sound, sound, settings)
+
+    def _one(
+        self,
+        read: Callable[[Path], pipeline.Request],
+        path: str | os.PathLike,
+        settings: dict[str, Any],
+    ) -> SoundingClip:
+        checked = pipeline.Settings(**settings)  # before the file is read
+        request = read(Path(path))
         return self.clip(request, self.model.make([request], checked)[0])
 
     def read_picture(self, video: Path) -> pipeline.Request:

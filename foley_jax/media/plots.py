@@ -14,6 +14,7 @@ import numpy as np
 
 from foley_jax.media import specs
 
+SHOWN_FRAMES = 24  # of a clip on a contact sheet
 MARK_COLOURS = ("tab:red", "tab:green", "tab:orange")
 
 
@@ -48,7 +49,8 @@ class SheetRow:
 def save_contact_sheet(path: str | os.PathLike, rows: Sequence[SheetRow]) -> None:
     """Draws clips below each other into a PNG: frames side by side, their sound under them.
 
-    Frame and sound stand on one time axis: frame i fills i / fps to (i + 1) / fps. The waveform
+    Frame and sound stand on one time axis: frame i fills i / fps to (i + 1) / fps. Of more than
+    `SHOWN_FRAMES` frames, so many are shown, each until the next one's time. The waveform
     is scaled to its own peak, which is written beside it.
 
     Raises:
@@ -66,12 +68,15 @@ def save_contact_sheet(path: str | os.PathLike, rows: Sequence[SheetRow]) -> Non
 
 
 def _draw_frames(axes, row: SheetRow) -> None:
-    frames, height = row.frames_THWC, row.frames_THWC.shape[1]
+    length, height = row.frames_THWC.shape[:2]
+    # of long clips, evenly chosen frames: more would be squeezed to lines
+    count = min(length, SHOWN_FRAMES)
+    frames = row.frames_THWC[np.arange(count) * length // count]
     strip = frames.transpose(1, 0, 2, 3).reshape(height, -1, 3)  # [T, H, W, 3] -> [H, T*W, 3]
-    extent = (0.0, len(frames) / row.fps, 0.0, 1.0)
+    extent = (0.0, length / row.fps, 0.0, 1.0)
     axes.imshow(strip, aspect="auto", extent=extent, interpolation="nearest")
-    for cut in range(1, len(frames)):
-        axes.axvline(cut / row.fps, color="white", lw=0.6)
+    for cut in range(1, count):
+        axes.axvline(cut / count * length / row.fps, color="white", lw=0.6)
     axes.set_axis_off()
     axes.set_title(row.title, fontsize=7, loc="left", pad=2)
 

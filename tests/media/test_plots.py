@@ -30,6 +30,15 @@ def test_sheet_shows_the_frames_in_order(tmp_path):
     assert np.nonzero(is_red)[1].max() < np.nonzero(is_blue)[1].min()
 
 
+def test_long_clips_show_evenly_chosen_frames(tmp_path):
+    frames = np.zeros((4 * plots.SHOWN_FRAMES, 8, 8, 3), np.uint8)
+    frames[::4, ..., 0] = 255  # those that are chosen
+    frames[1::4, ..., 2] = 255
+    plots.save_contact_sheet(tmp_path / "s.png", [_row(frames)])
+    assert _count(tmp_path / "s.png", lambda r, g, b: (r > 0.99) & (b < 0.01)) > 10000
+    assert _count(tmp_path / "s.png", lambda r, g, b: (b > 0.99) & (r < 0.01)) == 0
+
+
 def test_marks_and_sound_are_drawn_only_where_given(tmp_path):
     tone = np.sin(np.arange(3200) * 0.5).astype(np.float32)
 

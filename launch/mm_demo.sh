@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # MM-Diffusion in small, on the embedded set, on two CPU cores: draw videos -> shards -> coupled
-# U-Net and super-resolution -> sounding videos from noise, sound for silent videos, pictures for
-# sounds -> report.
+# U-Net -> sounding videos from noise, sound for silent videos, pictures for sounds -> report.
 #   bash launch/mm_demo.sh               everything, in a new environment (.venv-demo), into demo/
 #   bash launch/mm_demo.sh --ablation    also the paper's ablation in small (about an hour more)
+#   bash launch/mm_demo.sh --super_resolution   also 32x32 -> 128x128 (a quarter of an hour more)
 #   bash launch/mm_demo.sh --dry-run     only shows the commands
 # Run it again after a stop: every step continues where it was.
 # PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment (VENV=none: the current one);
@@ -12,12 +12,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python3} VENV=${VENV:-.venv-demo} SEEDS=${SEEDS:-0 1 2}
-DRY_RUN= ABLATION=
+DRY_RUN= ABLATION= LARGE=
 for arg in "$@"; do
   case "$arg" in
     --dry-run) DRY_RUN=1 ;;
     --ablation) ABLATION=1 ;;
-    *) sed -n '2,10p' "$0"; exit 2 ;;
+    --super_resolution) LARGE=1 ;;
+    *) sed -n '2,11p' "$0"; exit 2 ;;
   esac
 done
 
@@ -31,18 +32,24 @@ step "Draw and synthesise simple embedded videos"
 run "$PY" -m data_prep.scenes demo/mm_videos --train=0 --test=0 --hard_train=0 --hard_test=0 \
   --simple_train=400 --simple_test=12
 
-step "Videos to shards (10 frames a second; 32x32 and 128x128; 8 kHz sound)"
+step "Videos to shards (10 frames a second, 32x32; 8 kHz sound)"
 run "$PY" -m data_prep.prepare demo/mm_videos demo/mm_shards --fps=10 --size=32 --sample_rate=8000
-run "$PY" -m data_prep.prepare demo/mm_videos demo/mm_shards_large --fps=10 --size=128 \
-  --sample_rate=8000
 
-step "Train the coupled U-Net, and beside it the super-resolution"
-pair "$TRAIN --workdir=$MODEL" \
-  "$PY -m foley_jax.main --config=configs/mm_super_resolution.py:demo --workdir=demo/runs/mm_large"
+step "Train the coupled U-Net"
+run $TRAIN --workdir=$MODEL
 
-step "Sounding videos from noise, small for the report and large to look at"
-pair "$SAMPLE --model=$MODEL --num_samples=64 --out=demo/mm_out/noise" \
-  "$SAMPLE --model=$MODEL --super_resolution=demo/runs/mm_large --num_samples=2 --out=demo/mm_out/large"
+step "Sounding videos from noise"
+run $SAMPLE --model=$MODEL --num_samples=64 --out=demo/mm_out/noise
+
+if [ -n "$LARGE" ]; then
+  step "Super-resolution: shards of 128x128, training, and two large clips"
+  run "$PY" -m data_prep.prepare demo/mm_videos demo/mm_shards_large --fps=10 --size=128 \
+    --sample_rate=8000
+  run "$PY" -m foley_jax.main --config=configs/mm_super_resolution.py:demo \
+    --workdir=demo/runs/mm_large
+  run $SAMPLE --model=$MODEL --super_resolution=demo/runs/mm_large --num_samples=2 \
+    --out=demo/mm_out/large
+fi
 
 step "Sound for held-out silent videos: replacement and gradient"
 pair "$SAMPLE demo/mm_videos/test --model=$MODEL --method=replacement --steps=50 --out=demo/mm_out/replacement" \

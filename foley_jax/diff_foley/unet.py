@@ -22,6 +22,7 @@ from foley_jax.layers import (
     normalization,
     residual,
     transformer,
+    unet_layout,
 )
 
 NORM_EPSILON = 1e-5  # openaimodel util.GroupNorm32
@@ -78,37 +79,34 @@ class Blocks:
             layers.append(self.transformer(out_ch, own is None or downsample in own))
         return layers
 
+    def level_widths(self, channel_mult: Sequence[int]) -> list[int]:
+        return [mult * self.model_channels for mult in channel_mult]
+
     def inputs(
         self, in_channels: int, channel_mult: Sequence[int], num_res_blocks: int
     ) -> tuple[nnx.List, list[int]]:
         """The way down, and the width of every entry."""
         build = {"dtype": self.dtype, "rngs": self.rngs}
-        ch = self.model_channels
-        entries = [nnx.List([convolution.Conv(in_channels, ch, **build)])]
-        widths = [ch]
-        for i, mult in enumerate(channel_mult):
-            for _ in range(num_res_blocks):
-                entries.append(nnx.List(self.level(ch, mult * self.model_channels, 2**i)))
-                ch = mult * self.model_channels
-                widths.append(ch)
-            if i < len(channel_mult) - 1:
-                entries.append(nnx.List([convolution.Downsample(ch, **build)]))
-                widths.append(ch)
-        return nnx.List(entries), widths
+        return unet_layout.way_down(
+            convolution.Conv(in_channels, self.model_channels, **build),
+            self.model_channels,
+            self.level_widths(channel_mult),
+            num_res_blocks,
+            level=self.level,
+            down=lambda ch: convolution.Downsample(ch, **build),
+        )
 
     def outputs(
         self, widths: Sequence[int], channel_mult: Sequence[int], num_res_blocks: int
     ) -> nnx.List:
         """The way up; every entry takes the matching one of the way down beside its input."""
-        skips, ch, entries = list(widths), widths[-1], []
-        for i, mult in reversed(list(enumerate(channel_mult))):
-            for j in range(num_res_blocks + 1):
-                layers = self.level(ch + skips.pop(), mult * self.model_channels, 2**i)
-                ch = mult * self.model_channels
-                if i > 0 and j == num_res_blocks:
-                    layers.append(convolution.Upsample(ch, dtype=self.dtype, rngs=self.rngs))
-                entries.append(nnx.List(layers))
-        return nnx.List(entries)
+        return unet_layout.way_up(
+            widths,
+            self.level_widths(channel_mult),
+            num_res_blocks,
+            level=self.level,
+            up=lambda ch: convolution.Upsample(ch, dtype=self.dtype, rngs=self.rngs),
+        )
 
 
 class Trunk(nnx.Module):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from foley_jax import sharding
-from foley_jax.layers import attention, configured, convolution, embedding
+from foley_jax.layers import attention, configured, convolution, embedding, unet_layout
 from foley_jax.mm_diffusion import blocks
 
 TIME_MULT = 4  # width of the time embedding over model_channels
@@ -108,36 +108,34 @@ class Blocks:
             layers.append(self.attention(out_ch))
         return layers
 
+    def level_widths(self, channel_mult: Sequence[int]) -> list[int]:
+        return [mult * self.model_channels for mult in channel_mult]
+
     def inputs(
         self, in_channels: int, channel_mult: Sequence[int], num_res_blocks: int
     ) -> tuple[nnx.List, list[int]]:
         """The way down, and the width of every entry."""
         ch = channel_mult[0] * self.model_channels
-        first = convolution.Conv(in_channels, ch, dtype=self.dtype, rngs=self.rngs)
-        entries, widths = [nnx.List([first])], [ch]
-        for i, mult in enumerate(channel_mult):
-            for _ in range(num_res_blocks):
-                entries.append(nnx.List(self.level(ch, mult * self.model_channels, 2**i)))
-                ch = mult * self.model_channels
-                widths.append(ch)
-            if i < len(channel_mult) - 1:
-                entries.append(nnx.List([self.res_block(ch, ch, "down")]))
-                widths.append(ch)
-        return nnx.List(entries), widths
+        return unet_layout.way_down(
+            convolution.Conv(in_channels, ch, dtype=self.dtype, rngs=self.rngs),
+            ch,
+            self.level_widths(channel_mult),
+            num_res_blocks,
+            level=self.level,
+            down=lambda ch: self.res_block(ch, ch, "down"),
+        )
 
     def outputs(
         self, widths: Sequence[int], channel_mult: Sequence[int], num_res_blocks: int
     ) -> nnx.List:
         """The way up; every entry takes the matching one of the way down beside its input."""
-        skips, ch, entries = list(widths), widths[-1], []
-        for i, mult in reversed(list(enumerate(channel_mult))):
-            for j in range(num_res_blocks + 1):
-                layers = self.level(ch + skips.pop(), mult * self.model_channels, 2**i)
-                ch = mult * self.model_channels
-                if i > 0 and j == num_res_blocks:
-                    layers.append(self.res_block(ch, ch, "up"))
-                entries.append(nnx.List(layers))
-        return nnx.List(entries)
+        return unet_layout.way_up(
+            widths,
+            self.level_widths(channel_mult),
+            num_res_blocks,
+            level=self.level,
+            up=lambda ch: self.res_block(ch, ch, "up"),
+        )
 
 
 class SuperResolution(nnx.Module):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from foley_jax.media import fitting, specs
+from foley_jax.media import fitting, pixels, specs
 
 LONGEST_DELAY_S = 0.15  # one frame at 10 fps, and half as much for sources of 20 fps and more
 
@@ -145,7 +145,7 @@ class Detector:
           triple_THWC: [T, size, size, 9], uint8 or float in [-1, 1].
         """
         if triple_THWC.dtype == np.uint8:
-            triple_THWC = triple_THWC.astype(np.float32) / 127.5 - 1.0
+            triple_THWC = pixels.from_uint8(triple_THWC)
         logit_T, delay_T = jax.device_get(self._forward(self.params, triple_THWC))
         return 1 / (1 + np.exp(-logit_T.astype(np.float64))), delay_T * LONGEST_DELAY_S
 

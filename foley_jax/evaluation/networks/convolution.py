@@ -6,6 +6,7 @@ Channels last: x is [B, *space, C].
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from flax import nnx
 import jax
@@ -66,7 +67,7 @@ class Conv(nnx.Module):
 
 
 class ConvNorm(nnx.Module):
-    """Convolution without bias, BatchNorm and (if wanted) ReLU."""
+    """Convolution without bias, BatchNorm and (if wanted) ReLU; other fields are `Conv`'s."""
 
     def __init__(
         self,
@@ -74,23 +75,12 @@ class ConvNorm(nnx.Module):
         out_channels: int,
         kernel: Sequence[int],
         *,
-        stride: int = 1,
-        pads: Pads | None = None,
-        groups: int = 1,
         relu: bool = True,
         epsilon: float = batch_norm.EPSILON,
         rngs: nnx.Rngs,
+        **conv: Any,
     ):
-        self.conv = Conv(
-            in_channels,
-            out_channels,
-            kernel,
-            stride=stride,
-            pads=pads,
-            groups=groups,
-            bias=False,
-            rngs=rngs,
-        )
+        self.conv = Conv(in_channels, out_channels, kernel, bias=False, rngs=rngs, **conv)
         self.bn = batch_norm.BatchNorm(out_channels, epsilon=epsilon, rngs=rngs)
         self.relu = relu
 

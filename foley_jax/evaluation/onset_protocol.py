@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from foley_jax.evaluation import embedded, onset_scores, onsets, scores
+from foley_jax.evaluation import bootstrap, embedded, onset_scores, onsets, scores
 
 DETECTOR = onsets.Detector()
 # the whole curve of precision over recall needs weak peaks too
@@ -62,7 +62,7 @@ class Onsets:
             "tolerances_s": scores.TOLERANCES_S,
             "sample_rate_hz": self.sample_rate_hz,
             "num_pairings": scores.NUM_PAIRINGS,
-            "num_bootstrap": scores.NUM_BOOTSTRAP,
+            "num_bootstrap": bootstrap.NUM_RESAMPLES,
         }
 
     def listen(self, audio_L: np.ndarray) -> Heard:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from foley_jax.evaluation import av_align, bootstrap, optical_flow, scores
+from foley_jax.evaluation import av_align, bootstrap, optical_flow, protocol, scores
 from foley_jax.media import container, sound_peaks, specs
 from foley_jax.media import video as video_io
 
@@ -49,8 +49,8 @@ def look(path: Path) -> Seen:
 
 
 @dataclasses.dataclass(frozen=True)
-class AvAlign:
-    """The protocol, as `protocol.Rules`."""
+class AvAlign(protocol.Rules):
+    """The protocol."""
 
     name = "av-align"
     key = "av_align"
@@ -74,7 +74,11 @@ class AvAlign:
             "num_bootstrap": bootstrap.NUM_RESAMPLES,
         }
 
+    def perceive(self, paths: Mapping[str, Path], what: str) -> protocol.Perceived:
+        return protocol.listen_each(paths, what, self.sample_rate_hz, self.listen)
+
     def listen(self, audio_L: np.ndarray) -> np.ndarray:
+        """Times of its onsets, seconds."""
         return sound_peaks.onset_times(audio_L, self.sample_rate_hz)
 
     def refer(self, path: Path, heard: np.ndarray) -> Seen:

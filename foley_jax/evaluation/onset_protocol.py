@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from foley_jax.evaluation import bootstrap, embedded, onset_scores, onsets, scores
+from foley_jax.evaluation import bootstrap, embedded, onset_scores, onsets, protocol, scores
 
 DETECTOR = onsets.Detector()
 # the whole curve of precision over recall needs weak peaks too
@@ -37,8 +37,8 @@ class Heard:
 
 
 @dataclasses.dataclass(frozen=True)
-class Onsets:
-    """The protocol, as `protocol.Rules`."""
+class Onsets(protocol.Rules):
+    """The protocol."""
 
     name = "onsets"
     key = "f1@100ms"
@@ -65,6 +65,9 @@ class Onsets:
             "num_bootstrap": bootstrap.NUM_RESAMPLES,
         }
 
+    def perceive(self, paths: Mapping[str, Path], what: str) -> protocol.Perceived:
+        return protocol.listen_each(paths, what, self.sample_rate_hz, self.listen)
+
     def listen(self, audio_L: np.ndarray) -> Heard:
         """Onsets of a sound; none if it is shorter than a window."""
         length_s = len(audio_L) / self.sample_rate_hz
@@ -73,9 +76,6 @@ class Onsets:
         heard = embedded.hear(audio_L, DETECTOR)
         peaks = onset_scores.Detections(*SENSITIVE.peaks(heard.mel_FT, embedded.AUDIO.frame_s))
         return Heard(heard.onsets_s, peaks, length_s)
-
-    def refer(self, path: Path, heard: Heard) -> Heard:
-        return heard
 
     def figures(
         self, heard: Mapping[str, Heard], reference: Mapping[str, Heard]

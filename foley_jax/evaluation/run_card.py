@@ -125,14 +125,16 @@ def generation_settings(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()).get("settings") if path.exists() else None
 
 
-def of_system(folder: Path, account: Account, checkpoint: Path | None = None) -> dict[str, Any]:
+def of_system(
+    folder: Path, paths: Mapping[str, Path], account: Account, checkpoint: Path | None = None
+) -> dict[str, Any]:
     """The card's entry of one run of one system.
 
     Args:
+      paths: name -> file, at least of what was scored.
       checkpoint: file or folder of the weights; None if they are not at hand (foreign sounds).
     """
-    scored = set(account.scored)
-    files = {name: path for name, path in find_sounds(folder).items() if name in scored}
+    files = {name: paths[name] for name in account.scored}
     return {
         "folder": folder.name,
         "sounds_sha256": hash_of_files(files),

@@ -10,16 +10,16 @@ from foley_jax.media import container
 RATE = 16000
 
 
-class Loudness:
+class Loudness(protocol.Rules):
     """A protocol for tests: how far the peak of a sound is from the reference's."""
 
-    name, key, sample_rate_hz, columns, more_columns = "loudness", "error", RATE, {}, {}
+    name, key, columns = "loudness", "error", {}
 
     def settings(self):
         return {}
 
-    def listen(self, audio_L):
-        return float(np.abs(audio_L).max())
+    def perceive(self, paths, what):
+        return protocol.listen_each(paths, what, RATE, lambda audio_L: np.abs(audio_L).max())
 
     def refer(self, path, heard):
         if path.stem == "bad":

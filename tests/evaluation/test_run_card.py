@@ -100,7 +100,9 @@ def test_card_holds_what_a_figure_depends_on(folder):
     (folder / "scores.json").write_text(json.dumps({"settings": {"seed": 3}, "clips": {}}))
     account = run_card.Account(("a", "e"), ("a",), missing=("e",))
     (folder.parent / "weights").write_bytes(b"w")
-    entry = run_card.of_system(folder, account, folder.parent / "weights")
+    entry = run_card.of_system(
+        folder, run_card.find_sounds(folder), account, folder.parent / "weights"
+    )
     path = folder.parent / "card.json"
     card = run_card.write(path, "onsets", {"tolerance_s": 0.1}, {"ours": [entry]})
     assert json.loads(path.read_text()) == json.loads(json.dumps(card))
@@ -110,6 +112,9 @@ def test_card_holds_what_a_figure_depends_on(folder):
     assert run["generation"] == {"seed": 3} and run["items"]["scored"] == 1
     assert run["checkpoint_sha256"] == run_card.content_hash(folder.parent / "weights")
     (folder / "a.wav").write_bytes((folder / "x.wav").read_bytes() + b"x")
-    assert run_card.of_system(folder, account)["sounds_sha256"] != run["sounds_sha256"]
+    assert (
+        run_card.of_system(folder, run_card.find_sounds(folder), account)["sounds_sha256"]
+        != run["sounds_sha256"]
+    )
     with pytest.raises(ValueError, match="no protocol"):
         run_card.write(path, "", {}, {})

@@ -48,6 +48,9 @@ class Rules:
       ascending: whether a larger `key` is better.
       pools_runs: whether several runs of a system are one set of samples (several for each
         item), not seeds whose figures are averaged.
+      is_paired: whether an item is judged against the reference of its name; else all files of a
+        folder are one set, beside the set of the reference.
+      suffixes: which files are items; of one name the first kind is taken.
     """
 
     name: str
@@ -56,6 +59,8 @@ class Rules:
     key: str
     ascending: bool = True
     pools_runs: bool = False
+    is_paired: bool = True
+    suffixes: Sequence[str] = run_card.SUFFIXES
 
     def settings(self) -> dict[str, Any]:
         """Everything the figures depend on beside the files, JSON-able."""
@@ -98,7 +103,7 @@ class Rules:
         return {}
 
     def row(self, heard: Any, reference: Any) -> dict[str, float]:
-        """Figures of one item."""
+        """Figures of one item; `reference` is None where the protocol pairs nothing."""
         raise NotImplementedError
 
 
@@ -160,7 +165,8 @@ def evaluate(
     judge.add(REFERENCE, [run], None)
     judge.add_floor(run)
     for name, runs in systems.items():
-        heard = [_hear(rules, run.account.scored, [folder], name) for folder in runs]
+        names = run.account.scored if rules.is_paired else None
+        heard = [_hear(rules, names, [folder], name) for folder in runs]
         judge.add(name, heard, checkpoints.get(name))
     return judge.result
 
@@ -184,7 +190,9 @@ def listen_each(
     return Perceived(items, unreadable, tuple(silent))
 
 
-def find_all(folders: Sequence[Path]) -> dict[str, Path]:
+def find_all(
+    folders: Sequence[Path], suffixes: Sequence[str] = run_card.SUFFIXES
+) -> dict[str, Path]:
     """Sounds and videos of several folders by stem.
 
     Raises:
@@ -193,7 +201,7 @@ def find_all(folders: Sequence[Path]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for folder in folders:
-        paths = run_card.find_sounds(folder)
+        paths = run_card.find_sounds(folder, suffixes)
         if twice := sorted(set(found) & set(paths)):
             raise ValueError(f"{twice[:3]} in {folder} and in another folder; rename one")
         found |= paths
@@ -202,7 +210,7 @@ def find_all(folders: Sequence[Path]) -> dict[str, Path]:
 
 def _read_reference(rules: Rules, folders: Sequence[Path]) -> tuple[dict[str, Any], _Run]:
     """What the items are judged by, and the reference as a system."""
-    run = _hear(rules, tuple(find_all(folders)), folders, REFERENCE)
+    run = _hear(rules, None, folders, REFERENCE)
     true, lacking = {}, dict(run.account.unreadable)
     items = tqdm.tqdm(run.heard.items(), desc=f"{REFERENCE}: truth", unit="clip", leave=False)
     for name, heard in items:
@@ -220,9 +228,10 @@ def _read_reference(rules: Rules, folders: Sequence[Path]) -> tuple[dict[str, An
     return true, dataclasses.replace(run, heard=kept, account=account)
 
 
-def _hear(rules: Rules, names: Sequence[str], folders: Sequence[Path], what: str) -> _Run:
-    """Hears what there is of the named files."""
-    paths = find_all(folders)
+def _hear(rules: Rules, names: Sequence[str] | None, folders: Sequence[Path], what: str) -> _Run:
+    """Hears what there is of the named files, or of all."""
+    paths = find_all(folders, rules.suffixes)
+    names = tuple(paths) if names is None else names
     wanted = {name: paths[name] for name in names if name in paths}
     found = rules.perceive(wanted, what)
     account = run_card.Account(
@@ -277,7 +286,10 @@ class _Judge:
 
     def _figures(self, runs: Sequence[_Run], reference: Mapping[str, Any]) -> dict[str, float]:
         """Of one system on one group; {} if no run has anything of it."""
-        heard = [{n: item for n, item in run.heard.items() if n in reference} for run in runs]
+        heard = [
+            {n: x for n, x in run.heard.items() if n in reference or not self.rules.is_paired}
+            for run in runs
+        ]
         present = [(run, items) for run, items in zip(runs, heard) if items]
         if not present:
             return {}
@@ -288,14 +300,14 @@ class _Judge:
             {**self.rules.figures(items, reference), **seeds.mean_scores(run.folder, list(items))}
             for run, items in present
         ]
-        return seeds.merge(figures, key=self.rules.key)
+        return seeds.merge(figures)
 
     def _rows(self, system: str, number: int, run: _Run) -> list[dict[str, Any]]:
         rows = []
         for item in run.account.requested:
             row = {"system": system, "run": number, "name": item, "status": _status(item, run)}
             if item in run.heard:
-                row |= self.rules.row(run.heard[item], self.true[item])
+                row |= self.rules.row(run.heard[item], self.true.get(item))
             rows.append(row)
         return rows
 

@@ -57,18 +57,18 @@ class Account:
         return f"{len(self.scored)} of {len(self.requested)} scored; " + ", ".join(parts)
 
 
-def find_sounds(folder: Path) -> dict[str, Path]:
-    """Sounds and videos of a folder by stem, ascending.
+def find_sounds(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Path]:
+    """Sounds and videos of a folder by stem, ascending; of one stem the first suffix counts.
 
     Raises:
       FileNotFoundError: no folder, or nothing in it.
     """
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
     found: dict[str, Path] = {}
-    for suffix in reversed(SUFFIXES):
+    for suffix in reversed(suffixes):
         found |= {path.stem: path for path in paths if path.suffix.lower() == suffix}
     if not found:
-        raise FileNotFoundError(f"{folder} holds no {', '.join(SUFFIXES)} files")
+        raise FileNotFoundError(f"{folder} holds no {', '.join(suffixes)} files")
     return dict(sorted(found.items()))
 
 

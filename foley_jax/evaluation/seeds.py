@@ -11,8 +11,6 @@ import numpy as np
 
 from foley_jax.evaluation import alignment
 
-KEY = "f1@100ms"  # the figure whose spread is reported
-
 
 def parse(items: Sequence[str]) -> dict[str, list[Path]]:
     """`NAME=DIR` items to folders by name; a repeated name collects the runs of one system.
@@ -51,20 +49,19 @@ def mean_scores(folder: Path | None, names: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def merge(runs: Sequence[Mapping[str, float]], key: str = KEY) -> dict[str, float]:
+def merge(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """One system's figures over its runs.
 
     Returns:
       Every figure's mean (of those that all runs have); `seeds`, their number; and with two or
-      more the `_std` of `key` and of `align_acc`, the standard deviation over runs (n - 1). The
-      bootstrap interval over clips becomes the mean of the runs' intervals: it speaks about
-      clips, the deviation about seeds.
+      more every figure's `_std`, the standard deviation over runs (n - 1). The bootstrap interval
+      over clips becomes the mean of the runs' intervals: it speaks about clips, the deviation
+      about seeds.
     """
     common = [name for name in runs[0] if all(name in run for run in runs)]
     merged = {name: float(np.mean([run[name] for run in runs])) for name in common}
     merged["seeds"] = len(runs)
     if len(runs) > 1:
-        for name in (key, "align_acc"):
-            if name in common:
-                merged[f"{name}_std"] = float(np.std([run[name] for run in runs], ddof=1))
+        for name in common:
+            merged[f"{name}_std"] = float(np.std([run[name] for run in runs], ddof=1))
     return merged

@@ -1,6 +1,6 @@
 """Bootstrap intervals: how far a figure would move with other clips of the same kind."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 
 import numpy as np
@@ -46,15 +46,35 @@ def interval(
       ValueError: no items, no resamples, or a level outside (0, 1).
     Source: Efron 1979.
     """
-    if num_items < 1 or num_resamples < 1:
-        raise ValueError(f"{num_items} items, {num_resamples} resamples; expected at least 1")
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"level is {level}, expected 0 < level < 1")
+    _check((num_items,), num_resamples, level)
     picks = np.random.default_rng(seed).integers(0, num_items, (num_resamples, num_items))
-    values = np.array([statistic(pick) for pick in picks], np.float64)
-    tail = (1.0 - level) / 2.0
-    low, high = np.quantile(values, [tail, 1.0 - tail])
-    return Interval(float(statistic(np.arange(num_items))), float(low), float(high), level)
+    values = [statistic(pick) for pick in picks]
+    return _percentile(statistic(np.arange(num_items)), values, level)
+
+
+def two_sample_interval(
+    statistic: Callable[[np.ndarray, np.ndarray], float],
+    num_one: int,
+    num_other: int,
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """`interval` of a figure that compares two sets, each resampled by itself.
+
+    Args:
+      statistic: figure of a selection of both, int [num_one] and [num_other].
+    Raises:
+      ValueError: as `interval`, of either set.
+    """
+    _check((num_one, num_other), num_resamples, level)
+    rng = np.random.default_rng(seed)
+    values = [
+        statistic(rng.integers(0, num_one, num_one), rng.integers(0, num_other, num_other))
+        for _ in range(num_resamples)
+    ]
+    return _percentile(statistic(np.arange(num_one), np.arange(num_other)), values, level)
 
 
 def mean_interval(values_N: np.ndarray, **settings: float) -> Interval:
@@ -63,3 +83,17 @@ def mean_interval(values_N: np.ndarray, **settings: float) -> Interval:
     if values.ndim != 1:
         raise ValueError(f"values of shape {values.shape}, expected one per item")
     return interval(lambda pick: float(values[pick].mean()), len(values), **settings)
+
+
+def _check(num_items: Sequence[int], num_resamples: int, level: float) -> None:
+    if min(*num_items, num_resamples) < 1:
+        items = " and ".join(str(count) for count in num_items)
+        raise ValueError(f"{items} items, {num_resamples} resamples; expected at least 1")
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level is {level}, expected 0 < level < 1")
+
+
+def _percentile(value: float, resampled: Sequence[float], level: float) -> Interval:
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(np.asarray(resampled, np.float64), [tail, 1.0 - tail])
+    return Interval(float(value), float(low), float(high), level)

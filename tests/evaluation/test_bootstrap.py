@@ -50,3 +50,17 @@ def test_wider_level_wider_interval():
 def test_nothing_to_resample_is_refused(values, settings, complaint):
     with pytest.raises(ValueError, match=complaint):
         bootstrap.mean_interval(values, **settings)
+
+
+def test_two_samples_are_resampled_each_by_itself():
+    rng = np.random.default_rng(4)
+    one, other = rng.normal(1.0, 2.0, 300), rng.normal(0.0, 1.0, 100)
+    found = bootstrap.two_sample_interval(
+        lambda i, j: one[i].mean() - other[j].mean(), len(one), len(other)
+    )
+    half = 1.96 * np.sqrt(one.var() / len(one) + other.var() / len(other))
+    assert found.value == one.mean() - other.mean()
+    assert found.low == pytest.approx(found.value - half, abs=0.15 * half)
+    assert found.high == pytest.approx(found.value + half, abs=0.15 * half)
+    with pytest.raises(ValueError, match="3 and 0 items"):
+        bootstrap.two_sample_interval(lambda i, j: 0.0, 3, 0)

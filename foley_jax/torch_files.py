@@ -1,4 +1,4 @@
-"""Weight files as NumPy arrays, read without running code; the only file that knows torch.
+"""Weight files as NumPy arrays, read without running code; the only file that imports torch.
 
 `.safetensors`, or PyTorch files whose pickle holds nothing but tensors.
 """

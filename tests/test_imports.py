@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "foley_jax.diffusion": set(),
     "foley_jax.sharding": set(),
     "foley_jax.torch_files": set(),
+    "foley_jax.torch_tensors": set(),
     "foley_jax.hub": set(),
     "foley_jax.data": {"foley_jax.media"},
     "foley_jax.layers": {"foley_jax.sharding"},
@@ -35,6 +36,7 @@ MAY_IMPORT = {
     "foley_jax.evaluation": {
         "foley_jax.media",
         "foley_jax.layers",
+        "foley_jax.torch_tensors",
         "foley_jax.diff_foley.alignment",
     },
     "data_prep": {"foley_jax.media", "foley_jax.data"},

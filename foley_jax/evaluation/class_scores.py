@@ -1,17 +1,19 @@
-"""Scores from class logits: Inception Score and mean KL, as two official tools count them.
+"""Scores from class logits: Inception Score and mean KL, as the official tools count them.
 
 float64, on the host. N items, K classes.
 """
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+from typing import Literal
 
 import numpy as np
 from scipy import special
 
 from foley_jax.evaluation import distances
 
-MKL_EPS = 1e-6  # SpecVQGAN adds it to the probabilities of the generated sound
+Preset = Literal["default", "official"]
+MKL_EPS = 1e-6  # SpecVQGAN and audioldm_eval add it to the generated sound's probabilities
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +37,12 @@ def inception_score(
 
     Args:
       logits_NK: float [N, K], before the softmax.
-      num_splits: 10 in both official tools.
-      seed: of the shuffle by NumPy's legacy generator (2020 in both); None keeps the order.
+      num_splits: 10 in all official tools.
+      seed: of the shuffle by NumPy's legacy generator (2020 in all); None keeps the order.
     Raises:
       ValueError: less items than splits (an official split would be empty and the score nan).
-    Source: SpecVQGAN evaluation/metrics/isc.py; av-benchmark av_bench/metrics/isc.py.
+    Source: SpecVQGAN evaluation/metrics/isc.py; av-benchmark av_bench/metrics/isc.py;
+      audioldm_eval metrics/isc.py (the same rule on the raw logits of PANNs).
     """
     logits = distances.checked("logits", logits_NK)
     count = len(logits)
@@ -62,13 +65,15 @@ def mkl_of_pairs(logits_NK: np.ndarray, reference_NK: np.ndarray) -> np.ndarray:
         sum_k q_k (log q_k - log(p_k + 1e-6)), p and q the softmax of generated and reference
 
     The added 1e-6 bounds every pair's KL by 13.8; and makes equal logits give a little less than
-    0 (-K * 1e-6 at most), as in the source. The mean is MKL, the `KL` of the Diff-Foley paper.
+    0 (-K * 1e-6 at most), as in the source. The mean is MKL, the `KL` of the Diff-Foley paper, and
+    audioldm_eval's `kullback_leibler_divergence_softmax`.
 
     Args:
       logits_NK, reference_NK: float [N, K]; row i of both is the same video (`pair`).
     Raises:
       ValueError: shapes that differ.
-    Source: SpecVQGAN evaluation/metrics/kl.py, `calculate_kl` (there in float32).
+    Source: SpecVQGAN evaluation/metrics/kl.py, `calculate_kl`; audioldm_eval metrics/kl.py,
+      `kl_softmax` (both in float32).
     """
     p, q = _paired(logits_NK, reference_NK)
     log_q = special.log_softmax(q, axis=1)
@@ -90,6 +95,39 @@ def softmax_kl_of_pairs(logits_NK: np.ndarray, reference_NK: np.ndarray) -> np.n
     p, q = _paired(logits_NK, reference_NK)
     log_q = special.log_softmax(q, axis=1)
     return np.sum(_weighted(log_q, log_q - special.log_softmax(p, axis=1)), axis=1)
+
+
+def sigmoid_kl_of_pairs(
+    logits_NK: np.ndarray, reference_NK: np.ndarray, preset: Preset = "official"
+) -> np.ndarray:
+    """audioldm_eval's KL of every pair with a yes or no for every class, float64 [N].
+
+    'official', with p and q the sigmoids of generated and reference:
+
+        sum_k q_k (log q_k - log(p_k + 1e-6))
+
+    That is no divergence: a class that is heard too much costs nothing, but is a gain of up to
+    1/e, so a system that is sure of every class scores below one that is right, and below 0. The
+    mean is `kullback_leibler_divergence_sigmoid`; it is the published figure, hence what one gets
+    unless asked for otherwise.
+    'default' has the other half too: the sum over classes of the KL between two yes-or-no
+    variables, >= 0, and 0 only for equal logits.
+
+        sum_k q_k (log q_k - log p_k) + (1 - q_k) (log(1 - q_k) - log(1 - p_k))
+
+    Args, Raises: as `mkl_of_pairs`; ValueError also of an unknown preset.
+    Source: audioldm_eval metrics/kl.py, `kl_sigmoid` (in float32).
+    """
+    p, q = _paired(logits_NK, reference_NK)
+    log_q, log_p = special.log_expit(q), special.log_expit(p)
+    if preset == "official":
+        terms = _weighted(log_q, log_q - np.log(special.expit(p) + MKL_EPS))
+    elif preset == "default":
+        log_not_q, log_not_p = special.log_expit(-q), special.log_expit(-p)
+        terms = _weighted(log_q, log_q - log_p) + _weighted(log_not_q, log_not_q - log_not_p)
+    else:
+        raise ValueError(f"preset is {preset!r}, expected 'default' or 'official'")
+    return np.sum(terms, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,6 +36,22 @@ def test_official_lets_several_onsets_share_one_motion():
     assert av_align.score(peaks) == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_official_is_a_walk_over_the_onsets(seed):
+    """Each onset that any motion peak is near counts once; a hit leaves the union once."""
+    rng = np.random.default_rng(seed)
+    seen, heard = np.sort(rng.uniform(0, 5, 20)), np.sort(rng.uniform(0, 5, 30))
+    met = 0
+    for time_s in heard:
+        for peak_s in seen:
+            if peak_s - 0.1 < time_s < peak_s + 0.1:
+                met += 1
+                break
+    want = met / (len(seen) + len(heard) - met)
+    assert av_align.score(_peaks(seen, heard), "official") == pytest.approx(want, rel=1e-12)
+    assert 0 < av_align.score(_peaks(seen, heard)) <= want
+
+
 def test_official_tolerance_is_open():
     peaks = _peaks([1.0], [1.5], tolerance=0.5)
     assert av_align.score(peaks, "official") == 0.0

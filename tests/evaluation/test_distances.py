@@ -37,6 +37,31 @@ def test_frechet_is_scipys_for_many_and_for_few_items(sizes, unbiased):
     assert found == pytest.approx(_by_scipy(x, y, ddof=int(unbiased)), rel=1e-6)
 
 
+def _symmetric_root(matrix):
+    u, s, v = np.linalg.svd(matrix)
+    return u @ np.diag(np.where(s < 1e-10, s, np.sqrt(s))) @ v
+
+
+@pytest.mark.parametrize("sizes", [(300, 250, 40), (41, 60, 40), (12, 200, 40), (9, 15, 40)])
+def test_frechet_is_that_of_mm_diffusions_roots(sizes):
+    """fvd.py takes two symmetric roots by SVD; here in float64."""
+    x, y = _sets(*sizes)
+    c1, c2 = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    root = _symmetric_root(c1)
+    overlap = np.trace(_symmetric_root(root @ c2 @ root))
+    want = np.sum((x.mean(0) - y.mean(0)) ** 2) + np.trace(c1) + np.trace(c2) - 2 * overlap
+    assert distances.frechet_distance(x, y) == pytest.approx(want, rel=1e-6)
+
+
+@pytest.mark.parametrize("width", [1, 40])
+def test_frechet_of_a_set_scaled_and_moved_is_the_closed_form(width):
+    """|(s - 1) m + b|^2 + (s - 1)^2 tr S, also for less items than dimensions."""
+    x = 0.5 + _sets(12, 2, width)[0]
+    move = np.linspace(-0.3, 0.4, width)
+    want = np.sum((0.7 * x.mean(0) + move) ** 2) + 0.7**2 * np.var(x, axis=0, ddof=1).sum()
+    assert distances.frechet_distance(x, 1.7 * x + move) == pytest.approx(want, rel=1e-9)
+
+
 @pytest.mark.parametrize("sizes", [(12, 200, 40), (9, 15, 40), (300, 250, 40)])
 def test_frechet_of_published_covariances_is_that_of_the_features(sizes):
     x, y = _sets(*sizes)
@@ -119,6 +144,27 @@ def test_mmd_is_zero_on_average_over_draws_of_one_distribution():
     found = [distances.polynomial_mmd(*rng.normal(size=(2, 30, 5))) for _ in range(300)]
     assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(300)
     assert np.std(found) > 0
+
+
+@pytest.mark.parametrize("size", [300, 12])
+def test_mmd_of_identical_sets_is_what_its_diagonal_leaves(size):
+    """2 (mean off the diagonal - mean of all): below 0, and gone with 1 / N."""
+    x = _sets(size, 2, 40)[0]
+    kernel = pairwise.polynomial_kernel(x, x)
+    off = kernel[~np.eye(size, dtype=bool)].mean()
+    found = distances.polynomial_mmd(x, x[::-1])
+    assert found == pytest.approx(2 * (off - kernel.mean()), rel=1e-9)
+    assert found == pytest.approx(-2 / size * (np.diag(kernel).mean() - off), rel=1e-9)
+    assert found < 0
+
+
+def test_linear_mmd_without_its_diagonal_is_that_of_the_means():
+    """Linear kernel: |m1 - m2|^2 - tr S1 / N - tr S2 / M, with unbiased covariances."""
+    x, y = _sets(12, 30, 40)
+    kernel = distances.PolynomialKernel(degree=1, gamma=1.0, coef0=0.0)
+    spread = [np.var(a, axis=0, ddof=1).sum() / len(a) for a in (x, y)]
+    want = np.sum((x.mean(0) - y.mean(0)) ** 2) - sum(spread)
+    assert distances.polynomial_mmd(x, y, kernel) == pytest.approx(want, rel=1e-9)
 
 
 def test_mmd_of_duplicates_is_that_of_weighted_sums():

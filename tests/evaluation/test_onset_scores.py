@@ -52,6 +52,55 @@ def test_area_is_sklearns_where_everything_is_recalled(seed):
     assert onset_scores.average_precision([clip], [true]) == pytest.approx(want, rel=1e-12)
 
 
+def _area_by_thresholds(clips, true, tolerance_s):
+    """Area under precision over recall, matching anew what is at least as sure as a threshold."""
+    levels = np.unique(np.concatenate([c.confidence for c in clips]))[::-1]
+    area, recalled, num_true = 0.0, 0.0, sum(len(times) for times in true)
+    for level in levels:
+        matched = taken = 0
+        for clip, times in zip(clips, true):
+            free = list(times)
+            sure = [i for i in np.argsort(-clip.confidence) if clip.confidence[i] >= level]
+            taken += len(sure)
+            for i in sure:
+                near = min(free, key=lambda t: abs(t - clip.times_s[i]), default=np.inf)
+                if abs(near - clip.times_s[i]) <= tolerance_s:
+                    free.remove(near)
+                    matched += 1
+        area += (matched / num_true - recalled) * matched / taken
+        recalled = matched / num_true
+    return area
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_area_is_that_of_one_threshold_after_the_other(seed):
+    """Dense clips: detections compete, onsets are missed, alarms are false."""
+    rng = np.random.default_rng(seed)
+    clips, true = [], []
+    for _ in range(6):
+        num = int(rng.integers(0, 20))
+        clips.append(onset_scores.Detections(rng.uniform(0, 3, num), rng.uniform(0, 1, num)))
+        true.append(rng.uniform(0, 3, 12))
+    found = onset_scores.average_precision(clips, true)
+    assert found == pytest.approx(_area_by_thresholds(clips, true, 0.1), rel=1e-9)
+    assert 0.02 < found < 0.9
+    order = rng.permutation(6)  # neither clips nor detections nor the scale have an order to keep
+    turned = [
+        onset_scores.Detections(clips[i].times_s[::-1], np.exp(clips[i].confidence[::-1]))
+        for i in order
+    ]
+    again = onset_scores.average_precision(turned, [true[i] for i in order])
+    assert again == pytest.approx(found, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_count_accuracy_is_sklearns_accuracy_of_the_numbers(seed):
+    rng = np.random.default_rng(seed)
+    detected, true = ([np.zeros(n) for n in rng.integers(0, 4, 50)] for _ in range(2))
+    want = metrics.accuracy_score([len(t) for t in true], [len(d) for d in detected])
+    assert onset_scores.count_accuracy(detected, true) == pytest.approx(want, rel=1e-12)
+
+
 def test_nothing_detected_scores_zero_and_nothing_true_nothing():
     assert onset_scores.average_precision([_detections()], [[1.0]]) == 0.0
     assert onset_scores.average_precision([_detections((1.0, 0.5))], [[3.0]]) == 0.0

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
+from scipy.sparse import csgraph
 
 from foley_jax.evaluation import onsets
 
@@ -13,6 +15,19 @@ def test_one_detection_matches_one_event():
 def test_matching_is_the_largest_possible():
     """The nearest-first rule would pair 1.0 with 1.04 and lose the other pair."""
     assert onsets.match([1.0, 1.1], [0.92, 1.04], 0.1) == [(0, 0), (1, 1)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_matching_is_as_large_as_graph_theory_allows(seed):
+    """Against Hopcroft and Karp's matching; dense, so that the choice matters."""
+    rng = np.random.default_rng(seed)
+    detected, true = rng.uniform(0, 3, rng.integers(1, 30)), rng.uniform(0, 3, 25)
+    pairs = onsets.match(detected, true, 0.1)
+    near = sparse.csr_matrix(np.abs(detected[:, None] - true) <= 0.1)
+    largest = csgraph.maximum_bipartite_matching(near, perm_type="column")
+    assert len(pairs) == np.sum(largest >= 0)
+    assert all(abs(detected[i] - true[j]) <= 0.1 for i, j in pairs)
+    assert len({i for i, _ in pairs}) == len({j for _, j in pairs}) == len(pairs)
 
 
 def test_order_of_the_input_does_not_matter():

@@ -21,6 +21,8 @@ QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 NEAR_QUANTILE = 0.05  # of the held-out distances; what is nearer is counted
 SPREAD_FLOOR = 0.1  # of the root mean square spread: what hardly varies must not weigh most
 BLOCK_ROWS = 256  # queries held against all training items at once
+# the nearest and the second nearest; -1 and nan where there is none
+_FOUND = np.dtype([("index", np.int64, 2), ("distance", np.float64, 2)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +67,14 @@ class Nearest:
     Attributes:
       index_N: int, the nearest training item, the first of equally near ones; -1 without any.
       distance_N: float64, to it; nan without any.
-      second_N: float64, to the nearest item of another group than that one's; nan without any.
+      second_index_N, second_N: likewise of the nearest item of another group than that one's.
       own_N: float64, from the nearest training item to the nearest training item of another
         group; nan where the training set has one group.
     """
 
     index_N: np.ndarray
     distance_N: np.ndarray
+    second_index_N: np.ndarray
     second_N: np.ndarray
     own_N: np.ndarray
 
@@ -118,8 +121,7 @@ class Training:
         self._groups_M = np.arange(count) if groups_M is None else np.asarray(groups_M)
         if self._groups_M.shape != (count,):
             raise ValueError(f"groups of shape {self._groups_M.shape}, expected one of {count}")
-        own = self._search(self._points_MD, self._groups_M)
-        self._own_M = own[1]
+        self._among_M = self._search(self._points_MD, self._groups_M)
 
     def nearest(self, features_ND: np.ndarray) -> Nearest:
         """The nearest training item of every query.
@@ -133,14 +135,15 @@ class Training:
 
     def leave_one_out(self) -> Nearest:
         """The nearest item of another group for every training item, [M]."""
-        return self._answer(self._search(self._points_MD, self._groups_M))
+        return self._answer(self._among_M)
 
-    def _answer(self, found: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Nearest:
-        index, distance, second = found
-        own = np.where(index < 0, np.nan, self._own_M[index])
+    def _answer(self, found: np.ndarray) -> Nearest:
+        index, second_index = found["index"].T
+        own = np.where(index < 0, np.nan, self._among_M["distance"][index, 0])
+        distance, second = found["distance"].T
         if self.metric == "cosine":  # |u - v|^2 / 2 = 1 - cos, without its cancellation
             distance, second, own = (d**2 / 2 for d in (distance, second, own))
-        return Nearest(index, distance, second, own)
+        return Nearest(index, distance, second_index, second, own)
 
     def _place(self, features_ND: np.ndarray) -> np.ndarray:
         """Points whose Euclidean distance orders as the metric does."""
@@ -151,13 +154,10 @@ class Training:
         lost = length == 0  # no direction: one of its own, at a right angle to all others
         return np.concatenate([x / np.where(lost, 1.0, length), lost], axis=1)
 
-    def _search(
-        self, points_ND: np.ndarray, groups_N: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(index, distance, second distance) of the points; never within the point's group."""
-        count = len(points_ND)
-        index, distance, second = np.full(count, -1), np.full(count, np.nan), np.full(count, np.nan)
-        for start in range(0, count, BLOCK_ROWS):
+    def _search(self, points_ND: np.ndarray, groups_N: np.ndarray | None) -> np.ndarray:
+        """`_FOUND` [N] of the points; never within the point's group."""
+        found = np.zeros(len(points_ND), _FOUND)
+        for start in range(0, len(points_ND), BLOCK_ROWS):
             rows = slice(start, start + BLOCK_ROWS)
             x = points_ND[rows]
             norms = (x**2).sum(axis=1)[:, None]
@@ -170,19 +170,21 @@ class Training:
             limit = np.where(best, np.inf, rough).min(axis=1, keepdims=True)
             limit = np.where(np.isinf(limit), rough.min(axis=1, keepdims=True), limit) + slack
             for i, near in enumerate((rough <= limit) & np.isfinite(rough)):
-                found = self._measure(x[i], np.flatnonzero(near))
-                index[start + i], distance[start + i], second[start + i] = found
-        return index, distance, second
+                found[start + i] = self._measure(x[i], np.flatnonzero(near))
+        return found
 
-    def _measure(self, x_D: np.ndarray, candidates: np.ndarray) -> tuple[int, float, float]:
-        """Exact (index, distance, second distance) of one point among candidates."""
-        if not len(candidates):
-            return -1, np.nan, np.nan
+    def _measure(self, x_D: np.ndarray, candidates: np.ndarray) -> tuple:
+        """`_FOUND` of one point, exactly, among candidates."""
         distance = np.sqrt(((self._points_MD[candidates] - x_D) ** 2).sum(axis=1))
-        first = int(distance.argmin())
-        groups = self._groups_M[candidates]
-        others = distance[groups != groups[first]]
-        return int(candidates[first]), float(distance[first]), float(min(others, default=np.nan))
+        nearest = [(-1, np.nan), (-1, np.nan)]
+        for place in range(2):
+            if len(distance):
+                first = int(distance.argmin())
+                nearest[place] = int(candidates[first]), float(distance[first])
+                groups = self._groups_M[candidates]
+                kept = groups != groups[first]
+                candidates, distance = candidates[kept], distance[kept]
+        return tuple(zip(*nearest, strict=True))
 
 
 def auc(one_N: np.ndarray, other_M: np.ndarray) -> float:

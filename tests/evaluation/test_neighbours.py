@@ -28,6 +28,7 @@ def test_neighbours_are_those_of_scikit_learn(metric):
     search = neighbours.Training(training, metric=metric)
     found = search.nearest(queries)
     np.testing.assert_array_equal(found.index_N, indices[:, 0])
+    np.testing.assert_array_equal(found.second_index_N, indices[:, 1])
     np.testing.assert_allclose(found.distance_N, distances[:, 0], rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(found.second_N, distances[:, 1], rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(found.own_N, own[indices[:, 0], 1], rtol=1e-9, atol=1e-12)
@@ -187,6 +188,6 @@ def test_what_cannot_be_compared_is_refused(training, queries, settings, complai
 def test_no_items_give_no_figures():
     search = neighbours.Training(np.eye(3))
     some = search.nearest(np.eye(3))
-    none = neighbours.Nearest(*(x[:0] for x in (some.index_N, *[some.distance_N] * 3)))
+    none = neighbours.Nearest(*[some.distance_N[:0]] * 5)
     with pytest.raises(ValueError, match="no items"):
         neighbours.figures(some, none)

@@ -23,6 +23,7 @@ import numpy as np
 Tensors = Mapping[str, "np.ndarray | Tensors"]
 
 _ROOT = "archive"
+_NOTE = "extra/note"
 _ALIGNMENT = 64  # bytes, as torch.save lays storages for mapping them into memory
 _ALIGNING = b"FB"  # its id of the extra field that fills up to there
 _LOCAL_HEADER = 30  # bytes of a zip entry before its name
@@ -200,7 +201,21 @@ def _rebuilt(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) ->
     return np.lib.stride_tricks.as_strided(storage[offset:], tuple(shape), steps, writeable=False)
 
 
-def write(path: Path, tensors: Tensors) -> None:
+def read_note(path: Path) -> str:
+    """What `write` put beside the tensors; "" in any other file of torch.save.
+
+    Raises:
+      ValueError: no zip file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = f"{_ROOT}/{_NOTE}"
+            return _record(archive, name).decode() if name in archive.namelist() else ""
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is not in the zip format of torch.save: {error}") from error
+
+
+def write(path: Path, tensors: Tensors, note: str = "") -> None:
     """Writes a dict of arrays (or of dicts of arrays) so that `torch.load` gives tensors.
 
     The same arrays give the same bytes. Every array has a storage of its own. The file appears
@@ -208,6 +223,8 @@ def write(path: Path, tensors: Tensors) -> None:
 
     Args:
       tensors: names -> arrays of a type that PyTorch has, or dicts of the same.
+      note: text to lie in the file, where `torch.load` looks for it only if it is told to
+        (`_extra_files`).
     Raises:
       ValueError: a name that is no string, or an array of another type.
     """
@@ -220,6 +237,8 @@ def write(path: Path, tensors: Tensors) -> None:
             _put(file, archive, "byteorder", b"little")
             for number, array in enumerate(arrays):
                 _put(file, archive, f"data/{number}", array.tobytes())
+            if note:
+                _put(file, archive, _NOTE, note.encode())
             _put(file, archive, "version", b"3\n")
         temporary.replace(path)
     finally:

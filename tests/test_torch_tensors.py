@@ -55,6 +55,19 @@ def test_torch_loads_it_twice_alike_and_can_save_it_again(tmp_path):
     _assert_equal(torch_tensors.read(tmp_path / "z"), _arrays())
 
 
+def test_a_note_lies_beside_the_tensors(tmp_path):
+    path = tmp_path / "x.pth"
+    torch_tensors.write(path, _arrays(), "made by ä")
+    assert torch_tensors.read_note(path) == "made by ä"
+    _assert_equal(torch_tensors.read(path), _arrays())
+    _assert_equal(torch.load(path, weights_only=True, mmap=True), _arrays())
+    torch.save({"a": torch.ones(1)}, path)
+    assert torch_tensors.read_note(path) == ""
+    path.write_bytes(b"no zip")
+    with pytest.raises(ValueError, match="zip format"):
+        torch_tensors.read_note(path)
+
+
 def test_storages_are_aligned(tmp_path):
     torch_tensors.write(tmp_path / "x", _arrays())
     data = (tmp_path / "x").read_bytes()

@@ -64,8 +64,8 @@ if [ -n "$CONTROLS" ]; then
     "$SAMPLE --model=demo/runs/ldm_permuted --out=demo/out/permuted_features"
 fi
 
-step "Scores and contact sheet"
-run "$PY" -m foley_jax.evaluation.embedded --truth demo/videos/test demo/videos/test_hard --train=demo/videos/train \
-  --out=demo/report $(for s in "${systems[@]}"; do echo "--system=$s=demo/out/$s"; done)
+step "Scores, and a page with players"
+run "$PY" -m foley_jax.evaluation --protocol=embedded --reference demo/videos/test demo/videos/test_hard \
+  --train=demo/videos/train --out=demo/report $(for s in "${systems[@]}"; do echo "--generated=$s=demo/out/$s"; done)
 
 step "Done: demo/out/generated/*.mp4, demo/report/index.html"

@@ -50,10 +50,10 @@ for seed in $SEEDS; do
   pair "$(sample cg ldm 1 $ALIGNMENT $seed)" "$(sample double ldm $GUIDANCE $ALIGNMENT $seed)"
   run $(sample cfg_unmerged ldm_unmerged $GUIDANCE 0 $seed)
   for name in none cfg cg double cfg_unmerged; do
-    systems+=("--system=$name=demo/guidance/${name}_$seed")
+    systems+=("--generated=$name=demo/guidance/${name}_$seed")
   done
 done
 
 step "Scores"
-run "$PY" -m foley_jax.evaluation.embedded --truth "${truth[@]}" --train=demo/videos/train \
+run "$PY" -m foley_jax.evaluation --protocol=embedded --reference "${truth[@]}" --train=demo/videos/train \
   --out=demo/guidance/report "${systems[@]}"

@@ -90,7 +90,7 @@ fi
 step "Scores"
 run "$PY" -m foley_jax.evaluation.sounding --videos=demo/mm_videos --out=demo/mm_report \
   "${systems[@]}"
-run "$PY" -m foley_jax.evaluation.embedded --truth demo/mm_videos/test --train=demo/mm_videos/train \
-  --system=replacement=demo/mm_out/replacement --system=gradient=demo/mm_out/gradient \
+run "$PY" -m foley_jax.evaluation --protocol=embedded --reference demo/mm_videos/test --train=demo/mm_videos/train \
+  --generated=replacement=demo/mm_out/replacement --generated=gradient=demo/mm_out/gradient \
   --out=demo/mm_report/audio_for
 step "Done: demo/mm_out/*/*.mp4, demo/mm_report"

@@ -52,6 +52,7 @@ FRONT_DOORS = (
     "foley_jax.convert",
     "foley_jax.aot",
     "foley_jax.bench",
+    "foley_jax.evaluation.__main__",
     "data_prep.features",
 )
 # the front door of sampling has four files, and loads official weights through the converter
@@ -59,6 +60,11 @@ FRONT_DOORS_MAY_USE = {
     "foley_jax.sample": {"foley_jax.batch", "foley_jax.loading", "foley_jax.sounding"},
     "foley_jax.sounding": {"foley_jax.batch"},
     "foley_jax.loading": {"foley_jax.convert"},
+    "foley_jax.evaluation.__main__": {
+        "foley_jax.convert",
+        "foley_jax.generate",
+        "foley_jax.loading",
+    },
 }
 
 # outside package -> the only modules that may import it

@@ -40,7 +40,8 @@ class Extraction:
       compute: [B, ...] -> name -> [B, ...].
       batch_size: items computed together; the last batch is filled up with its last item.
       by_batch: whether an item's features depend on its neighbours (official AudioCLIP): then
-        they are kept per batch, and the last batch is as small as it is.
+        they are kept per batch, the last batch is as small as it is, and one of a single item is
+        left out by name.
       is_sound: whether `read` gives sound, whose silence is to be flagged.
     """
 
@@ -131,8 +132,10 @@ class FeatureStore:
             if len(items) == extraction.batch_size:
                 yield from self._batch(items, extraction)
                 items = []
-        if items:
+        if len(items) > 1:
             yield from self._batch(items, extraction)
+        elif items:
+            unreadable[items[0].name] = "left over: a batch of one has no statistics of its own"
 
     def _batch(
         self, items: Sequence[_Item], extraction: Extraction

@@ -174,17 +174,20 @@ def evaluate(
 def listen_each(
     paths: Mapping[str, Path], what: str, rate_hz: int, listen: Callable[[np.ndarray], Any]
 ) -> Perceived:
-    """`Rules.perceive` for protocols that hear one sound, float32 [L] at `rate_hz`, at a time."""
+    """`Rules.perceive` for protocols that hear one sound, float32 [L] at `rate_hz`, at a time.
+
+    `listen` may raise MediaError: the file then counts as unreadable.
+    """
     items: dict[str, Any] = {}
     unreadable: dict[str, str] = {}
     silent = []
     for name, path in tqdm.tqdm(paths.items(), desc=what, unit="clip", leave=False):
         try:
             audio_L = audio_io.load(path, rate_hz)
+            items[name] = listen(audio_L)
         except container.MediaError as error:
             unreadable[name] = str(error)
             continue
-        items[name] = listen(audio_L)
         if run_card.is_silent(audio_L):
             silent.append(name)
     return Perceived(items, unreadable, tuple(silent))
@@ -266,7 +269,8 @@ class _Judge:
             if complaint := run.account.complaint():
                 result.complaints.append(f"{name}, {run.folder.name}: {complaint}")
             if not run.heard:
-                raise ValueError(f"nothing of {name} can be scored: {run.account.complaint()}")
+                why = "".join(f"; {reason}" for reason in list(run.account.unreadable.values())[:1])
+                raise ValueError(f"nothing of {name} can be scored: {complaint}{why}")
         for group, reference in self.groups.items():
             found = self._figures(runs, reference)
             if found:

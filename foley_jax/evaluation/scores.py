@@ -34,6 +34,17 @@ def figures(detected_s: Times, true_s: Times) -> dict[str, float]:
     return result
 
 
+def row(detected_s: Sequence[float], true_s: Sequence[float]) -> dict[str, float]:
+    """Figures of one clip at the smaller tolerance."""
+    counts = onsets.count(detected_s, true_s, TOLERANCES_S[0])
+    return {
+        "true": counts.true,
+        "heard": counts.detected,
+        "matched": counts.matched,
+        f"f1@{round(TOLERANCES_S[0] * 1000)}ms": counts.f1,
+    }
+
+
 def shuffled_f1(detected_s: Times, true_s: Times, tolerance_s: float) -> float:
     """Mean F1 of detections paired with other clips' true times, over several rotations.
 

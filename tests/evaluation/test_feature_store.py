@@ -75,14 +75,19 @@ def test_a_broken_file_is_named_and_the_rest_goes_on(paths, tmp_path):
 
 def test_batch_dependent_features_are_kept_by_batch(paths, tmp_path):
     store, net = feature_store.FeatureStore(tmp_path / "store"), Counter(by_batch=True)
+    alone = store.extract(paths, net.extraction, "x")
+    assert net.batches == [2]  # nothing is added to a last batch, and one item is none
+    assert _means(alone) == {"a": 0.375, "b": 0.375} and "batch of one" in alone.unreadable["c"]
+    paths["d"] = paths["c"]
     first = store.extract(paths, net.extraction, "x")
-    assert net.batches == [2, 1]  # nothing is added to the last one
-    assert _means(first) == {"a": 0.375, "b": 0.375, "c": 0.0}
+    assert _means(first) == {"a": 0.375, "b": 0.375, "c": 0.0, "d": 0.0}
+    assert net.batches == [2, 2]
     assert _means(store.extract(paths, net.extraction, "x")) == _means(first)
-    assert net.batches == [2, 1]
-    turned = {name: paths[name] for name in ("a", "c", "b")}
-    assert _means(store.extract(turned, net.extraction, "x")) == {"a": 0.25, "c": 0.25, "b": 0.25}
-    assert net.batches == [2, 1, 2, 1]
+    assert net.batches == [2, 2]
+    turned = {name: paths[name] for name in ("a", "c", "b", "d")}
+    means = _means(store.extract(turned, net.extraction, "x"))
+    assert means == {"a": 0.25, "c": 0.25, "b": 0.125, "d": 0.125}
+    assert net.batches == [2, 2, 2, 2]
 
 
 def test_without_a_folder_nothing_is_kept(paths):

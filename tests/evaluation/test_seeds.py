@@ -52,11 +52,10 @@ def test_mean_scores_rounds_half_to_wrong_and_skips_incomplete(tmp_path):
 
 
 def test_the_table_shows_a_dash_where_a_system_lacks_a_figure():
-    row = dict.fromkeys(
-        ("f1@100ms", "shuffled_f1@100ms", "f1@150ms", "shuffled_f1@150ms", "precision"), 0.5
-    )
-    row |= {"recall": 0.5, "material_accuracy": 0.5, "f1_low": 0.4, "f1_high": 0.6, "clips": 8}
-    text = report.table({"plain": {"a": row, "b": {**row, "align_acc": 0.25}}})
-    header, _, a, b = text.splitlines()
-    assert header.count("|") == a.count("|") == b.count("|")
-    assert a.endswith("| - |") and b.endswith("| 0.250 |")
+    row = {"clips": 8, "f1_low": 0.4, "f1_high": 0.6, "f1": 0.5, "seeds": 3}
+    rows = {"a": row, "b": {**row, "align_acc": 0.25}}
+    columns, more = {"F1": "f1", "95 %": None}, {"seeds": "seeds", "align": "align_acc"}
+    header, _, a, b = report.table_of("protocol `x`", rows, columns, more).splitlines()
+    assert header == "| protocol `x` | clips | F1 | 95 % | seeds | align |"
+    assert a == "| a | 8 | 0.500 | 0.400-0.600 | 3 | - |"
+    assert b == "| b | 8 | 0.500 | 0.400-0.600 | 3 | 0.250 |"

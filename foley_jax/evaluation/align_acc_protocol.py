@@ -1,0 +1,179 @@
+"""Protocol `align-acc`: the share of sounds that the evaluation classifier finds in time.
+
+Every sound, cut to its first 8.192 s, is judged beside the CAVP rows of the first 8 s of the
+reference video of its name. The official script reads the generated spectrograms, before any
+vocoder; here the finished sound is analysed again, so that folders of any system can be judged.
+The same sounds beside other videos, and the videos' own sound, stand beside every result: the
+classifier's own mistakes.
+Source: Diff-Foley evaluation/align_acc.py, dataset.py.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+import numpy as np
+
+from foley_jax.evaluation import alignment, bootstrap, feature_store, protocol, scores
+from foley_jax.media import audio as audio_io
+from foley_jax.media import container, specs
+from foley_jax.media import mel as mel_lib
+from foley_jax.media import video as video_io
+
+PAIRINGS = 4  # wrong pairings, each a whole judgement
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """The networks of the protocol.
+
+    Attributes:
+      classifier: `diff_foley.alignment.AlignmentModel` trained on clean latents.
+      rows: uint8 frames [B, T, H, W, 3] -> unit CAVP rows float32 [B, T, D].
+      audio, video: what both read.
+      num_frames, num_rows: mel frames and rows that are judged.
+      identity: which weights, by content, for the run card and the store.
+    """
+
+    classifier: nnx.Module
+    rows: Callable[[np.ndarray], np.ndarray]
+    audio: specs.AudioSpec
+    video: specs.VideoSpec
+    identity: Mapping[str, str]
+    num_frames: int = alignment.NUM_FRAMES
+    num_rows: int = alignment.NUM_ROWS
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Seen:
+    """A reference: its video's rows [L, D]."""
+
+    rows_LD: np.ndarray
+
+
+class AlignAcc(protocol.Rules):
+    """The protocol."""
+
+    name = "align-acc"
+    key = "Align Acc"
+    columns = {
+        "Align Acc": "Align Acc",
+        "low": "Align Acc_low",
+        "high": "Align Acc_high",
+        "shuffled": "shuffled Align Acc",
+        "mean probability": "probability",
+    }
+    more_columns = {"seeds": "seeds", "spread": "Align Acc_std"}
+
+    def __init__(self, judge: Judge, store: feature_store.FeatureStore, *, seed: int = 0):
+        """Args:
+        judge: the networks.
+        store: where the rows of videos are kept.
+        seed: of the posterior's noise.
+        """
+        self.judge, self.store, self.seed = judge, store, seed
+        video = dataclasses.asdict(judge.video)
+        key = feature_store.key_of(network="cavp", video=video, **judge.identity)
+        self._rows = feature_store.Extraction(
+            "cavp",
+            key,
+            self._frames,
+            lambda frames_BTHWC: {"rows": np.asarray(judge.rows(frames_BTHWC))},
+            batch_size=1,
+            is_sound=False,
+        )
+        self._judged: dict[tuple[int, int], tuple[float, Any, Any]] = {}
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "weights": dict(self.judge.identity),
+            "mel_frames": self.judge.num_frames,
+            "rows": self.judge.num_rows,
+            "seed": self.seed,
+            "num_pairings": PAIRINGS,
+            "num_bootstrap": bootstrap.NUM_RESAMPLES,
+        }
+
+    def perceive(self, paths: Mapping[str, Path], what: str) -> protocol.Perceived:
+        """Mels of the beginnings; a sound that is too short cannot be judged."""
+        audio, frames = self.judge.audio, self.judge.num_frames
+        need = frames * audio.hop
+
+        def listen(audio_L: np.ndarray) -> np.ndarray:
+            if len(audio_L) + audio.hop < need:
+                has_s, need_s = (n / audio.sample_rate_hz for n in (len(audio_L), need))
+                raise container.MediaError("empty", f"{has_s:.2f} s of sound, not {need_s:.2f} s")
+            audio_L = np.pad(audio_L[:need], (0, max(0, need - len(audio_L))))
+            return np.asarray(mel_lib.log_mel(audio_L[None], audio))[0, :, :frames]
+
+        return protocol.listen_each(paths, what, audio.sample_rate_hz, listen)
+
+    def refer(self, path: Path, heard: np.ndarray) -> Seen:
+        """The rows of the reference's picture.
+
+        Raises:
+          MediaError: no picture, or a shorter one.
+        """
+        found = self.store.extract({"x": path}, self._rows, "rows")
+        if found.unreadable:
+            raise container.MediaError("no_video", found.unreadable["x"])
+        return Seen(found.items["x"]["rows"])
+
+    def figures(self, heard: Mapping, reference: Mapping[str, Seen]) -> dict[str, float]:
+        """Align Acc with its interval over items, for wrong pairs, and the mean probability."""
+        names = list(heard)
+        prob_N = self._probabilities([heard[n] for n in names], [reference[n] for n in names])
+        hit = bootstrap.mean_interval((np.round(prob_N) == 1).astype(np.float64))
+        shifts = scores.rotations(len(names))
+        shifts = shifts[:: max(1, len(shifts) // PAIRINGS)][:PAIRINGS]
+        wrong = [
+            alignment.accuracy(
+                self._probabilities(
+                    [heard[n] for n in names],
+                    [reference[n] for n in names[shift:] + names[:shift]],
+                )
+            )
+            for shift in shifts
+        ]
+        return {
+            "clips": len(names),
+            "Align Acc": hit.value,
+            "Align Acc_low": hit.low,
+            "Align Acc_high": hit.high,
+            "shuffled Align Acc": float(np.mean(wrong)) if wrong else float("nan"),
+            "probability": float(prob_N.mean()),
+        }
+
+    def row(self, heard: np.ndarray, reference: Seen) -> dict[str, float]:
+        prob = float(self._probabilities([heard], [reference])[0])
+        return {"Align Acc": float(np.round(prob) == 1), "probability": prob}
+
+    def _probabilities(self, mels: Sequence[np.ndarray], seen: Sequence[Seen]) -> np.ndarray:
+        """Of every pair; what was judged once is remembered."""
+        keys = [(id(mel), id(s)) for mel, s in zip(mels, seen, strict=True)]
+        new = [place for place, key in enumerate(keys) if key not in self._judged]
+        if new:
+            found = alignment.align_acc(
+                self.judge.classifier,
+                [mels[place] for place in new],
+                [seen[place].rows_LD for place in new],
+                seed=self.seed,
+                num_frames=self.judge.num_frames,
+                num_rows=self.judge.num_rows,
+            )
+            for place, prob in zip(new, found.prob_N, strict=True):
+                # the objects are held, so that their ids stay theirs
+                self._judged[keys[place]] = (float(prob), mels[place], seen[place])
+        return np.array([self._judged[key][0] for key in keys])
+
+    def _frames(self, path: Path) -> np.ndarray:
+        """The frames of the rows, uint8 [T, H, W, 3]."""
+        count = self.judge.num_rows
+        frames = video_io.read_frames(path, self.judge.video)[:count]
+        if len(frames) < count:
+            raise container.MediaError(
+                "empty", f"{path}: {len(frames)} frames of {count} that are judged"
+            )
+        return frames

@@ -1,0 +1,99 @@
+"""All protocols by name, and what each needs beside the folders."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+from pathlib import Path
+
+from foley_jax.evaluation import (
+    align_acc_protocol,
+    audioldm_protocol,
+    av_align_protocol,
+    embedded_protocol,
+    feature_rules,
+    feature_store,
+    mm_diffusion_protocol,
+    onset_protocol,
+    protocol,
+    specvqgan_protocol,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Means:
+    """What protocols may be made of; each takes what it needs.
+
+    Attributes:
+      networks: those of a folder of weights; None without one.
+      store: where features are kept.
+      judge: gives the networks of Align Acc.
+      train: training scenes of the embedded set.
+      seconds: of every sound that count; None is the protocol's own.
+      split: of the data the reference is from, in words.
+      cache: where av-benchmark's caches lie, or are written.
+    """
+
+    networks: feature_rules.Networks | None
+    store: feature_store.FeatureStore
+    judge: Callable[[], align_acc_protocol.Judge] | None = None
+    train: Path | None = None
+    seconds: float | None = None
+    split: str | None = None
+    cache: Path | None = None
+
+
+def _needs_weights(name: str, means: Means) -> feature_rules.Networks:
+    if means.networks is None:
+        raise ValueError(f"protocol {name} needs --weights=DIR, a folder of its networks' files")
+    return means.networks
+
+
+def _align_acc(means: Means) -> protocol.Rules:
+    if means.judge is None:
+        raise ValueError("protocol align-acc needs --classifier=PATH and --cavp=PATH")
+    return align_acc_protocol.AlignAcc(means.judge(), means.store)
+
+
+def _seconds(means: Means) -> dict[str, float]:
+    return {} if means.seconds is None else {"seconds": means.seconds}
+
+
+def _specvqgan(means: Means) -> protocol.Rules:
+    kind = specvqgan_protocol.SpecVqganMelception
+    return kind(_needs_weights(kind.name, means), **_seconds(means))
+
+
+def _audioldm(kind: type[audioldm_protocol.AudioLdmEval]) -> Callable[[Means], protocol.Rules]:
+    return lambda means: kind(_needs_weights(kind.name, means), **_seconds(means))
+
+
+def _mm_diffusion(means: Means) -> protocol.Rules:
+    kind = mm_diffusion_protocol.MmDiffusion
+    if not means.split:
+        raise ValueError(
+            f'protocol {kind.name} needs --split="...": which part of the data the reference is '
+            "(the official figures are against the training set)"
+        )
+    return kind(_needs_weights(kind.name, means), split=means.split)
+
+
+PROTOCOLS: Mapping[str, Callable[[Means], protocol.Rules]] = {
+    "onsets": lambda means: onset_protocol.Onsets(),
+    "av-align": lambda means: av_align_protocol.AvAlign(),
+    "embedded": lambda means: embedded_protocol.Embedded(means.train),
+    "align-acc": _align_acc,
+    "specvqgan-melception": _specvqgan,
+    "audioldm-eval": _audioldm(audioldm_protocol.AudioLdmEval),
+    "audioldm-eval-32k": _audioldm(audioldm_protocol.AudioLdmEval32k),
+    "mm-diffusion": _mm_diffusion,
+}
+
+
+def make(name: str, means: Means) -> protocol.Rules:
+    """A protocol by name.
+
+    Raises:
+      ValueError: what it needs is not there; the message names the option to give.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name](means)

@@ -16,7 +16,9 @@ import numpy as np
 from foley_jax.evaluation import bootstrap
 
 Metric = Literal["euclidean", "cosine"]
+Units = Literal["one", "each"]
 METRICS: tuple[Metric, ...] = ("euclidean", "cosine")
+UNITS: tuple[Units, ...] = ("one", "each")
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 NEAR_QUANTILE = 0.05  # of the held-out distances; what is nearer is counted
 SPREAD_FLOOR = 0.1  # of the root mean square spread: what hardly varies must not weigh most
@@ -27,28 +29,36 @@ _FOUND = np.dtype([("index", np.int64, 2), ("distance", np.float64, 2)])
 
 @dataclasses.dataclass(frozen=True)
 class Standard:
-    """Shift and scale that give the training set mean 0 and spread 1 in every dimension.
+    """Shift and scale that give the training set mean 0 and spread 1.
 
     Attributes:
       mean_D: float64 [D].
-      scale_D: float64 [D], the standard deviation, but at least `SPREAD_FLOOR` of its root mean
-        square over dimensions; 1 where nothing varies at all (a single item, or equal ones).
+      scale_D: float64 [D]. Of one unit: the root mean square over dimensions of the standard
+        deviation, in all of them. Of unlike units: each dimension's own, but at least
+        `SPREAD_FLOOR` of that. 1 where nothing varies at all (a single item, or equal ones).
     """
 
     mean_D: np.ndarray
     scale_D: np.ndarray
 
     @classmethod
-    def of(cls, training_MD: np.ndarray) -> "Standard":
+    def of(cls, training_MD: np.ndarray, units: Units = "each") -> "Standard":
         """Args:
           training_MD: float [M, D], finite, M >= 1.
+          units: "one" if all dimensions have the same (decibels, pixel values), or "each".
+            Scales of its own make the training set look dense to itself: with M not much larger
+            than D, items of the same kind from elsewhere lie farther off than training items
+            from each other. One scale does not.
         Raises:
-          ValueError: another shape, no items, or values that are not finite.
+          ValueError: another shape, no items, values that are not finite, or unknown units.
         """
+        if units not in UNITS:
+            raise ValueError(f"units are {units!r}, expected one of {', '.join(UNITS)}")
         x = _checked("training", training_MD)
         spread = x.std(axis=0)
-        floor = SPREAD_FLOOR * float(np.sqrt(np.mean(spread**2)))
-        return cls(x.mean(axis=0), np.maximum(spread, floor) if floor > 0 else np.ones_like(spread))
+        whole = float(np.sqrt(np.mean(spread**2)))
+        scale = np.maximum(spread, SPREAD_FLOOR * whole) if units == "each" else whole
+        return cls(x.mean(axis=0), np.full_like(spread, scale if whole > 0 else 1.0))
 
     def __call__(self, features_ND: np.ndarray) -> np.ndarray:
         """Standardised features, float64 [N, D]."""
@@ -101,6 +111,7 @@ class Training:
         groups_M: Sequence[int] | None = None,
         *,
         metric: Metric = "euclidean",
+        units: Units = "each",
     ):
         """Args:
           features_MD: float [M, D], finite; held in float64.
@@ -108,13 +119,14 @@ class Training:
             looked for, and the second nearest counted, outside the group; default: each its own.
           metric: "euclidean", or "cosine" (1 - cosine, in [0, 2]; an item at the training mean
             has no direction and is at 1 from all others), both of standardised features.
+          units: as `Standard.of` takes it.
         Raises:
           ValueError: as `Standard.of`, groups of another number, or an unknown metric.
         """
         if metric not in METRICS:
             raise ValueError(f"metric is {metric!r}, expected one of {', '.join(METRICS)}")
         self.metric: Metric = metric
-        self.standard = Standard.of(features_MD)
+        self.standard = Standard.of(features_MD, units)
         self._points_MD = self._place(features_MD)
         self._norms_M = (self._points_MD**2).sum(axis=1)
         count = len(self._points_MD)
@@ -134,8 +146,13 @@ class Training:
         return self._answer(self._search(self._place(features_ND), None))
 
     def leave_one_out(self) -> Nearest:
-        """The nearest item of another group for every training item, [M]."""
-        return self._answer(self._among_M)
+        """The nearest item of another group for every training item, [M].
+
+        `own_N` is nan here: the nearest of an item's nearest may be the item itself. Mutual
+        neighbours count twice, so intervals of these distances are a little narrow.
+        """
+        found = self._answer(self._among_M)
+        return dataclasses.replace(found, own_N=np.full(len(found.own_N), np.nan))
 
     def _answer(self, found: np.ndarray) -> Nearest:
         index, second_index = found["index"].T
@@ -212,7 +229,7 @@ def figures(found: Nearest, held_out: Nearest | None = None) -> dict[str, float]
       `clips`; quantiles `q05` ... `q95` of the distance to the nearest training item;
       `ratio`, the median of `Nearest.ratio_N`, and `authentic`, the share above 1: for items drawn
       like the training set 1/3 in one dimension, rising to 1/2 in many, near 0 for copies; read
-      it beside the held-out row, for real data are not homogeneous.
+      it beside the held-out row, for real data are not homogeneous. Left out where unknown.
       Beside held-out items also `nearer`, the share nearer than their 5 % quantile (healthy: 0.05;
       copies: 1), and `auc`, the probability that an item is nearer than a held-out one
       (healthy: 0.5; copies: 1; below 0.5: the items are unlike the training set), with its 95 %
@@ -227,8 +244,8 @@ def figures(found: Nearest, held_out: Nearest | None = None) -> dict[str, float]
     for name, level in QUANTILES.items():
         result[name] = float(np.quantile(distance, level))
     known = found.ratio_N[~np.isnan(found.ratio_N)]
-    result["ratio"] = float(np.median(known)) if len(known) else float("nan")
-    result["authentic"] = float((known > 1).mean()) if len(known) else float("nan")
+    if len(known):
+        result["ratio"], result["authentic"] = float(np.median(known)), float((known > 1).mean())
     if held_out is None:
         return result
     beside = held_out.distance_N

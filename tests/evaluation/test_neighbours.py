@@ -32,7 +32,9 @@ def test_neighbours_are_those_of_scikit_learn(metric):
     np.testing.assert_allclose(found.distance_N, distances[:, 0], rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(found.second_N, distances[:, 1], rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(found.own_N, own[indices[:, 0], 1], rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(search.leave_one_out().distance_N, own[:, 1], rtol=1e-9, atol=1e-12)
+    alone = search.leave_one_out()
+    np.testing.assert_allclose(alone.distance_N, own[:, 1], rtol=1e-9, atol=1e-12)
+    assert np.isnan(alone.own_N).all()
 
 
 def test_near_copies_far_from_the_origin_keep_their_digits():
@@ -68,6 +70,24 @@ def test_the_scale_is_the_spread_of_training_but_not_below_its_floor():
     floor = 0.1 * np.sqrt((spread**2).mean())
     np.testing.assert_allclose(standard.scale_D, [spread[0], floor, spread[2], spread[3]])
     np.testing.assert_allclose(standard(training).mean(axis=0), 0.0, atol=1e-12)
+
+
+def test_one_unit_has_one_scale():
+    training = _sets(100, width=4)[0]
+    scale = neighbours.Standard.of(training, "one").scale_D
+    np.testing.assert_allclose(scale, np.sqrt(training.var(axis=0).mean()))
+
+
+def test_own_scales_make_few_training_items_look_dense_and_one_scale_does_not():
+    rng = np.random.default_rng(0)
+    training, held_out = (rng.standard_t(3, size=(count, 400)) for count in (20, 200))
+    auc = {}
+    for units in neighbours.UNITS:
+        search = neighbours.Training(training, units=units)
+        beside = search.nearest(held_out)
+        auc[units] = neighbours.figures(search.leave_one_out(), beside)
+    assert auc["one"]["auc_low"] < 0.5 < auc["one"]["auc_high"]
+    assert auc["each"]["auc"] > 0.7
 
 
 def test_auc_is_that_of_scikit_learn_with_ties():
@@ -159,7 +179,7 @@ def test_one_item_in_each_set():
     assert np.isnan(found.second_N[0]) and np.isnan(found.ratio_N[0])
     figures = neighbours.figures(found, found)
     assert (figures["auc"], figures["auc_low"], figures["auc_high"]) == (0.5, 0.5, 0.5)
-    assert np.isnan(figures["authentic"]) and figures["median"] == 5.0
+    assert "authentic" not in figures and "ratio" not in figures and figures["median"] == 5.0
     alone = search.leave_one_out()
     assert alone.index_N.tolist() == [-1] and np.isnan(alone.distance_N[0])
 
@@ -177,6 +197,7 @@ def test_cosine_of_an_item_without_direction_is_one():
         (np.zeros((2, 3)), np.zeros((1, 2)), {}, "2 wide, those of the training set 3"),
         (np.zeros((2, 3)), np.full((1, 3), np.nan), {}, r"not finite in items \[0\]"),
         (np.zeros((2, 3)), np.zeros((1, 3)), {"metric": "l1"}, "metric is 'l1'"),
+        (np.zeros((2, 3)), np.zeros((1, 3)), {"units": "all"}, "units are 'all'"),
         (np.zeros((2, 3)), np.zeros((1, 3)), {"groups_M": [0]}, "groups of shape"),
     ],
 )

@@ -17,7 +17,6 @@ from flax import nnx
 import numpy as np
 
 from foley_jax.evaluation import alignment, bootstrap, feature_store, protocol, scores
-from foley_jax.media import audio as audio_io
 from foley_jax.media import container, specs
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import video as video_io

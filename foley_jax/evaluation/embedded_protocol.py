@@ -13,8 +13,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from foley_jax.evaluation import bootstrap, embedded, onsets, protocol, scores
 from foley_jax.media import container
 

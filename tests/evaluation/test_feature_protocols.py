@@ -1,0 +1,176 @@
+"""Protocols on features: what they read, pair, pool, skip; the networks are cheap stand-ins."""
+
+import numpy as np
+import pytest
+
+from foley_jax.evaluation import (
+    audioldm_protocol,
+    distances,
+    feature_rules,
+    feature_store,
+    mm_diffusion_protocol,
+    protocol,
+    specvqgan_protocol,
+)
+from foley_jax.evaluation.networks import registry
+from foley_jax.media import audio as audio_io
+from foley_jax.media import video as video_io
+
+RATE = 16000
+WIDTHS = {"embedding": 6, "logits": 5, "logits_unbiased": 5, "2048": 6}
+
+
+class StandIn:
+    """Random projections of a sound's spectrum, or of a video's mean picture."""
+
+    def __init__(self, name, log):
+        self.name, self.log = name, log
+
+    def __call__(self, batch):
+        self.log.append((self.name, batch.shape, batch.dtype))
+        if batch.ndim == 2:
+            spectrum = np.abs(np.fft.rfft(batch, axis=1))[:, :400]
+            x = np.log(spectrum + 1.0).astype(np.float64)
+        else:
+            x = batch.reshape(len(batch), -1)[:, ::97].astype(np.float64) / 255
+        made = {}
+        for feature, width in WIDTHS.items():
+            rng = np.random.default_rng(len(feature))
+            made[feature] = (x @ rng.standard_normal((x.shape[1], width)) / 10).astype(np.float32)
+        if self.name == "vggish":  # two windows
+            made["embedding"] = np.stack([made["embedding"], made["embedding"] + 1], axis=1)
+        return made
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """(network, shape, dtype) of every batch computed."""
+    found = []
+    monkeypatch.setattr(registry, "load", lambda name, *a, **k: StandIn(name, found))
+    return found
+
+
+def _networks(tmp_path, *names, preset="default"):
+    folder = tmp_path / "weights"
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        entry = registry.NETWORKS[name]
+        for file in (*entry.files, *(file for file, _ in entry.beside)):
+            (folder / file).write_bytes(name.encode())
+    store = feature_store.FeatureStore(tmp_path / "store")
+    return feature_rules.Networks(folder, None, store, preset=preset)
+
+
+def _sounds(folder, seed, count=8, like=None, seconds=1.0):
+    """Tones of random pitch; with `like`, those of that seed with some noise."""
+    folder.mkdir()
+    t = np.arange(round(seconds * RATE)) / RATE
+    pitch, rng = np.random.default_rng(seed if like is None else like), np.random.default_rng(seed)
+    for i in range(count):
+        wave = 0.3 * np.sin(2 * np.pi * pitch.uniform(100, 3000) * t)
+        if like is not None:
+            wave = wave + 0.05 * rng.standard_normal(len(t))
+        audio_io.write_wav(folder / f"s{i}.wav", wave.astype(np.float32), RATE)
+    return folder
+
+
+def _check_truth_is_best(result, key, *, tolerance):
+    true, ours = (result.figures[name] for name in (protocol.REFERENCE, "ours"))
+    assert abs(true[key]) < tolerance < ours[key] < ours[f"shuffled_{key}"]
+    assert true["clips"] == ours["clips"] == 8
+    floor = result.figures[protocol.HALVES]
+    assert floor["clips"] == 4
+    return true, ours, floor
+
+
+def test_specvqgan_pools_samples_and_pairs_each_with_its_video(tmp_path, log):
+    rules = specvqgan_protocol.SpecVqganMelception(_networks(tmp_path, "melception"), seconds=0.5)
+    reference = _sounds(tmp_path / "true", 0)
+    one, two = (_sounds(tmp_path / str(seed), seed, like=0) for seed in (1, 2))
+    result = protocol.evaluate(rules, {"ours": [one]}, reference)
+    true, ours, floor = _check_truth_is_best(result, "MKL", tolerance=1e-4)
+    assert true["FID"] < 1e-6 < ours["FID"] and true["KID"] <= 0 and floor["FID"] > 0
+    assert 1.0 <= ours["IS"] <= 5.0 and ours["MKL_low"] < ours["MKL"] < ours["MKL_high"]
+    assert result.skipped == {}
+    assert {shape for _, shape, _ in log} == {(8, round(22050 * 0.5))}
+    rows = {r["name"]: r["MKL"] for r in result.samples if r["system"] == "ours"}
+    assert np.mean(list(rows.values())) == pytest.approx(ours["MKL"])
+    pooled = protocol.evaluate(rules, {"ours": [one, two]}, reference).figures["ours"]
+    assert pooled["clips"] == 16 and pooled["seeds"] == 2
+    alone = protocol.evaluate(rules, {"ours": [two]}, reference).figures["ours"]
+    assert pooled["MKL"] == pytest.approx((ours["MKL"] + alone["MKL"]) / 2)
+    assert len(log) == 3  # 24 sounds in batches of 8, each once
+
+
+def test_audioldm_reads_whole_sounds_without_mean_and_pads_short_ones(tmp_path, log):
+    rules = audioldm_protocol.AudioLdmEval(_networks(tmp_path, "panns_16k", "vggish"))
+    reference = _sounds(tmp_path / "true", 0)
+    ours = _sounds(tmp_path / "ours", 1, like=0, seconds=3.0)
+    result = protocol.evaluate(rules, {"ours": [ours]}, reference)
+    true, ours, _ = _check_truth_is_best(result, "KL", tolerance=1e-4)
+    assert true["FD"] < 1e-6 < ours["FD"] and true["FAD"] < 1e-6 < ours["FAD"]
+    # of single classes: not a divergence, it may be negative
+    assert ours["KL_sigmoid"] != 0 and abs(true["KL_sigmoid"]) < 1e-4
+    assert set(rules.settings()["networks"]) == {"panns_16k", "vggish"}
+    assert {shape for _, shape, _ in log} == {(1, 32000), (1, 48000)}
+    read = audioldm_protocol.reader(RATE, None)
+    audio_io.write_wav(tmp_path / "dc.wav", np.full(100, 0.5, np.float32), RATE)
+    np.testing.assert_allclose(read(tmp_path / "dc.wav"), np.zeros(32000), atol=1e-6)
+
+
+def test_what_lacks_weights_is_skipped_by_name(tmp_path, log):
+    rules = audioldm_protocol.AudioLdmEval(_networks(tmp_path, "vggish"))
+    result = protocol.evaluate(rules, {}, _sounds(tmp_path / "true", 0))
+    figures = result.figures[protocol.REFERENCE]
+    assert "FAD" in figures and not {"FD", "KL", "KL_sigmoid", "IS"} & set(figures)
+    assert set(result.skipped) == {"FD", "KL", "KL_sigmoid", "IS"}
+    assert all("no Cnn14_16k" in why for why in result.skipped.values())
+    with pytest.raises(ValueError, match="no network .* melception: no melception-21"):
+        specvqgan_protocol.SpecVqganMelception(_networks(tmp_path))
+
+
+def _videos(folder, seed, seconds, brightness=128):
+    folder.mkdir()
+    rng = np.random.default_rng(seed)
+    for i, length in enumerate(seconds):
+        pictures = rng.integers(0, brightness, (round(length * 10), 64, 64, 3)).astype(np.uint8)
+        sound = 0.1 * rng.standard_normal(round(length * RATE)).astype(np.float32)
+        video_io.write_video(
+            folder / f"v{seed}_{i}.mp4", pictures, 10.0, audio=sound, sample_rate_hz=RATE
+        )
+    return folder
+
+
+def test_mm_diffusion_compares_sets_of_whole_clips(tmp_path, log):
+    rules = mm_diffusion_protocol.MmDiffusion(
+        _networks(tmp_path, "i3d", "audioclip"), split="training"
+    )
+    reference = _videos(tmp_path / "true", 0, (1.6, 3.2, 5.0, 1.0))
+    ours = _videos(tmp_path / "ours", 1, (1.6,) * 4, brightness=200)
+    result = protocol.evaluate(rules, {"ours": [ours]}, reference)
+    true, found = (result.figures[name] for name in (protocol.REFERENCE, "ours"))
+    assert true["clips"] == 1 + 2 + 3 and found["clips"] == 4
+    assert true["FVD"] < 1e-6 < found["FVD"] and true["FAD"] < 1e-2 < found["FAD"]
+    assert any("v0_3: " in line or "v0_3)" in line for line in result.complaints)  # too short
+    shapes = {(name, shape) for name, shape, _ in log}
+    assert ("i3d", (2, 16, 64, 64, 3)) in shapes and ("audioclip", (2, 70560)) in shapes
+    assert rules.settings()["reference_split"] == "training"
+    embedding = [
+        item["audioclip"]["embedding"]
+        for item in rules.perceive({p.stem: p for p in ours.glob("*.mp4")}, "x").items.values()
+    ]
+    true_items = rules.perceive({p.stem: p for p in sorted(reference.glob("*.mp4"))[:3]}, "x").items
+    others = np.concatenate([item["audioclip"]["embedding"] for item in true_items.values()])
+    by_hand = distances.frechet_distance(np.concatenate(embedding), others)
+    assert found["FAD"] == pytest.approx(1e4 * by_hand)
+
+
+def test_mm_diffusion_official_takes_first_clips_in_batches(tmp_path, log):
+    rules = mm_diffusion_protocol.MmDiffusion(
+        _networks(tmp_path, "i3d", "audioclip", preset="official"), split="training"
+    )
+    reference = _videos(tmp_path / "true", 0, (1.6, 3.2, 1.6))
+    result = protocol.evaluate(rules, {}, reference)
+    assert result.figures[protocol.REFERENCE]["clips"] == 3
+    assert [shape for name, shape, _ in log if name == "audioclip"] == [(3, 70560)]
+    assert rules.settings()["networks"]["audioclip"]["preset"] == "official"

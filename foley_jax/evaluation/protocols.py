@@ -8,6 +8,8 @@ from foley_jax.evaluation import (
     align_acc_protocol,
     audioldm_protocol,
     av_align_protocol,
+    av_benchmark_figures,
+    av_benchmark_protocol,
     embedded_protocol,
     feature_rules,
     feature_store,
@@ -30,6 +32,7 @@ class Means:
       seconds: of every sound that count; None is the protocol's own.
       split: of the data the reference is from, in words.
       cache: where av-benchmark's caches lie, or are written.
+      preset: of av-benchmark; networks have their own.
     """
 
     networks: feature_rules.Networks | None
@@ -39,6 +42,7 @@ class Means:
     seconds: float | None = None
     split: str | None = None
     cache: Path | None = None
+    preset: av_benchmark_figures.Preset = "default"
 
 
 def _needs_weights(name: str, means: Means) -> feature_rules.Networks:
@@ -66,6 +70,12 @@ def _audioldm(kind: type[audioldm_protocol.AudioLdmEval]) -> Callable[[Means], p
     return lambda means: kind(_needs_weights(kind.name, means), **_seconds(means))
 
 
+def _av_benchmark(means: Means) -> protocol.Rules:
+    return av_benchmark_protocol.AvBenchmark(
+        means.networks, cache=means.cache, preset=means.preset, **_seconds(means)
+    )
+
+
 def _mm_diffusion(means: Means) -> protocol.Rules:
     kind = mm_diffusion_protocol.MmDiffusion
     if not means.split:
@@ -84,6 +94,7 @@ PROTOCOLS: Mapping[str, Callable[[Means], protocol.Rules]] = {
     "specvqgan-melception": _specvqgan,
     "audioldm-eval": _audioldm(audioldm_protocol.AudioLdmEval),
     "audioldm-eval-32k": _audioldm(audioldm_protocol.AudioLdmEval32k),
+    "av-benchmark": _av_benchmark,
     "mm-diffusion": _mm_diffusion,
 }
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from foley_jax.evaluation import __main__ as command
 from foley_jax.evaluation import (
     av_benchmark_cache,
     av_benchmark_figures,
@@ -194,6 +195,25 @@ def test_caches_of_the_tool_give_all_its_figures_without_weights(folders, monkey
     used = rules.settings()["features"]["ours"]["clap_ms_audio"]
     assert list(used) == ["caches/ours"] and len(used["caches/ours"]) == 64
     assert found.figures["reference"]["FD-PASST"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_command_needs_no_weights_where_caches_are(folders, monkeypatch, capsys):
+    _narrow(monkeypatch)
+    _save_theirs(folders / "caches/reference", 0)
+    _save_theirs(folders / "caches/ours", 1)
+    monkeypatch.setattr(command.page, "write", lambda *_: "nothing")
+    given = ["--protocol=av-benchmark", f"--reference={folders / 'true'}", "--preset=official"]
+    given += [f"--cache={folders / 'caches'}", f"--out={folders / 'out'}"]
+    assert command.main([*given, f"--generated=ours={folders / 'ours'}"]) == 0
+    metrics = json.loads((folders / "out/metrics.json").read_text())
+    want = official.evaluate(folders / "caches/ours", folders / "caches/reference")
+    ours = metrics["systems"]["ours"]
+    assert {key: ours[key] for key in want} == pytest.approx(want, rel=1e-6)
+    assert metrics["protocol"] == "av-benchmark" and set(metrics["skipped"]) == {"DeSync"}
+    card = json.loads((folders / "out/run_card.json").read_text())["settings"]
+    assert card["preset"] == "official" and card["seconds"] == 8.0
+    assert set(card["features"]["ours"]["pann_features"]) == {"caches/ours"}
+    assert "protocol `av-benchmark`" in capsys.readouterr().out
 
 
 def test_their_caches_are_taken_before_ours_are_computed(folders):

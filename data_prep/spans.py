@@ -8,10 +8,8 @@ import dataclasses
 import hashlib
 import pathlib
 
-SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
-    + (".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp", ".ogv")
-)
+from foley_jax.media import container
+
 SPLITS = ("train", "test", "val")
 HASHED_TEST_PERCENT = 10
 MIN_SECONDS = 0.5
@@ -51,12 +49,14 @@ def find_videos(folder: pathlib.Path) -> list[str]:
     found = sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in container.VIDEO_SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
     )
     if not found:
         raise ValueError(
-            f"{folder} holds no video file ({', '.join(sorted(SUFFIXES))}); make the embedded set "
-            f"with `python -m data_prep.scenes {folder}`"
+            f"{folder} holds no video file ({', '.join(container.VIDEO_SUFFIXES)}); make the "
+            f"embedded set with `python -m data_prep.scenes {folder}`"
         )
     return found
 

@@ -50,17 +50,15 @@ def kl_row(of_pairs: OfPairs, heard: Mapping, reference: Mapping, network: str) 
 def inception(
     heard: Mapping[Any, Mapping], network: str, feature: str, *, key: str = "IS"
 ) -> dict[str, float]:
-    """Inception Score over ten splits of the items by name, KEY and KEY_splits_std.
+    """Inception Score over ten splits of the items by name: KEY and KEY_splits_std.
 
-    Less than ten items make as many splits as there are: every split then is one item and the
-    score 1; say the number of items with it.
+    Less than ten items have none ({}): ten splits need as many.
     """
     ordered = dict(sorted(heard.items(), key=lambda item: str(item[0])))
     logits_NK = feature_rules.stacked(ordered, network, feature)
-    if len(logits_NK) < 2:
-        return {key: float("nan"), f"{key}_splits_std": float("nan")}
-    splits = min(NUM_SPLITS, len(logits_NK))
-    found = class_scores.inception_score(logits_NK, num_splits=splits)
+    if len(logits_NK) < NUM_SPLITS:
+        return {}
+    found = class_scores.inception_score(logits_NK, num_splits=NUM_SPLITS)
     return {key: found.mean, f"{key}_splits_std": found.std}
 
 

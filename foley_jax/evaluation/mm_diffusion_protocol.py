@@ -87,7 +87,7 @@ class MmDiffusion(feature_rules.FeatureRules):
     key = "FVD"
     ascending = False
     is_paired = False
-    suffixes = (".mp4",)
+    suffixes = container.VIDEO_SUFFIXES
     columns = {"FVD": "FVD", "KVD": "KVD", "FAD x 10^4": "FAD"}
     more_columns = {
         "seeds": "seeds",

@@ -12,11 +12,11 @@ import numpy as np
 import tqdm
 
 from foley_jax.evaluation import clip_descriptors, feature_store, neighbours, run_card, seeds
+from foley_jax.media import container
 from foley_jax.media import video as video_io
 
 TRAINING = "training, each among the others"
 HELD_OUT = "held-out"
-PICTURE_SUFFIXES = (".mp4",)
 SLACK = 0.05  # a file may be shorter than an item by this share of it
 
 
@@ -52,8 +52,8 @@ class Collection:
         """
         sounds = run_card.find_sounds(folder)
         pictures = {}
-        if any(path.suffix.lower() in PICTURE_SUFFIXES for path in folder.iterdir()):
-            pictures = run_card.find_sounds(folder, PICTURE_SUFFIXES)
+        if any(path.suffix.lower() in container.VIDEO_SUFFIXES for path in folder.iterdir()):
+            pictures = run_card.find_sounds(folder, container.VIDEO_SUFFIXES)
         return cls(what, folder, {"sound": sounds, "picture": pictures})
 
     @property

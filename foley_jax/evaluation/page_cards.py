@@ -8,6 +8,7 @@ from pathlib import Path
 import tqdm
 
 from foley_jax.evaluation import page_media, page_ranking, page_table, protocol
+from foley_jax.media import container
 
 SHOWN = 6  # items at either end of a system
 MOST_NAMES = 50  # of items without a figure
@@ -130,7 +131,7 @@ class Cards:
 
 def _video_beside(sound: Path | None) -> Path | None:
     """The video of a sound's name, where the generator wrote both."""
-    if sound is None or sound.suffix.lower() in page_media.VIDEO_SUFFIXES:
+    if sound is None or sound.suffix.lower() in container.VIDEO_SUFFIXES:
         return None
     video = sound.with_suffix(".mp4")
     return video if video.is_file() else None

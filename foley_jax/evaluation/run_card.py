@@ -16,8 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from foley_jax.media import container
+
 SILENT_PEAK = 1e-3  # -60 dB of full scale
-SUFFIXES = (".wav", ".flac", ".mp4")  # a sound beside a video of its name comes first
+# a sound beside a video of its name comes first
+SUFFIXES = (*container.SOUND_SUFFIXES, *container.VIDEO_SUFFIXES)
 PACKAGES = ("jax", "flax", "numpy", "scipy", "librosa", "av")
 CHUNK_BYTES = 1 << 20
 
@@ -68,7 +71,7 @@ def find_sounds(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> dict[str, P
     for suffix in reversed(suffixes):
         found |= {path.stem: path for path in paths if path.suffix.lower() == suffix}
     if not found:
-        raise FileNotFoundError(f"{folder} holds no {', '.join(suffixes)} files")
+        raise FileNotFoundError(f"{folder} holds no {', '.join(suffixes[:9])} files")
     return dict(sorted(found.items()))
 
 

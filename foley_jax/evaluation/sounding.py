@@ -27,7 +27,17 @@ import sys
 import numpy as np
 import tqdm
 
-from foley_jax.evaluation import embedded, impact_training, impacts, onsets, report, scores, seeds
+from foley_jax.evaluation import (
+    bootstrap,
+    embedded,
+    impact_training,
+    impacts,
+    onsets,
+    report,
+    run_card,
+    scores,
+    seeds,
+)
 from foley_jax.media import audio as audio_io
 from foley_jax.media import plots
 from foley_jax.media import video as video_io
@@ -237,6 +247,28 @@ def write(out: Path, figures: Mapping, eye: Mapping, shown: Mapping, fps: float)
         print(f"contact sheet: {path}")
 
 
+def card(
+    out: Path, videos: Path, systems: Mapping[str, Sequence[Path]], settings: impacts.Settings
+) -> None:
+    """Writes run_card.json: the settings, and every system's files by content."""
+    entries = {}
+    for name, folders in {TRUE: [videos / "test"], **systems}.items():
+        entries[name] = []
+        for folder in folders:
+            paths = run_card.find_sounds(folder)
+            names = tuple(paths)
+            entries[name].append(run_card.of_system(folder, paths, run_card.Account(names, names)))
+    about = {
+        "impact_detector": dataclasses.asdict(settings),
+        "onset_detector": dataclasses.asdict(onsets.Detector()),
+        "tolerances_s": scores.TOLERANCES_S,
+        "sound_rate_hz": RATE_HZ,
+        "num_pairings": scores.NUM_PAIRINGS,
+        "num_bootstrap": bootstrap.NUM_RESAMPLES,
+    }
+    run_card.write(out / "run_card.json", "sounding", about, entries)
+
+
 def _row(clip: Clip, fps: float) -> plots.SheetRow:
     marks = {"impacts seen": clip.impacts_s, "onsets heard": clip.onsets_s}
     return plots.SheetRow(clip.frames_THWC, clip.audio_L, RATE_HZ, fps, clip.name, marks)
@@ -264,6 +296,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     write(args.out, figures, eye, shown, settings.fps)
+    card(args.out, args.videos, systems, settings)
     return 0
 
 

@@ -8,6 +8,13 @@ import av
 import av.container
 import av.error
 
+# Names of files that are taken for media where a folder is searched, the usual ones first
+SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".opus")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg"),
+    *(".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp", ".ogv"),
+)
+
 
 class MediaError(ValueError):
     """A file that cannot give what was asked of it.

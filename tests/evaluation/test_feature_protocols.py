@@ -90,13 +90,14 @@ def test_specvqgan_pools_samples_and_pairs_each_with_its_video(tmp_path, log):
     result = protocol.evaluate(rules, {"ours": [one]}, reference)
     true, ours, floor = _check_truth_is_best(result, "MKL", tolerance=1e-4)
     assert true["FID"] < 1e-6 < ours["FID"] and true["KID"] <= 0 and floor["FID"] > 0
-    assert 1.0 <= ours["IS"] <= 5.0 and ours["MKL_low"] < ours["MKL"] < ours["MKL_high"]
+    assert "IS" not in ours  # of eight sounds
+    assert ours["MKL_low"] < ours["MKL"] < ours["MKL_high"]
     assert result.skipped == {}
     assert {shape for _, shape, _ in log} == {(8, round(22050 * 0.5))}
     rows = {r["name"]: r["MKL"] for r in result.samples if r["system"] == "ours"}
     assert np.mean(list(rows.values())) == pytest.approx(ours["MKL"])
     pooled = protocol.evaluate(rules, {"ours": [one, two]}, reference).figures["ours"]
-    assert pooled["clips"] == 16 and pooled["seeds"] == 2
+    assert pooled["clips"] == 16 and pooled["seeds"] == 2 and 1.0 <= pooled["IS"] <= 5.0
     alone = protocol.evaluate(rules, {"ours": [two]}, reference).figures["ours"]
     assert pooled["MKL"] == pytest.approx((ours["MKL"] + alone["MKL"]) / 2)
     assert len(log) == 3  # 24 sounds in batches of 8, each once

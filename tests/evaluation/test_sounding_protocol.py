@@ -87,6 +87,9 @@ def test_report_holds_tables_and_a_sheet_per_system(finished, places):
     text = (out / "table.md").read_text()
     assert "protocol `sounding`" in text and "| bad one | 8 |" in text
     assert "impact detector against truth" in text
+    card = json.loads((out / "run_card.json").read_text())
+    assert card["protocol"] == "sounding" and len(card["systems"]["good"]) == 2
+    assert card["systems"]["bad one"][0]["items"]["scored"] == 8
     sheets = {p.name for p in out.glob("contact_sheet_*.png")}
     assert sheets == {f"contact_sheet_{n}.png" for n in ("true_videos", "good", "bad_one")}
 

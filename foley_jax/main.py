@@ -121,30 +121,15 @@ def _one_line(error: Exception) -> str:
 def run(argv: Sequence[str]) -> None:
     """Trains or evaluates as the flags say."""
     del argv
-    import jax  # after the flags: --help and wrong flags answer at once
+    from foley_jax import sharding  # after the flags: --help and wrong flags answer at once
 
     if _DISTRIBUTED.value:
-        jax.distributed.initialize(**_process_from_environment())
-    from foley_jax.training import loop  # must not touch a device before initialize
+        sharding.join_processes()
+    from foley_jax.training import loop  # must not touch a device before that
 
     logging.set_verbosity(logging.WARNING)
     action = {"train": loop.train, "evaluate": loop.evaluate}[_MODE.value]
     action(_CONFIG.value, _WORKDIR.value)
-
-
-def _process_from_environment() -> dict[str, str | int]:
-    """Arguments of `jax.distributed.initialize`; empty where the cluster is found by itself."""
-    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
-    if address is None:
-        return {}
-    try:
-        return {
-            "coordinator_address": address,
-            "num_processes": int(os.environ["JAX_NUM_PROCESSES"]),
-            "process_id": int(os.environ["JAX_PROCESS_ID"]),
-        }
-    except KeyError as error:
-        raise UsageError(f"JAX_COORDINATOR_ADDRESS is set but {error} is not") from error
 
 
 def main() -> None:

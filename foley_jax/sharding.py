@@ -4,8 +4,11 @@ Mesh ("data", "fsdp"), both Auto: the batch is split over both axes, large param
 everything else is a copy on every device. Models say nothing about devices but `shard_batch`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import math
+import os
+import threading
 from typing import Any
 
 import jax
@@ -15,6 +18,33 @@ import numpy as np
 AXES = ("data", "fsdp")
 BATCH = PartitionSpec(AXES)
 FSDP_MIN_BYTES = 4 * 2**20  # smaller tensors cost more to gather than to hold
+_RUNNING = threading.Lock()
+
+
+def join_processes() -> None:
+    """Joins the other processes of this run; nothing may have touched a device before.
+
+    Address, number and index come from the cluster, or from the environment:
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    Raises:
+      ValueError: only some of the three are set.
+    """
+    jax.distributed.initialize(**_process_from_environment())
+
+
+def _process_from_environment() -> dict[str, str | int]:
+    """Arguments of `jax.distributed.initialize`; empty where the cluster is found by itself."""
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if address is None:
+        return {}
+    try:
+        return {
+            "coordinator_address": address,
+            "num_processes": int(os.environ["JAX_NUM_PROCESSES"]),
+            "process_id": int(os.environ["JAX_PROCESS_ID"]),
+        }
+    except KeyError as error:
+        raise ValueError(f"JAX_COORDINATOR_ADDRESS is set but {error} is not") from error
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, *, devices: list[jax.Device] | None = None) -> Mesh:
@@ -40,6 +70,33 @@ def make_mesh(data: int = -1, fsdp: int = 1, *, devices: list[jax.Device] | None
     return jax.make_mesh(
         tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices
     )
+
+
+def local_mesh(num_devices: int | None = None) -> Mesh | None:
+    """The devices of this process as a mesh of its own; None stands for the first one alone.
+
+    Args:
+      num_devices: how many; by default all, but one of a CPU's, which are one set of cores.
+    Raises:
+      ValueError: there are not that many.
+    """
+    devices = jax.local_devices()
+    if num_devices is None:
+        num_devices = 1 if devices[0].platform == "cpu" else len(devices)
+    if not 1 <= num_devices <= len(devices):
+        raise ValueError(f"{num_devices} devices are asked for, this process has {len(devices)}")
+    return None if num_devices == 1 else make_mesh(devices=devices[:num_devices])
+
+
+@contextlib.contextmanager
+def running(mesh: Mesh) -> Iterator[None]:
+    """Where a program of several devices runs, to its end, called from whatever thread.
+
+    One at a time: two of them that start in another order on each device would wait for each
+    other's collectives forever.
+    """
+    with _RUNNING, jax.set_mesh(mesh):
+        yield
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,11 +1,13 @@
 """Mesh, shape rule, activation pin and host-to-global arrays on eight fake devices."""
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from foley_jax import sharding
+from foley_jax.layers import network
 
 P = jax.sharding.PartitionSpec
 
@@ -82,3 +84,34 @@ def test_place_gives_every_device_its_part():
     placed = sharding.place(x, jax.sharding.NamedSharding(mesh, P(None, "fsdp")))
     np.testing.assert_array_equal(placed, x)
     assert placed.addressable_shards[0].data.shape == (4, 2)
+
+
+def test_local_mesh_is_asked_for_on_a_cpu():
+    assert sharding.local_mesh() is None and sharding.local_mesh(1) is None
+    assert sharding.local_mesh(4).devices.tolist() == [[d] for d in jax.local_devices()[:4]]
+    with pytest.raises(ValueError, match="9 devices are asked for, this process has 8"):
+        sharding.local_mesh(9)
+
+
+def test_networks_compute_on_their_mesh_alone():
+    linear = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    alone = network.Network.of(linear)
+    shared = alone.on(sharding.local_mesh(4))
+    assert alone.on(None) is alone
+
+    def run(model, x):
+        return model(sharding.shard_batch(x))
+
+    made = shared.jit(run)(x)
+    assert made.sharding.num_devices == 4 and made.addressable_shards[0].data.shape == (2, 2)
+    np.testing.assert_allclose(made, alone.jit(run)(x), atol=1e-6)
+    both = network.jit_pair(lambda one, two, x: run(one, x) + run(two, x), shared, shared)
+    np.testing.assert_allclose(both(x), 2 * made, atol=1e-6)
+
+
+def test_half_an_address_is_refused(monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
+    monkeypatch.delenv("JAX_NUM_PROCESSES", raising=False)
+    with pytest.raises(ValueError, match="is set but 'JAX_NUM_PROCESSES' is not"):
+        sharding.join_processes()

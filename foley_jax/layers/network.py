@@ -7,14 +7,21 @@ from typing import Any
 
 from flax import nnx
 import jax
+from jax.sharding import Mesh
+
+from foley_jax import sharding
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A module as a static definition and a nested dict of arrays."""
+    """A module as a static definition and a nested dict of arrays.
+
+    `mesh`: the devices that its programs run on; None is the default device.
+    """
 
     graphdef: nnx.GraphDef
     state: Mapping[str, Any]
+    mesh: Mesh | None = None
 
     @classmethod
     def of(cls, model: nnx.Module) -> "Network":
@@ -37,6 +44,13 @@ class Network:
         graphdef, _, _ = nnx.split(abstract, trainable, ...)
         return cls.of(nnx.merge(graphdef, params, rest))
 
+    def on(self, mesh: Mesh | None) -> "Network":
+        """The same network on several devices, its arrays laid out by `state_shardings`."""
+        if mesh is None:
+            return self
+        state = jax.device_put(self.state, sharding.state_shardings(self.state, mesh))
+        return dataclasses.replace(self, state=state, mesh=mesh)
+
     def module(self, state: Mapping[str, Any] | None = None) -> nnx.Module:
         """The module with its own arrays, or (inside jit) with traced ones."""
         return nnx.merge(self.graphdef, self.state if state is None else state)
@@ -46,7 +60,7 @@ class Network:
         compiled = jax.jit(
             lambda state, *args, **kwargs: fn(self.module(state), *args, **kwargs), **jit_options
         )
-        return functools.partial(compiled, self.state)
+        return bound(compiled, self.mesh, self.state)
 
 
 def jit_pair(fn: Callable, first: Network, second: Network | None) -> Callable:
@@ -56,4 +70,16 @@ def jit_pair(fn: Callable, first: Network, second: Network | None) -> Callable:
             first.module(one), None if second is None else second.module(two), *args
         )
     )
-    return functools.partial(compiled, first.state, None if second is None else second.state)
+    return bound(compiled, first.mesh, first.state, None if second is None else second.state)
+
+
+def bound(compiled: Callable, mesh: Mesh | None, *states: Any) -> Callable:
+    """A program with its first arguments, the parameters, that runs on a mesh if there is one."""
+    if mesh is None:
+        return functools.partial(compiled, *states)
+
+    def on_devices(*args, **kwargs) -> Any:
+        with sharding.running(mesh):
+            return jax.block_until_ready(compiled(*states, *args, **kwargs))
+
+    return on_devices

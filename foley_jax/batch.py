@@ -3,6 +3,7 @@
 import collections
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -62,21 +63,85 @@ def output_names(videos: Sequence[Path]) -> list[str]:
 
 
 class ScoreFile:
-    """`scores.json`: one entry per finished video; what makes a batch resumable."""
+    """`scores.json`: one entry per finished video; what makes a batch resumable.
 
-    def __init__(self, path: Path, settings: dict):
-        self.path, self.settings = path, settings
-        self.done: dict[str, dict] = {}
-        if path.exists():
-            stored = json.loads(path.read_text())
-            if stored.get("settings") == settings:
-                self.done = stored["clips"]
+    While a batch runs, its entries are lines of `scores.INDEX.jsonl`, a file for each process;
+    `merge` makes `scores.json` of what all processes, and runs that were killed, have left.
+
+    Attributes:
+      done: the entries there are, made with the same settings, by name.
+    """
+
+    def __init__(self, folder: Path, settings: dict, index: int = 0):
+        # as it comes back from a file: tuples are lists
+        self.path, self.settings = folder / "scores.json", json.loads(json.dumps(settings))
+        self._part = folder / f"scores.{index}.jsonl"
+        self._own = self._lines(self._part)
+        self._open = False
+        self.done = self._found()
 
     def add(self, name: str, entry: dict) -> None:
-        self.done[name] = entry
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"settings": self.settings, "clips": self.done}, indent=1))
-        temporary.replace(self.path)
+        """Remembers a video, whatever happens next."""
+        self.done[name] = self._own[name] = entry
+        if self._open:
+            with self._part.open("a") as file:
+                file.write(json.dumps([name, entry]) + "\n")
+            return
+        if self._stored() is None:
+            self.path.unlink(missing_ok=True)  # files of its settings are being overwritten
+        lines = [{"settings": self.settings}, *map(list, self._own.items())]
+        _replace(self._part, "".join(json.dumps(line) + "\n" for line in lines))
+        self._open = True
+
+    def merge(self) -> None:
+        """Writes `scores.json`, for all processes: when they have ended, and only one of them."""
+        self.done = self._found()
+        whole = {"settings": self.settings, "clips": dict(sorted(self.done.items()))}
+        if self.done:
+            write_json(self.path, whole)
+        for part in self._parts():
+            part.unlink()
+        self._open = False
+
+    def _found(self) -> dict[str, dict]:
+        found = dict(self._stored() or {})
+        for part in self._parts():
+            found |= self._lines(part)
+        return found
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.path.parent.glob("scores.*.jsonl"))
+
+    def _stored(self) -> dict[str, dict] | None:
+        """Entries of `scores.json`; None if there is none or it is of other settings."""
+        stored = json.loads(_text(self.path) or "{}")
+        return stored["clips"] if stored.get("settings") == self.settings else None
+
+    def _lines(self, part: Path) -> dict[str, dict]:
+        """Entries of a process's file; none if it is of other settings."""
+        text = _text(part)
+        # a killed process may leave half a line
+        first, *rest = map(json.loads, text[: text.rfind("\n") + 1].splitlines() or ["{}"])
+        return dict(rest) if first.get("settings") == self.settings else {}
+
+
+def _text(path: Path) -> str:
+    """What is in a file that another process may take away; nothing if there is none."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file that is whole whenever somebody reads it."""
+    _replace(path, json.dumps(value, indent=1))
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def nbytes(source: Any) -> int:
@@ -132,18 +197,53 @@ def save_clip(
         save_video(path)
 
 
-def _save_all(clips: Sequence[Any], out: Path, name: str) -> None:
-    for rank, clip in reversed(list(enumerate(clips, 1))):
-        stem = name if rank == 1 else f"{name}.best{rank}"
-        clip.save(out / f"{stem}.wav")
-        clip.plot(out / f"{stem}.png")
-        clip.save(out / f"{stem}.mp4")
+class Shelf(Protocol):
+    """Where clips go, and what is there already."""
+
+    def has(self, name: str) -> bool:
+        """Whether a video needs nothing any more."""
+
+    def save(self, clips: Sequence[Any], name: str) -> None:
+        """Writes what `Job.finish` gave for a video (runs in a thread)."""
+
+    def add(self, name: str, video: Path, clips: Sequence[Any]) -> None:
+        """Remembers that they are written."""
+
+    def close(self) -> None:
+        """The batch is over, or broken off."""
+
+
+class Folder:
+    """`Shelf` of one folder: sound, picture with sound, and plot of each clip, best first."""
+
+    def __init__(self, out: Path, settings: dict):
+        out.mkdir(parents=True, exist_ok=True)
+        self.out, self.scores = out, ScoreFile(out, settings)
+
+    def has(self, name: str) -> bool:
+        return name in self.scores.done
+
+    def save(self, clips: Sequence[Any], name: str) -> None:
+        for rank, clip in reversed(list(enumerate(clips, 1))):
+            stem = name if rank == 1 else f"{name}.best{rank}"
+            clip.save(self.out / f"{stem}.wav")
+            clip.plot(self.out / f"{stem}.png")
+            clip.save(self.out / f"{stem}.mp4")
+
+    def add(self, name: str, video: Path, clips: Sequence[Any]) -> None:
+        entry = {"video": str(video), **clips[0].scores}
+        if len(clips) > 1:
+            entry["others"] = [clip.scores for clip in clips[1:]]
+        self.scores.add(name, entry)
+
+    def close(self) -> None:
+        self.scores.merge()
 
 
 class Batch:
     """One run over a list of videos; one bad file never stops the rest.
 
-    Finished videos (entries of `out/scores.json` made with the same settings) are skipped.
+    What the shelf has is skipped.
 
     Attributes:
       failures: path -> reason, of the videos that failed so far.
@@ -153,22 +253,32 @@ class Batch:
         self,
         job: Job,
         videos: Sequence[Path],
-        out: Path,
+        shelf: Shelf,
         *,
+        names: Sequence[str] | None = None,
         group: int = 16,
         progress: Callable[[int], Any] = lambda n: None,
+        when_warm: Callable[[], Any] | None = None,
     ):
-        out.mkdir(parents=True, exist_ok=True)
-        self.job, self.out, self.group, self.progress = job, out, group, progress
-        self.scores = ScoreFile(out / "scores.json", job.settings())
-        self.names = dict(zip(videos, output_names(videos)))
-        self.todo = [v for v in videos if self.names[v] not in self.scores.done]
+        """Finds what there is to do.
+
+        Args:
+          names: of the clips of each video; by default `output_names`.
+          group: videos made together.
+          progress: called with a number of videos that are done or have failed.
+          when_warm: called once, after the first group; the others then wait for that group.
+        """
+        self.job, self.shelf, self.group, self.progress = job, shelf, group, progress
+        self.when_warm = when_warm
+        self.names = dict(zip(videos, names or output_names(videos), strict=True))
+        self.todo = [v for v in videos if not shelf.has(self.names[v])]
         self.failures: dict[str, str] = {}
         progress(len(videos) - len(self.todo))
 
     def run(self) -> dict[str, str]:
         """Makes every remaining clip; returns `failures`."""
         with (
+            contextlib.closing(self.shelf),
             futures.ThreadPoolExecutor(READERS) as readers,
             futures.ThreadPoolExecutor(1) as finisher,
             futures.ThreadPoolExecutor(2) as writers,
@@ -176,8 +286,12 @@ class Batch:
             under_way = collections.deque()
             for group in self._groups(readers):
                 under_way.append(finisher.submit(self._finish, self._made(group), writers))
-                while len(under_way) > 1:  # at most one group waits beside the device
+                waiting = 0 if self.when_warm else 1  # at most one group beside the device
+                while len(under_way) > waiting:
                     self._collect(under_way.popleft().result())
+                if self.when_warm:
+                    self.when_warm()
+                    self.when_warm = None
             for pending in under_way:
                 self._collect(pending.result())
         return self.failures
@@ -214,7 +328,7 @@ class Batch:
         saves = []
         for videos, made in parts:
             for video, clips in zip(videos, self.job.finish(made), strict=True):
-                save = writers.submit(_save_all, clips, self.out, self.names[video])
+                save = writers.submit(self.shelf.save, clips, self.names[video])
                 saves.append((video, clips, save))
         return saves
 
@@ -225,10 +339,7 @@ class Batch:
             except ERRORS as error:
                 self._fail(video, error)
                 continue
-            entry = {"video": str(video), **clips[0].scores}
-            if len(clips) > 1:
-                entry["others"] = [clip.scores for clip in clips[1:]]
-            self.scores.add(self.names[video], entry)
+            self.shelf.add(self.names[video], video, clips)
             self.progress(1)
 
     def _fail(self, video: Path, error: Exception) -> None:

@@ -9,7 +9,7 @@ from flax import nnx
 import jax
 import ml_collections
 
-from foley_jax import convert, hub
+from foley_jax import convert, hub, sharding
 from foley_jax.diff_foley import pipeline, sound
 from foley_jax.diff_foley import vocoder as vocoders
 from foley_jax.layers import network as network_lib
@@ -39,6 +39,7 @@ def diff_foley(
     classifier: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
     vocoder: str | os.PathLike | None = None,
     dtype: str | None = None,
+    devices: int | None = None,
 ) -> pipeline.DiffFoley:
     """Loads the networks of Diff-Foley.
 
@@ -55,11 +56,14 @@ def diff_foley(
       vocoder: workdir of a `vocoder` run or of a converted BigVGAN; by default Griffin-Lim.
       dtype: compute type, "float32" or "bfloat16"; by default the run's own on accelerators
         and float32 on CPU.
+      devices: of this process that share the work; see `sharding.local_mesh`.
     Raises:
       FileNotFoundError: no checkpoint at `model`, `cavp` or `classifier`; the message says how
         to make one.
-      ValueError: a folder or file holds another stage, or networks that do not fit together.
+      ValueError: a folder or file holds another stage, networks that do not fit together, or
+        more devices than there are.
     """
+    mesh = sharding.local_mesh(devices)
     if hub.is_hub(model) or _official_file(model, LDM):
         ldm_source, found_cavp, found_classifiers = _official_folder(model)
         cavp = cavp or found_cavp
@@ -86,6 +90,7 @@ def diff_foley(
         classifier=guide and guide.network,
         scorer=scorer and scorer.network,
         vocoder=load_vocoder(vocoder, ldm.config) if vocoder else sound.GRIFFIN_LIM,
+        mesh=mesh,
     )
 
 
@@ -128,6 +133,52 @@ def makes_sounding_video(model: str | os.PathLike) -> bool:
     if hub.is_hub(model) or _official_file(model, LDM):
         return False
     return checkpoint.load_config(model).get("task") == SOUNDING
+
+
+class Judge(NamedTuple):
+    """An evaluation classifier and the encoder of the rows that it reads.
+
+    Attributes:
+      classifier, cavp: their networks.
+      audio, video: what both read.
+      window_frames, num_rows: mel frames and rows of one judgement.
+    """
+
+    classifier: network_lib.Network
+    cavp: network_lib.Network
+    audio: specs.AudioSpec
+    video: specs.VideoSpec
+    window_frames: int
+    num_rows: int
+
+
+def alignment_judge(
+    classifier: str | os.PathLike, cavp: str | os.PathLike, dtype: str | None = None
+) -> Judge:
+    """Loads the networks of Align Acc.
+
+    Args:
+      classifier: workdir of an `alignment` run on clean latents, or the official
+        `eval_classifier.ckpt`.
+      cavp: workdir or official file of the CAVP that it was trained on.
+      dtype: as `diff_foley`.
+    Raises:
+      FileNotFoundError, ValueError: as `diff_foley`; also a classifier of noised latents.
+    """
+    part, encoder = _part(classifier, "alignment", dtype), _part(cavp, "cavp", dtype)
+    if part.config.loss.get("noised", True):
+        raise ValueError(f"{classifier} was trained on noised latents, Align Acc needs clean ones")
+    width, wanted = encoder.network.module().embed_dim, part.network.module().conditioner.in_dim
+    if width != wanted:
+        raise ValueError(f"{cavp} gives rows of width {width}, {classifier} wants {wanted}")
+    return Judge(
+        classifier=part.network,
+        cavp=encoder.network,
+        audio=specs.AudioSpec(**part.config.audio),
+        video=specs.VideoSpec(**encoder.config.video),
+        window_frames=part.config.data.window_frames,
+        num_rows=part.config.data.num_rows,
+    )
 
 
 def load_vocoder(

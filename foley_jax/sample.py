@@ -153,6 +153,7 @@ def load(
     vocoder: str | os.PathLike | None = None,
     super_resolution: str | os.PathLike | None = None,
     dtype: str | None = None,
+    devices: int | None = None,
 ) -> Foley | sounding.SoundingVideo:
     """Loads a trained, converted or official model of either system.
 
@@ -162,14 +163,14 @@ def load(
     Raises:
       ValueError: a network is given that the model's system does not know.
     """
-    others = {"cavp": cavp, "classifier": classifier, "vocoder": vocoder}
+    others = {"cavp": cavp, "classifier": classifier, "vocoder": vocoder, "devices": devices}
     if loading.makes_sounding_video(model):
         _refuse(others, f"{model} is MM-Diffusion's")
         made = loading.mm_diffusion(model, super_resolution=super_resolution, dtype=dtype)
         return sounding.SoundingVideo(made, str(model))
     _refuse({"super_resolution": super_resolution}, f"{model} is Diff-Foley's")
     networks = loading.diff_foley(
-        model, cavp=cavp, classifier=classifier, vocoder=vocoder, dtype=dtype
+        model, cavp=cavp, classifier=classifier, vocoder=vocoder, dtype=dtype, devices=devices
     )
     return Foley(networks, str(model))
 
@@ -256,12 +257,28 @@ inputs are skipped. Inputs that fail are listed at the end and the exit code is 
         "official file, or hub:OWNER/NAME",
     )
     p.add_argument("--out", default="out", help="output folder (default: out)")
-    p.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
-    p.add_argument("--steps", type=int, help="solver steps (default: the sampler's own)")
-    p.add_argument("--sampler", help="dpm_solver (default), ddim, or one of the system's others")
+    setting_arguments(p)
     p.add_argument(
         "--num_samples", type=int, default=1, help="sounds made per video, or clips from noise"
     )
+    p.add_argument("--group", type=int, default=16, help="inputs per device batch (default: 16)")
+    of_foley = p.add_argument_group("Diff-Foley (sound for videos)")
+    foley_arguments(of_foley)
+    of_foley.add_argument("--keep_best", type=int, default=1, help="how many of them are saved")
+    of_foley.add_argument(
+        "--reconstruct",
+        action="store_true",
+        help="no generation: each video's own sound through autoencoder and vocoder",
+    )
+    _sounding_arguments(p.add_argument_group("MM-Diffusion (sounding videos)"))
+    return p
+
+
+def setting_arguments(p: argparse.ArgumentParser) -> None:
+    """Adds what both systems and both commands of generation know."""
+    p.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    p.add_argument("--steps", type=int, help="solver steps (default: the sampler's own)")
+    p.add_argument("--sampler", help="dpm_solver (default), ddim, or one of the system's others")
     p.add_argument(
         "--preset",
         choices=("default", "official"),
@@ -269,13 +286,10 @@ inputs are skipped. Inputs that fail are listed at the end and the exit code is 
         help="official: reproduce the published code with its mistakes",
     )
     p.add_argument("--dtype", choices=("float32", "bfloat16"), help="compute type")
-    p.add_argument("--group", type=int, default=16, help="inputs per device batch (default: 16)")
-    _foley_arguments(p.add_argument_group("Diff-Foley (sound for videos)"))
-    _sounding_arguments(p.add_argument_group("MM-Diffusion (sounding videos)"))
-    return p
 
 
-def _foley_arguments(p: argparse._ArgumentGroup) -> None:
+def foley_arguments(p: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Adds the networks, devices and scales of Diff-Foley."""
     p.add_argument("--cavp", help="workdir of the CAVP run; default: the one the model names")
     p.add_argument(
         "--classifier",
@@ -294,11 +308,8 @@ def _foley_arguments(p: argparse._ArgumentGroup) -> None:
         default=50.0,
         help="scale of the classifier's guidance, where there is one; 0 = off (default: 50)",
     )
-    p.add_argument("--keep_best", type=int, default=1, help="how many of them are saved")
     p.add_argument(
-        "--reconstruct",
-        action="store_true",
-        help="no generation: each video's own sound through autoencoder and vocoder",
+        "--devices", type=int, help="of this process that share the work (default: all; of a CPU 1)"
     )
 
 
@@ -326,10 +337,19 @@ def _sounding_arguments(p: argparse._ArgumentGroup) -> None:
     )
 
 
-def _foley_job(args: argparse.Namespace, foley: Foley, networks: dict) -> tuple[batch.Job, list]:
+def foley_settings(args: argparse.Namespace) -> pipeline.Settings:
+    """The settings among parsed arguments.
+
+    Raises:
+      ValueError: one is out of range.
+    """
     fields = [field.name for field in dataclasses.fields(pipeline.Settings)]
-    given = {name: getattr(args, name) for name in fields}
-    settings = pipeline.Settings(**{k: v for k, v in given.items() if v is not None})
+    given = {name: getattr(args, name, None) for name in fields}
+    return pipeline.Settings(**{k: v for k, v in given.items() if v is not None})
+
+
+def _foley_job(args: argparse.Namespace, foley: Foley, networks: dict) -> tuple[batch.Job, list]:
+    settings = foley_settings(args)
     settings.aligned(foley.model.classifier is not None)
     videos = batch.find_files(args.inputs)
     if not videos:
@@ -353,7 +373,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     networks = {name: getattr(args, name) for name in NETWORKS}
     try:
-        model = load(args.model, **networks)
+        model = load(args.model, devices=args.devices, **networks)
         networks = {"model": args.model, **networks}
         is_foley = isinstance(model, Foley)
         job, paths = (_foley_job if is_foley else _sounding_job)(args, model, networks)
@@ -362,7 +382,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     unit, out = "video" if is_foley else "clip", Path(args.out)
     with tqdm.tqdm(total=len(paths), unit=unit, desc="sample") as bar:
-        run = batch.Batch(job, paths, out, group=args.group, progress=bar.update)
+        shelf = batch.Folder(out, job.settings())
+        run = batch.Batch(job, paths, shelf, group=args.group, progress=bar.update)
         failures = run.run()
     if not is_foley and job.rows:
         plots.save_contact_sheet(out / "contact_sheet.png", job.rows)

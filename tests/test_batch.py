@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -44,6 +46,10 @@ class FakeJob:
         return {"steps": self.steps}
 
 
+def _batch(job, videos, out, **options):
+    return batch.Batch(job, videos, batch.Folder(out, job.settings()), **options)
+
+
 @pytest.fixture
 def videos(tmp_path):
     paths = [tmp_path / "in" / f"{n}.mp4" for n in ("a", "b", "bad", "c", "d")]
@@ -55,7 +61,7 @@ def videos(tmp_path):
 
 def test_one_bad_file_never_stops_the_rest(videos, tmp_path):
     counted = []
-    run = batch.Batch(FakeJob(), videos, tmp_path / "out", group=2, progress=counted.append)
+    run = _batch(FakeJob(), videos, tmp_path / "out", group=2, progress=counted.append)
     failures = run.run()
     assert failures == {str(videos[2]): "no picture stream"}
     assert sum(counted) == len(videos)
@@ -66,16 +72,16 @@ def test_one_bad_file_never_stops_the_rest(videos, tmp_path):
 
 
 def test_a_second_run_makes_only_what_is_missing(videos, tmp_path):
-    batch.Batch(FakeJob(), videos[:2], tmp_path / "out").run()
+    _batch(FakeJob(), videos[:2], tmp_path / "out").run()
     again = FakeJob()
-    batch.Batch(again, videos, tmp_path / "out").run()
+    _batch(again, videos, tmp_path / "out").run()
     assert again.made == ["c", "d"]
 
 
 def test_other_settings_make_everything_again(videos, tmp_path):
-    batch.Batch(FakeJob(steps=25), videos[:2], tmp_path / "out").run()
+    _batch(FakeJob(steps=25), videos[:2], tmp_path / "out").run()
     again = FakeJob(steps=50)
-    batch.Batch(again, videos[:2], tmp_path / "out").run()
+    _batch(again, videos[:2], tmp_path / "out").run()
     assert again.made == ["a", "b"]
 
 
@@ -92,12 +98,12 @@ def test_folders_are_searched_for_videos(videos, tmp_path):
 def test_one_video_that_cannot_be_made_with_others_is_made_alone(videos, tmp_path):
     odd = videos[0].with_name("odd.mp4")
     odd.touch()
-    assert batch.Batch(FakeJob(), [*videos[:2], odd], tmp_path / "out").run() == {}
+    assert _batch(FakeJob(), [*videos[:2], odd], tmp_path / "out").run() == {}
     assert (tmp_path / "out" / "odd.mp4").exists()
 
 
 def test_the_best_clips_are_saved_under_their_rank(videos, tmp_path):
-    batch.Batch(FakeJob(keep=2), videos[:1], tmp_path / "out").run()
+    _batch(FakeJob(keep=2), videos[:1], tmp_path / "out").run()
     assert sorted(p.name for p in (tmp_path / "out").glob("*.mp4")) == ["a.best2.mp4", "a.mp4"]
     entry = json.loads((tmp_path / "out" / "scores.json").read_text())["clips"]["a"]
     assert entry["score"] == 1.0 and entry["others"] == [{"score": 1.0}]
@@ -117,7 +123,7 @@ def test_the_next_group_is_made_while_the_last_one_is_finished(videos, tmp_path)
             return super().finish(made)
 
     job = Slow()
-    batch.Batch(job, [videos[0], videos[1]], tmp_path / "out", group=1).run()
+    _batch(job, [videos[0], videos[1]], tmp_path / "out", group=1).run()
     assert job.made == ["a", "b"]
 
 
@@ -139,5 +145,63 @@ def test_long_videos_are_not_all_held_at_once(videos, tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "HELD_BYTES", 10)
     many = [videos[0].with_name(f"v{i}.mp4") for i in range(20)]
     job = Job()
-    batch.Batch(job, many, tmp_path / "out", group=16).run()
+    _batch(job, many, tmp_path / "out", group=16).run()
     assert len(job.made) == 20 and max(held) <= 5
+
+
+def test_a_killed_batch_is_continued(videos, tmp_path):
+    """Killed for real, with a line half written."""
+    out, code = (
+        tmp_path / "out",
+        """
+import pathlib, sys, time
+from foley_jax import batch
+out, name = pathlib.Path(sys.argv[1]), sys.argv[2]
+scores = batch.ScoreFile(out, {"steps": (25,)}, index=1)
+scores.add(name, {"score": 1.0})
+scores.add("b", {"score": 2.0})
+with open(out / "scores.1.jsonl", "a") as file:
+    file.write('["c", {"sco')
+    file.flush()
+    print("ready", flush=True)
+    time.sleep(60)
+""",
+    )
+    out.mkdir()
+    child = subprocess.Popen([sys.executable, "-c", code, out, "a"], stdout=subprocess.PIPE)
+    child.stdout.readline()
+    child.kill()
+    child.communicate()
+    assert batch.ScoreFile(out, {"steps": [50]}).done == {}
+    scores = batch.ScoreFile(out, {"steps": (25,)}, index=1)
+    assert scores.done == {"a": {"score": 1.0}, "b": {"score": 2.0}}
+    scores.add("c", {"score": 3.0})
+    assert sorted(batch.ScoreFile(out, {"steps": [25]}).done) == ["a", "b", "c"]
+
+
+def test_scores_of_several_processes_become_one_file(tmp_path):
+    first, second = (batch.ScoreFile(tmp_path, {"steps": 1}, index) for index in range(2))
+    first.add("b", {})
+    second.add("a", {"score": 2.0})
+    assert not (tmp_path / "scores.json").exists()
+    first.merge()
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
+    want = {"settings": {"steps": 1}, "clips": {"a": {"score": 2.0}, "b": {}}}
+    assert json.loads((tmp_path / "scores.json").read_text()) == want
+    again = batch.ScoreFile(tmp_path, {"steps": 1})
+    again.add("c", {})
+    assert sorted(batch.ScoreFile(tmp_path, {"steps": 1}).done) == ["a", "b", "c"]
+    other = batch.ScoreFile(tmp_path, {"steps": 2})
+    assert other.done == {} and (tmp_path / "scores.json").exists()
+    other.add("a", {})
+    assert not (tmp_path / "scores.json").exists()  # its files are being overwritten
+    other.merge()
+    assert json.loads((tmp_path / "scores.json").read_text())["clips"] == {"a": {}}
+
+
+def test_the_first_group_can_be_waited_for(videos, tmp_path):
+    job, warm = FakeJob(), []
+    good = [videos[0], videos[1], videos[3]]
+    done = lambda: sorted(path.stem for path in (tmp_path / "out").glob("*.mp4"))  # noqa: E731
+    _batch(job, good, tmp_path / "out", group=1, when_warm=lambda: warm.append(done())).run()
+    assert warm == [["a"]] and done() == ["a", "b", "c"]

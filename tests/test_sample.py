@@ -9,10 +9,8 @@ from flax import nnx
 import jax
 import numpy as np
 import pytest
+import tiny_foley
 
-from configs import alignment as alignment_config
-from configs import cavp as cavp_config
-from configs import ldm as ldm_config
 from foley_jax import convert, loading, sample
 from foley_jax.diff_foley import generation, pipeline
 from foley_jax.media import video as video_io
@@ -26,48 +24,9 @@ def _quick_compilation():
         yield
 
 
-def _tiny_cavp():
-    config = cavp_config.get_config("demo")
-    config.video.height = config.video.width = 16
-    config.model.embed_dim = 8
-    config.model.row_norm = False
-    config.model.video = {"depths": (0, 1), "width": 4, "inflate": (False, True), "stem": "patch4"}
-    config.model.audio = {"channels": (2, 4, 4, 4, 4), "stem": "patch4", "dropout": 0.0}
-    return config
-
-
-def _tiny_ldm():
-    config = ldm_config.get_config("demo")
-    config.data.window_frames, config.data.num_rows = 64, 4  # windows of one second
-    config.cavp = "elsewhere/cavp"
-    config.model.unet.update(
-        {"model_channels": 8, "channel_mult": (1,), "num_groups": 4, "num_heads": 2}
-    )
-    config.model.unet.update({"attention_downsamples": (1,), "self_attention_downsamples": ()})
-    config.model.unet.context_dim = config.model.conditioner.out_dim = 8
-    config.model.conditioner.in_dim = 8
-    config.model.autoencoder.update({"ch": 8, "num_groups": 4})
-    return config
-
-
-def _tiny_alignment():
-    config, ldm = alignment_config.get_config("demo"), _tiny_ldm()
-    config.model.autoencoder = ldm.model.autoencoder
-    config.model.classifier.update(
-        {"model_channels": 8, "channel_mult": (1,), "num_groups": 4, "num_heads": 2}
-    )
-    config.model.classifier.update({"attention_downsamples": (1,), "context_dim": 8})
-    config.model.conditioner.update({"in_dim": 8, "out_dim": 8})
-    return config
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    filled.save_run(folder / "cavp", _tiny_cavp())
-    filled.save_run(folder / "ldm", _tiny_ldm())
-    filled.save_run(folder / "alignment", _tiny_alignment())
-    return folder
+    return tiny_foley.save_runs(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +43,7 @@ def guided(runs):
 def videos(tmp_path_factory):
     """Silent videos of 0.5, 2.3 and 3 s, and a file that is none."""
     folder = tmp_path_factory.mktemp("videos")
-    rng = np.random.default_rng(0)
-    for seconds in (0.5, 2.3, 3.0):
-        frames = rng.integers(0, 255, (round(seconds * 10), 32, 48, 3), dtype=np.uint8)
-        video_io.write_video(folder / f"v{seconds}.mp4", frames, 10)
+    tiny_foley.write_videos(folder, (0.5, 2.3, 3.0))
     (folder / "broken.mp4").write_bytes(b"not a video")
     return folder
 
@@ -210,10 +166,10 @@ def test_a_folder_of_official_files_is_converted_while_loading(monkeypatch, tmp_
     """With tiny networks in place of the official ones; the full size is a slow test."""
     kinds = convert.kinds()
     configs = {
-        loading.CAVP: _tiny_cavp(),
-        loading.LDM: _tiny_ldm(),
-        loading.GUIDANCE: _tiny_alignment(),
-        loading.EVALUATION: _tiny_alignment(),
+        loading.CAVP: tiny_foley.cavp(),
+        loading.LDM: tiny_foley.ldm(),
+        loading.GUIDANCE: tiny_foley.alignment(),
+        loading.EVALUATION: tiny_foley.alignment(),
     }
     configs[loading.EVALUATION].loss.noised = False
     names = {kinds[kind].file_names[0]: kind for kind in configs}

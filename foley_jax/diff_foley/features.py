@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from foley_jax import sharding
 from foley_jax.diff_foley import cavp
 
 GROUP_FRAMES = 40  # official "batch_size": frames the temporal convolutions see together
@@ -22,7 +23,7 @@ EncodeFn = Callable[[np.ndarray], jax.Array]
 
 def encode_frames(model: cavp.Cavp, frames_BTHWC: jax.Array) -> jax.Array:
     """Unit rows [B, T, D] of uint8 frames [B, T, H, W, 3]; runs inside jit."""
-    frames = frames_BTHWC.astype(jnp.float32) / 255.0
+    frames = sharding.shard_batch(frames_BTHWC).astype(jnp.float32) / 255.0
     return model.encode_video(frames, normalize=True, pool=False, train=False)
 
 
@@ -74,6 +75,40 @@ def extract(
     return extract_batch(encode_fn, np.asarray(frames_THWC)[None], group_frames=group_frames)[0]
 
 
+def extract_seamless_batch(
+    encode_fn: EncodeFn,
+    frames_BTHWC: np.ndarray,
+    *,
+    group_frames: int = GROUP_FRAMES,
+    reach_frames: int = REACH_FRAMES,
+) -> np.ndarray:
+    """Rows [B, T, D] of videos of one length as if they had been encoded in one piece.
+
+    The official groups see zeros at every border, here only the ends of the video do: longer
+    videos are encoded in groups that overlap by more than the encoder's reach. Up to
+    `group_frames` frames this is `extract_batch`.
+
+    Args:
+      encode_fn, frames_BTHWC: see `extract_batch`.
+      group_frames: new rows that a group brings.
+      reach_frames: frames on either side that only lend their context.
+    """
+    num_frames = np.shape(frames_BTHWC)[1]
+    group = group_frames + 2 * reach_frames
+    if num_frames <= group:
+        return extract_batch(encode_fn, frames_BTHWC, group_frames=group)
+    parts, done = [], 0
+    while done < num_frames:
+        # all groups have one shape, so that one program serves them
+        start = min(max(0, done - reach_frames), num_frames - group)
+        stop = start + group
+        end = num_frames if stop == num_frames else stop - reach_frames
+        rows = extract_batch(encode_fn, frames_BTHWC[:, start:stop], group_frames=group)
+        parts.append(rows[:, done - start : end - start])
+        done = end
+    return np.concatenate(parts, axis=1)
+
+
 def extract_seamless(
     encode_fn: EncodeFn,
     frames_THWC: np.ndarray,
@@ -81,28 +116,6 @@ def extract_seamless(
     group_frames: int = GROUP_FRAMES,
     reach_frames: int = REACH_FRAMES,
 ) -> np.ndarray:
-    """Rows [T, D] of one video of any length as if it had been encoded in one piece.
-
-    The official groups see zeros at every border, here only the ends of the video do: longer
-    videos are encoded in groups that overlap by more than the encoder's reach. Up to
-    `group_frames` frames this is `extract`.
-
-    Args:
-      encode_fn, frames_THWC: see `extract_batch`.
-      group_frames: new rows that a group brings.
-      reach_frames: frames on either side that only lend their context.
-    """
-    num_frames = len(frames_THWC)
-    group = group_frames + 2 * reach_frames
-    if num_frames <= group:
-        return extract(encode_fn, frames_THWC, group_frames=group)
-    parts, done = [], 0
-    while done < num_frames:
-        # all groups have one shape, so that one program serves them
-        start = min(max(0, done - reach_frames), num_frames - group)
-        stop = start + group
-        end = num_frames if stop == num_frames else stop - reach_frames
-        rows = extract(encode_fn, frames_THWC[start:stop], group_frames=group)
-        parts.append(rows[done - start : end - start])
-        done = end
-    return np.concatenate(parts)
+    """Rows [T, D] of one video; see `extract_seamless_batch`."""
+    groups = {"group_frames": group_frames, "reach_frames": reach_frames}
+    return extract_seamless_batch(encode_fn, np.asarray(frames_THWC)[None], **groups)[0]

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from foley_jax import sharding
 from foley_jax.diff_foley import windows as windows_lib
 from foley_jax.diffusion import ddim, dpm_solver, guidance, joint, plms, process
 from foley_jax.layers import network as network_lib
@@ -88,13 +89,20 @@ class Settings:
         return not quirk
 
 
+class Draw(NamedTuple):
+    """What a sound's noise comes from, besides the name of its video."""
+
+    seed: int
+    sample: int = 0
+
+
 class Request(NamedTuple):
     """One sound to make: its windows, their rows [N, L, D] and what its noise comes from."""
 
     windows: Sequence[windows_lib.Window]
     rows_NLD: np.ndarray
     name: str
-    sample: int
+    draw: Draw
 
 
 class Tape(NamedTuple):
@@ -135,10 +143,22 @@ def power_of_two(count: int) -> int:
 
 
 def lay(
-    requests: Sequence[Request], spec: windows_lib.WindowSpec, seed: int, max_batch: int
+    requests: Sequence[Request],
+    spec: windows_lib.WindowSpec,
+    max_batch: int,
+    *,
+    num_devices: int = 1,
+    room: int = 0,
 ) -> tuple[Tape, list[int], int]:
     """Lays sounds one after the other on a tape.
 
+    Args:
+      requests: the sounds.
+      spec: lengths of a window.
+      max_batch: most windows that one device evaluates at once.
+      num_devices: that share a batch.
+      room: windows to lay out the tape for, if there are fewer; padding costs less than compiling
+        another program does.
     Returns:
       The tape; first column of every sound; windows that a device batch holds.
     """
@@ -152,11 +172,12 @@ def lay(
         shares.append(windows_lib.weights(columns, spec.num_columns))
         rows.append(request.rows_NLD)
         times.append(windows_lib.row_times(request.windows, spec))
-        keys.append(block_keys(seed, request.name, request.sample, count))
+        keys.append(block_keys(request.draw.seed, request.name, request.draw.sample, count))
         column += count * spec.num_columns
-    batch = min(max_batch, power_of_two(len(first)))
+    room = max(room, len(first))
+    batch = num_devices * min(max_batch, power_of_two(-(-room // num_devices)))
     # a sound never has more blocks than windows, so one size serves both
-    size = batch * power_of_two(-(-len(first) // batch))
+    size = batch * power_of_two(-(-room // batch))
     share_NV = np.zeros((size, spec.num_columns), np.float32)  # padding has no share
     share_NV[: len(first)] = np.concatenate(shares)
     first_N = _padded(np.array(first, np.int32), size)
@@ -239,6 +260,7 @@ def solve(
         return model.denoise(x_BHVC, t_B, context_BLD, context_s_BL=times_BL)
 
     def predict(x_BHVC: jax.Array, t_B: jax.Array, index_B: jax.Array) -> jax.Array:
+        x_BHVC, t_B = sharding.shard_batch(x_BHVC), sharding.shard_batch(t_B)
         times_BL = tape.times_NL[index_B]
         condition, null = (context_NLD[index_B], times_BL), (null_BLD, times_BL)
         denoise = guidance.classifier_free(network, condition, null, scale if p.guided else 1)
@@ -262,7 +284,7 @@ def _log_prob(classifier, raw_rows_RD, tape, index_B, x_BHVC, t_B) -> jax.Array:
 
 def decode(model: nnx.Module, z_HWC: jax.Array, first_B: jax.Array, *, width: int) -> jax.Array:
     """Mels [B, F, T] of the windows that begin at those columns of a tape; not clipped."""
-    return model.decode_mel(joint.cut(z_HWC, first_B, width))
+    return model.decode_mel(sharding.shard_batch(joint.cut(z_HWC, first_B, width)))
 
 
 def match(
@@ -275,7 +297,7 @@ def match(
     width: int,
 ) -> jax.Array:
     """Probability [B] that the clean latents of windows belong to their rows."""
-    z_BHVC = joint.cut(z_HWC, first_B, width)
+    z_BHVC = sharding.shard_batch(joint.cut(z_HWC, first_B, width))
     zeros = jnp.zeros(first_B.shape, jnp.float32)
     return jax.nn.sigmoid(classifier.logits(z_BHVC, zeros, rows_BLD, context_s_BL=times_BL))
 

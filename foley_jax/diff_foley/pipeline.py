@@ -3,13 +3,15 @@
 Axis letters: B clips in one device batch, T frames, H W, C channels, L rows, D width, F mels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import contextlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 import ml_collections
 import numpy as np
 
@@ -19,7 +21,9 @@ from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs
 from foley_jax.media import vocoder as vocoder_lib
 
-Settings = generation.Settings
+Draw, Settings = generation.Draw, generation.Settings
+# what `DiffFoley.watch` is told of
+STAGES = ("features", "diffusion", "autoencoder", "vocoder", "scores")
 SCORE_SECONDS = 4.0  # CAVP compares picture and sound over clips of this length
 SCORE_CLIPS = 4  # of them at once
 
@@ -60,14 +64,14 @@ class Draft(NamedTuple):
 
     Attributes:
       source: the video it is for.
-      sample: which of the video's sounds.
+      draw: what its noise came from.
       mel_FT: joined log-mel.
       window_mels_NFT: the windows it was joined from; kept for preset "official" only.
       alignment: the classifier's probability of a match, or None.
     """
 
     source: Source
-    sample: int
+    draw: Draw
     mel_FT: np.ndarray
     window_mels_NFT: np.ndarray | None
     alignment: float | None
@@ -82,7 +86,14 @@ class DiffFoley:
       scorer: one for scoring finished sounds; by default the guidance classifier.
       schedule: noise table of the diffusion.
       vocoder: mels to sound; preset "official" always takes its own Griffin-Lim.
-      device_windows: windows in one device batch; by default 8 on CPU and 64 elsewhere.
+      device_windows: windows in the batch of one device; by default 8 on CPU and 64 elsewhere.
+      mesh: devices of this process that share the work, see `sharding.local_mesh`; None is one.
+
+    Attributes:
+      watch: called with the name of a stage (`STAGES`), gives a context for its work; stages of
+        `draft` and `finish` overlap where these run in two threads.
+      room: None, or 0 from when on small batches are padded to the size of the largest before them,
+        instead of compiling a program of their own; it grows to that one's windows.
     """
 
     def __init__(
@@ -97,9 +108,15 @@ class DiffFoley:
         scorer: network.Network | None = None,
         vocoder: vocoder_lib.Vocoder = sound.GRIFFIN_LIM,
         device_windows: int | None = None,
+        mesh: Mesh | None = None,
     ):
+        self.watch: Callable[[str], contextlib.AbstractContextManager] = contextlib.nullcontext
+        self.room: int | None = None
+        self.num_devices = 1 if mesh is None else mesh.size
+        ldm, cavp = ldm.on(mesh), cavp.on(mesh)
+        classifier, scorer = classifier and classifier.on(mesh), scorer and scorer.on(mesh)
         self.ldm, self.cavp, self.classifier, self.scorer = ldm, cavp, classifier, scorer
-        self.vocoder = vocoder
+        self.vocoder = vocoder if mesh is None else sound.OverDevices(vocoder, mesh)
         self.audio = specs.AudioSpec(**config.audio)
         self.cavp_audio = specs.AudioSpec(**cavp_config.audio)
         self.video = specs.VideoSpec(**cavp_config.video)
@@ -127,7 +144,7 @@ class DiffFoley:
             latent_shape=self.latent_shape,
         )
         self._encode_video = cavp.jit(features.encode_frames)
-        self._score = cavp.jit(_similarity)
+        self._embed_video, self._compare = cavp.jit(_embed_video), cavp.jit(_compare)
         self._decode = ldm.jit(_autoencode)
 
     # ---- generation ---------------------------------------------------------------------------
@@ -142,10 +159,24 @@ class DiffFoley:
         """
         return self.finish(self.draft(sources, settings), settings)
 
-    def draft(self, sources: Sequence[Source], settings: Settings) -> list[Draft]:
-        """The device's share of `generate`: mels, `num_samples` for every source in order."""
+    def draft(
+        self,
+        sources: Sequence[Source],
+        settings: Settings,
+        draws: Sequence[Sequence[Draw]] | None = None,
+    ) -> list[Draft]:
+        """The device's share of `generate`: mels, the draws of every source in order.
+
+        Args:
+          draws: for each source what its sounds' noise comes from; by default the samples 0 to
+            `settings.num_samples` of `settings.seed`.
+        """
+        if draws is None:
+            usual = [Draw(settings.seed, sample) for sample in range(settings.num_samples)]
+            draws = [usual] * len(sources)
         aligned = settings.aligned(self.classifier is not None)
-        rows = [self.rows(source, settings) for source in sources]
+        with self.watch("features"):
+            rows = self.rows(sources, settings)
         official = settings.preset == "official"
         # the notebook's classifier sees all rows of one video: no two videos in one program
         groups = (
@@ -153,25 +184,36 @@ class DiffFoley:
         )
         drafts = []
         for group in groups:
+            owners = [(i, draw) for i in group for draw in draws[i]]
             requests = []
-            for i in group:
+            for i, draw in owners:
                 plan = (windows.official if official else windows.plan)(len(rows[i]), self.window)
                 cut_NLD = windows.rows(rows[i], plan, self.window)
-                name = sources[i].path.stem
-                for sample in range(settings.num_samples):
-                    requests.append(generation.Request(plan, cut_NLD, name, sample))
+                requests.append(generation.Request(plan, cut_NLD, sources[i].path.stem, draw))
             raw_rows_RD = rows[group[0]] if official and aligned else None
             made = self._mels(requests, settings, raw_rows_RD)
-            owners = [i for i in group for _ in range(settings.num_samples)]
-            for i, request, (mel_FT, parts_NFT, match) in zip(owners, requests, made):
-                drafts.append(Draft(sources[i], request.sample, mel_FT, parts_NFT, match))
+            for (i, draw), (mel_FT, parts_NFT, match) in zip(owners, made):
+                drafts.append(Draft(sources[i], draw, mel_FT, parts_NFT, match))
         return drafts
 
-    def rows(self, source: Source, settings: Settings) -> np.ndarray:
-        """CAVP rows of a video, float32 [T, D], unit norm."""
+    def rows(self, sources: Sequence[Source], settings: Settings) -> list[np.ndarray]:
+        """CAVP rows of videos, float32 [T, D] each, unit norm.
+
+        Videos of one length are encoded together, one on each device.
+        """
         official = settings.preset == "official"
-        extract = features.extract if official else features.extract_seamless
-        return extract(self._encode_video, source.frames_THWC)
+        extract = features.extract_batch if official else features.extract_seamless_batch
+        lengths = [len(source.frames_THWC) for source in sources]
+        made: list[np.ndarray] = [None] * len(sources)
+        for length in sorted(set(lengths)):
+            members = [i for i, own in enumerate(lengths) if own == length]
+            for at in range(0, len(members), self.num_devices):
+                part = members[at : at + self.num_devices]
+                padded = part + part[-1:] * (self.num_devices - len(part))
+                frames_BTHWC = np.stack([sources[i].frames_THWC for i in padded])
+                for i, rows_TD in zip(part, extract(self._encode_video, frames_BTHWC)):
+                    made[i] = rows_TD
+        return made
 
     def _mels(
         self,
@@ -180,12 +222,22 @@ class DiffFoley:
         raw_rows_RD: np.ndarray | None,
     ) -> list[tuple[np.ndarray, np.ndarray | None, float | None]]:
         """(joined mel, window mels or None, alignment or None) of every request."""
-        tape, starts, batch = generation.lay(
-            requests, self.window, settings.seed, self.device_windows
+        if self.room is not None:
+            self.room = max(self.room, sum(len(request.windows) for request in requests))
+        tape, _, batch = generation.lay(
+            requests,
+            self.window,
+            self.device_windows,
+            num_devices=self.num_devices,
+            room=self.room or 0,
         )
-        z_HWC = self.sampler.latents(tape, settings, batch, raw_rows_RD)
-        mels_NFT = self.sampler.mels(z_HWC, tape, batch)
-        match_N = self.sampler.alignment(z_HWC, tape, batch)
+        with self.watch("diffusion"):
+            z_HWC = self.sampler.latents(tape, settings, batch, raw_rows_RD)
+            z_HWC = jax.block_until_ready(z_HWC)  # the next step would wait as long
+        with self.watch("autoencoder"):
+            mels_NFT = self.sampler.mels(z_HWC, tape, batch)
+        with self.watch("scores"):
+            match_N = self.sampler.alignment(z_HWC, tape, batch)
         made, at = [], 0
         for request in requests:
             span = slice(at, at + len(request.windows))
@@ -209,31 +261,45 @@ class DiffFoley:
           For each source its `keep_best` results, best first: by the mean of their ranks under
           `alignment` (where there is a classifier) and `cavp_similarity`.
         """
+        results, n = self.sounds(drafts, settings), settings.num_samples
+        groups = [results[at : at + n] for at in range(0, len(results), n)]
+        return [ranked(group)[: settings.keep_best] for group in groups]
+
+    def sounds(self, drafts: Sequence[Draft], settings: Settings) -> list[Result]:
+        """Mels to sound and scores: one result for each draft, in order."""
         lengths = [self.audio.num_samples(d.source.duration_s) for d in drafts]
-        if settings.preset == "official":
-            audios = [self._vocode_official(d, n, settings) for d, n in zip(drafts, lengths)]
-        else:
-            audios = self.vocode([d.mel_FT for d in drafts], lengths)
+        with self.watch("vocoder"):
+            if settings.preset == "official":
+                audios = [self._vocode_official(d, n) for d, n in zip(drafts, lengths)]
+            else:
+                audios = self.vocode([d.mel_FT for d in drafts], lengths)
+        with self.watch("scores"):
+            similar = self._similarities([d.source.frames_THWC for d in drafts], audios)
         results = []
-        for draft, audio in zip(drafts, audios):
-            scores = {"cavp_similarity": self.similarity(draft.source.frames_THWC, audio)}
+        for draft, audio, similarity in zip(drafts, audios, similar):
+            scores = {"cavp_similarity": similarity}
             if draft.alignment is not None:
                 scores["alignment"] = draft.alignment
             frames = min(draft.mel_FT.shape[1], self.audio.num_frames(len(audio)))
             results.append(Result(audio, draft.mel_FT[:, :frames], scores))
-        n = settings.num_samples
-        groups = [results[at : at + n] for at in range(0, len(results), n)]
-        return [ranked(group)[: settings.keep_best] for group in groups]
+        return results
 
     def vocode(self, mels_FT: Sequence[np.ndarray], lengths: Sequence[int]) -> list[np.ndarray]:
         """Mels of any lengths to waveforms of the asked lengths (zero-padded or cut)."""
         on_cpu = jax.default_backend() == "cpu"  # where a batch brings nothing
         max_batch = 1 if on_cpu else self.device_windows
-        return sound.vocode(mels_FT, lengths, self.audio, max_batch=max_batch, through=self.vocoder)
+        return sound.vocode(
+            mels_FT,
+            lengths,
+            self.audio,
+            max_batch=max_batch,
+            through=self.vocoder,
+            num_devices=self.num_devices,
+        )
 
-    def _vocode_official(self, draft: Draft, length: int, settings: Settings) -> np.ndarray:
+    def _vocode_official(self, draft: Draft, length: int) -> np.ndarray:
         name, count = draft.source.path.stem, len(draft.window_mels_NFT)
-        raw = generation.block_keys(settings.seed, f"{name}/vocoder", draft.sample, count)
+        raw = generation.block_keys(draft.draw.seed, f"{name}/vocoder", draft.draw.sample, count)
         keys_N = jax.random.wrap_key_data(raw)
         return sound.vocode_official(draft.window_mels_NFT, length, self.audio, keys_N=keys_N)
 
@@ -258,22 +324,41 @@ class DiffFoley:
           frames_THWC: uint8 frames at the CAVP rate.
           audio: float32 [samples], starting with the first frame.
         """
+        return self._similarities([frames_THWC], [audio])[0]
+
+    def _similarities(
+        self, videos_THWC: Sequence[np.ndarray], audios: Sequence[np.ndarray]
+    ) -> list[float]:
+        """`similarity` of pairs; a picture that comes with several sounds is embedded once."""
         clip_frames = round(SCORE_SECONDS * self.video.fps)
         mel_frames = round(SCORE_SECONDS / self.cavp_audio.frame_s)
-        mel_count = self.cavp_audio.num_frames(len(audio))
-        count = min(len(frames_THWC) // clip_frames, mel_count // mel_frames)
-        if not count:
-            return float("nan")
-        mel_FT = np.asarray(mel_lib.log_mel(audio[None], self.cavp_audio))[0]
-        frames = frames_THWC[: count * clip_frames]
-        frames_BTHWC = frames.reshape(count, clip_frames, *frames.shape[1:])
-        mel_BFT = np.stack(np.split(mel_FT[:, : count * mel_frames], count, axis=1))
-        batch = min(SCORE_CLIPS, generation.power_of_two(count))
-        similar = []
-        for at in range(0, count, batch):
-            index = np.minimum(np.arange(at, at + batch), count - 1)  # pads the last
-            similar.append(np.asarray(self._score(frames_BTHWC[index], mel_BFT[index])))
-        return float(np.concatenate(similar)[:count].mean())
+        similar, embedded = [], {}
+        for frames, audio in zip(videos_THWC, audios):
+            mel_count = self.cavp_audio.num_frames(len(audio))
+            count = min(len(frames) // clip_frames, mel_count // mel_frames)
+            if not count:
+                similar.append(float("nan"))
+                continue
+            mel_FT = np.asarray(mel_lib.log_mel(audio[None], self.cavp_audio))[0]
+            mel_BFT = np.stack(np.split(mel_FT[:, : count * mel_frames], count, axis=1))
+            if (id(frames), count) not in embedded:
+                cut = frames[: count * clip_frames]
+                clips_BTHWC = cut.reshape(count, clip_frames, *cut.shape[1:])
+                embedded[id(frames), count] = _in_batches(self._embed_video, clips_BTHWC)
+            video_BD = embedded[id(frames), count]
+            similar.append(float(_in_batches(self._compare, video_BD, mel_BFT).mean()))
+        return similar
+
+
+def _in_batches(program: Callable[..., jax.Array], *arrays: np.ndarray) -> np.ndarray:
+    """A program over the leading axis, `SCORE_CLIPS` entries at once."""
+    count = len(arrays[0])
+    batch = min(SCORE_CLIPS, generation.power_of_two(count))
+    parts = []
+    for at in range(0, count, batch):
+        index = np.minimum(np.arange(at, at + batch), count - 1)  # pads the last
+        parts.append(np.asarray(program(*(array[index] for array in arrays))))
+    return np.concatenate(parts)[:count]
 
 
 def ranked(results: Sequence[Result]) -> list[Result]:
@@ -290,11 +375,13 @@ def ranked(results: Sequence[Result]) -> list[Result]:
     return [results[i] for i in order]
 
 
-def _similarity(cavp: nnx.Module, frames_BTHWC: jax.Array, mel_BFT: jax.Array) -> jax.Array:
+def _embed_video(cavp: nnx.Module, frames_BTHWC: jax.Array) -> jax.Array:
     frames_BTHWC = frames_BTHWC.astype(jnp.float32) / 255.0
-    video_BD = cavp.encode_video(frames_BTHWC, normalize=True, pool=True)
-    audio_BD = cavp.encode_spec(mel_BFT, normalize=True, pool=True)
-    return (video_BD * audio_BD).sum(-1)
+    return cavp.encode_video(frames_BTHWC, normalize=True, pool=True)
+
+
+def _compare(cavp: nnx.Module, video_BD: jax.Array, mel_BFT: jax.Array) -> jax.Array:
+    return (video_BD * cavp.encode_spec(mel_BFT, normalize=True, pool=True)).sum(-1)
 
 
 def _autoencode(model: nnx.Module, mel_BFT: jax.Array) -> jax.Array:

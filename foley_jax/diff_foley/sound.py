@@ -3,12 +3,14 @@
 Axis letters: F mel bins, T mel frames, L audio samples, N windows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 import numpy as np
 
+from foley_jax import sharding
 from foley_jax.media import audio as audio_io
 from foley_jax.media import specs, vocoder
 
@@ -22,6 +24,38 @@ OFFICIAL_ITERATIONS = 32  # of Griffin-Lim, from random phases
 OFFICIAL_BASIS_HZ = 22050  # the notebook's mistake (spec D3)
 
 
+class OverDevices:
+    """A vocoder whose batches are split over a mesh; every device runs the one-device program.
+
+    Not by the partitioner: it may order sums in another way, and Griffin-Lim's first phases jump
+    where rounding tips a comparison.
+    """
+
+    def __init__(self, vocoder: vocoder.Vocoder, mesh: Mesh):
+        self.vocoder, self.mesh = vocoder, mesh
+        self.state = jax.device_put(vocoder.state, sharding.replicated(mesh))
+        self._programs: dict[specs.AudioSpec, Callable] = {}
+
+    def sample_rate_hz(self, spec: specs.AudioSpec) -> int:
+        """That of the vocoder itself."""
+        return self.vocoder.sample_rate_hz(spec)
+
+    def __call__(self, mel_BFT: jax.Array, spec: specs.AudioSpec) -> jax.Array:
+        """As the vocoder does it; the devices must divide B."""
+        if spec not in self._programs:
+            self._programs[spec] = jax.jit(
+                jax.shard_map(
+                    lambda state, mel_BFT: self.vocoder.apply(state, mel_BFT, spec),
+                    mesh=self.mesh,
+                    in_specs=(PartitionSpec(), sharding.BATCH),
+                    out_specs=sharding.BATCH,
+                    check_vma=False,  # loops that begin with constants
+                )
+            )
+        with sharding.running(self.mesh):
+            return jax.block_until_ready(self._programs[spec](self.state, np.asarray(mel_BFT)))
+
+
 def vocode(
     mels_FT: Sequence[np.ndarray],
     lengths: Sequence[int],
@@ -29,6 +63,7 @@ def vocode(
     *,
     max_batch: int,
     through: vocoder.Vocoder = GRIFFIN_LIM,
+    num_devices: int = 1,
 ) -> list[np.ndarray]:
     """Waveforms float32 [L] of log-mels [F, T] of any lengths, zero-padded or cut to `lengths`.
 
@@ -38,8 +73,9 @@ def vocode(
     its batch.
 
     Args:
-      max_batch: mels in one device batch.
+      max_batch: mels in the batch of one device.
       through: the vocoder; sound at another rate is resampled to that of `audio`.
+      num_devices: that `through` splits a batch over.
     """
     pieces: list[tuple[int, np.ndarray]] = []  # (which mel, a padded chunk of it)
     for i, (mel_FT, length) in enumerate(zip(mels_FT, lengths)):
@@ -48,7 +84,8 @@ def vocode(
             size = _rounded(min(frames - start, CHUNK_FRAMES))
             pieces.append((i, fit(mel_FT[:, start:], size)))
     chunks: list[list[np.ndarray]] = [[] for _ in mels_FT]
-    for (i, _), wave in zip(pieces, _run([mel for _, mel in pieces], audio, max_batch, through)):
+    waves = _run([mel for _, mel in pieces], audio, max_batch, through, num_devices)
+    for (i, _), wave in zip(pieces, waves):
         chunks[i].append(wave)
     return [fit(_joined(parts, audio), length) for parts, length in zip(chunks, lengths)]
 
@@ -66,14 +103,18 @@ def _rounded(num_frames: int) -> int:
 
 
 def _run(
-    mels_FT: list[np.ndarray], audio: specs.AudioSpec, max_batch: int, through: vocoder.Vocoder
+    mels_FT: list[np.ndarray],
+    audio: specs.AudioSpec,
+    max_batch: int,
+    through: vocoder.Vocoder,
+    num_devices: int,
 ) -> list[np.ndarray]:
     """The vocoder over padded mels, those of one length together."""
     rate_hz = through.sample_rate_hz(audio)
     made: list[np.ndarray | None] = [None] * len(mels_FT)
     for frames in sorted({mel.shape[1] for mel in mels_FT}):
         members = [i for i, mel in enumerate(mels_FT) if mel.shape[1] == frames]
-        batch = max(1, min(max_batch, BATCH_FRAMES // frames))
+        batch = num_devices * max(1, min(max_batch, BATCH_FRAMES // frames))
         for at in range(0, len(members), batch):
             part = members[at : at + batch]
             padded = np.stack([mels_FT[i] for i in part + part[-1:] * (batch - len(part))])

@@ -120,7 +120,7 @@ class NeuralVocoder:
             )
         self.mel, self.scale = mel, scale
         graphdef, state = nnx.split(generator)
-        self._state = nnx.to_pure_dict(state)
+        self.state = nnx.to_pure_dict(state)
         self._run = jax.jit(lambda state, mel_BTF: nnx.merge(graphdef, state)(mel_BTF))
 
     @classmethod
@@ -144,8 +144,12 @@ class NeuralVocoder:
         Raises:
           ValueError: a "unit" generator was trained on mels of another front end.
         """
+        return self.apply(self.state, mel_BFT, spec)
+
+    def apply(self, state: Any, mel_BFT: jax.Array, spec: specs.AudioSpec) -> jax.Array:
+        """`__call__` with parameters of the caller's, like `state`."""
         if self.scale == "ln":
-            return self._run(self._state, bridge(mel_BFT, spec, self.mel))
+            return self._run(state, bridge(mel_BFT, spec, self.mel))
         if spec != self.mel:
             raise ValueError(f"the mels are {spec}, the vocoder was trained on {self.mel}")
-        return self._run(self._state, to_unit_input(mel_BFT))
+        return self._run(state, to_unit_input(mel_BFT))

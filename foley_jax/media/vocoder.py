@@ -6,7 +6,7 @@ B batch, L audio samples, T frames, F mel bins, K = n_fft // 2 + 1 frequency bin
 
 import dataclasses
 import functools
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,13 @@ ONSET_RATIO = 1.5  # a bin that grows more than this between frames starts a new
 
 
 class Vocoder(Protocol):
-    """Turns log-mels into sound; neural ones are in the rooms of their models."""
+    """Turns log-mels into sound; neural ones are in the rooms of their models.
+
+    Attributes:
+      state: its parameters, a pytree of arrays; what `apply` takes.
+    """
+
+    state: Any
 
     def sample_rate_hz(self, spec: AudioSpec) -> int:
         """Rate of the sound that `__call__` gives for mels of `spec`."""
@@ -36,12 +42,16 @@ class Vocoder(Protocol):
         caller cuts and resamples.
         """
 
+    def apply(self, state: Any, mel_BFT: jax.Array, spec: AudioSpec) -> jax.Array:
+        """`__call__` as a pure function, for use inside other programs."""
+
 
 @dataclasses.dataclass(frozen=True)
 class GriffinLim:
     """`mel_to_audio` as a `Vocoder`, at the rate of the mels."""
 
     iterations: int = 16
+    state: ClassVar[None] = None
 
     def sample_rate_hz(self, spec: AudioSpec) -> int:
         """The rate of `spec` itself."""
@@ -49,6 +59,11 @@ class GriffinLim:
 
     def __call__(self, mel_BFT: jax.Array, spec: AudioSpec) -> jax.Array:
         """See `mel_to_audio`: float32 [B, (T - 1) * hop]."""
+        return self.apply(self.state, mel_BFT, spec)
+
+    def apply(self, state: None, mel_BFT: jax.Array, spec: AudioSpec) -> jax.Array:
+        """See `__call__`."""
+        del state
         return mel_to_audio(mel_BFT, spec, iterations=self.iterations)
 
 

@@ -75,3 +75,12 @@ def test_seamless_rows_are_those_of_one_piece(encode_fn):
     assert np.abs(grouped - whole).max() > 1e-3
     short = features.extract_seamless(encode_fn, video[:4], group_frames=5, reach_frames=1)
     np.testing.assert_array_equal(short, features.extract(encode_fn, video[:4]))
+
+
+def test_a_seamless_batch_is_its_videos(encode_fn):
+    videos, groups = np.stack([_video(23, seed) for seed in range(2)]), (5, 1)
+    options = dict(zip(("group_frames", "reach_frames"), groups))
+    together = features.extract_seamless_batch(encode_fn, videos, **options)
+    for video, want in zip(videos, together, strict=True):
+        alone = features.extract_seamless(encode_fn, video, **options)
+        np.testing.assert_allclose(alone, want, atol=1e-6)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from foley_jax import sharding
 from foley_jax.diff_foley import sound
 from foley_jax.media import mel, specs
 
@@ -90,3 +91,14 @@ def test_chunks_cover_any_length():
         2048,
         4096,
     ]
+
+
+def test_devices_share_a_batch_and_change_nothing():
+    """Not a bit: what the sounds of Griffin-Lim begin with may jump by a rounding."""
+    spec = specs.AudioSpec(n_fft=64, hop=16, num_mels=8)
+    mels = list(np.random.default_rng(0).random((5, 8, 256), dtype=np.float32))
+    lengths, mesh = [4000] * 5, sharding.local_mesh(4)
+    alone = sound.vocode(mels, lengths, spec, max_batch=1)
+    through = sound.OverDevices(sound.GRIFFIN_LIM, mesh)
+    shared = sound.vocode(mels, lengths, spec, max_batch=1, through=through, num_devices=4)
+    np.testing.assert_array_equal(shared, alone)

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "foley_jax.torch_files": set(),
     "foley_jax.torch_tensors": set(),
     "foley_jax.hub": set(),
+    "foley_jax.speed": set(),
     "foley_jax.data": {"foley_jax.media"},
     "foley_jax.layers": {"foley_jax.sharding"},
     "foley_jax.training": {"foley_jax.data", "foley_jax.sharding"},
@@ -49,6 +50,7 @@ FRONT_DOORS = (
     "foley_jax.batch",
     "foley_jax.loading",
     "foley_jax.sounding",
+    "foley_jax.generate",
     "foley_jax.convert",
     "foley_jax.aot",
     "foley_jax.bench",
@@ -58,6 +60,7 @@ FRONT_DOORS = (
 )
 # the front door of sampling has four files, and loads official weights through the converter
 FRONT_DOORS_MAY_USE = {
+    "foley_jax.generate": {"foley_jax.sample", "foley_jax.batch", "foley_jax.loading"},
     "foley_jax.sample": {"foley_jax.batch", "foley_jax.loading", "foley_jax.sounding"},
     "foley_jax.sounding": {"foley_jax.batch"},
     "foley_jax.loading": {"foley_jax.convert"},
@@ -66,6 +69,7 @@ FRONT_DOORS_MAY_USE = {
         "foley_jax.convert",
         "foley_jax.generate",
         "foley_jax.loading",
+        "foley_jax.sample",
     },
 }
 

@@ -1,0 +1,393 @@
+"""Many sounds for every video of a split, as an evaluation wants them.
+
+python -m foley_jax.generate videos/test --model=runs/ldm --samples=10 --out=out
+python -m foley_jax.generate videos/test --model=official/ --samples=10 --out=out --videos
+python -m foley_jax.evaluation --protocol=onsets --reference=videos/test \\
+    --generated=ours=out/seed0 --generated=ours=out/seed1 --out=report
+
+from foley_jax import generate, sample
+report = generate.run(sample.load("runs/ldm"), ["videos/test"], "out", samples=10)
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import dataclasses
+import json
+import os
+from pathlib import Path
+import sys
+import time
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import multihost_utils
+import tqdm
+
+from foley_jax import batch, loading, sample, sharding, speed
+from foley_jax.diff_foley import pipeline
+
+POLL_S = 0.5  # how often a process looks whether the others have ended
+
+
+class Take(NamedTuple):
+    """One sound of a video: which one, and the clip."""
+
+    index: int
+    clip: sample.Clip
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a run has made.
+
+    Attributes:
+      folders: one for each sample, with NAME.wav for every video and scores.json.
+      failures: path -> reason, of the videos that failed, in all processes.
+      speed: see `speed.record`; None if nothing was left to make.
+    """
+
+    folders: list[Path]
+    failures: dict[str, str]
+    speed: dict[str, Any] | None
+
+
+class Runs:
+    """`batch.Shelf` of several folders; in each the sound of one seed for every video."""
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        settings: Sequence[dict],
+        *,
+        index: int,
+        videos: bool,
+        clock: speed.Clock,
+    ):
+        """Finds what is there.
+
+        Args:
+          folders: of the seeds.
+          settings: of the seeds; what was made with others is made again.
+          index: of this process.
+          videos: whether pictures with sound are written, too.
+          clock: of "write" and "mux".
+        """
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        self.folders, self.clock = folders, clock
+        self.suffixes = {".wav": "write", ".mp4": "mux"} if videos else {".wav": "write"}
+        self.scores = [batch.ScoreFile(f, own, index) for f, own in zip(folders, settings)]
+        self.made = self.warming = 0
+        self.sound_s = 0.0
+
+    def missing(self, name: str) -> list[int]:
+        """The samples that a video lacks."""
+
+        def there(folder: Path, scores: batch.ScoreFile) -> bool:
+            files = (folder / f"{name}{suffix}" for suffix in self.suffixes)
+            return name in scores.done and all(file.exists() for file in files)
+
+        pairs = enumerate(zip(self.folders, self.scores))
+        return [k for k, (folder, scores) in pairs if not there(folder, scores)]
+
+    def has(self, name: str) -> bool:
+        return not self.missing(name)
+
+    def save(self, clips: Sequence[Take], name: str) -> None:
+        for take in clips:
+            for suffix, stage in self.suffixes.items():
+                with self.clock(stage):
+                    take.clip.save(self.folders[take.index] / f"{name}{suffix}")
+
+    def add(self, name: str, video: Path, clips: Sequence[Take]) -> None:
+        for take in clips:
+            self.scores[take.index].add(name, {"video": str(video), **take.clip.scores})
+            self.sound_s += len(take.clip.audio) / take.clip.sample_rate
+        self.made += len(clips)
+
+    def warmed(self) -> None:
+        """The first group is done."""
+        self.warming = self.made
+        self.clock.restart()
+
+    def close(self) -> None:
+        """Nothing: the folders' files are merged when all processes have ended."""
+
+    def merge(self) -> None:
+        """Writes every folder's scores.json; see `batch.ScoreFile.merge`."""
+        for scores in self.scores:
+            scores.merge()
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """`batch.Job`: of every video the sounds that are missing, from features computed once."""
+
+    foley: sample.Foley
+    options: pipeline.Settings  # its seed is that of sample 0
+    missing: Callable[[Path], Sequence[int]]
+    clock: speed.Clock
+
+    def read(self, video: Path) -> pipeline.Source:
+        with self.clock("decode"):
+            return self.foley.read(video)
+
+    def make(self, sources: Sequence[pipeline.Source]) -> list[tuple[int, pipeline.Draft]]:
+        wanted = [self.missing(source.path) for source in sources]
+        draws = [[pipeline.Draw(self.options.seed + k) for k in takes] for takes in wanted]
+        drafts = self.foley.model.draft(sources, self.options, draws)
+        return list(zip((k for takes in wanted for k in takes), drafts, strict=True))
+
+    def finish(self, made: Sequence[tuple[int, pipeline.Draft]]) -> list[list[Take]]:
+        drafts = [draft for _, draft in made]
+        results = self.foley.model.sounds(drafts, self.options)
+        takes: dict[Path, list[Take]] = {}
+        for (k, draft), result in zip(made, results, strict=True):
+            path = draft.source.path
+            takes.setdefault(path, []).append(Take(k, self.foley.clip(path, result)))
+        return list(takes.values())
+
+
+def run(
+    model: sample.Foley,
+    videos: Sequence[str | os.PathLike],
+    out: str | os.PathLike,
+    samples: int = 10,
+    *,
+    settings: pipeline.Settings | None = None,
+    networks: dict[str, Any] | None = None,
+    mux: bool = False,
+    group: int | None = None,
+) -> Report:
+    """Makes `samples` sounds for every video, those that `out` lacks.
+
+    Sample k has the noise of seed `settings.seed` + k: it is what `model(video, seed=...)` gives,
+    bit for bit where that runs in a batch of the same shape (`group=1`, `samples=1`), elsewhere
+    to the rounding of float32. The same settings of `sample` on the command line write the same
+    scores.json.
+
+    Over several processes (`jax.distributed`, which must be up) each makes every count-th video,
+    on its own devices; they need one file system, and end together.
+
+    Args:
+      model: of `sample.load`; what devices it uses was decided there.
+      videos: files, or folders to search.
+      out: receives seedS/NAME.wav, seedS/scores.json, failures.json and speed.json.
+      samples: how many for each video.
+      settings: steps, guidance and so on, and the seed of sample 0; by default the usual ones.
+      networks: where the model comes from, for scores.json; by default {"model": model.source}.
+      mux: writes seedS/NAME.mp4 as well, the picture with the sound.
+      group: clips in one group; by default as many as fill the devices once.
+    Raises:
+      FileNotFoundError: no videos.
+      ValueError: a setting is out of range, or the model is MM-Diffusion's.
+    """
+    if not isinstance(model, sample.Foley):
+        raise ValueError(_not_for_sounding(model.source))
+    if samples < 1 or (group or 1) < 1:
+        raise ValueError(f"samples is {samples} and group {group}, expected at least 1")
+    settings = dataclasses.replace(settings or pipeline.Settings(), num_samples=1, keep_best=1)
+    settings.aligned(model.model.classifier is not None)
+    paths = batch.find_files(videos)
+    if not paths:
+        raise FileNotFoundError(f"no video files found in {', '.join(map(str, videos))}")
+    names = dict(zip(paths, batch.output_names(paths)))
+    index, count, out = jax.process_index(), jax.process_count(), Path(out)
+    group = group or max(samples, model.model.device_windows * model.model.num_devices)
+
+    clock = speed.Clock()
+    seeds = [settings.seed + k for k in range(samples)]
+    each = [dataclasses.replace(settings, seed=seed) for seed in seeds]
+    networks = networks or {"model": model.source}
+    described = [{**dataclasses.asdict(own), **networks} for own in each]
+    folders = [out / f"seed{seed}" for seed in seeds]
+    shelf = Runs(folders, described, index=index, videos=mux, clock=clock)
+    job = Job(model, settings, lambda path: shelf.missing(names[path]), clock)
+    with Team(out, index, count) as team:
+        failures = _make(job, shelf, names, team.share(paths), max(1, group // samples))
+        tally = clock.tally(shelf.made, shelf.warming, shelf.sound_s)
+        accounts = team.gather({"failures": failures, "tally": dataclasses.asdict(tally)})
+        failures = {k: why for account in accounts for k, why in account["failures"].items()}
+        tallies = [speed.Tally(**account["tally"]) for account in accounts]
+        about = _about(settings, networks, model.model.num_devices, count)
+        made = speed.record(tallies, about) if any(t.clips for t in tallies) else None
+        if index == 0:
+            shelf.merge()
+            batch.write_json(out / "failures.json", failures)
+            if made is not None:
+                batch.write_json(out / "speed.json", made)
+    return Report(folders, failures, made)
+
+
+def _make(
+    job: Job, shelf: Runs, names: dict[Path, str], paths: Sequence[Path], group: int
+) -> dict[str, str]:
+    """This process's share; path -> reason of what failed."""
+    bar = tqdm.tqdm(
+        total=len(paths), unit="video", desc="generate", disable=jax.process_index() > 0
+    )
+    with bar, job.clock.running(), _watched(job.foley.model, job.clock):
+        return batch.Batch(
+            job,
+            paths,
+            shelf,
+            names=[names[path] for path in paths],
+            group=group,
+            progress=bar.update,
+            when_warm=shelf.warmed,
+        ).run()
+
+
+@contextlib.contextmanager
+def _watched(model: pipeline.DiffFoley, clock: speed.Clock) -> Iterator[None]:
+    """The model tells the clock its stages, and its last group needs no program of its own."""
+    before = model.watch, model.room
+    model.watch, model.room = clock, 0
+    try:
+        yield
+    finally:
+        model.watch, model.room = before
+
+
+def _about(
+    settings: pipeline.Settings, networks: dict[str, Any], num_devices: int, count: int
+) -> dict[str, Any]:
+    """What speed depends on."""
+    named = ("steps", "sampler", "guidance", "alignment", "preset")
+    kind = jax.local_devices()[0].device_kind
+    return {
+        "devices": f"{num_devices * count} x {kind}",
+        "processes": count,
+        **{name: getattr(settings, name) for name in named},
+        "networks": networks,
+    }
+
+
+class Team:
+    """The processes of one run; alone, it has nothing to wait for.
+
+    They meet through files of `out`, because they end at times that are far apart: collectives
+    give up after minutes. A process that is stopped by an exception stops the others; one that
+    is killed does so too, by the heartbeat of `jax.distributed`.
+    """
+
+    def __init__(self, out: Path, index: int, count: int):
+        self.out, self.index, self.count = out, index, count
+
+    def __enter__(self) -> "Team":
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._account(self.index).unlink(missing_ok=True)  # of a run that was killed
+        self._meet("generate begins")
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        if kind is None:
+            self._meet("generate ends")
+            self._account(self.index).unlink()
+        elif self.count > 1:
+            batch.write_json(self._account(self.index), {"error": f"{kind.__name__}: {error}"})
+
+    def share(self, paths: Sequence[Path]) -> list[Path]:
+        """Every count-th."""
+        return list(paths[self.index :: self.count])
+
+    def gather(self, account: dict[str, Any]) -> list[dict[str, Any]]:
+        """The accounts of all processes, in order, when they all have ended.
+
+        Raises:
+          RuntimeError: another one was stopped by an exception.
+        """
+        batch.write_json(self._account(self.index), account)
+        files = [self._account(i) for i in range(self.count)]
+        while not all(file.exists() for file in files):
+            time.sleep(POLL_S)
+        accounts = [json.loads(file.read_text()) for file in files]
+        for index, other in enumerate(accounts):
+            if "error" in other:
+                raise RuntimeError(f"process {index} of {self.count} stopped: {other['error']}")
+        return accounts
+
+    def _account(self, index: int) -> Path:
+        return self.out / f"process{index}.json"
+
+    def _meet(self, name: str) -> None:
+        if self.count > 1:
+            multihost_utils.sync_global_devices(name)
+
+
+# ---- command line -----------------------------------------------------------------------------
+
+
+def _not_for_sounding(source: str) -> str:
+    return (
+        f"{source} is MM-Diffusion's, which makes clips from noise, not sound for a split's "
+        f"videos; run `python -m foley_jax.sample --model={source} --num_samples=2048 --out=out`"
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m foley_jax.generate",
+        description=__doc__,
+        epilog="""Sample k of a video NAME is out/seedS/NAME.wav with S = --seed + k; a folder is
+a run for `python -m foley_jax.evaluation --generated=SYSTEM=out/seedS`. Run it again after a stop,
+or with more --samples: what is there is not made again. out/failures.json names the videos that
+failed (the exit code is then 1), out/speed.json says how long a clip took. With --distributed the
+same command runs in every process; they share the videos, and the file system.""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("inputs", nargs="+", help="videos or folders of them")
+    p.add_argument(
+        "--model",
+        required=True,
+        help="workdir of an ldm run (runs/ldm), folder of official files, or hub:OWNER/NAME",
+    )
+    p.add_argument("--out", default="out", help="output folder (default: out)")
+    p.add_argument("--samples", type=int, default=10, help="sounds for each video (default: 10)")
+    p.add_argument("--videos", action="store_true", help="write NAME.mp4 beside NAME.wav")
+    p.add_argument("--group", type=int, help="clips made together (default: fill the devices)")
+    p.add_argument(
+        "--distributed",
+        action="store_true",
+        help="several processes: joins the others first. Address, number and index come from the "
+        "cluster, or from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID",
+    )
+    sample.setting_arguments(p)
+    sample.foley_arguments(p)
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    args = parser().parse_args(argv)
+    try:
+        if args.distributed:
+            sharding.join_processes()
+        if loading.makes_sounding_video(args.model):
+            raise ValueError(_not_for_sounding(args.model))
+        own = {name: getattr(args, name, None) for name in sample.NETWORKS}
+        report = run(
+            sample.load(args.model, devices=args.devices, **own),
+            args.inputs,
+            args.out,
+            args.samples,
+            settings=sample.foley_settings(args),
+            networks={"model": args.model, **own},
+            mux=args.videos,
+            group=args.group,
+        )
+    except (FileNotFoundError, ValueError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if jax.process_index() == 0:
+        print(f"{args.samples} sounds for each video, in {report.folders[0]} and so on")
+        if report.speed is not None:
+            print(speed.table(report.speed))
+        for path, reason in report.failures.items():
+            print(f"failed: {path}: {reason}", file=sys.stderr)
+    return 1 if report.failures else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

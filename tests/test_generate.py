@@ -135,7 +135,7 @@ def test_what_is_there_is_not_made_again(foley, videos, tmp_path, drawn):
 
     def again(samples):
         drawn.clear()
-        generate.run(foley, [videos], tmp_path, samples, settings=SETTINGS, group=samples)
+        generate.run(foley, [videos], tmp_path, samples, settings=SETTINGS, group=4)
         return sorted(drawn)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -153,10 +153,14 @@ def test_what_is_there_is_not_made_again(foley, videos, tmp_path, drawn):
     assert again(3) == [] and (tmp_path / "speed.json").read_bytes() == speed
 
 
-def test_command_line_writes_runs_that_sample_would_continue(runs, videos, tmp_path, capsys):
+def test_command_line_writes_runs_that_sample_would_continue(
+    runs, foley, videos, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(sample, "load", lambda model, **networks: foley)
     mixed = tmp_path / "in"
     mixed.mkdir()
-    (mixed / "v1.0.mp4").write_bytes((videos / "v1.0.mp4").read_bytes())
+    for name in ("v0.9.mp4", "v1.0.mp4"):
+        (mixed / name).write_bytes((videos / name).read_bytes())
     (mixed / "broken.mp4").write_bytes(b"not a video")
     common = [str(mixed), f"--model={runs / 'ldm'}", "--steps=2"]
     out = tmp_path / "out"

@@ -55,7 +55,7 @@ FRONT_DOORS = (
     "foley_jax.aot",
     "foley_jax.bench",
     "foley_jax.evaluation.__main__",
-    "foley_jax.evaluation.memorisation",
+    "foley_jax.evaluation.memorisation.__main__",
     "data_prep.features",
 )
 # the front door of sampling has four files, and loads official weights through the converter
@@ -64,7 +64,7 @@ FRONT_DOORS_MAY_USE = {
     "foley_jax.sample": {"foley_jax.batch", "foley_jax.loading", "foley_jax.sounding"},
     "foley_jax.sounding": {"foley_jax.batch"},
     "foley_jax.loading": {"foley_jax.convert"},
-    "foley_jax.evaluation.memorisation": {"foley_jax.convert"},
+    "foley_jax.evaluation.memorisation.__main__": {"foley_jax.convert"},
     "foley_jax.evaluation.__main__": {
         "foley_jax.convert",
         "foley_jax.generate",

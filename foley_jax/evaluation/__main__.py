@@ -40,18 +40,9 @@ import numpy as np
 
 from foley_jax import convert, loading
 from foley_jax.diff_foley import features
-from foley_jax.evaluation import (
-    align_acc_protocol,
-    feature_rules,
-    feature_store,
-    page,
-    protocol,
-    protocols,
-    report,
-    run_card,
-    seeds,
-    tables,
-)
+from foley_jax.evaluation import feature_store, run_card, seeds, tables
+from foley_jax.evaluation.pages import page
+from foley_jax.evaluation.protocols import align_acc_protocol, by_name, feature_rules, protocol
 
 
 def write(out: Path, rules: protocol.Rules, result: protocol.Result) -> None:
@@ -71,7 +62,7 @@ def write(out: Path, rules: protocol.Rules, result: protocol.Result) -> None:
     }
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     columns, more = rules.columns, rules.more_columns
-    table = report.table_of(f"protocol `{name}`", result.figures, columns, more)
+    table = tables.markdown_table(f"protocol `{name}`", result.figures, columns, more)
     remarks = [*result.complaints, *(f"{metric}: {why}" for metric, why in result.skipped.items())]
     text = table + ("\n" + "".join(f"\n- {line}" for line in remarks) if remarks else "")
     (out / "table.md").write_text(text + "\n")
@@ -129,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = args.protocol.split(",")
     try:
         means = _means(args)
-        rules = [protocols.make(name, means) for name in names]
+        rules = [by_name.make(name, means) for name in names]
         systems = seeds.parse([_named(item, "generated") for item in args.generated])
         checkpoints = _last(seeds.parse([_named(item, "generated") for item in args.checkpoint]))
         models = _last(seeds.parse([_named(item, "model") for item in args.model]))
@@ -140,22 +131,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, path in models.items():
             systems[name] = _generate(name, path, args)
             checkpoints.setdefault(name, path)
-        for rule in rules:
-            result = protocol.evaluate(rule, systems, args.reference, checkpoints)
-            write(args.out / rule.name if len(rules) > 1 else args.out, rule, result)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+    failed = 0
+    for rule in rules:
+        try:
+            result = protocol.evaluate(rule, systems, args.reference, checkpoints)
+        except (FileNotFoundError, ValueError) as error:  # the other protocols go on
+            print(f"error: protocol {rule.name}: {error}", file=sys.stderr)
+            failed = 1
+            continue
+        write(args.out / rule.name if len(rules) > 1 else args.out, rule, result)
+    return failed
 
 
-def _means(args: argparse.Namespace) -> protocols.Means:
+def _means(args: argparse.Namespace) -> by_name.Means:
     store = feature_store.FeatureStore(args.cache or args.out / "cache")
     networks = args.weights and feature_rules.Networks(
         args.weights, convert.load_torch, store, preset=args.preset
     )
     both = args.classifier and args.cavp
-    return protocols.Means(
+    return by_name.Means(
         networks,
         store,
         judge=(lambda: judge(args.classifier, args.cavp)) if both else None,

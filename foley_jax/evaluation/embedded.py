@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import tqdm
 
-from foley_jax.evaluation import onsets, scores
+from foley_jax.evaluation import onsets
+from foley_jax.evaluation.statistics import scores
 from foley_jax.media import audio as audio_io
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs

@@ -21,7 +21,8 @@ import zipfile
 import numpy as np
 import tqdm
 
-from foley_jax.evaluation import protocol, run_card
+from foley_jax.evaluation import run_card
+from foley_jax.evaluation.protocols import protocol
 from foley_jax.media import container
 
 READERS = 2  # decoding threads

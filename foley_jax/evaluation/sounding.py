@@ -27,17 +27,8 @@ import sys
 import numpy as np
 import tqdm
 
-from foley_jax.evaluation import (
-    bootstrap,
-    embedded,
-    impact_training,
-    impacts,
-    onsets,
-    report,
-    run_card,
-    scores,
-    seeds,
-)
+from foley_jax.evaluation import embedded, impact_training, impacts, onsets, run_card, seeds, tables
+from foley_jax.evaluation.statistics import bootstrap, scores
 from foley_jax.media import audio as audio_io
 from foley_jax.media import plots
 from foley_jax.media import video as video_io
@@ -235,8 +226,8 @@ def write(out: Path, figures: Mapping, eye: Mapping, shown: Mapping, fps: float)
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1))
     text = "\n\n".join(
         [
-            report.table_of("protocol `sounding`", figures, COLUMNS, MORE_COLUMNS),
-            report.table_of("impact detector against truth", eye, EYE_COLUMNS, {}),
+            tables.markdown_table("protocol `sounding`", figures, COLUMNS, MORE_COLUMNS),
+            tables.markdown_table("impact detector against truth", eye, EYE_COLUMNS, {}),
         ]
     )
     (out / "table.md").write_text(text + "\n")

@@ -4,7 +4,8 @@ import flashes
 import numpy as np
 import pytest
 
-from foley_jax.evaluation import align_acc_protocol, alignment, feature_store, protocol
+from foley_jax.evaluation import alignment, feature_store
+from foley_jax.evaluation.protocols import align_acc_protocol, protocol
 from foley_jax.media import specs
 from foley_jax.media import video as video_io
 

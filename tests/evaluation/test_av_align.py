@@ -4,7 +4,8 @@ import jolts
 import numpy as np
 import pytest
 
-from foley_jax.evaluation import av_align, embedded, scores
+from foley_jax.evaluation import embedded
+from foley_jax.evaluation.statistics import av_align, scores
 from foley_jax.media import sound_peaks
 
 SPREAD_S = 0.06  # how unsure of its timing the made-up system is

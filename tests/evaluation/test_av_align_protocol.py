@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from foley_jax.evaluation import __main__ as command
-from foley_jax.evaluation import av_align_protocol
+from foley_jax.evaluation.protocols import av_align_protocol
 from foley_jax.media import audio as audio_io
 from foley_jax.media import container
 from foley_jax.media import video as video_io

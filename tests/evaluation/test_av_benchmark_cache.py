@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from foley_jax.evaluation import av_benchmark_cache as caches
+from foley_jax.evaluation.protocols import av_benchmark_cache as caches
 
 # stem -> what av-benchmark's extract.py and extract_video.py save, with two sounds a batch
 SAVED = {

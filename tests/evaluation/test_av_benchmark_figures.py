@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from foley_jax.evaluation import av_benchmark_figures as figures
+from foley_jax.evaluation.protocols import av_benchmark_figures as figures
 
 NAMES = [f"clip{i:02}" for i in range(40)]
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from foley_jax.evaluation import __main__ as command
-from foley_jax.evaluation import (
+from foley_jax.evaluation import feature_store
+from foley_jax.evaluation.networks import registry, vggish
+from foley_jax.evaluation.protocols import (
     av_benchmark_cache,
     av_benchmark_figures,
     av_benchmark_protocol,
     av_benchmark_sound,
     feature_rules,
-    feature_store,
     protocol,
 )
-from foley_jax.evaluation.networks import registry, vggish
 from foley_jax.media import audio as audio_io
 from foley_jax.media import hann_resample
 

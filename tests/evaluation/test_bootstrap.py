@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from foley_jax.evaluation import bootstrap
+from foley_jax.evaluation.statistics import bootstrap
 
 
 def test_interval_of_a_mean_has_the_width_of_theory():

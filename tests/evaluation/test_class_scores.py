@@ -6,7 +6,7 @@ from scipy import special, stats
 import torch
 import torch.nn.functional as F
 
-from foley_jax.evaluation import class_scores
+from foley_jax.evaluation.statistics import class_scores
 
 
 def _logits(num=50, classes=12, seed=0, scale=2.0):

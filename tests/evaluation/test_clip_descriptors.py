@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from foley_jax.evaluation import clip_descriptors, feature_store
+from foley_jax.evaluation import feature_store
+from foley_jax.evaluation.memorisation import clip_descriptors
 from foley_jax.evaluation.networks import registry
 from foley_jax.media import audio as audio_io
 from foley_jax.media import video as video_io

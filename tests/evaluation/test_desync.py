@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from foley_jax.evaluation import desync
+from foley_jax.evaluation.statistics import desync
 
 
 def _sure_of(classes):

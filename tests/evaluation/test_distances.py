@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 from sklearn.metrics import pairwise  # comes with librosa
 
-from foley_jax.evaluation import distances
+from foley_jax.evaluation.statistics import distances
 
 
 def _sets(num, other, width, seed=0):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from foley_jax.evaluation import __main__ as command
-from foley_jax.evaluation import embedded, embedded_protocol, protocol
+from foley_jax.evaluation import embedded
+from foley_jax.evaluation.protocols import embedded_protocol, protocol
 from foley_jax.media import audio as audio_io
 
 RATE = embedded.AUDIO.sample_rate_hz

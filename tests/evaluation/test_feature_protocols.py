@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from foley_jax.evaluation import (
+from foley_jax.evaluation import feature_store
+from foley_jax.evaluation.networks import registry
+from foley_jax.evaluation.protocols import (
     audioldm_protocol,
-    distances,
     feature_rules,
-    feature_store,
     mm_diffusion_protocol,
     protocol,
     specvqgan_protocol,
 )
-from foley_jax.evaluation.networks import registry
+from foley_jax.evaluation.statistics import distances
 from foley_jax.media import audio as audio_io
 from foley_jax.media import video as video_io
 

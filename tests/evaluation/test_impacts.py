@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from foley_jax.evaluation import impact_training, impacts, scores
+from foley_jax.evaluation import impact_training, impacts
+from foley_jax.evaluation.statistics import scores
 
 FPS, SECONDS = 10.0, 4.0
 SMALL = impacts.Settings(width=8, steps=300, batch=32, learning_rate=1e-2, holdout_every=4)

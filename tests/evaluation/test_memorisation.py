@@ -8,7 +8,8 @@ import shutil
 import numpy as np
 import pytest
 
-from foley_jax.evaluation import memorisation, nearest_clips
+from foley_jax.evaluation.memorisation import __main__ as memorisation
+from foley_jax.evaluation.memorisation import nearest_clips
 from foley_jax.media import audio as audio_io
 from foley_jax.media import video as video_io
 

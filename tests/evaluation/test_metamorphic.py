@@ -19,14 +19,9 @@ import numpy as np
 import pytest
 
 from data_prep import scene_actors, scene_plan, scene_sounds, scenes
-from foley_jax.evaluation import (
-    av_align_protocol,
-    embedded,
-    onset_protocol,
-    onsets,
-    protocol,
-    scores,
-)
+from foley_jax.evaluation import embedded, onsets
+from foley_jax.evaluation.protocols import av_align_protocol, onset_protocol, protocol
+from foley_jax.evaluation.statistics import scores
 from foley_jax.media import audio as audio_io
 from foley_jax.media import video as video_io
 

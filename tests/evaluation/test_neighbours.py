@@ -7,7 +7,8 @@ from sklearn import metrics as sklearn_metrics
 from sklearn import neighbors as sklearn_neighbors
 from sklearn import preprocessing
 
-from foley_jax.evaluation import bootstrap, neighbours
+from foley_jax.evaluation.memorisation import neighbours
+from foley_jax.evaluation.statistics import bootstrap
 
 
 def _sets(*counts, width=5, seed=0):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from foley_jax.evaluation import __main__ as command
-from foley_jax.evaluation import onset_protocol
+from foley_jax.evaluation.protocols import onset_protocol
 from foley_jax.media import audio as audio_io
 
 RULES = onset_protocol.Onsets()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from foley_jax.evaluation import onset_scores, onsets
+from foley_jax.evaluation import onsets
+from foley_jax.evaluation.statistics import onset_scores
 
 RATE_HZ = 22050
 

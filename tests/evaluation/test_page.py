@@ -10,7 +10,8 @@ import urllib.parse
 import numpy as np
 import pytest
 
-from foley_jax.evaluation import page, page_ranking, page_table, protocol
+from foley_jax.evaluation.pages import page, page_ranking, page_table
+from foley_jax.evaluation.protocols import protocol
 from foley_jax.media import audio as audio_io
 from tests.media import media_files
 
@@ -88,7 +89,7 @@ def _targets(folder, text):
 @pytest.fixture
 def small(monkeypatch):
     """One item at either end: fewer pictures."""
-    monkeypatch.setattr("foley_jax.evaluation.page_cards.SHOWN", 1)
+    monkeypatch.setattr("foley_jax.evaluation.pages.page_cards.SHOWN", 1)
 
 
 @pytest.fixture

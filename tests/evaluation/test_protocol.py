@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from foley_jax.evaluation import protocol
+from foley_jax.evaluation.protocols import protocol
 from foley_jax.media import audio as audio_io
 from foley_jax.media import container
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from foley_jax.evaluation import onsets, scores
+from foley_jax.evaluation import onsets
+from foley_jax.evaluation.statistics import scores
 
 
 def test_figures_of_made_up_times_are_exact():

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foley_jax.evaluation import report, seeds
+from foley_jax.evaluation import seeds, tables
 
 
 def test_a_repeated_name_collects_folders():
@@ -55,7 +55,7 @@ def test_the_table_shows_a_dash_where_a_system_lacks_a_figure():
     row = {"clips": 8, "f1_low": 0.4, "f1_high": 0.6, "f1": 0.5, "seeds": 3}
     rows = {"a": row, "b": {**row, "align_acc": 0.25}}
     columns, more = {"F1": "f1", "95 %": None}, {"seeds": "seeds", "align": "align_acc"}
-    header, _, a, b = report.table_of("protocol `x`", rows, columns, more).splitlines()
+    header, _, a, b = tables.markdown_table("protocol `x`", rows, columns, more).splitlines()
     assert header == "| protocol `x` | clips | F1 | 95 % | seeds | align |"
     assert a == "| a | 8 | 0.500 | 0.400-0.600 | 3 | - |"
     assert b == "| b | 8 | 0.500 | 0.400-0.600 | 3 | 0.250 |"

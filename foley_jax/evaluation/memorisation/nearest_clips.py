@@ -11,7 +11,8 @@ from typing import Protocol
 import numpy as np
 import tqdm
 
-from foley_jax.evaluation import clip_descriptors, feature_store, neighbours, run_card, seeds
+from foley_jax.evaluation import feature_store, run_card, seeds
+from foley_jax.evaluation.memorisation import clip_descriptors, neighbours
 from foley_jax.media import container
 from foley_jax.media import video as video_io
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from foley_jax.evaluation import nearest_clips, page_media, report, run_card, tables
+from foley_jax.evaluation import run_card, tables
+from foley_jax.evaluation.memorisation import nearest_clips
+from foley_jax.evaluation.pages import page_media
 from foley_jax.media import audio as audio_io
 from foley_jax.media import container, plots, specs
 from foley_jax.media import video as video_io
@@ -82,7 +84,7 @@ def write(
     }
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     parts = [
-        report.table_of(f"protocol `{PROTOCOL}`, {name}", systems, COLUMNS, MORE_COLUMNS)
+        tables.markdown_table(f"protocol `{PROTOCOL}`, {name}", systems, COLUMNS, MORE_COLUMNS)
         for name, systems in figures.items()
     ]
     lines = [*complaints, *(f"{what}: {why}" for what, why in skipped.items())]

@@ -10,15 +10,9 @@ import html
 from pathlib import Path
 from typing import Any
 
-from foley_jax.evaluation import (
-    page_cards,
-    page_look,
-    page_media,
-    page_table,
-    protocol,
-    report,
-    run_card,
-)
+from foley_jax.evaluation import run_card, tables
+from foley_jax.evaluation.pages import page_cards, page_look, page_media, page_table
+from foley_jax.evaluation.protocols import protocol
 
 
 def write(out: Path, rules: protocol.Rules, result: protocol.Result, *, copy: bool = False) -> Path:
@@ -100,7 +94,9 @@ def _navigation(systems: Sequence[str]) -> str:
 def _figures(rules: protocol.Rules, result: protocol.Result) -> str:
     """The cells of table.md, so that both say the same."""
     head = f"protocol `{rules.name}`"
-    lines = report.table_of(head, result.figures, rules.columns, rules.more_columns).split("\n")
+    lines = tables.markdown_table(head, result.figures, rules.columns, rules.more_columns).split(
+        "\n"
+    )
     # a system's name may hold a bar, what follows it cannot: read from the right
     width = lines[1].count("---")
     cells = [line[2:-2].rsplit(" | ", width - 1) for line in (lines[0], *lines[2:])]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import tqdm
 
-from foley_jax.evaluation import page_media, page_ranking, page_table, protocol
+from foley_jax.evaluation.pages import page_media, page_ranking, page_table
+from foley_jax.evaluation.protocols import protocol
 from foley_jax.media import container
 
 SHOWN = 6  # items at either end of a system

@@ -27,14 +27,8 @@ from typing import Literal
 
 import numpy as np
 
-from foley_jax.evaluation import (
-    av_benchmark_cache,
-    class_figures,
-    class_scores,
-    distances,
-    feature_rules,
-    scores,
-)
+from foley_jax.evaluation.protocols import av_benchmark_cache, class_figures, feature_rules
+from foley_jax.evaluation.statistics import class_scores, distances, scores
 
 Preset = Literal["default", "official"]
 PRESETS = ("default", "official")

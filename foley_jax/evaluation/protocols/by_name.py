@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 import dataclasses
 from pathlib import Path
 
-from foley_jax.evaluation import (
+from foley_jax.evaluation import feature_store
+from foley_jax.evaluation.protocols import (
     align_acc_protocol,
     audioldm_protocol,
     av_align_protocol,
@@ -12,7 +13,6 @@ from foley_jax.evaluation import (
     av_benchmark_protocol,
     embedded_protocol,
     feature_rules,
-    feature_store,
     mm_diffusion_protocol,
     onset_protocol,
     protocol,

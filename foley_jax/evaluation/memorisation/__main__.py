@@ -33,16 +33,10 @@ import numpy as np
 import tqdm
 
 from foley_jax import convert
-from foley_jax.evaluation import (
-    clip_descriptors,
-    feature_rules,
-    feature_store,
-    memorisation_report,
-    neighbours,
-    run_card,
-    seeds,
-)
-from foley_jax.evaluation import nearest_clips as clips
+from foley_jax.evaluation import feature_store, run_card, seeds
+from foley_jax.evaluation.memorisation import clip_descriptors, memorisation_report, neighbours
+from foley_jax.evaluation.memorisation import nearest_clips as clips
+from foley_jax.evaluation.protocols import feature_rules
 
 LEAST_SECONDS = 0.1
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from foley_jax.evaluation import bootstrap, onsets
+from foley_jax.evaluation import onsets
+from foley_jax.evaluation.statistics import bootstrap
 
 TOLERANCES_S = (0.1, 0.15)
 NUM_PAIRINGS = 16  # wrong pairings that the shuffled score averages

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from scipy import special
 
-from foley_jax.evaluation import av_benchmark_cache
+from foley_jax.evaluation.protocols import av_benchmark_cache
 from foley_jax.media import audio as audio_io
 from foley_jax.media import container, hann_resample
 

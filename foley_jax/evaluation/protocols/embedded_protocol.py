@@ -13,7 +13,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from foley_jax.evaluation import bootstrap, embedded, onsets, protocol, scores
+from foley_jax.evaluation import embedded, onsets
+from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.statistics import bootstrap, scores
 from foley_jax.media import container
 
 DETECTOR = onsets.Detector()

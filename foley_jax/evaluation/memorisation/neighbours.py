@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from foley_jax.evaluation import bootstrap
+from foley_jax.evaluation.statistics import bootstrap
 
 Metric = Literal["euclidean", "cosine"]
 Units = Literal["one", "each"]

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from foley_jax.evaluation import class_scores, feature_rules, scores
+from foley_jax.evaluation.protocols import feature_rules
+from foley_jax.evaluation.statistics import class_scores, scores
 
 OfPairs = Callable[[np.ndarray, np.ndarray], np.ndarray]
 NUM_SPLITS = 10

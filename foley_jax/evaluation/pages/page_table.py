@@ -7,7 +7,8 @@ import math
 import numbers
 from typing import Any
 
-from foley_jax.evaluation import page_ranking, protocol
+from foley_jax.evaluation.pages import page_ranking
+from foley_jax.evaluation.protocols import protocol
 
 MOST_ROWS = 2000  # a browser lays out more only slowly
 HEAD_KEYS = ("system", "run", "name", "status")

@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from foley_jax.evaluation import distances, feature_rules
 from foley_jax.evaluation.networks import audioclip
+from foley_jax.evaluation.protocols import feature_rules
+from foley_jax.evaluation.statistics import distances
 from foley_jax.media import audio as audio_io
 from foley_jax.media import container, specs
 from foley_jax.media import video as video_io

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from foley_jax.evaluation import bootstrap, embedded, onset_scores, onsets, protocol, scores
+from foley_jax.evaluation import embedded, onsets
+from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.statistics import bootstrap, onset_scores, scores
 
 DETECTOR = onsets.Detector()
 # the whole curve of precision over recall needs weak peaks too

@@ -16,7 +16,9 @@ from typing import Any
 from flax import nnx
 import numpy as np
 
-from foley_jax.evaluation import alignment, bootstrap, feature_store, protocol, scores
+from foley_jax.evaluation import alignment, feature_store
+from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.statistics import bootstrap, scores
 from foley_jax.media import container, specs
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import video as video_io

@@ -14,8 +14,10 @@ from typing import Literal
 
 import numpy as np
 
-from foley_jax.evaluation import feature_rules, feature_store, neighbours
+from foley_jax.evaluation import feature_store
+from foley_jax.evaluation.memorisation import neighbours
 from foley_jax.evaluation.networks import registry
+from foley_jax.evaluation.protocols import feature_rules
 from foley_jax.media import audio as audio_io
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs

@@ -13,8 +13,10 @@ from typing import Any
 from flax import nnx
 import numpy as np
 
-from foley_jax.evaluation import bootstrap, feature_store, protocol, run_card
+from foley_jax.evaluation import feature_store, run_card
 from foley_jax.evaluation.networks import registry
+from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.statistics import bootstrap
 from foley_jax.media import audio as audio_io
 from foley_jax.media import container
 

@@ -11,8 +11,9 @@ Source: SpecVQGAN evaluate.py, evaluation/configs/eval_melception_vggsound.yaml.
 from collections.abc import Mapping
 from typing import Any
 
-from foley_jax.evaluation import class_figures, class_scores, distances, feature_rules
 from foley_jax.evaluation.networks import melception
+from foley_jax.evaluation.protocols import class_figures, feature_rules
+from foley_jax.evaluation.statistics import class_scores, distances
 
 NETWORK = "melception"
 

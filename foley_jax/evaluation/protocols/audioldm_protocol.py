@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from foley_jax.evaluation import class_figures, class_scores, distances, feature_rules
 from foley_jax.evaluation.networks import vggish
+from foley_jax.evaluation.protocols import class_figures, feature_rules
+from foley_jax.evaluation.statistics import class_scores, distances
 from foley_jax.media import audio as audio_io
 from foley_jax.media import container
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from foley_jax.evaluation import distances
+from foley_jax.evaluation.statistics import distances
 
 Preset = Literal["default", "official"]
 MKL_EPS = 1e-6  # SpecVQGAN and audioldm_eval add it to the generated sound's probabilities

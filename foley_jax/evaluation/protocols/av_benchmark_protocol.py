@@ -20,18 +20,16 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from foley_jax.evaluation import (
+from foley_jax.evaluation import feature_store, run_card
+from foley_jax.evaluation.networks import registry
+from foley_jax.evaluation.protocols import (
     av_benchmark_cache,
     av_benchmark_figures,
     av_benchmark_sound,
-    bootstrap,
     feature_rules,
-    feature_store,
     protocol,
-    run_card,
-    scores,
 )
-from foley_jax.evaluation.networks import registry
+from foley_jax.evaluation.statistics import bootstrap, scores
 
 SECONDS = 8.0
 _NO_DESYNC = "skipped: Synchformer is not part of this package, and no cache holds its judgement"

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from foley_jax.evaluation import av_align, bootstrap, optical_flow, protocol, scores
+from foley_jax.evaluation import optical_flow
+from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.statistics import av_align, bootstrap, scores
 from foley_jax.media import container, sound_peaks, specs
 from foley_jax.media import video as video_io
 

@@ -38,8 +38,8 @@ import sys
 
 import numpy as np
 
-from foley_jax import convert, loading
-from foley_jax.diff_foley import features
+from foley_jax import convert, generate, loading, sample, speed
+from foley_jax.diff_foley import features, pipeline
 from foley_jax.evaluation import feature_store, run_card, seeds, tables
 from foley_jax.evaluation.pages import page
 from foley_jax.evaluation.protocols import align_acc_protocol, by_name, feature_rules, protocol
@@ -184,18 +184,14 @@ def judge(classifier: str, cavp: str) -> align_acc_protocol.Judge:
 
 def _generate(name: str, model: Path, args: argparse.Namespace) -> list[Path]:
     """A folder of sounds per sample, made for all videos of the reference."""
-    from foley_jax import generate
-
-    made = generate.run(
-        model,
-        args.reference,
-        args.out / "generated" / name,
-        samples=args.samples,
-        seed=args.seed,
-        steps=args.steps,
-        guidance=args.guidance,
-    )
-    return list(made.folders)
+    settings = pipeline.Settings(seed=args.seed, steps=args.steps, guidance=args.guidance)
+    out = args.out / "generated" / name
+    made = generate.run(sample.load(model), args.reference, out, args.samples, settings=settings)
+    for path, reason in made.failures.items():
+        print(f"failed: {path}: {reason}", file=sys.stderr)
+    if made.speed is not None:
+        print(speed.table(made.speed))
+    return made.folders
 
 
 def _last(items: dict[str, list[Path]]) -> dict[str, Path]:

@@ -163,9 +163,10 @@ def run(
     """Makes `samples` sounds for every video, those that `out` lacks.
 
     Sample k has the noise of seed `settings.seed` + k: it is what `model(video, seed=...)` gives,
-    bit for bit where that runs in a batch of the same shape (`group=1`, `samples=1`), elsewhere
-    to the rounding of float32. The same settings of `sample` on the command line write the same
-    scores.json.
+    bit for bit where that runs in a batch of the same shape (`group=1`, `samples=1`) on as many
+    devices. Elsewhere its mel differs by float32's rounding (below 1e-5), and its sound by what
+    the vocoder makes of that (about 1e-3 for Griffin-Lim, whose first phases may jump). The same
+    settings of `sample` on the command line write the same scores.json.
 
     Over several processes (`jax.distributed`, which must be up) each makes every count-th video,
     on its own devices; they need one file system, and end together.

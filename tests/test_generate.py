@@ -263,6 +263,14 @@ def test_two_processes_share_the_videos(runs, videos, usual, tmp_path):
         assert _alike(made, clips[name, 1 - k].audio.clip(-1, 1)) < 0.5
 
 
+def test_a_process_that_stops_stops_the_others(tmp_path):
+    first, second = (generate.Team(tmp_path, index, 2) for index in range(2))
+    second.__exit__(OSError, OSError("disk full"), None)
+    with pytest.raises(RuntimeError, match="process 1 of 2 stopped: OSError: disk full"):
+        first.gather({})
+    assert first.share("abcde") == list("ace") and second.share("abcde") == list("bd")
+
+
 def test_models_without_videos_are_told_where_to_go(tmp_path, capsys):
     checkpoint.save_model(
         tmp_path / "mm", config={"task": "mm_diffusion"}, params={"a": np.ones(1)}, rest={}

@@ -7,11 +7,15 @@
   python -m foley_jax.main --config=configs/ldm.py --workdir=runs/tuned \\
       --config.init_from.unet=runs/ldm:unet --config.freeze=unet.input_blocks
   python -m foley_jax.main --config=configs/cavp.py --workdir=runs/cavp --mode=evaluate
+  python -m foley_jax.main --config=configs/ldm.py --workdir=runs/ldm --mode=evaluate -- \\
+      --protocol=onsets,av-align --reference videos/test --samples=10
 
 A run that was stopped, by SIGTERM or by force, is continued by the same command, with the numbers
 it would have had. The workdir receives config.json, checkpoints/, metrics.jsonl and TensorBoard
 files. Every field of the config can be set on the command line, as above; configs/*.py explain
 them. With --distributed the same command runs on every host of a TPU slice or Slurm job.
+--mode=evaluate measures the losses on held-out data; what follows "--" goes to foley_jax.evaluation
+instead, which makes sounds with the run and judges them (its report: WORKDIR/report).
 """
 
 import ast
@@ -72,7 +76,7 @@ def parse(argv: Sequence[str]) -> list[str]:
         rest = flags.FLAGS(list(_ARGV))
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UsageError(f"{_one_line(error)} (see --help)") from error
-    if len(rest) > 1:
+    if len(rest) > 1 and not ("--" in _ARGV and _MODE.value == "evaluate"):
         raise UsageError(f"unexpected argument {rest[1]!r}; flags begin with -- (see --help)")
     for name in ("config", "workdir"):
         if flags.FLAGS[name].value is None:
@@ -120,7 +124,8 @@ def _one_line(error: Exception) -> str:
 
 def run(argv: Sequence[str]) -> None:
     """Trains or evaluates as the flags say."""
-    del argv
+    if len(argv) > 1:
+        return _judge(argv[1:])
     from foley_jax import sharding  # after the flags: --help and wrong flags answer at once
 
     if _DISTRIBUTED.value:
@@ -130,6 +135,16 @@ def run(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     action = {"train": loop.train, "evaluate": loop.evaluate}[_MODE.value]
     action(_CONFIG.value, _WORKDIR.value)
+
+
+def _judge(arguments: Sequence[str]) -> None:
+    """Judges what the run makes, under the protocols that the arguments name."""
+    from foley_jax.evaluation import __main__ as evaluation
+
+    workdir = _WORKDIR.value
+    if not any(argument.split("=")[0] == "--out" for argument in arguments):
+        arguments = [*arguments, f"--out={os.path.join(workdir, 'report')}"]
+    sys.exit(evaluation.main([*arguments, f"--model={workdir}"]))
 
 
 def main() -> None:

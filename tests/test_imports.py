@@ -60,6 +60,7 @@ FRONT_DOORS = (
 )
 # the front door of sampling has four files, and loads official weights through the converter
 FRONT_DOORS_MAY_USE = {
+    "foley_jax.main": {"foley_jax.evaluation.__main__"},
     "foley_jax.generate": {"foley_jax.sample", "foley_jax.batch", "foley_jax.loading"},
     "foley_jax.sample": {"foley_jax.batch", "foley_jax.loading", "foley_jax.sounding"},
     "foley_jax.sounding": {"foley_jax.batch"},

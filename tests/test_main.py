@@ -49,6 +49,11 @@ def test_help_teaches_examples_first(flag):
         ((DEMO, "train"), "unexpected argument 'train'"),
         ((DEMO, "--config.data.dir=nowhere"), "python -m data_prep.prepare"),
         ((DEMO, "--mode=evaluate"), "train one with `python -m foley_jax.main --config=configs/"),
+        (
+            (DEMO, "--mode=evaluate", "--", "--protocol=onsets", "--reference", "nowhere"),
+            "no checkpoint in",
+        ),
+        ((DEMO, "--", "--protocol=onsets"), "unexpected argument '--protocol=onsets'"),
         ((DEMO, "--config.mesh.data=3"), "does not fit 1 devices"),
         ((DEMO, "--config.init_from.audio"), "init_from.audio names no source; write"),
     ],

@@ -217,10 +217,21 @@ def _restore(task: task_lib.Task, params: Mapping, rest: Mapping) -> network_lib
 
 
 def _resolve_beside(run_dir: Path, target: str) -> Path:
-    """A run named in a config: as written, or next to the run that names it."""
-    for candidate in (Path(target), run_dir.parent / Path(target).name):
-        if (candidate / "config.json").exists():
-            return candidate
+    """A run named in a config: as written, or next to the run that names it.
+
+    Raises:
+      FileNotFoundError: neither is there.
+      ValueError: both are, and are not the same; with the wrong one all would seem well.
+    """
+    candidates = (Path(target), run_dir.parent / Path(target).name)
+    found = {path.resolve(): path for path in candidates if (path / "config.json").exists()}
+    if len(found) > 1:
+        raise ValueError(
+            f"{run_dir} was trained on features of {target!r}: is that {candidates[0]} here, or "
+            f"{candidates[1]} beside it? Give the right one with --cavp=DIR"
+        )
+    if found:
+        return next(iter(found.values()))
     raise FileNotFoundError(
         f"{run_dir} was trained on features of {target!r}, which is neither there nor at "
         f"{run_dir.parent / Path(target).name}; give its folder with --cavp=DIR"

@@ -125,7 +125,8 @@ def _one_line(error: Exception) -> str:
 def run(argv: Sequence[str]) -> None:
     """Trains or evaluates as the flags say."""
     if len(argv) > 1:
-        return _judge(argv[1:])
+        _judge(argv[1:])
+        return
     from foley_jax import sharding  # after the flags: --help and wrong flags answer at once
 
     if _DISTRIBUTED.value:

@@ -90,3 +90,22 @@ def test_sound_of_any_rate_keeps_its_pitch(demo, rate_hz):
     (made,) = sound.vocode([mel_FT], [16000], audio, max_batch=1, through=_Tone(rate_hz))
     spectrum = np.abs(np.fft.rfft(made))
     assert spectrum.argmax() == 440  # one second: bins are Hz
+
+
+def test_two_encoders_of_one_name_are_not_guessed(tmp_path, monkeypatch):
+    """The wrong one of the right width would only sound worse."""
+    monkeypatch.chdir(tmp_path)
+    run, named = tmp_path / "there" / "ldm", "here/cavp"
+    beside = tmp_path / "there" / "cavp"
+    with pytest.raises(FileNotFoundError, match="neither there nor at .*--cavp"):
+        loading._resolve_beside(run, named)
+    beside.mkdir(parents=True)
+    (beside / "config.json").write_text("{}")
+    assert loading._resolve_beside(run, named) == beside
+    (tmp_path / "here").symlink_to(tmp_path / "there")
+    assert loading._resolve_beside(run, named).resolve() == beside  # the same under two names
+    (tmp_path / "here").unlink()
+    (tmp_path / named).mkdir(parents=True)
+    (tmp_path / named / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="--cavp=DIR"):
+        loading._resolve_beside(run, named)

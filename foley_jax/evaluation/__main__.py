@@ -102,12 +102,13 @@ def parser() -> argparse.ArgumentParser:
     systems.add_argument("--seed", type=int, default=0, help="of the first sample")
     systems.add_argument("--steps", type=int, default=25, help="solver steps")
     systems.add_argument("--guidance", type=float, default=4.5, help="classifier-free guidance")
+    systems.add_argument("--guide", help="alignment classifier that guides --model, run or file")
     means = p.add_argument_group("what protocols need")
     means.add_argument("--weights", type=Path, help="folder of the networks' published files")
     means.add_argument("--preset", choices=("default", "official"), default="default")
     means.add_argument("--cache", type=Path, help="where features are kept (default OUT/cache)")
     means.add_argument("--classifier", help="align-acc: evaluation classifier, run or file")
-    means.add_argument("--cavp", help="align-acc: CAVP of the classifier, run or file")
+    means.add_argument("--cavp", help="CAVP of --model and of the classifier")
     means.add_argument("--train", type=Path, help="embedded: training scenes, for materials")
     means.add_argument("--seconds", type=float, help="of every sound that count")
     means.add_argument("--split", help="mm-diffusion: part of the data the reference is, in words")
@@ -186,7 +187,15 @@ def _generate(name: str, model: Path, args: argparse.Namespace) -> list[Path]:
     """A folder of sounds per sample, made for all videos of the reference."""
     settings = pipeline.Settings(seed=args.seed, steps=args.steps, guidance=args.guidance)
     out = args.out / "generated" / name
-    made = generate.run(sample.load(model), args.reference, out, args.samples, settings=settings)
+    loaded = sample.load(model, cavp=args.cavp, classifier=args.guide)
+    made = generate.run(
+        loaded,
+        args.reference,
+        out,
+        args.samples,
+        settings=settings,
+        networks={"model": str(model), "cavp": args.cavp, "classifier": args.guide},
+    )
     for path, reason in made.failures.items():
         print(f"failed: {path}: {reason}", file=sys.stderr)
     if made.speed is not None:

@@ -1,6 +1,7 @@
 """Test session: 8 CPU devices, exact matmuls, no silent broadcasting."""
 
 from absl import flags
+import filled
 import jax
 import pytest
 
@@ -16,3 +17,11 @@ flags.FLAGS.mark_as_parsed()
 def _no_hub(monkeypatch):
     """A test must never reach for a model hub."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Programs of the whole file without XLA's optimisations: tests compile more than they run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "jit", filled.jit)
+        yield

@@ -8,8 +8,6 @@ import socket
 import subprocess
 import sys
 
-import filled
-import jax
 import numpy as np
 import pytest
 import tiny_foley
@@ -19,18 +17,13 @@ from foley_jax.diff_foley import pipeline
 from foley_jax.media import audio as audio_io
 from foley_jax.training import checkpoint
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 ROOT = Path(__file__).parents[1]
 SETTINGS = pipeline.Settings(steps=2)
 # The mels of other batches and devices differ by what float32 rounds. Their sounds may differ more:
 # the first phases of Griffin-Lim jump where rounding tips a comparison.
 ATOL = 1e-5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "jit", filled.jit)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,7 @@ from foley_jax.diff_foley import generation, pipeline
 from foley_jax.media import video as video_io
 from tests.media import media_files
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "jit", filled.jit)
-        yield
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import json
 
 import av
 import filled
-import jax
 import numpy as np
 import pytest
 
@@ -13,12 +12,7 @@ from foley_jax.media import audio as audio_io
 from tests.media import media_files
 from tests.mm_diffusion import sounding_config
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "jit", filled.jit)
-        yield
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,9 @@ from foley_jax.layers import network as network_lib
 from foley_jax.mm_diffusion import pipeline, sampling
 from tests.mm_diffusion import sounding_config
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 FEW = {"steps": 3}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "jit", filled.jit)
-        yield
 
 
 def load(config, upscaler=None, **options):

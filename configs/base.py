@@ -27,6 +27,8 @@ def base(task: str) -> ConfigDict:
             "eval_split": "test",
             "read_threads": 4,
             "workers": 0,
+            # records that cannot be read, and shards cut short, that may be passed over; 0 = none
+            "max_damaged": 4,
         }
     )
     config.optimizer = ConfigDict(

@@ -4,73 +4,199 @@ Batch k is the same on any number of processes, read threads and workers, and is
 reading the batches before it: nothing about the data needs to be saved with a checkpoint.
 """
 
+import collections
 from collections.abc import Iterator, Mapping, Sequence
+import threading
 from typing import Any
 
-from array_record.python import array_record_data_source as array_record
+from array_record.python import array_record_module as array_record
 from etils import epath
 import grain
 import numpy as np
 
-from foley_jax.data import records
+from foley_jax.data import damage, records
 from foley_jax.media import specs
+
+MAX_OPEN_SHARDS = 512  # half of the files that a process may usually have open
 
 
 class Source:
     """Random access to the decoded clips of one split.
 
+    With `damages`, a clip that cannot be read is replaced by the next one of its shard that can,
+    and a clip of a shard that is lost as a whole by the clip at the same place of the next shard:
+    what stands in depends on the files and the index alone, so that batches stay the same for any
+    number of threads, workers and processes, and from any step.
+
     Args:
       paths: shard files, in order.
       counts: number of records of each.
+      damages: counts what cannot be read, up to its limit; None raises at once.
     """
 
-    def __init__(self, paths: Sequence[epath.PathLike], counts: Sequence[int]):
+    def __init__(
+        self,
+        paths: Sequence[epath.PathLike],
+        counts: Sequence[int],
+        damages: damage.Damages | None = None,
+    ):
         self._paths = [str(path) for path in paths]
+        self._counts = [int(count) for count in counts]
         self._first = np.cumsum([0, *counts])
-        self._reader: array_record.ArrayRecordDataSource | None = None
+        self._damages = damages
+        self._open()
+
+    def _open(self) -> None:
+        self._readers: collections.OrderedDict[int, array_record.ArrayRecordReader] = (
+            collections.OrderedDict()
+        )
+        self._lock = threading.Lock()
+        self._lost: set[int] = set()  # records that are known not to be readable
+        self._lost_shards: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_reader": None}  # worker processes open the files themselves
+        # worker processes open the files themselves
+        kept = ("_paths", "_counts", "_first", "_damages")
+        return {name: self.__dict__[name] for name in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
 
     def __len__(self) -> int:
         return int(self._first[-1])
 
     def __getitem__(self, index: int) -> records.Clip:
-        """Decodes one clip.
+        """Decodes one clip, or the one that stands in for it.
 
         Raises:
           IndexError: index is not in [0, len).
-          ValueError: the record is damaged; the message names its shard.
+          ValueError: the record is damaged; the message names its shard. With `damages`, there
+            are more than its limit, or nothing is left.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
         shard = int(np.searchsorted(self._first, index, side="right")) - 1
+        place = int(index - self._first[shard])
+        if self._damages is None:
+            try:
+                return self._read(shard, place)
+            except _Unreadable as error:
+                raise ValueError(
+                    f"record {place} of {self._paths[shard]} cannot be read ({error}); delete the "
+                    "file and prepare the videos again"
+                ) from error
+        for candidate in self._stand_ins(shard, place):
+            clip = self._try(*candidate)
+            if clip is not None:
+                return clip
+        raise ValueError(f"not one record of {', '.join(self._paths)} can be read")
+
+    def _stand_ins(self, shard: int, place: int) -> Iterator[tuple[int, int]]:
+        """(shard, place) of a clip and of all that may take its turn, in order."""
+        for k in range(len(self._paths)):
+            other = (shard + k) % len(self._paths)
+            count = self._counts[other]
+            for j in range(count):
+                if other in self._lost_shards:
+                    break
+                yield other, (place + j) % count
+
+    def _try(self, shard: int, place: int) -> records.Clip | None:
+        record = int(self._first[shard]) + place
+        if record in self._lost:
+            return None
         try:
-            if self._reader is None:
-                self._reader = array_record.ArrayRecordDataSource(self._paths)
-            return records.decode(self._reader[index])
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"record {index - self._first[shard]} of {self._paths[shard]} cannot be read "
-                f"({error}); delete the file and prepare the videos again"
-            ) from error
+            return self._read(shard, place)
+        except _Unreadable as error:
+            if error.whole_shard:
+                self._lost_shards.add(shard)
+                self._damages.note(self._paths[shard], str(error))
+            else:
+                self._lost.add(record)
+                self._damages.note(f"record {place} of {self._paths[shard]}", str(error))
+            return None
+
+    def _read(self, shard: int, place: int) -> records.Clip:
+        try:
+            data = self._reader(shard).read([place])[0]
+        except RuntimeError:
+            # once more from a fresh reader: the trouble may have been the way, not the file
+            with self._lock:
+                self._readers.pop(shard, None)
+            try:
+                data = self._reader(shard).read([place])[0]
+            except RuntimeError as error:
+                raise _Unreadable(str(error)) from error
+        try:
+            return records.decode(data)
+        except ValueError as error:
+            raise _Unreadable(str(error)) from error
+
+    def _reader(self, shard: int) -> array_record.ArrayRecordReader:
+        with self._lock:
+            reader = self._readers.pop(shard, None)
+            if reader is not None:
+                self._readers[shard] = reader  # now the one used last
+                return reader
+        path = self._paths[shard]
+        # small buffers: records are read one by one, at random
+        reader = array_record.ArrayRecordReader(
+            path, "readahead_buffer_size:0", file_reader_buffer_size=32768
+        )
+        if not reader.ok() or reader.num_records() != self._counts[shard]:
+            try:
+                reader.read([0])
+                why = f"holds {reader.num_records()} records, the index says {self._counts[shard]}"
+            except RuntimeError as error:
+                why = str(error)
+            raise _Unreadable(why, whole_shard=True)
+        with self._lock:
+            self._readers[shard] = reader
+            while len(self._readers) > MAX_OPEN_SHARDS:
+                self._readers.popitem(last=False)  # closed when its last reading is over
+        return reader
 
 
-def open_source(folder: epath.PathLike, split: str, video: specs.VideoSpec | None = None) -> Source:
+class _Unreadable(Exception):
+    def __init__(self, why: str, whole_shard: bool = False):
+        super().__init__(why)
+        self.whole_shard = whole_shard
+
+
+def open_source(
+    folder: epath.PathLike,
+    split: str,
+    video: specs.VideoSpec | None = None,
+    *,
+    max_damaged: int = 0,
+) -> Source:
     """Opens one split of a folder of shards.
 
     Args:
       video: refuses pictures that were fitted in another way; None if pictures are not needed.
         Their rate and size are checked with every record.
+      max_damaged: damaged records, and shards cut short or unreadable, that are passed over with
+        a warning (see `Source`); one more stops. Every process counts what it meets itself.
     Raises:
       ValueError: no such folder, shard or split; the message names the command that makes it.
+        Also if a shard is cut short and that is not tolerated.
     """
-    paths = records.shard_paths(folder, split)
     index = records.read_index(folder)
     if video is not None:
         check_fit(folder, index, video)
-    counts = {shard.file: shard.num_records for shard in index.shards}
-    return Source(paths, [counts[path.name] for path in paths])
+    shards = records.shards_of(folder, split)
+    paths = [epath.Path(folder) / shard.file for shard in shards]
+    damages = None
+    if max_damaged:
+        damages = damage.Damages(max_damaged)
+        for shard, path in zip(shards, paths):
+            fault = records.shard_fault(folder, shard)
+            if fault is not None and path.exists():
+                damages.note(str(path), fault)
+    if damages is None or not all(path.exists() for path in paths):
+        records.shard_paths(folder, split)  # says what is missing or cut short
+    return Source(paths, [shard.num_records for shard in shards], damages)
 
 
 def check_fit(folder: epath.PathLike, index: records.Index, video: specs.VideoSpec) -> None:

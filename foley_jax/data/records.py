@@ -246,7 +246,8 @@ def write_index(folder: str | pathlib.Path, index: Index) -> None:
         "num_failures": index.num_failures,
         "shards": [dataclasses.asdict(shard) for shard in index.shards],
     }
-    part = path.with_name(f".{INDEX_NAME}.part")
+    # several processes that finish a set together write the same
+    part = path.with_name(f".{INDEX_NAME}.{os.getpid()}.part")
     part.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(part, path)
 
@@ -283,11 +284,11 @@ def read_index(folder: str | pathlib.Path) -> Index:
     )
 
 
-def shard_paths(folder: str | pathlib.Path, split: str) -> list[pathlib.Path]:
-    """Paths of a split's shards, in order.
+def shards_of(folder: str | pathlib.Path, split: str) -> list[ShardInfo]:
+    """A split's shards, in order.
 
     Raises:
-      ValueError: no set there, no such split in it, or a shard that is missing or cut short.
+      ValueError: no set there, or no such split in it.
     """
     index = read_index(folder)
     shards = [shard for shard in index.shards if shard.split == split and shard.num_records]
@@ -296,15 +297,32 @@ def shard_paths(folder: str | pathlib.Path, split: str) -> list[pathlib.Path]:
             f"{folder} holds no clips of split {split!r}; it has: "
             f"{', '.join(index.splits) or 'none'}"
         )
+    return shards
+
+
+def shard_fault(folder: str | pathlib.Path, shard: ShardInfo) -> str | None:
+    """What the file's size tells is wrong with a shard; None if nothing."""
+    path = pathlib.Path(folder) / shard.file
+    size = path.stat().st_size if path.is_file() else None
+    if size == shard.bytes:
+        return None
+    found = "is missing" if size is None else f"has {size} bytes"
+    return f"{found}, the index says {shard.bytes} bytes"
+
+
+def shard_paths(folder: str | pathlib.Path, split: str) -> list[pathlib.Path]:
+    """Paths of a split's shards, in order.
+
+    Raises:
+      ValueError: no set there, no such split in it, or a shard that is missing or cut short.
+    """
     paths = []
-    for shard in shards:
+    for shard in shards_of(folder, split):
         path = pathlib.Path(folder) / shard.file
-        size = path.stat().st_size if path.is_file() else None
-        if size != shard.bytes:
-            found = "is missing" if size is None else f"has {size} bytes"
+        fault = shard_fault(folder, shard)
+        if fault is not None:
             raise ValueError(
-                f"{path} {found}, the index says {shard.bytes} bytes; copy it again, or delete it "
-                f"and run `{PREPARE_COMMAND}` again"
+                f"{path} {fault}; copy it again, or delete it and run `{PREPARE_COMMAND}` again"
             )
         paths.append(path)
     return paths

@@ -25,6 +25,8 @@ from foley_jax.training import optimizer as optimizer_lib
 from foley_jax.training import state as state_lib
 from foley_jax.training import task as task_lib
 
+MAX_DAMAGED = 4  # places of the data, for configs that do not say
+
 
 class NanError(FloatingPointError):
     """The loss is not a number any more."""
@@ -123,6 +125,13 @@ def _maker(
     )
 
 
+def _open_source(
+    config: ml_collections.ConfigDict, split: str, task: task_lib.Task
+) -> pipeline.Source:
+    limit = config.data.get("max_damaged", MAX_DAMAGED)
+    return pipeline.open_source(config.data.dir, split, task.video, max_damaged=limit)
+
+
 class Run:
     """One process's share of one run, from its newest checkpoint on."""
 
@@ -134,7 +143,7 @@ class Run:
         mesh: jax.sharding.Mesh,
     ):
         self.config, self.mesh = config, mesh
-        source = pipeline.open_source(config.data.dir, config.data.train_split, task.video)
+        source = _open_source(config, config.data.train_split, task)
         self.maker = _maker(task, config, mesh)
         self.evaluator = Evaluator(task, config, self.maker, mesh)
         self.checkpoints = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
@@ -283,7 +292,7 @@ class Evaluator:
     def _open(self) -> pipeline.Source:
         data = self.config.data
         try:
-            return pipeline.open_source(data.dir, data.eval_split, self.task.video)
+            return _open_source(self.config, data.eval_split, self.task)
         except ValueError as error:
             raise ValueError(
                 f"{error} (to train without evaluation: --config.eval_batches=0)"

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs the test extra into a virtual environment and runs the tests.
-#   bash launch/test.sh                 the fast tests
+#   bash launch/test.sh                 the fast tests, a process for every core
 #   bash launch/test.sh -m slow         full-size parity with the official modules
 #   bash launch/test.sh tests/media     any pytest argument
 #   bash launch/test.sh --dry-run       only shows the commands
-# PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment (default .venv-test).
+# PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment (default .venv-test),
+# WORKERS=N the number of test processes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,4 +21,9 @@ run() {
 
 if [ ! -x "$VENV/bin/python" ]; then run "$PYTHON" -m venv "$VENV"; fi
 run "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[test]"
-run "$VENV/bin/python" -m pytest "$@"
+# full-size networks need the memory of the whole machine
+case " $* " in
+  *" slow "*) WORKERS=0 ;;
+  *) WORKERS=${WORKERS:-auto} ;;
+esac
+run "$VENV/bin/python" -m pytest -n "$WORKERS" --dist loadfile "$@"

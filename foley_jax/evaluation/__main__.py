@@ -194,7 +194,12 @@ def _generate(name: str, model: Path, args: argparse.Namespace) -> list[Path]:
         out,
         args.samples,
         settings=settings,
-        networks={"model": str(model), "cavp": args.cavp, "classifier": args.guide},
+        networks={
+            **dict.fromkeys(sample.NETWORKS),
+            "model": str(model),
+            "cavp": args.cavp,
+            "classifier": args.guide,
+        },
     )
     for path, reason in made.failures.items():
         print(f"failed: {path}: {reason}", file=sys.stderr)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from foley_jax.media import audio as audio_io
 from foley_jax.media import container
 
 SILENT_PEAK = 1e-3  # -60 dB of full scale
@@ -128,6 +129,21 @@ def generation_settings(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()).get("settings") if path.exists() else None
 
 
+def sound_summary(files: Iterable[Path]) -> dict[str, Any]:
+    """How many sounds have which rate, and the shortest, median and longest one in seconds."""
+    rates: dict[str, int] = {}
+    lengths_s = []
+    for path in files:
+        try:
+            rate, length_s = audio_io.rate_and_length(path)
+        except container.MediaError:  # of a protocol on pictures alone
+            continue
+        rates[str(rate)] = rates.get(str(rate), 0) + 1
+        lengths_s.append(length_s)
+    quantiles = np.quantile(lengths_s, [0.0, 0.5, 1.0]).round(3).tolist() if lengths_s else []
+    return {"sample_rates_hz": rates, "seconds_min_median_max": quantiles}
+
+
 def of_system(
     folder: Path, paths: Mapping[str, Path], account: Account, checkpoint: Path | None = None
 ) -> dict[str, Any]:
@@ -143,6 +159,7 @@ def of_system(
         "sounds_sha256": hash_of_files(files),
         "checkpoint_sha256": None if checkpoint is None else content_hash(checkpoint),
         "generation": generation_settings(folder),
+        "sound": sound_summary(files.values()),
         "items": account.record(),
     }
 

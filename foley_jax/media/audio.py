@@ -4,6 +4,7 @@ Axis letters: L audio samples.
 """
 
 from collections.abc import Iterator
+import dataclasses
 import pathlib
 
 import av
@@ -12,6 +13,7 @@ import soundfile
 import soxr
 
 from foley_jax.media import container as containers
+from foley_jax.media import sound_clock
 
 # Timestamps within this of the running sample count are taken as contiguous (Matroska rounds to
 # 1 ms, AVI to a packet); beyond it there is a gap or an overlap in the file.
@@ -52,8 +54,12 @@ def load(
             raise containers.MediaError("no_audio", f"{path}: has no audio track")
         stream = container.streams.audio[0]
         begin_s = start_s + containers.origin_s(container)
-        chunks = _native_chunks(container, stream, begin_s, duration_s)
-        native_L, native_rate = _place(chunks, begin_s, duration_s)
+        tick_s = float(stream.time_base)
+        runs = _runs(_native_chunks(container, stream, begin_s, duration_s))
+        grid = None
+        if runs and tick_s * runs[0].rate_hz > 1.5 and _is_inside(container, stream, begin_s):
+            grid = sound_clock.find_grid(path, stream.index)
+        native_L, native_rate = _place(runs, begin_s, duration_s, tick_s, grid)
     if native_rate is None and start_s <= 0:
         raise containers.MediaError("empty", f"{path}: its audio track holds no samples")
     audio_L = resample(native_L, native_rate, sample_rate_hz)
@@ -63,6 +69,21 @@ def load(
     return np.ascontiguousarray(audio_L, np.float32)
 
 
+def rate_and_length(path: str | pathlib.Path) -> tuple[int, float]:
+    """What a file says of its sound: samples a second, and seconds (0 if it does not say).
+
+    Raises:
+      containers.MediaError: "missing", "unreadable" or "no_audio".
+    """
+    with containers.open_input(path) as container:
+        if not container.streams.audio:
+            raise containers.MediaError("no_audio", f"{path}: has no audio track")
+        stream = container.streams.audio[0]
+        if stream.duration is not None:
+            return stream.rate, float(stream.duration * stream.time_base)
+        return stream.rate, (container.duration or 0) / av.time_base
+
+
 def _native_chunks(
     container: av.container.InputContainer,
     stream: av.audio.stream.AudioStream,
@@ -70,13 +91,26 @@ def _native_chunks(
     duration_s: float | None,
 ) -> Iterator[tuple[float | None, int, np.ndarray]]:
     """Yields (time in seconds or None, rate, mono [L] float32) from before `begin_s` on."""
-    if begin_s - SEEK_MARGIN_S > containers.origin_s(container):
-        container.seek(int((begin_s - SEEK_MARGIN_S) / stream.time_base), stream=stream)
-    for frame in containers.decoded(container, stream):
-        time_s = None if frame.pts is None else float(frame.pts * frame.time_base)
+    for time_s, frame in containers.from_time(
+        container, stream, begin_s, _timed, run_up_s=SEEK_MARGIN_S
+    ):
         if duration_s is not None and time_s is not None and time_s >= begin_s + duration_s:
             return
         yield time_s, frame.sample_rate, _mono(frame)
+
+
+def _timed(
+    container: av.container.InputContainer, stream: av.audio.stream.AudioStream
+) -> Iterator[tuple[float | None, av.AudioFrame]]:
+    for frame in containers.decoded(container, stream):
+        yield (None if frame.pts is None else float(frame.pts * frame.time_base)), frame
+
+
+def _is_inside(
+    container: av.container.InputContainer, stream: av.audio.stream.AudioStream, begin_s: float
+) -> bool:
+    """Whether a track is read from its middle."""
+    return begin_s - SEEK_MARGIN_S > containers.start_s(container, stream)
 
 
 def _mono(frame: av.AudioFrame) -> np.ndarray:
@@ -91,34 +125,68 @@ def _mono(frame: av.AudioFrame) -> np.ndarray:
     return samples.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
+@dataclasses.dataclass
+class _Run:
+    """Chunks that follow each other without a gap."""
+
+    rate_hz: int
+    times_s: list[float | None] = dataclasses.field(default_factory=list)
+    chunks: list[np.ndarray] = dataclasses.field(default_factory=list)
+    length: int = 0
+
+    @property
+    def lengths(self) -> list[int]:
+        return [len(chunk) for chunk in self.chunks]
+
+    def reaches(self, time_s: float | None) -> bool:
+        """Whether a chunk of this time goes on where the run ends."""
+        if time_s is None or self.times_s[0] is None:
+            return True
+        return abs(self.times_s[0] + self.length / self.rate_hz - time_s) <= TIMESTAMP_SLACK_S
+
+
+def _runs(chunks: Iterator[tuple[float | None, int, np.ndarray]]) -> list[_Run]:
+    runs: list[_Run] = []
+    for time_s, rate_hz, chunk in chunks:
+        if not runs:
+            runs.append(_Run(rate_hz))
+        elif not runs[-1].reaches(time_s):
+            runs.append(_Run(runs[0].rate_hz))
+        run = runs[-1]
+        chunk = resample(chunk, rate_hz, run.rate_hz)
+        run.times_s.append(time_s)
+        run.chunks.append(chunk)
+        run.length += len(chunk)
+    return runs
+
+
 def _place(
-    chunks: Iterator[tuple[float | None, int, np.ndarray]],
+    runs: list[_Run],
     begin_s: float,
     duration_s: float | None,
+    tick_s: float,
+    grid: sound_clock.Grid | None,
 ) -> tuple[np.ndarray, int | None]:
-    """Lays chunks on one time line whose sample 0 is at `begin_s`; returns (samples, rate)."""
-    rate = None
-    placed: list[tuple[int, np.ndarray]] = []
-    head = 0  # where the next contiguous chunk goes; may be negative
-    for time_s, chunk_rate, chunk in chunks:
-        if rate is None:
-            rate = chunk_rate
-        wanted = head if time_s is None else round((time_s - begin_s) * rate)
-        if not placed or abs(wanted - head) > TIMESTAMP_SLACK_S * rate:
-            head = wanted
-        chunk = resample(chunk, chunk_rate, rate)
-        placed.append((head, chunk))
-        head += len(chunk)
-    if rate is None:
+    """Lays runs on one time line whose sample 0 is at `begin_s`; returns (samples, rate)."""
+    if not runs:
         return np.zeros(0, np.float32), None
-    length = max(0, max(at + len(chunk) for at, chunk in placed))
+    rate = runs[0].rate_hz
+    placed = []
+    for run in runs:
+        start_s = begin_s  # a track without a single timestamp
+        if any(time_s is not None for time_s in run.times_s):
+            start_s = sound_clock.run_start_s(run.times_s, run.lengths, rate, tick_s)
+            if grid is not None and run is runs[0]:
+                start_s = sound_clock.on_grid(start_s, run.lengths, rate, tick_s, grid)
+        placed.append((round((start_s - begin_s) * rate), np.concatenate(run.chunks)))
+    length = max(0, max(at + len(sound_L) for at, sound_L in placed))
     if duration_s is not None:
         length = min(length, round(duration_s * rate))
     line = np.zeros(length, np.float32)
-    for at, chunk in placed:
-        first, last = max(0, -at), min(len(chunk), length - at)
+    for at, sound_L in placed:
+        first, last = max(0, -at), min(len(sound_L), length - at)
         if first < last:
-            line[at + first : at + last] = chunk[first:last]
+            line[at + first : at + last] = sound_L[first:last]
     return line, rate
 
 

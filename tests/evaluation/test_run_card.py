@@ -110,6 +110,11 @@ def test_card_holds_what_a_figure_depends_on(folder):
     assert card["versions"]["numpy"] == np.__version__
     run = card["systems"]["ours"][0]
     assert run["generation"] == {"seed": 3} and run["items"]["scored"] == 1
+    length_s = round(len(_tone()) / RATE, 3)
+    assert run["sound"] == {
+        "sample_rates_hz": {str(RATE): 1},
+        "seconds_min_median_max": [length_s] * 3,
+    }
     assert run["checkpoint_sha256"] == run_card.content_hash(folder.parent / "weights")
     (folder / "a.wav").write_bytes((folder / "x.wav").read_bytes() + b"x")
     assert (

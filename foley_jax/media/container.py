@@ -1,8 +1,9 @@
 """Opening a media file, its time zero, and the one error every reader raises."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 import pathlib
+from typing import TypeVar
 
 import av
 import av.container
@@ -14,6 +15,10 @@ VIDEO_SUFFIXES = (
     *(".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg"),
     *(".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp", ".ogv"),
 )
+
+Timed = TypeVar("Timed", bound=tuple)
+# Where seeking came too late, begin this much earlier: beyond usual distances of key frames
+SEEK_BACK_S = (2.0, 15.0)
 
 
 class MediaError(ValueError):
@@ -61,25 +66,95 @@ def origin_s(container: av.container.InputContainer) -> float:
     return (container.start_time or 0) / av.time_base
 
 
-def decoded(
+def packets(
     container: av.container.InputContainer, stream: av.stream.Stream
-) -> Iterator[av.frame.Frame]:
-    """Decoded frames of a stream; damaged packets are passed over.
+) -> Iterator[av.Packet]:
+    """Packets of a stream, the empty one that flushes its decoder last.
 
     A cut-off file simply ends early: callers see how far it got from the frames' times.
     """
-    packets = container.demux(stream)
+    demuxed = container.demux(stream)
     while True:
         try:
-            packet = next(packets)
+            packet = next(demuxed)
         except (StopIteration, av.error.FFmpegError):
             return
+        yield packet
+
+
+def frames_of(packet: av.Packet) -> Iterator[av.frame.Frame]:
+    """The frames that a packet completes; none if it is damaged.
+
+    Raises:
+      MediaError: "unsupported" if there is no decoder for it.
+    """
+    try:
+        yield from packet.decode()
+    except (av.error.EOFError, av.error.InvalidDataError):
+        return
+    except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
+        raise MediaError("unsupported", f"its {packet.stream.type} has no decoder: {error}") from (
+            error
+        )
+
+
+def decoded(
+    container: av.container.InputContainer, stream: av.stream.Stream
+) -> Iterator[av.frame.Frame]:
+    """Decoded frames of a stream; damaged packets are passed over."""
+    for packet in packets(container, stream):
+        yield from frames_of(packet)
+
+
+def start_s(container: av.container.InputContainer, stream: av.stream.Stream) -> float:
+    """Timestamp of a stream's beginning; that of the file if it states none."""
+    if stream.start_time is None:
+        return origin_s(container)
+    return float(stream.start_time * stream.time_base)
+
+
+def from_time(
+    container: av.container.InputContainer,
+    stream: av.stream.Stream,
+    begin_s: float,
+    read: Callable[[av.container.InputContainer, av.stream.Stream], Iterator[Timed]],
+    *,
+    run_up_s: float = 0.0,
+) -> Iterator[Timed]:
+    """Reads a stream from a timestamp on, without reading all that lies before it.
+
+    Some containers are entered anywhere (MPEG-TS: behind the last key frame, so that decoding
+    begins after the wanted time), and some cannot be entered at all. What comes too late is
+    sought again from farther back, at last from the beginning.
+
+    Args:
+      container, stream: an open file, at its beginning.
+      begin_s: what is shown or sounds at this timestamp must be among what comes.
+      read: reads on from where a container stands; yields tuples whose first entry is a time in
+        seconds, or None.
+      run_up_s: begin so much earlier.
+    """
+    moved = False
+    for back_s in (0.0, *SEEK_BACK_S):
+        target_s = begin_s - run_up_s - back_s
+        if target_s <= start_s(container, stream):
+            break
+        moved = True
         try:
-            yield from packet.decode()
-        except av.error.EOFError:
+            container.seek(int(target_s / stream.time_base), stream=stream)
+        except av.error.FFmpegError:
+            break
+        timed = read(container, stream)
+        first = next(timed, None)
+        if first is not None and first[0] is not None and first[0] <= begin_s:
+            yield first
+            yield from timed
             return
-        except av.error.InvalidDataError:
-            continue
+    if not moved:
+        yield from read(container, stream)
+        return
+    with open_input(container.name) as again:  # rewinding is a seek, too
+        yield from read(again, again.streams[stream.index])
 
 
 def video_stream(container: av.container.InputContainer) -> av.video.stream.VideoStream | None:

@@ -1,0 +1,88 @@
+"""When decoded sound begins, to the sample, in containers that count in milliseconds.
+
+Matroska, WebM, FLV and ASF round every timestamp to 1 ms, which is 16 samples at 16 kHz. The length
+of the sound between two timestamps is known to the sample, so that many roundings together tell
+the time exactly; and where all packets are alike, so does their number since the track's beginning.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import itertools
+import pathlib
+
+import numpy as np
+
+from foley_jax.media import container as containers
+
+GRID_CHUNKS = 64  # read at the beginning of a track to find out where its packets lie
+VARIABLE_CODECS = ("vorbis",)  # may begin with packets of one length and go on with others
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Packets of one length, one after the other: one ends at `anchor_s`, all last `step_s`."""
+
+    anchor_s: float
+    step_s: float
+
+
+def run_start_s(
+    times_s: Sequence[float | None], lengths: Sequence[int], rate_hz: int, tick_s: float
+) -> float:
+    """When a run of contiguous chunks begins, in seconds on the container's clock.
+
+    Args:
+      times_s: rounded timestamps of the chunks; None where there is none, not everywhere.
+      lengths: their samples.
+      rate_hz: rate of the sound.
+      tick_s: what timestamps are rounded to.
+    """
+    ends = np.cumsum([0, *lengths[:-1]]) / rate_hz
+    starts_s = [t - end for t, end in zip(times_s, ends) if t is not None]
+    low, high = min(starts_s), max(starts_s)
+    if high - low > tick_s + 2 / rate_hz:  # more than rounding: clocks that drift or jump
+        return float(np.median(starts_s))
+    if times_s[0] == 0:  # a track is begun at 0 exactly
+        return 0.0
+    return (low + high) / 2
+
+
+def find_grid(path: str | pathlib.Path, index: int) -> Grid | None:
+    """Where the packets of a track lie, if all but the first are of one length; else None.
+
+    Args:
+      path: the file.
+      index: number of the stream.
+    """
+    with containers.open_input(path) as container:
+        stream = container.streams[index]
+        frames = itertools.islice(containers.decoded(container, stream), GRID_CHUNKS)
+        chunks = [
+            (None if f.pts is None else float(f.pts * f.time_base), f.samples, f.sample_rate)
+            for f in frames
+        ]
+        tick_s, codec = float(stream.time_base), stream.codec_context.name
+    if len(chunks) < 3 or chunks[0][0] is None or codec in VARIABLE_CODECS:
+        return None
+    times_s, lengths, rates = zip(*chunks)
+    if len(set(lengths[1:-1])) != 1 or len(set(rates)) != 1:
+        return None
+    # the first one is shorter where a codec's priming was taken off
+    begin_s = run_start_s(times_s, lengths, rates[0], tick_s)
+    return Grid(begin_s + lengths[0] / rates[0], lengths[1] / rates[0])
+
+
+def on_grid(
+    start_s: float, lengths: Sequence[int], rate_hz: int, tick_s: float, grid: Grid
+) -> float:
+    """Moves the start of a run onto the grid, unless that is farther than rounding explains.
+
+    The first and last chunk may be shorter than a step; otherwise the run is not moved.
+    """
+    step = round(grid.step_s * rate_hz)
+    if len(lengths) < 3 or set(lengths[1:-1]) != {step}:
+        return start_s
+    before_s = lengths[0] / rate_hz
+    steps = (start_s + before_s - grid.anchor_s) / grid.step_s
+    moved_s = grid.anchor_s + round(steps) * grid.step_s - before_s
+    return moved_s if abs(moved_s - start_s) <= 1.5 * tick_s else start_s

@@ -27,9 +27,22 @@ class Format:
         return specs.VideoSpec(self.fps, self.size, self.size, self.fit, self.antialias)
 
 
-def plan_source(folder: pathlib.Path, source: str, split: str, format: Format) -> list[spans.Span]:
-    """The spans of one source.
+def plan_source(
+    folder: pathlib.Path,
+    source: str,
+    split: str,
+    format: Format,
+    *,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+) -> list[spans.Span]:
+    """The spans of one source, or of a stretch of it.
 
+    Args:
+      folder: where the source lies.
+      source, split: go into the spans.
+      format: how long a clip is.
+      start_s, end_s: the stretch, which ends where the source ends at the latest.
     Raises:
       video.MediaError: unreadable, without picture or sound, or too short.
     """
@@ -38,11 +51,14 @@ def plan_source(folder: pathlib.Path, source: str, split: str, format: Format) -
         raise video.MediaError("no_video", f"{source}: has no picture stream")
     if not info.has_audio:
         raise video.MediaError("no_audio", f"{source}: has no audio track")
-    found = spans.cut(source, split, info.duration_s, format.clip_seconds)
+    end_s = info.duration_s if end_s is None else min(end_s, info.duration_s)
+    found = spans.cut(source, split, end_s, format.clip_seconds, start_s=start_s)
     if not found:
+        after = f" after {start_s:g} s" if start_s else ""
         raise video.MediaError(
             "too_short",
-            f"{source}: lasts {info.duration_s:.2f} s, wanted at least {spans.MIN_SECONDS} s",
+            f"{source}: lasts {max(0.0, end_s - start_s):.2f} s{after}, wanted at least "
+            f"{spans.MIN_SECONDS} s",
         )
     return found
 
@@ -66,11 +82,11 @@ def make_clip(folder: pathlib.Path, span: spans.Span, format: Format) -> records
             )
     audio_L = audio_io.load(path, format.sample_rate_hz, start_s=span.start_s, duration_s=length_s)
     end_s = span.start_s + length_s
-    labels, events = read_truth(path.with_suffix(".json"), span.start_s, end_s)
+    labels, events = read_truth(folder / truth_name(span.source), span.start_s, end_s)
     return records.Clip(
         id=span.clip_id,
         split=span.split,
-        labels=labels,
+        labels=labels if span.labels is None else list(span.labels),
         source=span.source,
         start_s=span.start_s,
         end_s=round(end_s, 6),
@@ -80,6 +96,11 @@ def make_clip(folder: pathlib.Path, span: spans.Span, format: Format) -> records
         sample_rate_hz=format.sample_rate_hz,
         events=events,
     )
+
+
+def truth_name(source: str) -> str:
+    """The file beside a source that tells its labels and true events: NAME.json."""
+    return str(pathlib.PurePosixPath(source).with_suffix(".json"))
 
 
 def read_truth(

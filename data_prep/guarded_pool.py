@@ -2,13 +2,15 @@
 
 A decoder stuck inside C code cannot be interrupted from Python, so every job runs in a process of
 its own, says which task it is at, and is killed when one task takes too long. The job then starts
-again without the task that killed it.
+again without the task that killed it. A process whose parent was killed ends with its task, or when
+the task's time is over.
 """
 
 from collections.abc import Callable, Iterator
 import dataclasses
 import multiprocessing
 from multiprocessing.connection import Connection, wait
+import signal
 import time
 import traceback
 
@@ -17,6 +19,7 @@ import traceback
 Run = Callable[[object, dict[int, str], Callable[[int], None]], object]
 
 START_UP_S = 300.0  # a fresh process imports before its first task
+ORPHAN_S = 10.0  # a process ends itself so long after its parent should have ended it
 
 
 @dataclasses.dataclass
@@ -44,10 +47,12 @@ def run_jobs(
       run: a top-level function, see `Run`.
       workers: processes at a time.
       task_limit_s: a task that takes longer gets its process killed and is skipped with reason
-        "timeout"; one whose process dies by itself with "crashed".
+        "timeout"; one whose process dies by itself with "crashed". What follows the tasks of a job
+        may be announced as one more task, but cannot be skipped.
       on_task: called with (job, task) for every task begun, again if its job restarts.
     Raises:
-      RuntimeError: a job failed outside its tasks; the text is its traceback.
+      RuntimeError: a job failed outside its tasks (the text is its traceback), or twice at a task
+        that it does not skip.
     """
     context = multiprocessing.get_context("spawn")
     waiting = [(job, {}) for job in reversed(jobs)]
@@ -55,7 +60,8 @@ def run_jobs(
 
     def start(job: object, skip: dict[int, str]) -> _Running:
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_child, args=(run, job, skip, theirs), daemon=True)
+        args = (run, job, skip, theirs, task_limit_s + ORPHAN_S)
+        process = context.Process(target=_child, args=args, daemon=True)
         process.start()
         theirs.close()
         return _Running(job, skip, process, ours, None, time.monotonic() + START_UP_S)
@@ -81,7 +87,7 @@ def run_jobs(
                 _end(one)
                 if kind == "done":
                     yield one.job, value
-                elif kind == "failed" or one.task is None:
+                elif kind == "failed" or one.task is None or one.task in one.skip:
                     raise RuntimeError(f"job {one.job} failed:\n{value}")
                 else:
                     waiting.append((one.job, {**one.skip, one.task: value}))
@@ -111,9 +117,16 @@ def _end(one: _Running) -> None:
     one.process.join()
 
 
-def _child(run: Run, job: object, skip: dict[int, str], pipe: Connection) -> None:
+def _child(
+    run: Run, job: object, skip: dict[int, str], pipe: Connection, task_limit_s: float
+) -> None:
+    def say(task: int) -> None:
+        pipe.send(("task", task))
+        # with its default action the alarm ends the process wherever it is stuck
+        signal.setitimer(signal.ITIMER_REAL, task_limit_s)
+
     try:
-        result = run(job, skip, lambda task: pipe.send(("task", task)))
+        result = run(job, skip, say)
         pipe.send(("done", result))
     except BrokenPipeError:  # the parent was killed
         return

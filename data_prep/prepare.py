@@ -4,12 +4,18 @@
     python -m data_prep.prepare VIDEOS SHARDS --size=64    # the demo's size
     python -m data_prep.prepare VIDEOS SHARDS --fps=10 --size=64 --fit=letterbox    # MM-Diffusion
     python -m data_prep.prepare VIDEOS SHARDS --fps=10 --size=256 --fit=letterbox   # its super-res.
+    python -m data_prep.prepare VIDEOS SHARDS --manifest=vggsound.jsonl    # clips of a known set
 
 Videos may lie in subfolders; one named train, test or val gives the split, else a hash of the path
 does. Longer videos are cut into consecutive clips. A file NAME.json beside NAME.mp4 may hold
-`labels` and true `events`. A broken video never stops the work: SHARDS/failures.jsonl says which
-and why. Kill and start again at will: finished shards are kept. The result does not depend on the
-number of workers or on interruptions. SHARDS/index.json appears when all is done.
+`labels` and true `events`. --manifest names clips instead: see `data_prep.manifest`. A broken video
+never stops the work: SHARDS/failures.jsonl says which and why. Kill and start again at will:
+finished shards are kept. SHARDS/index.json appears when all is done.
+
+A clip's shard and its place there depend on its id, --seed and the number of shards, not on the
+number of workers, interruptions or other clips' fate. `python -m data_prep.beam` does the same on a
+cluster and writes the same shards. VIDEOS and SHARDS may be addresses in a store (gs://bucket/set
+with the package gcsfs, s3:// with s3fs): each clip's file is then fetched before it is read.
 
 Pictures of another shape are stretched, as Diff-Foley has them, or keep their shape between black
 bars (--fit=letterbox), as MM-Diffusion has them. Its official code smooths what it makes smaller
@@ -19,253 +25,224 @@ done, and the config of a training must say the same (config.video.fit, config.v
 """
 
 import argparse
-from collections.abc import Callable
 import dataclasses
 import functools
 import json
 import os
-import pathlib
 import sys
-from typing import get_args
+from typing import Protocol, get_args
 
+from etils import epath
 import tqdm
 
-from data_prep import clip_making, guarded_pool, spans
+from data_prep import clip_making, guarded_pool, places, shard_jobs, shard_plan, spans
 from foley_jax.data import records
-from foley_jax.media import specs, video
+from foley_jax.media import specs
 
-PLAN_NAME = ".plan.json"  # the work list: fixed by the first run, followed by later ones
 FAILURES_NAME = "failures.jsonl"
-PROBE_CHUNK = 64  # files per planning job
 TASK_LIMIT_S = 120.0
 
-
-@dataclasses.dataclass(frozen=True)
-class ShardJob:
-    """One shard: its place in the set and the spans that go into it."""
-
-    split: str
-    number: int
-    spans: tuple[spans.Span, ...]
-
-    @property
-    def done_name(self) -> str:
-        """File that says the shard is finished, and how."""
-        return f".done-{self.split}-{self.number:05d}.json"
+Job = shard_plan.ProbeJob | shard_plan.ShardJob
 
 
-def failure(source: str, reason: str, detail: str) -> dict[str, str]:
-    """One line of failures.jsonl."""
-    return {"file": source, "reason": reason, "detail": detail}
+class Runner(Protocol):
+    """Does jobs, somewhere."""
 
+    def __call__(
+        self, jobs: list[Job], run: guarded_pool.Run, *, task_limit_s: float, title: str, kept: int
+    ) -> None:
+        """Returns when every job is done.
 
-def probe_files(
-    job: list[str],
-    skip: dict[int, str],
-    say: Callable[[int], None],
-    *,
-    videos: pathlib.Path,
-    split: str,
-    format: clip_making.Format,
-) -> tuple[list[spans.Span], list[dict]]:
-    """Planning job: the spans of some files, and the failures among them."""
-    found, failures = [], []
-    for task, source in enumerate(job):
-        if task in skip:
-            failures.append(failure(source, skip[task], "while reading its header"))
-            continue
-        say(task)
-        try:
-            there = spans.split_of(source, split)
-            found += clip_making.plan_source(videos, source, there, format)
-        except video.MediaError as error:
-            failures.append(failure(source, error.reason, str(error)))
-        except Exception as error:  # one bad file never stops the rest
-            failures.append(failure(source, "error", repr(error)))
-    return found, failures
-
-
-def write_shard(
-    job: ShardJob,
-    skip: dict[int, str],
-    say: Callable[[int], None],
-    *,
-    videos: pathlib.Path,
-    shards: pathlib.Path,
-    format: clip_making.Format,
-) -> tuple[records.ShardInfo, list[dict]]:
-    """Shard job: makes the clips of one shard and writes it."""
-    failures = []
-    with records.ShardWriter(shards, job.split, job.number) as writer:
-        for task, span in enumerate(job.spans):
-            name = f"{span.source} [{span.start_s:g}, {span.end_s:g}] s"
-            if task in skip:
-                failures.append(failure(span.source, skip[task], f"{name}: while decoding"))
-                continue
-            say(task)
-            try:
-                clip = clip_making.make_clip(videos, span, format)
-            except video.MediaError as error:
-                failures.append(failure(span.source, error.reason, str(error)))
-            except Exception as error:  # one bad file never stops the rest
-                failures.append(failure(span.source, "error", f"{name}: {error!r}"))
-            else:
-                writer.add(clip)
-    info = writer.info
-    content = {"shard": dataclasses.asdict(info), "failures": failures}
-    _write_whole(shards / job.done_name, json.dumps(content))
-    return info, failures
-
-
-def make_plan(
-    videos: pathlib.Path, settings: dict, format: clip_making.Format, workers: int
-) -> dict:
-    """Looks at every file once and fixes which clip goes into which shard."""
-    files = spans.find_videos(videos)
-    chunks = [files[i : i + PROBE_CHUNK] for i in range(0, len(files), PROBE_CHUNK)]
-    found, failures = [], []
-    bar = tqdm.tqdm(total=len(files), unit="file", desc="looking at videos")
-    run = functools.partial(probe_files, videos=videos, split=settings["split"], format=format)
-    jobs = guarded_pool.run_jobs(
-        chunks,
-        run,
-        workers=min(workers, len(chunks)),
-        task_limit_s=settings["task_limit_s"],
-        on_task=lambda *_: bar.update(),
-    )
-    for _, (some_spans, some_failures) in jobs:
-        found += some_spans
-        failures += some_failures
-    bar.close()
-    found.sort(key=lambda span: (span.split, span.source, span.part))
-    failures.sort(key=lambda one: one["file"])
-    shards = []
-    for split in sorted({span.split for span in found}):
-        mine = [span for span in found if span.split == split]
-        step = settings["clips_per_shard"]
-        shards += [
-            {
-                "split": split,
-                "number": i,
-                "spans": [dataclasses.asdict(s) for s in mine[at : at + step]],
-            }
-            for i, at in enumerate(range(0, len(mine), step))
-        ]
-    return {"settings": settings, "files": files, "failures": failures, "shards": shards}
-
-
-def read_plan(path: pathlib.Path, settings: dict) -> dict | None:
-    """The plan of an earlier run, if there is one.
-
-    Raises:
-      ValueError: it was made with other settings.
-    """
-    if not path.is_file():
-        return None
-    plan = json.loads(path.read_text())
-    ours = {k: v for k, v in settings.items() if k != "task_limit_s"}
-    # plans of earlier versions do not say how pictures are fitted: they were stretched
-    theirs = {"fit": "stretch", "antialias": True, **plan["settings"]}
-    changed = [f"{k} was {theirs.get(k)}, now {ours[k]}" for k in ours if ours[k] != theirs.get(k)]
-    if changed:
-        raise ValueError(
-            f"{path.parent} was begun with other settings ({'; '.join(changed)}); "
-            "use the same ones, or another folder"
-        )
-    return plan
+        Args:
+          jobs: what is to do.
+          run: does one job, see `guarded_pool.Run`.
+          task_limit_s: a task that takes longer is given up.
+          title: says what is being done.
+          kept: tasks that an earlier run did.
+        Raises:
+          Exception: a job failed outside its tasks.
+        """
 
 
 def prepare(
-    videos: pathlib.Path,
-    shards: pathlib.Path,
+    videos: str | os.PathLike[str],
+    shards: str | os.PathLike[str],
     format: clip_making.Format,
     *,
     split: str = "auto",
     workers: int = 1,
     clips_per_shard: int = 64,
+    num_shards: int | None = None,
+    seed: int = 0,
+    manifest: epath.PathLike | None = None,
     task_limit_s: float = TASK_LIMIT_S,
+    runner: Runner | None = None,
 ) -> records.Index:
     """Prepares a whole folder; see the top of this file.
 
     Args:
-      videos: folder of videos.
-      shards: folder to write.
+      videos: folder of videos, or address of one in a store.
+      shards: folder to write, or address of one.
       format: rate, size and length of the clips.
       split: "auto" or one name for everything.
       workers: parallel processes.
-      clips_per_shard: a shard holds so many clips, the last one of a split fewer.
-      task_limit_s: a clip that takes longer to decode is given up.
+      clips_per_shard: a shard holds about so many clips.
+      num_shards: shards of each split, instead of `clips_per_shard`.
+      seed: of the order of the clips.
+      manifest: makes the clips of this list, instead of all that the folder has.
+      task_limit_s: a clip that takes longer to fetch and decode is given up.
+      runner: does the work, instead of `workers` processes of this machine.
     Returns:
       The index that was written.
     Raises:
       ValueError: no videos, not one usable clip, or `shards` was begun with other settings.
     """
-    settings = {**dataclasses.asdict(format), "split": split, "clips_per_shard": clips_per_shard}
-    settings["task_limit_s"] = task_limit_s
-    plan = read_plan(shards / PLAN_NAME, settings)
+    videos, shards = places.Place(videos), places.Place(shards)
+    runner = runner or functools.partial(run_here, workers=workers)
+    settings = {
+        **dataclasses.asdict(format),
+        "split": split,
+        "clips_per_shard": clips_per_shard,
+        "num_shards": num_shards,
+        "seed": seed,
+        "manifest": None,
+        "task_limit_s": task_limit_s,
+    }
+    stretches = None
+    if manifest is not None:
+        stretches, settings["manifest"] = shard_plan.read_manifest(manifest, split)
+    plan = shard_plan.read_plan(shards, settings)
     if plan is None:
-        plan = make_plan(videos, settings, format, workers)
-        shards.mkdir(parents=True, exist_ok=True)
-        _write_whole(shards / PLAN_NAME, json.dumps(plan))
-    elif unplanned := len(set(spans.find_videos(videos)) - set(plan["files"])):
+        plan = _make_plan(videos, shards, stretches, settings, format, runner)
+    elif stretches is None:
+        _tell_of_new_files(videos, shards)
+    _write_missing(plan.jobs, videos, shards, format, runner, task_limit_s)
+    return _finish(shards, format, plan)
+
+
+def run_here(
+    jobs: list[Job],
+    run: guarded_pool.Run,
+    *,
+    task_limit_s: float,
+    title: str,
+    kept: int,
+    workers: int,
+) -> None:
+    """The runner of one machine: so many processes and a bar."""
+    begun: set[tuple[str, int]] = set()
+    total = kept + sum(job.lines.count for job in jobs)
+    with tqdm.tqdm(total=total, initial=kept, desc=title) as bar:
+
+        def on_task(job: Job, task: int) -> None:
+            if task < job.lines.count and (key := (job.done_name, task)) not in begun:
+                begun.add(key)
+                bar.update()
+
+        for _ in guarded_pool.run_jobs(
+            jobs, run, workers=workers, task_limit_s=task_limit_s, on_task=on_task
+        ):
+            pass
+
+
+def _make_plan(
+    videos: places.Place,
+    shards: places.Place,
+    stretches: list[shard_plan.Stretch] | None,
+    settings: dict,
+    format: clip_making.Format,
+    runner: Runner,
+) -> shard_plan.Plan:
+    """Looks at every file once and fixes which clip goes into which shard."""
+    known: list[shard_plan.Stretch] = []
+    if stretches is not None:
+        known = [one for one in stretches if one.is_one_clip(format.clip_seconds)]
+        stretches = [one for one in stretches if not one.is_one_clip(format.clip_seconds)]
+    jobs = shard_plan.read_listing(shards, settings)
+    if jobs is None:
+        if stretches is None:
+            stretches = shard_plan.list_folder(videos, settings["split"])
+        shards.make()
+        jobs = shard_plan.write_listing(shards, stretches, settings)
+    there = shards.sizes()
+    missing = [job for job in jobs if job.done_name not in there]
+    run = functools.partial(shard_jobs.look_at, videos=videos, shards=shards, format=format)
+    _run_missing(jobs, missing, run, runner, settings["task_limit_s"], f"looking into {videos}")
+    found, failures = shard_plan.spans_of_clips(known)
+    for data in shards.read_many(job.done_name for job in jobs):
+        some_found, some_failures = shard_plan.read_probed(data)
+        found += some_found
+        failures += some_failures
+    return shard_plan.write_plan(shards, found, failures, settings)
+
+
+def _tell_of_new_files(videos: places.Place, shards: places.Place) -> None:
+    if count := len(set(spans.find_videos(videos)) - shard_plan.listed_files(shards)):
         print(
-            f"{unplanned} videos came after {shards} was begun and are left out; "
+            f"{count} videos came after {shards} was begun and are left out; "
             "prepare them into another folder, or delete this one",
             file=sys.stderr,
         )
-    jobs = [
-        ShardJob(s["split"], s["number"], tuple(spans.Span(**one) for one in s["spans"]))
-        for s in plan["shards"]
-    ]
-    _write_missing(jobs, videos, shards, format, workers, task_limit_s)
-    done = [json.loads((shards / job.done_name).read_text()) for job in jobs]
-    return _finish(shards, format, done, plan["failures"])
+
+
+def _run_missing(
+    jobs: list[Job],
+    missing: list[Job],
+    run: guarded_pool.Run,
+    runner: Runner,
+    task_limit_s: float,
+    title: str,
+) -> None:
+    if missing:
+        kept = sum(job.lines.count for job in jobs) - sum(job.lines.count for job in missing)
+        runner(missing, run, task_limit_s=task_limit_s, title=title, kept=kept)
 
 
 def _write_missing(
-    jobs: list[ShardJob],
-    videos: pathlib.Path,
-    shards: pathlib.Path,
+    jobs: list[shard_plan.ShardJob],
+    videos: places.Place,
+    shards: places.Place,
     format: clip_making.Format,
-    workers: int,
+    runner: Runner,
     task_limit_s: float,
 ) -> None:
-    missing = [job for job in jobs if not _is_done(shards, job)]
-    counts = [len(job.spans) for job in jobs]
-    kept = sum(counts) - sum(len(job.spans) for job in missing)
-    bar = tqdm.tqdm(total=sum(counts), initial=kept, unit="clip", desc=str(shards))
-    run = functools.partial(write_shard, videos=videos, shards=shards, format=format)
-    begun: set[tuple[str, int, int]] = set()
-
-    def on_task(job: ShardJob, task: int) -> None:
-        if (key := (job.split, job.number, task)) not in begun:
-            begun.add(key)
-            bar.update()
-
-    for _ in guarded_pool.run_jobs(
-        missing, run, workers=workers, task_limit_s=task_limit_s, on_task=on_task
-    ):
-        pass
-    bar.close()
+    sizes, done = shards.sizes(), _read_done(jobs, shards)
+    missing = [
+        job
+        for job in jobs
+        if job.done_name not in done or not shard_jobs.is_done(sizes, done[job.done_name])
+    ]
+    run = functools.partial(shard_jobs.write_shard, videos=videos, shards=shards, format=format)
+    _run_missing(jobs, missing, run, runner, task_limit_s, str(shards))
 
 
-def _is_done(shards: pathlib.Path, job: ShardJob) -> bool:
-    """Whether a shard is finished and still there in full."""
-    path = shards / job.done_name
-    if not path.is_file():
-        return False
-    info = records.ShardInfo(**json.loads(path.read_text())["shard"])
-    shard = shards / info.file
-    return info.num_records == 0 or (shard.is_file() and shard.stat().st_size == info.bytes)
+def _read_done(jobs: list[shard_plan.ShardJob], shards: places.Place) -> dict[str, dict]:
+    """What the finished ones left, by their names."""
+    there = shards.sizes()
+    names = [job.done_name for job in jobs if job.done_name in there]
+    return {
+        name: json.loads(data) for name, data in zip(names, shards.read_many(names), strict=True)
+    }
 
 
 def _finish(
-    shards: pathlib.Path, format: clip_making.Format, done: list[dict], failures: list[dict]
+    shards: places.Place, format: clip_making.Format, plan: shard_plan.Plan
 ) -> records.Index:
-    failures = failures + [one for shard in done for one in shard["failures"]]
+    """Writes failures and index, when every planned clip is accounted for."""
+    done, failures, infos = _read_done(plan.jobs, shards), list(plan.failures), []
+    for job in plan.jobs:
+        one = done.get(job.done_name)
+        got = -1 if one is None else one["shard"]["num_records"] + len(one["failures"])
+        if got != job.lines.count:
+            what = "is not finished" if one is None else f"has {got} of {job.lines.count} clips"
+            raise RuntimeError(
+                f"shard {job.number} of {job.split} in {shards} {what}; delete {job.done_name} "
+                "there, if it exists, and run this again"
+            )
+        failures += one["failures"]
+        infos.append(records.ShardInfo(**one["shard"]))
     lines = "".join(json.dumps(one) + "\n" for one in failures)
-    _write_whole(shards / FAILURES_NAME, lines)
-    infos = tuple(records.ShardInfo(**one["shard"]) for one in done)
+    shards.write(FAILURES_NAME, lines.encode())
     index = records.Index(
         fps=format.fps,
         height=format.size,
@@ -279,26 +256,26 @@ def _finish(
     if not index.shards:
         first = f"; the first: {failures[0]['detail']}" if failures else ""
         raise ValueError(f"not one usable clip in {len(failures)} failures{first}")
-    for left_over in shards.glob(".*.part"):  # of killed runs
-        left_over.unlink(missing_ok=True)
-    records.write_index(shards, index)
+    for name in shards.sizes():
+        of_killed_run = name.startswith(".") and name.endswith(".part")
+        if of_killed_run or name.startswith(".probed-") or name == shard_plan.LISTING_NAME:
+            shards.remove(name)
+    with shards.desk() as desk:
+        records.write_index(desk, index)
+        shards.publish(desk, records.INDEX_NAME)
     return index
 
 
-def _write_whole(path: pathlib.Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    os.replace(part, path)
-
-
-def _parser() -> argparse.ArgumentParser:
+def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """The options of a preparation."""
     parser = argparse.ArgumentParser(
-        prog="python -m data_prep.prepare",
-        description=__doc__,
+        prog=prog,
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("videos", type=pathlib.Path, help="folder of videos")
-    parser.add_argument("shards", type=pathlib.Path, help="folder to write")
+    parser.add_argument("videos", help="folder of videos, or its address (gs://, s3://, ...)")
+    parser.add_argument("shards", help="folder to write, or its address")
+    parser.add_argument("--manifest", help="make the clips of this list (see data_prep.sources)")
     parser.add_argument("--fps", type=float, default=4.0, help="frames per second (4)")
     parser.add_argument("--size", type=int, default=224, help="height and width (224)")
     parser.add_argument(
@@ -317,19 +294,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--clip_seconds", type=float, default=10.0, help="length of clips (10)")
     parser.add_argument("--split", default="auto", help="auto, or one name for everything")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--clips_per_shard", type=int, default=64)
+    parser.add_argument("--clips_per_shard", type=int, default=64, help="on average (64)")
+    parser.add_argument(
+        "--num_shards", type=int, help="shards of each split, instead of --clips_per_shard"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the order of the clips (0)")
     parser.add_argument(
         "--limit_s", type=float, default=TASK_LIMIT_S, help="seconds before a clip is given up"
     )
     return parser
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Command line."""
-    parser = _parser()
-    args = parser.parse_args(argv)
-    if min(args.fps, args.size, args.sample_rate, args.clips_per_shard, args.workers) <= 0:
-        parser.error("--fps, --size, --sample_rate, --clips_per_shard, --workers must be positive")
+def run_command(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, runner: Runner | None = None
+) -> None:
+    """Does what the command line says; what goes wrong ends it with one line."""
+    numbers = ("fps", "size", "sample_rate", "clips_per_shard", "workers", "limit_s")
+    wrong = [f"--{name}" for name in numbers if getattr(args, name) <= 0]
+    if wrong or (args.num_shards is not None and args.num_shards <= 0):
+        parser.error(f"{', '.join(wrong) or '--num_shards'} must be positive")
     if args.clip_seconds < spans.MIN_SECONDS:
         parser.error(f"--clip_seconds must be at least {spans.MIN_SECONDS}")
     format = clip_making.Format(
@@ -343,13 +326,23 @@ def main(argv: list[str] | None = None) -> None:
             split=args.split,
             workers=args.workers,
             clips_per_shard=args.clips_per_shard,
+            num_shards=args.num_shards,
+            seed=args.seed,
+            manifest=args.manifest,
             task_limit_s=args.limit_s,
+            runner=runner,
         )
     except ValueError as error:
         sys.exit(f"error: {error}")
     counts = ", ".join(f"{index.num_records(split)} {split}" for split in index.splits)
     print(f"{counts} clips in {args.shards}, {index.num_failures} failures", end="")
-    print(f" (see {args.shards / FAILURES_NAME})" if index.num_failures else "")
+    print(f" (see {args.shards}/{FAILURES_NAME})" if index.num_failures else "")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = make_parser("python -m data_prep.prepare", __doc__)
+    run_command(parser, parser.parse_args(argv))
 
 
 if __name__ == "__main__":

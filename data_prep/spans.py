@@ -2,12 +2,17 @@
 
 VIDEOS/train/..., VIDEOS/test/..., VIDEOS/val/...     the folder names give the split
 VIDEOS/anything.mp4                                   a hash of the path: 90 % train, 10 % test
+
+A hash of its name also tells the shard of a clip and its place in there.
 """
 
+import collections
 import dataclasses
 import hashlib
+import os
 import pathlib
 
+from data_prep import places
 from foley_jax.media import container
 
 SPLITS = ("train", "test", "val")
@@ -15,7 +20,7 @@ HASHED_TEST_PERCENT = 10
 MIN_SECONDS = 0.5
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Span:
     """A stretch of one source video that becomes one clip.
 
@@ -24,6 +29,8 @@ class Span:
       split: where it goes.
       part: which clip of the source it is.
       start_s, end_s: its place in the source.
+      id: name of the clip; None is the source without its suffix, `#` and the part.
+      labels: names of what is heard; None if only the source's truth file may know.
     """
 
     source: str
@@ -31,34 +38,67 @@ class Span:
     part: int
     start_s: float
     end_s: float
+    id: str | None = None
+    labels: tuple[str, ...] | None = None
 
     @property
     def clip_id(self) -> str:
         """Unique name of the clip in its set."""
-        return f"{pathlib.PurePosixPath(self.source).with_suffix('')}#{self.part}"
+        return self.id if self.id is not None else f"{without_suffix(self.source)}#{self.part}"
 
 
-def find_videos(folder: pathlib.Path) -> list[str]:
+def without_suffix(source: str) -> str:
+    """`a/b.mp4` -> `a/b`."""
+    return str(pathlib.PurePosixPath(source).with_suffix(""))
+
+
+def order(clip_id: str, seed: int) -> int:
+    """Where a clip stands among all clips of its split: the first 64 bits of a SHA-256."""
+    # a file name may hold bytes that are no text
+    data = f"{seed}/{clip_id}".encode(errors="surrogatepass")
+    return int.from_bytes(hashlib.sha256(data).digest()[:8])
+
+
+def shard_number(clip_id: str, seed: int, num_shards: int) -> int:
+    """The shard of a clip, in [0, num_shards).
+
+    Shards are equal parts of the range of `order`. So a clip's shard depends on nothing but these
+    three, and the records of all shards, read one after the other, come in the same sequence for
+    any number of shards.
+    """
+    return order(clip_id, seed) * num_shards >> 64
+
+
+def find_videos(folder: str | os.PathLike[str] | places.Place) -> list[str]:
     """Relative paths of all video files under a folder, sorted; hidden files are left out.
 
     Raises:
       ValueError: no such folder, or no video in it.
     """
-    if not folder.is_dir():
+    folder = places.Place(folder)
+    if not folder.is_folder():
         raise ValueError(f"{folder}: no such folder of videos")
-    found = sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in container.VIDEO_SUFFIXES
-        and not path.name.startswith(".")
-        and path.is_file()
-    )
+    found = []
+    for name in folder.find():
+        path = pathlib.PurePosixPath(name)
+        if path.suffix.lower() in container.VIDEO_SUFFIXES and not path.name.startswith("."):
+            found.append(name)
+    found.sort()
     if not found:
         raise ValueError(
             f"{folder} holds no video file ({', '.join(container.VIDEO_SUFFIXES)}); make the "
             f"embedded set with `python -m data_prep.scenes {folder}`"
         )
     return found
+
+
+def names_of(sources: list[str]) -> list[str]:
+    """What the clips of each source are called before `#`: unique in the list.
+
+    That is the path without its suffix, or the whole path where two files differ in nothing else.
+    """
+    times = collections.Counter(without_suffix(source) for source in sources)
+    return [s if times[without_suffix(s)] > 1 else without_suffix(s) for s in sources]
 
 
 def split_of(source: str, split: str) -> str:
@@ -78,21 +118,24 @@ def split_of(source: str, split: str) -> str:
     return "test" if percent < HASHED_TEST_PERCENT else "train"
 
 
-def cut(source: str, split: str, duration_s: float, clip_s: float) -> list[Span]:
+def cut(
+    source: str, split: str, end_s: float, clip_s: float, *, start_s: float = 0.0
+) -> list[Span]:
     """Cuts a source into consecutive clips; a shorter last piece is kept from 0.5 s on.
 
     Args:
       source, split: go into the spans.
-      duration_s: length of the source.
+      end_s: where to end, e.g. the length of the source.
       clip_s: length of a clip.
+      start_s: where to begin.
     Returns:
-      Spans in order; none if the source is shorter than 0.5 s.
+      Spans in order; none if there is less than 0.5 s.
     """
-    spans = []
+    spans: list[Span] = []
     while True:
-        start_s = len(spans) * clip_s
-        left_s = duration_s - start_s
+        first_s = start_s + len(spans) * clip_s
+        left_s = end_s - first_s
         if left_s < MIN_SECONDS:
             return spans
-        end_s = start_s + min(clip_s, left_s)
-        spans.append(Span(source, split, len(spans), round(start_s, 6), round(end_s, 6)))
+        last_s = first_s + min(clip_s, left_s)
+        spans.append(Span(source, split, len(spans), round(first_s, 6), round(last_s, 6)))

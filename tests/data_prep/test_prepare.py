@@ -13,7 +13,7 @@ from array_record.python import array_record_module
 import numpy as np
 import pytest
 
-from data_prep import clip_making, guarded_pool, prepare, spans
+from data_prep import clip_making, guarded_pool, prepare, shard_plan, spans
 from foley_jax.data import records
 from tests.media import media_files
 
@@ -68,7 +68,7 @@ def test_clips_and_failures(videos, tmp_path):
         "train/empty.mp4": "unreadable",
         "train/mute.mp4": "no_audio",
     }
-    first, second, third = read_clips(shards, "train")
+    first, second, third = sorted(read_clips(shards, "train"), key=lambda clip: clip.id)
     assert [c.id for c in (first, second, third)] == [f"train/deep/long#{i}" for i in range(3)]
     assert [len(c.frames) for c in (first, second, third)] == [8, 8, 4]
     assert [len(c.audio) for c in (first, second, third)] == [32000, 32000, 16000]
@@ -150,10 +150,10 @@ def test_sets_begun_before_pictures_could_be_fitted_go_on(tmp_path):
     videos.mkdir()
     media_files.write(videos / "a.mp4")
     prepare.prepare(videos, shards, FORMAT, split="train")
-    plan = json.loads((shards / prepare.PLAN_NAME).read_text())
+    plan = json.loads((shards / shard_plan.PLAN_NAME).read_text())
     for name in ("fit", "antialias"):
         del plan["settings"][name]
-    (shards / prepare.PLAN_NAME).write_text(json.dumps(plan))
+    (shards / shard_plan.PLAN_NAME).write_text(json.dumps(plan))
     assert prepare.prepare(videos, shards, FORMAT, split="train").num_records("train") == 1
     boxed = dataclasses.replace(FORMAT, fit="letterbox")
     with pytest.raises(ValueError, match="fit was stretch, now letterbox"):

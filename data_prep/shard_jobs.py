@@ -1,0 +1,128 @@
+"""What the workers of a preparation do, each a job for `guarded_pool`.
+
+A job reads what it needs from the plan and leaves its result beside the shards, under its name only
+when it is complete: a job that is done twice, also by two workers at a time, changes nothing.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import json
+import pathlib
+
+from data_prep import clip_making, places, shard_plan, spans
+from foley_jax.data import records
+from foley_jax.media import video
+
+
+def look_at(
+    job: shard_plan.ProbeJob,
+    skip: dict[int, str],
+    say: Callable[[int], None],
+    *,
+    videos: places.Place,
+    shards: places.Place,
+    format: clip_making.Format,
+) -> None:
+    """Planning job: finds the spans of some stretches, and the failures among them."""
+    found, failures = [], []
+    for task, one in enumerate(shard_plan.read_stretches(shards, job)):
+        if task in skip:
+            failures.append(shard_plan.failure(one.source, skip[task], "while reading its header"))
+            continue
+        say(task)
+        try:
+            with videos.fetched(one.source) as folder:
+                found += _spans_of(folder, videos, one, format)
+        except places.StoreError:
+            raise
+        except video.MediaError as error:
+            failures.append(shard_plan.failure(one.source, error.reason, str(error)))
+        except Exception as error:  # one bad file never stops the rest
+            failures.append(shard_plan.failure(one.source, "error", repr(error)))
+    shard_plan.write_probed(shards, job, found, failures)
+
+
+def _spans_of(
+    folder: pathlib.Path,
+    videos: places.Place,
+    one: shard_plan.Stretch,
+    format: clip_making.Format,
+) -> list[spans.Span]:
+    try:
+        found = clip_making.plan_source(
+            folder, one.source, one.split, format, start_s=one.start_s, end_s=one.end_s
+        )
+    except video.MediaError as error:
+        raise _told_of(videos, folder, error) from error
+    return [
+        dataclasses.replace(span, id=f"{one.name}#{span.part}", labels=one.labels) for span in found
+    ]
+
+
+def _told_of(
+    videos: places.Place, folder: pathlib.Path, error: video.MediaError
+) -> video.MediaError:
+    """The same error about the file in its store, not about our copy."""
+    return video.MediaError(error.reason, str(error).replace(str(folder), str(videos)))
+
+
+def write_shard(
+    job: shard_plan.ShardJob,
+    skip: dict[int, str],
+    say: Callable[[int], None],
+    *,
+    videos: places.Place,
+    shards: places.Place,
+    format: clip_making.Format,
+) -> None:
+    """Shard job: makes the clips of one shard and writes it."""
+    failures = []
+    with shards.desk() as desk:
+        with records.ShardWriter(desk, job.split, job.number) as writer:
+            for task, span in enumerate(shard_plan.read_spans(shards, job)):
+                if task in skip:
+                    failures.append(_failure(span, skip[task], "while decoding"))
+                    continue
+                say(task)
+                try:
+                    writer.add(_make_clip(videos, span, format))
+                except places.StoreError:
+                    raise
+                except video.MediaError as error:
+                    failures.append(_failure(span, error.reason, str(error), whole=True))
+                except Exception as error:  # one bad file never stops the rest
+                    failures.append(_failure(span, "error", repr(error)))
+            say(job.lines.count)  # to finish and send the file has its own time
+        info = writer.info
+        if info.num_records:
+            shards.publish(desk, info.file)
+        else:
+            shards.remove(info.file)
+    content = {"shard": dataclasses.asdict(info), "failures": failures}
+    shards.write(job.done_name, json.dumps(content).encode())
+
+
+def _make_clip(videos: places.Place, span: spans.Span, format: clip_making.Format) -> records.Clip:
+    truth = clip_making.truth_name(span.source)
+    with videos.fetched(span.source, truth) as folder:
+        try:
+            return clip_making.make_clip(folder, span, format)
+        except video.MediaError as error:
+            raise _told_of(videos, folder, error) from error
+
+
+def _failure(span: spans.Span, reason: str, detail: str, *, whole: bool = False) -> dict[str, str]:
+    if not whole:
+        detail = f"{span.source} [{span.start_s:g}, {span.end_s:g}] s: {detail}"
+    return shard_plan.failure(span.source, reason, detail, clip_id=span.clip_id)
+
+
+def is_done(sizes: dict[str, int], done: dict) -> bool:
+    """Whether a shard that was finished is still there in full.
+
+    Args:
+      sizes: name -> bytes of the files that are there.
+      done: what `write_shard` left under the job's name.
+    """
+    info = records.ShardInfo(**done["shard"])
+    return info.num_records == 0 or sizes.get(info.file) == info.bytes

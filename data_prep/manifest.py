@@ -126,6 +126,6 @@ def write(path: epath.PathLike, entries: Iterable[Entry]) -> int:
                 raise ValueError(f"id {entry.id!r} comes twice; every clip needs an id of its own")
             seen.add(entry.id)
             fields = {key: getattr(entry, key) for key in KEYS}
-            file.write(json.dumps(fields, ensure_ascii=False) + "\n")
+            file.write(json.dumps(fields) + "\n")
     part.replace(path)
     return len(seen)

@@ -7,7 +7,7 @@ from data_prep import manifest
 ENTRIES = [
     manifest.Entry("a", "x/a.mp4", "train", 0.0, None, ["dog barking"]),
     manifest.Entry("a-30", "x/a.mp4", "test", 30.0, 40.5, {"verb": "cut", "nouns": ["pan", "cut"]}),
-    manifest.Entry("é", "ünï.mp4", "val"),
+    manifest.Entry("é", "ünï\udce9.mp4", "val"),  # a name may hold bytes that are no text
 ]
 
 

@@ -112,12 +112,6 @@ def _record_samples(audio: specs.AudioSpec, clip_seconds: float) -> int:
     return audio.num_samples(clip_seconds) - 1
 
 
-def _decode(clip: records.Clip, index: np.ndarray) -> np.ndarray:
-    """Frames at ascending `index`, uint8 [len(index), H, W, 3], one decode per unbroken run."""
-    runs = np.split(index, np.flatnonzero(np.diff(index) != 1) + 1)
-    return np.concatenate([clip.frames_THWC(int(run[0]), int(run[-1]) + 1) for run in runs])
-
-
 def _python_rng(rng: np.random.Generator) -> random.Random:
     return random.Random(int(rng.integers(2**63)))
 
@@ -157,12 +151,11 @@ class CavpClips:
             num_samples=_record_samples(self.audio, self.clip_seconds),
         )
         wanted_NT = line.index[np.array(starts)[:, None] + np.arange(self.clip_frames)]
-        used, where = np.unique(wanted_NT, return_inverse=True)  # overlaps are decoded once
-        frames = _decode(clip, used)
-        check_size(frames, self.video)
+        frames_NTHWC = clip.frames_at(wanted_NT)  # overlaps are decoded once
+        check_size(frames_NTHWC, self.video)
         start_s = np.array(starts) / self.video.fps
         return {
-            "frames_BNTHWC": frames[where.reshape(wanted_NT.shape)],
+            "frames_BNTHWC": frames_NTHWC,
             "audio_BL": line.audio,
             # rounded down, as the official int(frame / 4 * 16000 / 250)
             "mel_start_BN": (start_s * self.audio.sample_rate_hz // self.audio.hop).astype(

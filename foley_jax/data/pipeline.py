@@ -74,23 +74,37 @@ class Source:
           ValueError: the record is damaged; the message names its shard. With `damages`, there
             are more than its limit, or nothing is left.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"clip {index} of {len(self)}")
-        shard = int(np.searchsorted(self._first, index, side="right")) - 1
-        place = int(index - self._first[shard])
+        shard, place = self._place(index)
         if self._damages is None:
             try:
                 return self._read(shard, place)
             except _Unreadable as error:
-                raise ValueError(
-                    f"record {place} of {self._paths[shard]} cannot be read ({error}); delete the "
-                    "file and prepare the videos again"
-                ) from error
+                raise self._refusal(shard, place, error) from error
         for candidate in self._stand_ins(shard, place):
             clip = self._try(*candidate)
             if clip is not None:
                 return clip
         raise ValueError(f"not one record of {', '.join(self._paths)} can be read")
+
+    def read_bytes(self, index: int) -> bytes:
+        """The record as it is stored; raises as `[]` does without `damages`."""
+        shard, place = self._place(index)
+        try:
+            return self._read_bytes(shard, place)
+        except _Unreadable as error:
+            raise self._refusal(shard, place, error) from error
+
+    def _place(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
+        shard = int(np.searchsorted(self._first, index, side="right")) - 1
+        return shard, int(index - self._first[shard])
+
+    def _refusal(self, shard: int, place: int, error: "_Unreadable") -> ValueError:
+        return ValueError(
+            f"record {place} of {self._paths[shard]} cannot be read ({error}); delete the "
+            "file and prepare the videos again"
+        )
 
     def _stand_ins(self, shard: int, place: int) -> Iterator[tuple[int, int]]:
         """(shard, place) of a clip and of all that may take its turn, in order."""
@@ -118,19 +132,22 @@ class Source:
             return None
 
     def _read(self, shard: int, place: int) -> records.Clip:
+        data = self._read_bytes(shard, place)
         try:
-            data = self._reader(shard).read([place])[0]
+            return records.decode(data)
+        except ValueError as error:
+            raise _Unreadable(str(error)) from error
+
+    def _read_bytes(self, shard: int, place: int) -> bytes:
+        try:
+            return self._reader(shard).read([place])[0]
         except RuntimeError:
             # once more from a fresh reader: the trouble may have been the way, not the file
             with self._lock:
                 self._readers.pop(shard, None)
-            try:
-                data = self._reader(shard).read([place])[0]
-            except RuntimeError as error:
-                raise _Unreadable(str(error)) from error
         try:
-            return records.decode(data)
-        except ValueError as error:
+            return self._reader(shard).read([place])[0]
+        except RuntimeError as error:
             raise _Unreadable(str(error)) from error
 
     def _reader(self, shard: int) -> array_record.ArrayRecordReader:

@@ -57,12 +57,39 @@ class Clip:
 
     def frames_THWC(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Decodes frames [start, stop) to [T, H, W, 3] uint8 RGB."""
-        chosen = self.frames[start:stop]
-        if not chosen:
+        chosen = np.arange(len(self.frames))[start:stop]
+        if not len(chosen):
             raise ValueError(
                 f"clip {self.id}: frames {start}:{stop} are none of its {len(self.frames)}"
             )
-        return np.stack([simplejpeg.decode_jpeg(jpeg) for jpeg in chosen])
+        return self.frames_at(chosen)
+
+    def frames_at(self, index: np.ndarray) -> np.ndarray:
+        """Decodes frames at any places, each one once: uint8 RGB [*index.shape, H, W, 3].
+
+        Args:
+          index: integers [...], at least one; a frame may be named several times.
+        Raises:
+          ValueError: a picture is damaged, or not of the size of the others.
+        """
+        order = [int(i) for i in np.ravel(index)]
+        size = simplejpeg.decode_jpeg_header(self.frames[order[0]])[:2]
+        out = np.empty((len(order), *size, 3), np.uint8)
+        done: dict[int, int] = {}
+        for k, i in enumerate(order):
+            if i in done:
+                out[k] = out[done[i]]
+                continue
+            found = simplejpeg.decode_jpeg_header(self.frames[i])[:2]
+            if found != size:
+                raise ValueError(
+                    f"clip {self.id}: frame {i} is {found[0]}x{found[1]}, others {size[0]}x"
+                    f"{size[1]}; prepare the video again"
+                )
+            # straight into its place: a picture's copy costs a quarter of its decoding
+            simplejpeg.decode_jpeg(self.frames[i], buffer=out[k])
+            done[i] = k
+        return out.reshape(*np.shape(index), *size, 3)
 
 
 def encode_frames(frames_THWC: np.ndarray) -> list[bytes]:

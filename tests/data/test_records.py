@@ -61,6 +61,19 @@ def test_frames_decode_close_and_in_slices():
         clip.frames_THWC(4, 6)
 
 
+def test_frames_at_any_places_are_those_of_the_whole():
+    clip = make_clip()
+    whole_THWC = clip.frames_THWC()
+    places = np.array([[3, 0, 3], [1, 1, 0]])
+    np.testing.assert_array_equal(clip.frames_at(places), whole_THWC[places])
+    other = records.encode_frames(smooth_frames(1, size=8))
+    with pytest.raises(ValueError, match="frame 4 is 8x8, others 16x16"):
+        dataclasses.replace(clip, frames=[*clip.frames, *other]).frames_at(np.arange(5))
+    cut = [clip.frames[0], clip.frames[1][:-40]]
+    with pytest.raises(ValueError):
+        dataclasses.replace(clip, frames=cut).frames_at(np.arange(2))
+
+
 def test_wrong_arrays_and_versions_are_refused():
     with pytest.raises(ValueError, match="wanted int16"):
         records.encode(make_clip(audio=np.zeros(10, np.float32)))

@@ -83,6 +83,7 @@ ONLY_IN = {
     "huggingface_hub": ("foley_jax.hub",),
     "librosa": ("foley_jax.media",),
     "tensorboardX": ("foley_jax.training.metrics_log",),
+    "tensorflow_datasets": ("data_prep.tfds_export",),
 }
 JAX_ONLY = "foley_jax.diffusion"
 

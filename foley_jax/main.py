@@ -12,8 +12,9 @@
 
 A run that was stopped, by SIGTERM or by force, is continued by the same command, with the numbers
 it would have had. The workdir receives config.json, checkpoints/, metrics.jsonl and TensorBoard
-files. Every field of the config can be set on the command line, as above; configs/*.py explain
-them. With --distributed the same command runs on every host of a TPU slice or Slurm job.
+files. One that SIGTERM stopped exits with code 75, which the scripts of launch/ start again. Every
+field of the config can be set on the command line, as above; configs/*.py explain them. With
+--distributed the same command runs on every host of a TPU slice or Slurm job.
 --mode=evaluate measures the losses on held-out data; what follows "--" goes to foley_jax.evaluation
 instead, which makes sounds with the run and judges them (its report: WORKDIR/report).
 """
@@ -45,6 +46,7 @@ _DISTRIBUTED = flags.DEFINE_bool(
 )
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from")
 
+RESTART = 75  # exit code of a run that SIGTERM stopped: the same command goes on
 _OURS = ("config", "workdir", "mode", "distributed", "traceback")
 
 
@@ -134,8 +136,12 @@ def run(argv: Sequence[str]) -> None:
     from foley_jax.training import loop  # must not touch a device before that
 
     logging.set_verbosity(logging.WARNING)
-    action = {"train": loop.train, "evaluate": loop.evaluate}[_MODE.value]
-    action(_CONFIG.value, _WORKDIR.value)
+    if _MODE.value == "evaluate":
+        loop.evaluate(_CONFIG.value, _WORKDIR.value)
+        return
+    state = loop.train(_CONFIG.value, _WORKDIR.value)
+    if state is not None and int(state.step) < _CONFIG.value.total_steps:
+        sys.exit(RESTART)
 
 
 def _judge(arguments: Sequence[str]) -> None:

@@ -6,12 +6,13 @@
 #   bash launch/demo.sh --dry-run     only shows the commands
 # Run it again after a stop: every step continues where it was.
 # PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment (VENV=none: the current one).
+# shellcheck disable=SC2086,SC2046  # commands are kept as text, whose words are meant to be split
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python3}
 VENV=${VENV:-.venv-demo}
-DRY_RUN= CONTROLS=
+DRY_RUN='' CONTROLS=''
 for arg in "$@"; do
   case "$arg" in
     --dry-run) DRY_RUN=1 ;;

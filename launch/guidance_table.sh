@@ -8,12 +8,13 @@
 # Run it again after a stop: every step continues where it was.
 # VENV=DIR: the environment that demo.sh made (.venv-demo); VENV=none: the current one.
 # SEEDS="0 1 2", ALIGNMENT=50, GUIDANCE=3, SPLITS="test" (or "test test_hard") change the table.
+# shellcheck disable=SC2086,SC2046  # commands are kept as text, whose words are meant to be split
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 VENV=${VENV:-.venv-demo} SEEDS=${SEEDS:-0 1 2} SPLITS=${SPLITS:-test}
 ALIGNMENT=${ALIGNMENT:-50} GUIDANCE=${GUIDANCE:-3}
-DRY_RUN=
+DRY_RUN=''
 for arg in "$@"; do
   case "$arg" in
     --dry-run) DRY_RUN=1 ;;

@@ -8,17 +8,18 @@
 # Run it again after a stop: every step continues where it was.
 # PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment (VENV=none: the current one);
 # SEEDS="0 1 2" the training seeds of the ablation.
+# shellcheck disable=SC2086,SC2046  # commands are kept as text, whose words are meant to be split
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python3} VENV=${VENV:-.venv-demo} SEEDS=${SEEDS:-0 1 2}
-DRY_RUN= ABLATION= LARGE=
+DRY_RUN='' ABLATION='' LARGE=''
 for arg in "$@"; do
   case "$arg" in
     --dry-run) DRY_RUN=1 ;;
     --ablation) ABLATION=1 ;;
     --super_resolution) LARGE=1 ;;
-    *) sed -n '2,11p' "$0"; exit 2 ;;
+    *) sed -n '2,10p' "$0"; exit 2 ;;
   esac
 done
 

@@ -1,4 +1,5 @@
 # Sourced by the demo scripts: steps with times, dry runs, two jobs side by side. No use alone.
+# shellcheck shell=bash disable=SC2086,SC2046  # commands are kept as text, whose words are split
 
 SECONDS=0
 step() { printf '\n=== %s   (%d:%02d)\n' "$1" $((SECONDS / 60)) $((SECONDS % 60)); }

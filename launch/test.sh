@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python3}
 VENV=${VENV:-.venv-test}
-DRY_RUN=
+DRY_RUN=''
 if [ "${1:-}" = "--dry-run" ]; then DRY_RUN=1; shift; fi
 
 run() {

@@ -64,11 +64,11 @@ def spawn(data, workdir, *args, env=None, devices=1):
     )
 
 
-def finish(*processes, timeout=120):
-    """Waits for processes; returns their outputs, and fails if one failed."""
+def finish(*processes, timeout=120, code=0):
+    """Waits for processes; returns their outputs, and fails if one exits with another code."""
     outputs = [p.communicate(timeout=timeout)[0].decode() for p in processes]
     for process, output in zip(processes, outputs):
-        assert process.returncode == 0, output
+        assert process.returncode == code, output
     return outputs
 
 

@@ -56,7 +56,7 @@ def test_sigterm_saves_and_the_same_command_continues(toy_data, tmp_path, uninte
     process = runs.spawn(toy_data, tmp_path, *args)
     runs.wait_for(lambda: _logged(tmp_path) >= 3, [process])
     process.send_signal(signal.SIGTERM)
-    output = runs.finish(process)[0]
+    output = runs.finish(process, code=75)[0]
     assert "stopped by SIGTERM at step" in output
     stopped = max(runs.losses(tmp_path))
 

@@ -17,6 +17,7 @@ from data_prep import clip_making, prepare
 from foley_jax.data import clips, pipeline, records
 from foley_jax.media import specs
 from foley_jax.mm_diffusion import tasks
+from tests.data_prep import sync_measure
 from tests.media import sync_media
 
 SECONDS = 12.5  # a whole clip, and one that training repeats
@@ -26,13 +27,12 @@ AUDIO = specs.AudioSpec()
 CAVP_AUDIO = specs.AudioSpec(hop=250)
 FOUR = specs.VideoSpec(4.0, SIZE, SIZE)
 TEN = specs.VideoSpec(10.0, SIZE, SIZE)
-CLICK_EVERY = 20  # source frames
 
 
 def recipe_of(name: str) -> sync_media.Recipe:
     recipe = dataclasses.replace(sync_media.MEDIA[name], seconds=SECONDS)
     count = int(SECONDS * recipe.fps)
-    return dataclasses.replace(recipe, clicks=tuple(range(5, count - 2, CLICK_EVERY)))
+    return dataclasses.replace(recipe, clicks=sync_measure.clicks(count))
 
 
 def names() -> dict[str, str]:
@@ -105,44 +105,9 @@ def batches(source, transform, count: int):
 
 
 def heard(audio_L: np.ndarray, clip: records.Clip) -> list[float]:
-    """When clicks begin in a stretch of sound, in seconds."""
+    """When clicks begin, less what nobody can know of their medium."""
     delay_s = sync_media.UNKNOWN_DELAY.get(names()[clip.source], 0.0) / RATE_HZ
-    template = sync_media.click(np.arange(round(sync_media.CLICK_S * RATE_HZ)) / RATE_HZ)
-    sound_L = audio_L.astype(np.float64) / 32768
-    match = np.correlate(np.pad(sound_L, (1, len(template))), template, "valid")
-    match /= template @ template
-    out = []
-    while (peak := int(np.argmax(match[1:-1])) + 1) and match[peak] > 0.6:
-        before, at, after = match[peak - 1 : peak + 2]
-        offset = 0.5 * (before - after) / (before - 2 * at + after)
-        out.append((peak - 1 + offset) / RATE_HZ - delay_s)
-        match[max(0, peak - 800) : peak + 800] = 0
-    return out
-
-
-def distance(number: int, time_s: float, clicks_s: list[float], clip: records.Clip) -> float | None:
-    """Source frames from the middle of a shown frame to the time where it stands, by its sound.
-
-    A click says which frame it belongs to up to a multiple of `CLICK_EVERY`. None without one
-    within half a second, in the same repetition of a short record, and for the first frame,
-    which also stands in for what is before it.
-    """
-    if number == 0:
-        return None
-    fps = float(sync_media.MEDIA[names()[clip.source]].fps)
-    count = len(clip.frames) if clip.cavp_TD is None else len(clip.cavp_TD)
-    period_s = min(count, int(len(clip.audio) / RATE_HZ * clip.fps + 1e-6)) / clip.fps
-    near = [
-        click_s
-        for click_s in clicks_s
-        if abs(click_s - time_s) < 0.5
-        and (click_s + 1e-4) // period_s == (time_s + 1e-4) // period_s
-    ]
-    if not near:
-        return None
-    ahead = (time_s - near[0]) * fps  # source frames since that click's frame began
-    off = number - 5 + 0.5 - ahead
-    return (off + CLICK_EVERY / 2) % CLICK_EVERY - CLICK_EVERY / 2
+    return [click_s - delay_s for click_s in sync_measure.heard(audio_L, RATE_HZ)]
 
 
 def check(found: dict[str, list[float]], extra_s: float = 0.0) -> None:
@@ -162,9 +127,12 @@ def add(
     shown: list[tuple[int, float]],
     clicks_s: list[float],
 ) -> None:
+    fps = float(sync_media.MEDIA[names()[clip.source]].fps)
+    count = len(clip.frames) if clip.cavp_TD is None else len(clip.cavp_TD)
+    period_s = min(count, int(len(clip.audio) / RATE_HZ * clip.fps + 1e-6)) / clip.fps
     for number, time_s in shown:
         assert number >= 0
-        off = distance(number, time_s, clicks_s, clip)
+        off = sync_measure.distance(number, time_s, clicks_s, fps, period_s)
         if off is not None:
             found.setdefault(clip.source, []).append(off)
 

@@ -32,6 +32,11 @@ class Recipe:
       sound_start_s, sound_seconds: when the sound track begins, and how long it is.
       picture_start_s: time of frame 0.
       layout: channels, all alike.
+      frame_times_s: of all frames, where their distances vary.
+      sound_gap_s: stretch of the track without sound or packets.
+      silent_tracks: more sound tracks, behind the first one.
+      cover: a still picture before the moving one.
+      turns: quarter turns counter-clockwise by which pictures are stored.
     """
 
     suffix: str = ".mp4"
@@ -51,7 +56,11 @@ class Recipe:
     picture_options: tuple[tuple[str, str], ...] = ()
     sound_options: tuple[tuple[str, str], ...] = ()
     container_options: tuple[tuple[str, str], ...] = ()
-    frame_times_s: tuple[float, ...] | None = None  # variable frame rate
+    frame_times_s: tuple[float, ...] | None = None
+    sound_gap_s: tuple[float, float] | None = None
+    silent_tracks: int = 0
+    cover: bool = False
+    turns: int = 0
 
     @property
     def times_s(self) -> list[float]:
@@ -140,10 +149,15 @@ def write(path: pathlib.Path, recipe: Recipe) -> pathlib.Path:
     options = dict(recipe.container_options)
     with av.open(str(path), "w", format=recipe.format, options=options) as container:
         tracks = []
+        if recipe.cover:
+            tracks.append(_cover_packets(container))
         if recipe.picture is not None:
             tracks.append(_picture_packets(container, recipe))
         if recipe.sound is not None:
-            tracks.append(_sound_packets(container, recipe))
+            tracks.append(_sound_packets(container, recipe, sound_of(recipe)))
+            silence_L = np.zeros_like(sound_of(recipe))
+            for _ in range(recipe.silent_tracks):
+                tracks.append(_sound_packets(container, recipe, silence_L))
         pending = [next(track, None) for track in tracks]
         while any(one is not None for one in pending):
             turn = min(
@@ -152,6 +166,19 @@ def write(path: pathlib.Path, recipe: Recipe) -> pathlib.Path:
             container.mux(pending[turn][1])
             pending[turn] = next(tracks[turn], None)
     return path
+
+
+def _cover_packets(
+    container: av.container.OutputContainer,
+) -> Iterator[tuple[float, list[av.Packet]]]:
+    stream = container.add_stream("mjpeg", rate=1)
+    stream.height = stream.width = SIZE
+    stream.pix_fmt = "yuvj420p"
+    stream.disposition = av.stream.Disposition.attached_pic
+    grey = np.full((SIZE, SIZE, 3), 128, np.uint8)
+    frame = av.VideoFrame.from_ndarray(grey, format="rgb24").reformat(format="yuvj420p")
+    frame.pts, frame.time_base = 0, Fraction(1, 1)
+    yield 0.0, stream.encode(frame) + stream.encode()
 
 
 def _picture_packets(
@@ -165,7 +192,7 @@ def _picture_packets(
         clock = Fraction(1, 1000)
         stream.time_base = stream.codec_context.time_base = clock
     for i, time_s in enumerate(recipe.times_s):
-        picture = picture_of(i, recipe.size)
+        picture = np.ascontiguousarray(np.rot90(picture_of(i, recipe.size), recipe.turns))
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=recipe.pix_fmt)
         frame.pts = round((time_s + recipe.picture_start_s) / clock)
         frame.time_base = clock
@@ -174,16 +201,18 @@ def _picture_packets(
 
 
 def _sound_packets(
-    container: av.container.OutputContainer, recipe: Recipe
+    container: av.container.OutputContainer, recipe: Recipe, audio_L: np.ndarray
 ) -> Iterator[tuple[float, list[av.Packet]]]:
     stream = container.add_stream(recipe.sound, rate=recipe.rate_hz)
     stream.layout, stream.options = recipe.layout, dict(recipe.sound_options)
     if recipe.sound not in ("pcm_s16le", "flac", "alac", "pcm_u8", "adpcm_ms"):
         stream.bit_rate = 128000
     context = stream.codec_context
-    audio_L = sound_of(recipe)
+    gap_s = recipe.sound_gap_s or (0.0, 0.0)
     fifo = av.AudioResampler(context.format, context.layout, context.sample_rate)
     for at in range(0, len(audio_L), 1024):
+        if gap_s[0] <= at / recipe.rate_hz < gap_s[1]:
+            continue
         chunk = np.repeat(audio_L[None, at : at + 1024], context.layout.nb_channels, axis=0)
         frame = av.AudioFrame.from_ndarray(chunk, format="fltp", layout=recipe.layout)
         frame.sample_rate, frame.time_base = recipe.rate_hz, Fraction(1, recipe.rate_hz)

@@ -3,9 +3,22 @@
     python -m data_prep.features shards features --model=runs/cavp
     python -m data_prep.features shards features --model=converted/cavp     # official weights
     python -m data_prep.features shards clip_rows --encoder=clip --model=converted/clip
+    python -m data_prep.features shards features --model=runs/cavp --process_index=3 \\
+        --process_count=8                                     # an eighth of the shards
+    python -m data_prep.features shards features --model=runs/cavp --distributed
 
-Every clip gets one unit row per frame (official grouping: 40 frames see each other); the sound is
-copied and the frames are dropped. Run it again after a stop: finished shards are kept.
+Every clip gets one unit row per frame; the sound is copied and the frames are dropped. Run it
+again after a stop: finished shards are kept.
+
+Frames see each other within a group. The official grouping is 40 frames, counted from a clip's
+beginning; --group_frames=32 are groups of the length of a training window, and with --seamless
+groups overlap, so that a row depends on the frames around it and never on where a group ends.
+Clips of 40 frames, the usual 10 s, have the same rows either way; of longer ones, generation
+with preset "official" has the official rows, with preset "default" the seamless ones.
+
+Large sets are divided among processes by shards: give each its --process_index, or let a cluster
+do so with --distributed (TPU slices, Slurm; one process for all devices of a host). They share
+nothing but the folders. Whoever finishes last writes the index. Each uses all its devices.
 
 The paper's other conditions are encoders of single pictures, converted from `clip/vit_b32` or
 `torchvision/resnet50`: `--encoder=clip` (512 numbers) or `--encoder=resnet50` (2048; for training
@@ -17,11 +30,11 @@ the rows of another training clip (other splits keep their own), and a CAVP run 
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
-from concurrent import futures
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
-import itertools
+import functools
 import json
+import math
 import pathlib
 import sys
 import zlib
@@ -31,6 +44,8 @@ import jax
 import numpy as np
 import tqdm
 
+from data_prep import batched_rows, divided_shards
+from foley_jax import sharding
 from foley_jax.data import pipeline as data_pipeline
 from foley_jax.data import records
 from foley_jax.diff_foley import features, image_encoders
@@ -41,7 +56,6 @@ from foley_jax.training import task as task_lib
 
 SETTINGS_NAME = "features.json"
 PERMUTED_SPLIT = "train"
-READ_THREADS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,16 +66,43 @@ class Extractor:
       encode_fn: see `features.EncodeFn`.
       video: rate and size of the frames it wants.
       identity: JSON-able; equal for equal weights.
+      devices: that a batch is divided among.
     """
 
     encode_fn: features.EncodeFn
     video: specs.VideoSpec
     identity: dict[str, str | int]
+    devices: int = 1
 
 
-def load(model: pathlib.Path) -> Extractor:
+@dataclasses.dataclass(frozen=True)
+class Grouping:
+    """Which frames of a clip see each other.
+
+    Attributes:
+      frames: of a group; the official 40.
+      seamless: groups overlap, so that rows do not depend on where they end.
+    """
+
+    frames: int = features.GROUP_FRAMES
+    seamless: bool = False
+
+    @property
+    def name(self) -> str:
+        """For the settings of a set."""
+        return f"{self.frames} frames{', seamless' if self.seamless else ''}"
+
+    def bound(self, extractor: Extractor) -> Callable[[np.ndarray], np.ndarray]:
+        """uint8 [B, T, H, W, 3] -> float32 rows [B, T, D]."""
+        extract = features.extract_seamless_batch if self.seamless else features.extract_batch
+        return functools.partial(extract, extractor.encode_fn, group_frames=self.frames)
+
+
+def load(model: pathlib.Path, mesh: jax.sharding.Mesh | None = None) -> Extractor:
     """Loads the CAVP of a run or converted folder.
 
+    Args:
+      mesh: devices to divide batches among; None is one.
     Raises:
       FileNotFoundError: no checkpoint there.
       ValueError: the folder holds another kind of model.
@@ -76,12 +117,17 @@ def load(model: pathlib.Path) -> Extractor:
         lambda: task.build(nnx.Rngs(0)), task.trainable, params, rest
     )
     identity = _identity(model, network, str(config.dtype))
-    return Extractor(network.jit(features.encode_frames), specs.VideoSpec(**config.video), identity)
+    video = specs.VideoSpec(**config.video)
+    return _extractor(network, features.encode_frames, video, identity, mesh)
 
 
-def load_image_encoder(model: pathlib.Path, encoder: str, *, fps: float) -> Extractor:
+def load_image_encoder(
+    model: pathlib.Path, encoder: str, *, fps: float, mesh: jax.sharding.Mesh | None = None
+) -> Extractor:
     """Loads a converted picture encoder ("clip" or "resnet50") for shards of `fps` frames/s.
 
+    Args:
+      mesh: see `load`.
     Raises:
       FileNotFoundError: no converted weights there.
       ValueError: the folder holds another kind of model.
@@ -98,8 +144,19 @@ def load_image_encoder(model: pathlib.Path, encoder: str, *, fps: float) -> Extr
         lambda: image_encoders.from_config(fields, rngs=nnx.Rngs(0)), nnx.Param, params, rest
     )
     video = specs.VideoSpec(fps, fields.image_size, fields.image_size)
-    encode_fn = network.jit(image_encoders.encode_frames)
-    return Extractor(encode_fn, video, _identity(model, network, "float32"))
+    identity = _identity(model, network, "float32")
+    return _extractor(network, image_encoders.encode_frames, video, identity, mesh)
+
+
+def _extractor(
+    network: network_lib.Network,
+    encode: Callable,
+    video: specs.VideoSpec,
+    identity: dict[str, str | int],
+    mesh: jax.sharding.Mesh | None,
+) -> Extractor:
+    encode_fn = network.on(mesh).jit(encode)
+    return Extractor(encode_fn, video, identity, 1 if mesh is None else mesh.size)
 
 
 def _identity(
@@ -119,45 +176,66 @@ def extract_set(
     permute: bool = False,
     seed: int = 0,
     batch: int = 16,
-) -> records.Index:
-    """Writes the feature shards of a whole set; returns its index.
+    grouping: Grouping = Grouping(),
+    process_index: int = 0,
+    process_count: int = 1,
+    wait: bool = False,
+) -> records.Index | None:
+    """Writes the feature shards of a whole set, or this process's share of them.
 
     Args:
       shards: a prepared set with frames.
       out: folder to write; unfinished work of the same settings is continued.
       permute: control, see the module.
       seed: of the permutation.
-      batch: clips encoded together.
+      batch: clips encoded together; rounded up to a multiple of the devices.
+      grouping: frames that see each other.
+      process_index, process_count: which share; see `divided_shards`.
+      wait: returns only when all processes have finished; process 0 writes the index.
+    Returns:
+      The set's index, if all shards are there; None if other processes are still at work.
     Raises:
-      ValueError: the set does not fit the model, or `out` was begun with other settings.
+      ValueError: the set does not fit the model, a shard is damaged, or `out` was begun with
+        other settings.
     """
+    divided_shards.check_share(process_index, process_count)
     index = records.read_index(shards)
     _check_video(shards, index, extractor.video)
     if permute and PERMUTED_SPLIT not in index.splits:
         raise ValueError(f"{shards} has no split {PERMUTED_SPLIT!r} to permute: {index.splits}")
-    _claim(out, shards, index, extractor, permute, seed)
-    finished = []
-    with tqdm.tqdm(total=sum(s.num_records for s in index.shards), unit="clip") as bar:
-        for split in index.splits:
-            source = data_pipeline.open_source(shards, split)
-            donors = np.arange(len(source))
-            if permute and split == PERMUTED_SPLIT:
-                donors = derangement(len(source), seed)
-            first = 0
-            for shard in (s for s in index.shards if s.split == split and s.num_records):
-                positions = range(first, first + shard.num_records)
-                first += shard.num_records
-                path = out / shard.file
-                if not path.exists():
-                    _write_shard(path, split, source, positions, donors, extractor, batch)
-                size, digest = path.stat().st_size, records.sha256(path)
-                finished.append(dataclasses.replace(shard, bytes=size, sha256=digest))
-                bar.update(shard.num_records)
-    for left_over in out.glob(".*.part"):  # of killed runs
-        left_over.unlink(missing_ok=True)
-    width = data_pipeline.Source([out / finished[0].file], [1])[0].cavp_TD.shape[1]
-    result = dataclasses.replace(index, shards=tuple(finished), cavp_dim=int(width))
-    records.write_index(out, result)
+    _claim(out, shards, index, extractor, grouping, seed if permute else None)
+    mine = list(divided_shards.share(index, process_index, process_count))
+    rows_fn = functools.partial(
+        batched_rows.rows_of,
+        extract_fn=grouping.bound(extractor),
+        batch=math.ceil(batch / extractor.devices) * extractor.devices,
+    )
+    with tqdm.tqdm(total=sum(len(places) for _, places in mine), unit="clip") as bar:
+        for shard, places in mine:
+            if divided_shards.finished(out, shard) is None:
+                source = data_pipeline.open_source(shards, shard.split)
+                donors = np.arange(len(source))
+                if permute and shard.split == PERMUTED_SPLIT:
+                    donors = derangement(len(source), seed)
+                _write_shard(out, shard, source, places, donors, rows_fn)
+            bar.update(len(places))
+    if wait:
+        infos = divided_shards.wait_for_all(out, index)
+    else:
+        infos = divided_shards.all_finished(out, index)
+    return (
+        None if infos is None else _finish(out, index, infos, write=not wait or process_index == 0)
+    )
+
+
+def _finish(
+    out: pathlib.Path, index: records.Index, infos: list[records.ShardInfo], *, write: bool
+) -> records.Index:
+    width = data_pipeline.Source([out / infos[0].file], [infos[0].num_records])[0].cavp_TD.shape[1]
+    result = dataclasses.replace(index, shards=tuple(infos), cavp_dim=int(width))
+    if write:
+        divided_shards.remove_left_overs(out)
+        records.write_index(out, result)
     return result
 
 
@@ -177,20 +255,24 @@ def _claim(
     shards: pathlib.Path,
     index: records.Index,
     extractor: Extractor,
-    permute: bool,
-    seed: int,
+    grouping: Grouping,
+    permute_seed: int | None,
 ) -> None:
     """Notes the settings in `out`, or checks that they are the ones noted there."""
     if out.resolve() == shards.resolve():
         raise ValueError(f"the features need a folder of their own, not {shards}")
     settings = {
         "source": [shard.sha256 for shard in index.shards],
-        "permute_seed": seed if permute else None,
+        "permute_seed": permute_seed,
+        "grouping": grouping.name,
         **extractor.identity,
     }
     path = out / SETTINGS_NAME
+    # asked first: another process may write settings, and then shards, at any moment
+    foreign = out.exists() and any(out.glob("*.arrayrecord"))
     if path.exists():
-        before = json.loads(path.read_text())
+        # folders of earlier versions do not say how frames were grouped: officially
+        before = {"grouping": Grouping().name, **json.loads(path.read_text())}
         # the same weights may lie at another path
         changed = [k for k in settings if k != "model" and settings[k] != before.get(k)]
         if changed:
@@ -199,12 +281,10 @@ def _claim(
                 "delete it or write to another folder"
             )
         return
-    if out.exists() and any(out.glob("*.arrayrecord")):
+    if foreign:
         raise ValueError(f"{out} holds shards that are not features of this set; choose another")
     out.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(settings, indent=1) + "\n")
-    part.rename(path)
+    divided_shards.write_whole(path, json.dumps(settings, indent=1) + "\n")
 
 
 def derangement(count: int, seed: int) -> np.ndarray:
@@ -222,102 +302,95 @@ def derangement(count: int, seed: int) -> np.ndarray:
 
 
 def _write_shard(
-    path: pathlib.Path,
-    split: str,
+    out: pathlib.Path,
+    shard: records.ShardInfo,
     source: data_pipeline.Source,
-    positions: range,
+    places: range,
     donors: np.ndarray,
-    extractor: Extractor,
-    batch: int,
+    rows_fn: Callable[[data_pipeline.Source, Sequence[int]], Iterator[np.ndarray]],
 ) -> None:
-    number = int(path.stem.rsplit("-", 1)[1])
-    rows = _rows(source, donors[positions.start : positions.stop], extractor.encode_fn, batch)
-    with records.ShardWriter(path.parent, split, number) as writer:
-        for position, rows_TD in zip(positions, rows):
-            clip = source[position]
+    number = int(pathlib.Path(shard.file).stem.rsplit("-", 1)[1])
+    rows = rows_fn(source, donors[places.start : places.stop])
+    with records.ShardWriter(out, shard.split, number) as writer:
+        for place, rows_TD in zip(places, rows):
+            clip = source[place]
             if len(rows_TD) != len(clip.frames):
                 # rows of a longer or shorter clip: cut, or repeated from the start
                 rows_TD = rows_TD[np.arange(len(clip.frames)) % len(rows_TD)]
             writer.add(dataclasses.replace(clip, frames=[], cavp_TD=rows_TD.astype(np.float16)))
+    divided_shards.note_finished(out, writer.info)
 
 
-def _rows(
-    source: data_pipeline.Source,
-    positions: Sequence[int],
-    encode_fn: features.EncodeFn,
-    batch: int,
-) -> Iterator[np.ndarray]:
-    """Rows [T, D] of clips in order; clips of one length that follow each other go together."""
-    with futures.ThreadPoolExecutor(READ_THREADS) as pool:
-        decoded = _ahead(pool, source, positions, batch)
-        for _, run in itertools.groupby(decoded, key=lambda frames: frames.shape):
-            for group in _batched(run, batch):
-                # a short batch is filled up, so that one program serves all
-                full = np.stack([*group, *[group[-1]] * (batch - len(group))])
-                yield from features.extract_batch(encode_fn, full)[: len(group)]
-
-
-def _ahead(
-    pool: futures.Executor, source: data_pipeline.Source, positions: Sequence[int], batch: int
-) -> Iterator[np.ndarray]:
-    """Decoded frames in order, up to two batches decoded in advance."""
-
-    def decode(position: int) -> np.ndarray:
-        return source[int(position)].frames_THWC()
-
-    waiting: list[futures.Future] = []
-    for position in positions:
-        waiting.append(pool.submit(decode, position))
-        if len(waiting) >= 2 * batch:
-            yield waiting.pop(0).result()
-    for future in waiting:
-        yield future.result()
-
-
-def _batched(items: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    while group := list(itertools.islice(items, size)):
-        yield group
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.features",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("shards", type=pathlib.Path, help="prepared set with frames")
-    parser.add_argument("out", type=pathlib.Path, help="folder to write")
-    parser.add_argument(
-        "--model", type=pathlib.Path, required=True, help="CAVP run or converted folder"
+    add = parser.add_argument
+    add("shards", type=pathlib.Path, help="prepared set with frames")
+    add("out", type=pathlib.Path, help="folder to write")
+    add("--model", type=pathlib.Path, required=True, help="CAVP run or converted folder")
+    add("--encoder", choices=("cavp", "clip", "resnet50"), default="cavp", help="its kind (cavp)")
+    add("--group_frames", type=int, default=features.GROUP_FRAMES, help="of a group (40)")
+    add("--seamless", action="store_true", help="overlapping groups: no borders within a clip")
+    add("--permute", action="store_true", help="control: rows of another clip")
+    add("--seed", type=int, default=0, help="of --permute (0)")
+    add("--batch", type=int, default=16, help="clips encoded together (16)")
+    add("--devices", type=int, help="of this process; all (of a CPU one)")
+    add("--process_index", type=int, default=0, help="which share of the shards to make (0)")
+    add("--process_count", type=int, default=1, help="how many shares there are (1)")
+    add(
+        "--distributed",
+        action="store_true",
+        help="join the other processes of a cluster, or of JAX_COORDINATOR_ADDRESS, "
+        "JAX_NUM_PROCESSES and JAX_PROCESS_ID, and take this one's share",
     )
-    parser.add_argument(
-        "--encoder", choices=("cavp", "clip", "resnet50"), default="cavp", help="what it is (cavp)"
-    )
-    parser.add_argument("--permute", action="store_true", help="control: rows of another clip")
-    parser.add_argument("--seed", type=int, default=0, help="of --permute (0)")
-    parser.add_argument("--batch", type=int, default=16, help="clips encoded together (16)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = _parser()
     args = parser.parse_args(argv)
-    if args.batch < 1:
-        parser.error("--batch must be positive")
+    if min(args.batch, args.group_frames) < 1:
+        parser.error("--batch and --group_frames must be positive")
+    if args.distributed and args.process_count != 1:
+        parser.error("--distributed finds the process's share itself; leave out --process_count")
     try:
-        if args.encoder == "cavp":
-            extractor = load(args.model)
-        else:
-            fps = records.read_index(args.shards).fps
-            extractor = load_image_encoder(args.model, args.encoder, fps=fps)
+        if args.distributed:
+            sharding.join_processes()
+            args.process_index, args.process_count = jax.process_index(), jax.process_count()
         index = extract_set(
             args.shards,
             args.out,
-            extractor,
+            _load(args),
             permute=args.permute,
             seed=args.seed,
             batch=args.batch,
+            grouping=Grouping(args.group_frames, args.seamless),
+            process_index=args.process_index,
+            process_count=args.process_count,
+            wait=args.distributed,
         )
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"error: {error}")
+    if index is None:
+        print(
+            f"share {args.process_index} of {args.process_count} is in {args.out}; "
+            f"{args.out / records.INDEX_NAME} follows with the last share"
+        )
+        return
     counts = ", ".join(f"{index.num_records(split)} {split}" for split in index.splits)
     print(f"{counts} clips with rows of {index.cavp_dim} numbers in {args.out}")
+
+
+def _load(args: argparse.Namespace) -> Extractor:
+    mesh = sharding.local_mesh(args.devices)
+    if args.encoder == "cavp":
+        return load(args.model, mesh)
+    fps = records.read_index(args.shards).fps
+    return load_image_encoder(args.model, args.encoder, fps=fps, mesh=mesh)
 
 
 if __name__ == "__main__":

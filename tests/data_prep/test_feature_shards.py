@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 
 from data_prep import features as feature_shards
+from foley_jax import sharding
 from foley_jax.data import pipeline as data_pipeline
 from foley_jax.data import records
 from foley_jax.diff_foley import features, image_encoders
@@ -22,6 +25,7 @@ from foley_jax.diff_foley.tasks import cavp as cavp_task
 from foley_jax.media import specs
 from foley_jax.training import checkpoint
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 SIDE, FPS = 8, 4.0
 LENGTHS = {"train": [[5, 5, 5], [5, 3]], "test": [[5, 5]]}  # frames per clip, per shard
 
@@ -159,7 +163,7 @@ def test_finished_shards_are_kept_and_missing_ones_made(tmp_path, shards, extrac
 
 
 def test_another_model_or_order_is_not_mixed_in(tmp_path, shards, extractor):
-    other = feature_shards.load(filled.save_run(tmp_path / "run", _config(), _fresh))
+    other = feature_shards.load(filled.save_run(tmp_path / "run", _config()))
     out = tmp_path / "rows"
     feature_shards.extract_set(shards, out, extractor)
     with pytest.raises(ValueError, match=r"weights_crc32 differ"):
@@ -179,15 +183,120 @@ def test_pictures_of_another_size_are_refused(tmp_path, shards, extractor):
         feature_shards.extract_set(shards, tmp_path, dataclasses.replace(extractor, video=boxed))
 
 
-def test_command_line(tmp_path, shards, run):
-    command = [sys.executable, "-m", "data_prep.features", str(shards), str(tmp_path / "out")]
-    root = pathlib.Path(feature_shards.__file__).parents[1]
-    options = {"cwd": root, "capture_output": True, "text": True, "timeout": 300}
-    done = subprocess.run([*command, f"--model={run}", "--batch=2"], **options)
-    assert done.returncode == 0, done.stderr
-    assert "2 test, 5 train clips with rows of 6 numbers" in done.stdout
-    settings = json.loads((tmp_path / "out" / feature_shards.SETTINGS_NAME).read_text())
-    assert settings["permute_seed"] is None
+def test_command_line(tmp_path, shards, run, capsys):
+    out = tmp_path / "out"
+    feature_shards.main([str(shards), str(out), f"--model={run}", "--batch=2"])
+    assert "2 test, 5 train clips with rows of 6 numbers" in capsys.readouterr().out
+    settings = json.loads((out / feature_shards.SETTINGS_NAME).read_text())
+    assert settings["permute_seed"] is None and settings["grouping"] == "40 frames"
+
+
+def _equal_sets(ours, theirs):
+    for split in LENGTHS:
+        for a, b in zip(_clips(ours, split), _clips(theirs, split), strict=True):
+            assert a.id == b.id
+            np.testing.assert_array_equal(a.audio, b.audio)
+            # another number of devices or clips together rounds otherwise
+            np.testing.assert_allclose(a.cavp_TD, b.cavp_TD, atol=1e-3)
+
+
+def test_two_processes_write_one_set(tmp_path, shards, run, extractor):
+    """Real ones that know of each other; the index waits for the last shard."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "data_prep.features", str(shards), str(tmp_path / "two")]
+    processes = [
+        subprocess.Popen(
+            [*command, f"--model={run}", "--batch=2", "--distributed"],
+            cwd=pathlib.Path(feature_shards.__file__).parents[1],
+            env={
+                **os.environ,
+                "JAX_PLATFORMS": "cpu",
+                "JAX_COORDINATOR_ADDRESS": address,
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": str(i),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for process, share in zip(processes, ("4/4", "3/3")):
+        output = process.communicate(timeout=300)[0]
+        assert process.returncode == 0, output
+        assert share in output  # each its own shards
+        assert "2 test, 5 train clips with rows of 6 numbers" in output
+    one = feature_shards.extract_set(shards, tmp_path / "one", extractor, batch=2)
+    assert records.read_index(tmp_path / "two").num_records("train") == one.num_records("train")
+    _equal_sets(tmp_path / "two", tmp_path / "one")
+
+
+def test_shares_may_come_in_any_order_and_be_interrupted(tmp_path, shards, extractor):
+    whole = feature_shards.extract_set(shards, tmp_path / "whole", extractor)
+    out = tmp_path / "out"
+
+    def share(i):
+        return feature_shards.extract_set(shards, out, extractor, process_index=i, process_count=3)
+
+    assert share(2) is None and share(0) is None
+    assert not (out / records.INDEX_NAME).exists()
+    assert [path.name for path in sorted(out.glob("*.arrayrecord"))] == [
+        "test-00000.arrayrecord",
+        "train-00001.arrayrecord",
+    ]
+    # killed while writing; killed between a shard and its note; cut short by a full disk
+    left_over = out / ".train-00000.arrayrecord.999.part"
+    left_over.write_bytes(b"half")
+    (out / ".done-train-00001.json").unlink()
+    cut = out / "test-00000.arrayrecord"
+    cut.write_bytes(cut.read_bytes()[:-9])
+    kept = (out / "train-00001.arrayrecord").stat().st_mtime_ns
+    assert share(1) is None and left_over.exists()  # test-00000 is missing again
+    assert share(0) == whole and records.read_index(out) == whole
+    assert not left_over.exists()
+    assert (out / "train-00001.arrayrecord").stat().st_mtime_ns == kept
+    _equal_sets(out, tmp_path / "whole")
+    with pytest.raises(ValueError, match="process 3 of 3: .* numbered from 0 to 2"):
+        share(3)
+
+
+def test_batches_are_divided_among_devices(tmp_path, shards, run, extractor):
+    four = feature_shards.load(run, sharding.local_mesh(4))
+    assert four.devices == 4 and four.identity == extractor.identity
+    feature_shards.extract_set(shards, tmp_path / "four", four, batch=3)
+    feature_shards.extract_set(shards, tmp_path / "one", extractor)
+    _equal_sets(tmp_path / "four", tmp_path / "one")
+
+
+@pytest.mark.parametrize("seamless", [False, True])
+def test_rows_follow_the_grouping(tmp_path, shards, extractor, seamless):
+    grouping = feature_shards.Grouping(2, seamless)
+    feature_shards.extract_set(shards, tmp_path, extractor, grouping=grouping)
+    extract = features.extract_seamless if seamless else features.extract
+    official = 0
+    for old, new in zip(_clips(shards, "train"), _clips(tmp_path, "train")):
+        want = extract(extractor.encode_fn, old.frames_THWC(), group_frames=2)
+        np.testing.assert_allclose(new.cavp_TD, want, atol=3e-4)
+        official += np.allclose(new.cavp_TD, _rows(extractor, old), atol=3e-4)
+    assert official == (5 if seamless else 0)  # short clips have no border to overlap
+    with pytest.raises(ValueError, match=r"grouping differ"):
+        feature_shards.extract_set(shards, tmp_path, extractor)
+
+
+def test_folders_of_earlier_versions_are_grouped_officially(tmp_path, shards, extractor):
+    whole = feature_shards.extract_set(shards, tmp_path, extractor)
+    path = tmp_path / feature_shards.SETTINGS_NAME
+    settings = json.loads(path.read_text())
+    del settings["grouping"]
+    path.write_text(json.dumps(settings))
+    for note in tmp_path.glob(".done-*"):
+        note.unlink()
+    assert feature_shards.extract_set(shards, tmp_path, extractor) == whole
+    with pytest.raises(ValueError, match=r"grouping differ"):
+        other = feature_shards.Grouping(32)
+        feature_shards.extract_set(shards, tmp_path, extractor, grouping=other)
 
 
 def test_command_line_without_a_model_is_one_clear_line(tmp_path, shards):

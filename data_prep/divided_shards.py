@@ -1,0 +1,108 @@
+"""A new set made shard by shard from another one, by any number of processes in any order.
+
+Process i of n writes shards i, i + n, ... A shard appears whole, with a small file beside it that
+says what is in it; whoever finds all of them there writes the index. Nothing else is shared but
+the folder: a process may be killed and started again, on another machine too.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import json
+import os
+import pathlib
+import time
+
+from array_record.python import array_record_module as array_record
+
+from foley_jax.data import records
+
+POLL_S = 2.0
+
+
+def check_share(process_index: int, process_count: int) -> None:
+    """Raises ValueError if there is no such process."""
+    if not 0 <= process_index < process_count:
+        raise ValueError(
+            f"process {process_index} of {process_count}: processes are numbered from 0 to "
+            f"{process_count - 1}"
+        )
+
+
+def share(
+    index: records.Index, process_index: int, process_count: int
+) -> Iterator[tuple[records.ShardInfo, range]]:
+    """This process's shards, each with the places of its clips in its split."""
+    number = 0
+    for split in index.splits:
+        first = 0
+        for shard in (s for s in index.shards if s.split == split and s.num_records):
+            if number % process_count == process_index:
+                yield shard, range(first, first + shard.num_records)
+            first += shard.num_records
+            number += 1
+
+
+def finished(out: pathlib.Path, shard: records.ShardInfo) -> records.ShardInfo | None:
+    """What was written for a shard of the first set; None if that is not (wholly) there.
+
+    A shard without its note, left by a kill between the two, is looked at and gets one.
+    """
+    path, note = out / shard.file, _note_path(out, shard)
+    if not path.is_file():
+        return None
+    if note.is_file():
+        info = records.ShardInfo(**json.loads(note.read_text()))
+        if path.stat().st_size == info.bytes and info.num_records == shard.num_records:
+            return info
+    if not _holds(path, shard.num_records):
+        return None
+    info = dataclasses.replace(shard, bytes=path.stat().st_size, sha256=records.sha256(path))
+    note_finished(out, info)
+    return info
+
+
+def _holds(path: pathlib.Path, num_records: int) -> bool:
+    reader = array_record.ArrayRecordReader(str(path), "readahead_buffer_size:0")
+    return reader.ok() and reader.num_records() == num_records
+
+
+def note_finished(out: pathlib.Path, info: records.ShardInfo) -> None:
+    """Writes what is in a finished shard beside it."""
+    write_whole(_note_path(out, info), json.dumps(dataclasses.asdict(info)) + "\n")
+
+
+def _note_path(out: pathlib.Path, shard: records.ShardInfo) -> pathlib.Path:
+    return out / f".done-{pathlib.Path(shard.file).stem}.json"
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
+    """Writes a file that appears only when complete, whoever else writes the same one."""
+    part = path.with_name(f".{path.name.lstrip('.')}.{os.getpid()}.part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def all_finished(out: pathlib.Path, index: records.Index) -> list[records.ShardInfo] | None:
+    """What was written for every shard, in the index's order; None if one is missing."""
+    infos = []
+    for shard in index.shards:
+        if not shard.num_records:
+            continue
+        info = finished(out, shard)
+        if info is None:
+            return None
+        infos.append(info)
+    return infos
+
+
+def wait_for_all(out: pathlib.Path, index: records.Index) -> list[records.ShardInfo]:
+    """Waits until the other processes have written theirs too; see `all_finished`."""
+    while (infos := all_finished(out, index)) is None:
+        time.sleep(POLL_S)
+    return infos
+
+
+def remove_left_overs(out: pathlib.Path) -> None:
+    """Unfinished shards of killed processes; only for when nobody writes shards any more."""
+    for left_over in out.glob(".*.arrayrecord.*.part"):
+        left_over.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from foley_jax import sharding
 from foley_jax.diff_foley import video_encoder
 from foley_jax.layers import attention, configured, convolution, normalization
 
@@ -147,5 +148,6 @@ def from_config(fields: Mapping[str, Any], *, rngs: nnx.Rngs) -> nnx.Module:
 
 def encode_frames(model: nnx.Module, frames_BTHWC: jax.Array) -> jax.Array:
     """Unit rows [B, T, D] of uint8 frames, as `features.encode_frames` gives CAVP's."""
+    frames_BTHWC = sharding.shard_batch(frames_BTHWC)
     rows = model(frames_BTHWC.astype(jnp.float32) / 255.0).astype(jnp.float32)
     return rows / jnp.maximum(jnp.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)

@@ -268,6 +268,12 @@ def test_batches_are_divided_among_devices(tmp_path, shards, run, extractor):
     feature_shards.extract_set(shards, tmp_path / "four", four, batch=3)
     feature_shards.extract_set(shards, tmp_path / "one", extractor)
     _equal_sets(tmp_path / "four", tmp_path / "one")
+    _image_encoder(tmp_path / "clip")
+    mesh = sharding.local_mesh(4)
+    clip = feature_shards.load_image_encoder(tmp_path / "clip", "clip", fps=FPS, mesh=mesh)
+    for extractor in (four, clip):
+        rows = extractor.encode_fn(np.zeros((4, 5, SIDE, SIDE, 3), np.uint8))
+        assert {shard.data.shape for shard in rows.addressable_shards} == {(1, 5, 6)}
 
 
 @pytest.mark.parametrize("seamless", [False, True])
@@ -329,7 +335,7 @@ def test_rows_of_another_picture_encoder(shards, tmp_path, capsys):
     assert "rows of 6 numbers" in capsys.readouterr().out
     source = data_pipeline.open_source(tmp_path / "out", "train")
     frames = _clip("train", 0, 5).frames_THWC()
-    want = image_encoders.encode_frames(network, frames[None])[0]
+    want = compiled.run(network, image_encoders.encode_frames, frames[None])[0][0]
     np.testing.assert_allclose(source[0].cavp_TD, want, atol=2e-3)  # kept in half precision
     assert np.ptp(source[0].cavp_TD, axis=0).max() > 1e-3
 

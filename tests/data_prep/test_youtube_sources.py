@@ -8,8 +8,9 @@ import pathlib
 
 import pytest
 
-from data_prep import manifest
+from data_prep import clip_making, manifest, prepare
 from data_prep.sources import audioset, on_disk, vggsound, youtube
+from foley_jax.data import pipeline
 from tests.media import media_files
 
 CSV = """\
@@ -231,3 +232,23 @@ def test_one_clip_once(tmp_path):
     found = youtube.search([segment, segment, odd], on_disk.Stock(tmp_path), whole="auto")
     assert [e.id for e in found.entries] == ["aaaaaaaaaaa_000001"]
     assert [one.id for one in found.missing] == ["aaaaaaaaaaa_000002.500"]
+
+
+def test_from_csv_and_folder_to_clips(vgg):
+    """The same ten seconds, cut by the downloader or still in the whole video."""
+    videos = vgg / "videos"
+    media_files.write(videos / "dddddddddd0_000000.mp4", seconds=10, times_s=(0.5,))
+    media_files.write(videos / "---aaaaaaaa.mp4", seconds=12, times_s=(1.5,))
+    manifest_path = vgg / "vgg.jsonl"
+    vggsound.main([str(vgg / "vggsound.csv"), str(videos), f"--out={manifest_path}"])
+    format = clip_making.Format(fps=4.0, size=16, sample_rate_hz=16000, clip_seconds=10.0)
+    index = prepare.prepare(videos, vgg / "shards", format, manifest=manifest_path)
+    assert index.num_failures == 0 and index.splits == ("test", "train")
+    for split, name, label, grey in (
+        ("test", "---aaaaaaaa_000001", "people marching", 80),
+        ("train", "dddddddddd0_000000", "dog barking", 0),
+    ):
+        (clip,) = pipeline.open_source(vgg / "shards", split)
+        assert (clip.id, clip.labels, len(clip.frames)) == (name, [label], 40)
+        assert abs(media_files.onset_s(clip.audio / 32768) - 0.5) < 0.003
+        assert abs(clip.frames_THWC(0, 1).mean() - grey) < 4

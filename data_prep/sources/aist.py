@@ -94,7 +94,7 @@ def search(stock: on_disk.Stock, splits: dict[str, str] | None = None) -> report
         there.add(sequence)
         split = spans.split_of(source, "auto") if splits is None else splits[sequence]
         file = stock.file_of(stock.take(source))
-        entries.append(manifest.Entry(name, file, split, labels=[genre]))
+        entries.append(manifest.Entry(stock.file_of(name), file, split, labels=[genre]))
     missing = [
         report.Missing(sequence, split, sequence.replace("cAll", "c01") + ".mp4")
         for sequence, split in (splits or {}).items()

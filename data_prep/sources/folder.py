@@ -29,7 +29,7 @@ def search(stock: on_disk.Stock, *, split: str = "auto", labels: bool = False) -
         parent = pathlib.PurePosixPath(source).parent.name
         entries.append(
             manifest.Entry(
-                id=name,
+                id=stock.file_of(name),
                 file=stock.file_of(stock.take(source)),
                 split=there,
                 labels=[parent] if labels and parent not in ("", there) else [],

@@ -54,7 +54,7 @@ def search(stock: on_disk.Stock) -> report.Found:
         split = spans.split_of(source, "auto")
         there.add((split, label))
         file = stock.file_of(stock.take(source))
-        entries.append(manifest.Entry(name, file, split, labels=[label]))
+        entries.append(manifest.Entry(stock.file_of(name), file, split, labels=[label]))
     missing = [
         report.Missing(f"{split}/{label}", split, f"{split}/{label.replace(' ', '_')}/*.mp4")
         for split in SPLITS

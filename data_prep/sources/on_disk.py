@@ -57,7 +57,7 @@ class Stock:
         return source
 
     def file_of(self, source: str) -> str:
-        """What a manifest calls a file."""
+        """What a manifest calls a file (or a part of its path, to name its clip): from the root."""
         return str(self._prefix / source)
 
     @property

@@ -178,6 +178,8 @@ def test_any_folder(tmp_path):
     assert not missing
     entries, _ = run(folder, "--split=val", videos)
     assert {(e.split, *e.labels) for e in entries} == {("val",)}
+    entries, _ = run(folder, f"--root={tmp_path}", videos)
+    assert (entries[-1].id, entries[-1].file) == ("v/train/dog/a", "v/train/dog/a.mp4")
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit, match="which has 0 videos"):
         run(folder, tmp_path / "empty")

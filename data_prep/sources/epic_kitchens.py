@@ -136,7 +136,7 @@ def search(args: argparse.Namespace, stock: on_disk.Stock) -> report.Found:
                 silent += 1
                 continue
             labels = {**labels, "sounds": heard}
-        source = stock.find(stretch.video_id)
+        source = stock.find([stretch.video_id])
         if source is None:
             wanted = f"{stretch.video_id}.MP4"
             missing.append(report.Missing(stretch.id, stretch.split, wanted))

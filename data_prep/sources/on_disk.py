@@ -44,7 +44,7 @@ class Stock:
         """Names of all videos, without folder and suffix."""
         return self._by_stem.keys()
 
-    def find(self, *stems: str) -> str | None:
+    def find(self, stems: Iterable[str]) -> str | None:
         """Path of the first of these names that is there, relative to the videos' folder."""
         for stem in stems:
             if stem in self._by_stem:

@@ -1,7 +1,7 @@
 """Ten seconds of a YouTube video, under the names that downloaders give them."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 import dataclasses
 import re
 
@@ -37,8 +37,9 @@ class Segment:
             return f"{self.youtube_id}_{int(self.start_s):06d}"
         return f"{self.youtube_id}_{self.start_s:010.3f}"
 
-    def clip_stems(self) -> list[str]:
+    def clip_stems(self) -> Iterator[str]:
         """Usual names of a file that holds just the segment, the official one first."""
+        yield self.id
         start, end = int(self.start_s), int(self.end_s)
         times = (
             f"_{start:06d}",
@@ -54,8 +55,10 @@ class Segment:
             f"_{start}-{end}",
             f"-{start}-{end}",
         )
-        names = [self.id, *(self.youtube_id + time for time in times)]
-        return [prefix + name for prefix in PREFIXES for name in dict.fromkeys(names)]
+        for prefix in PREFIXES:
+            yield prefix + self.id
+            for time in times:
+                yield prefix + self.youtube_id + time
 
     def bare_stems(self) -> list[str]:
         """Names that may mean the segment or the whole video."""
@@ -99,9 +102,9 @@ def _ids(stock: on_disk.Stock) -> set[str]:
 def _find(
     segment: Segment, stock: on_disk.Stock, whole: str
 ) -> manifest.Entry | report.Missing | None:
-    source, start_s = stock.find(*segment.clip_stems()), 0.0
+    source, start_s = stock.find(segment.clip_stems()), 0.0
     if source is None:
-        source = stock.find(*segment.bare_stems())
+        source = stock.find(segment.bare_stems())
         if source is None:
             return None
         if whole == "yes":

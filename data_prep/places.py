@@ -56,7 +56,8 @@ class Place:
 
     def _open(self) -> tuple[fsspec.AbstractFileSystem, str]:
         if self._opened is None:
-            fs, root = fsspec.core.url_to_fs(self.where)
+            # other processes write there too: what was listed once is soon not true any more
+            fs, root = fsspec.core.url_to_fs(self.where, use_listings_cache=False)
             self._opened = fs, root.rstrip("/")
         return self._opened
 
@@ -75,7 +76,6 @@ class Place:
         if self.local is not None:
             return self.local.is_dir()
         fs, root = self._open()
-        fs.invalidate_cache()
         return fs.isdir(root)
 
     def find(self) -> Iterator[str]:
@@ -86,7 +86,6 @@ class Place:
                     yield path.relative_to(self.local).as_posix()
             return
         fs, root = self._open()
-        fs.invalidate_cache()
         for path in fs.find(root):
             yield path[len(root) + 1 :]
 
@@ -98,7 +97,6 @@ class Place:
             with os.scandir(self.local) as entries:
                 return {one.name: one.stat().st_size for one in entries if one.is_file()}
         fs, root = self._open()
-        fs.invalidate_cache()
         try:
             found = fs.ls(root, detail=True)
         except FileNotFoundError:

@@ -101,6 +101,35 @@ def test_shards_made_in_a_store_are_the_same(made, tmp_path, scheme):
     assert out.sizes() == before and again.num_failures == 1
 
 
+class Remembering(memory.MemoryFileSystem):
+    """A store whose reader looks into its last listing first, as those of gs:// and s3:// do."""
+
+    protocol = "remembering"
+    cachable = False  # every place has its own, as in another process
+
+    def ls(self, path, detail=True, **options):
+        self.dircache[path] = found = super().ls(path, detail=True, **options)
+        return found if detail else [one["name"] for one in found]
+
+    def cat_file(self, path, **options):
+        folder, _, name = path.rpartition("/")
+        if folder in self.dircache:
+            known = {one["name"].rpartition("/")[2] for one in self.dircache[folder]}
+            if name not in known:
+                raise FileNotFoundError(path)
+        return super().cat_file(path, **options)
+
+
+def test_files_that_others_wrote_meanwhile_are_seen(tmp_path):
+    fsspec.register_implementation("remembering", Remembering, clobber=True)
+    ours, theirs = (places.Place(f"remembering://{tmp_path}/set") for _ in range(2))
+    ours.write("a", b"1")
+    assert ours.sizes() == {"a": 1}
+    theirs.write("b", b"22")
+    assert ours.read("b") == b"22"
+    assert ours.sizes() == {"a": 1, "b": 2}
+
+
 class Moody(memory.MemoryFileSystem):
     """A store that does not give files."""
 

@@ -6,17 +6,19 @@
 CSVS is a folder with the official balanced_train_segments.csv, unbalanced_train_segments.csv and
 eval_segments.csv, or some of them; eval becomes split test. ontology.json is the official one.
 
-The rule of the paper (section 4, Datasets): AudioSet is mostly Music and Speech; speech cannot be
-told from a video, so it takes "a subset of the Music tag videos and all other tags except Speech",
-about 80 K with music and 310 K others. In code: a clip with a tag of speech is left out; a clip
-with the tag Music is one of the music clips, of which `--music` (80000) are kept; the others are
-kept. The paper does not say which music: here it is the clips with the smallest SHA-256 of their
-YouTube id, so that the choice depends on the official files alone. Music is the tag itself, not
-the instruments under it in the ontology, among which are bicycle bells and church bells.
+The rule: most of AudioSet is tagged Music or Speech, and speech cannot be told from a video, so
+Diff-Foley takes all tags except Speech, and of the clips with the tag Music a part. In code: a clip
+with a tag of speech is left out; of the others, those with the tag Music are cut down to `--music`
+training clips (80000), and all the rest is kept. 80000 fits the official training code: it counts
+567980 videos, in 32 shards of VGGSound (about 183 K), 32 of AudioSet and 8 of AudioSet's music,
+which makes the latter a fifth of what is not VGGSound. Which music was taken is not known: here it
+is the clips with the smallest SHA-256 of their YouTube id, so that the choice depends on the
+official files alone. Music is the tag itself, not the instruments under it in the ontology, among
+which are bicycle bells and church bells.
 
     --rule=default     speech is the tag Speech and all tags under it in the ontology: a clip of
                        "Conversation" alone is speech
-    --rule=official    speech is the tag Speech alone, as the paper says
+    --rule=official    speech is the tag Speech alone, as the rule has it by the word
 
 Names of files are looked for as for VGGSound (`--help` there lists them). Nothing is downloaded:
 audioset.missing.jsonl names what the rule wants and the folder does not have. Clips of VGGSound,

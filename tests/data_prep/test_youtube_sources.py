@@ -182,7 +182,7 @@ def test_the_rule_of_audioset_v2a(audio_set):
     assert kept["a_dog_test_"] == ["Dog", "/m/x"]
     # more of them is the same ones and others
     assert set(music) < {k for k in select(audio_set, num_music=4) if k.startswith("music")}
-    # the paper's word for it: the tag Speech alone
+    # by the word of the rule: the tag Speech alone
     official = select(audio_set, num_music=2, rule="official")
     assert set(official) - set(kept) == {"chat_______"}
     with pytest.raises(ValueError, match="rule is 'best'"):

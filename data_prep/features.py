@@ -374,7 +374,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             wait=args.distributed,
         )
     except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sharding.end_alone(1)
+        sys.exit(1)
     if index is None:
         print(
             f"share {args.process_index} of {args.process_count} is in {args.out}; "

@@ -64,16 +64,16 @@ def measure(folder: pathlib.Path, options: argparse.Namespace) -> Iterator[str]:
     record_mb = sum(shard.bytes for shard in shards) / index.num_records(split) / 1e6
     what = "CAVP clips" if isinstance(transform, clips.CavpClips) else "LDM windows"
     yield (
-        f"  {what} of split {split!r}, {record_mb:.2f} MB a record; milliseconds per example "
-        "on one thread:"
+        f"  {what} of split {split!r}, {record_mb:.2f} MB a record; milliseconds of one core "
+        "per example:"
     )
     seconds = stage_seconds(folder, split, transform, options.batch_size)
     whole = sum(seconds.values())
     for stage, value in seconds.items():
         yield f"    {stage:9}{value * 1e3:8.3f}  {value / whole:4.0%}  {MEANING[stage]}"
     yield (
-        f"    in all   {whole * 1e3:8.3f}  {1 / whole:.1f} examples/s, "
-        f"{record_mb / whole:.1f} MB/s of records"
+        f"    in all   {whole * 1e3:8.3f}  {1 / whole:.1f} examples/s per core; the most: "
+        f"{max(seconds, key=seconds.get)}"
     )
     yield from _whole_batches(folder, split, transform, options)
 
@@ -81,7 +81,7 @@ def measure(folder: pathlib.Path, options: argparse.Namespace) -> Iterator[str]:
 def stage_seconds(
     folder: pathlib.Path, split: str, transform: Callable, count: int
 ) -> dict[str, float]:
-    """Seconds per example of each of `STAGES`, one after the other; the best of several rounds."""
+    """Core seconds per example of each of `STAGES`, one after the other; the least of 5 rounds."""
     source = pipeline.open_source(folder, split)
     best = dict.fromkeys(STAGES, float("inf"))
     order = np.random.default_rng(0).permutation(len(source))[:count]
@@ -102,11 +102,21 @@ class _TimedClip(records.Clip):
         return frames
 
 
+class _Counting(list):
+    """Records in memory, and how many were taken: a joined window takes two."""
+
+    taken = 0
+
+    def __getitem__(self, index: int) -> records.Clip:
+        self.taken += 1
+        return super().__getitem__(index)
+
+
 def _one_round(source: pipeline.Source, order: list[int], transform: Callable) -> dict[str, float]:
     count, clock = len(order), []
     read_s, data = _timed(lambda: [source.read_bytes(i) for i in order])
     unpack_s, decoded = _timed(lambda: [records.decode(one) for one in data])
-    timed = [_TimedClip(**vars(clip)) for clip in decoded]
+    timed = _Counting(_TimedClip(**vars(clip)) for clip in decoded)
     for clip in timed:
         clip.clock = clock
     rngs = [np.random.default_rng(i) for i in range(count)]
@@ -118,16 +128,17 @@ def _one_round(source: pipeline.Source, order: list[int], transform: Callable) -
     }
     sound_s, _ = _timed(lambda: [clips.Timeline.of(c, fps=video.fps, **size) for c in decoded])
     stack_s, _ = _timed(lambda: {k: np.stack([one[k] for one in examples]) for k in examples[0]})
-    pictures_s = sum(clock)
+    pictures_s, each = sum(clock), timed.taken / count  # records of an example
+    read_s, unpack_s, sound_s = read_s * each, unpack_s * each, sound_s * each
     arrange_s = max(0.0, whole_s - pictures_s - sound_s)
     values = (read_s, unpack_s, pictures_s, sound_s, arrange_s, stack_s)
     return {stage: value / count for stage, value in zip(STAGES, values)}
 
 
 def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    began = time.perf_counter()
+    began = time.process_time()  # others may be using the cores too
     result = function()
-    return time.perf_counter() - began, result
+    return time.process_time() - began, result
 
 
 def _whole_batches(

@@ -162,6 +162,10 @@ def main() -> None:
         if "--traceback" in sys.argv:
             raise
         print(f"error: {error}", file=sys.stderr)
+        if flags.FLAGS.is_parsed() and _DISTRIBUTED.value:
+            from foley_jax import sharding
+
+            sharding.end_alone(1)
         sys.exit(1)
 
 

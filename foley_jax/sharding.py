@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 import contextlib
 import math
 import os
+import sys
 import threading
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 AXES = ("data", "fsdp")
 BATCH = PartitionSpec(AXES)
 FSDP_MIN_BYTES = 4 * 2**20  # smaller tensors cost more to gather than to hold
+END_PATIENCE_S = 10.0
 _RUNNING = threading.Lock()
 
 
@@ -45,6 +47,28 @@ def _process_from_environment() -> dict[str, str | int]:
         }
     except KeyError as error:
         raise ValueError(f"JAX_COORDINATOR_ADDRESS is set but {error} is not") from error
+
+
+def end_alone(status: int, patience_s: float = END_PATIENCE_S) -> None:
+    """Lets a process that failed end although the others wait for its part of a step.
+
+    Leaving a run in good order means to wait for the others. If these do not come, because only
+    this process failed, it is ended at once; they are ended by its absence, in at most a few
+    minutes. Returns where there is nobody to wait for, or where all have come.
+
+    Args:
+      status: exit code.
+      patience_s: how long to wait for the others.
+    """
+    if not jax.distributed.is_initialized():
+        return
+    leaving = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    leaving.start()
+    leaving.join(patience_s)
+    if leaving.is_alive():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, *, devices: list[jax.Device] | None = None) -> Mesh:

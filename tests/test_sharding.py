@@ -1,5 +1,8 @@
 """Mesh, shape rule, activation pin and host-to-global arrays on eight fake devices."""
 
+import os
+import threading
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -115,3 +118,15 @@ def test_half_an_address_is_refused(monkeypatch):
     monkeypatch.delenv("JAX_NUM_PROCESSES", raising=False)
     with pytest.raises(ValueError, match="is set but 'JAX_NUM_PROCESSES' is not"):
         sharding.join_processes()
+
+
+@pytest.mark.parametrize("others_come", [True, False])
+def test_a_process_that_failed_alone_does_not_wait_for_ever(monkeypatch, others_come):
+    ended, free = [], threading.Event()
+    monkeypatch.setattr(os, "_exit", ended.append)
+    sharding.end_alone(3)  # no other processes
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(jax.distributed, "shutdown", (lambda: None) if others_come else free.wait)
+    sharding.end_alone(3, patience_s=0.05)
+    free.set()
+    assert ended == ([] if others_come else [3])

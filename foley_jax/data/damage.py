@@ -57,7 +57,7 @@ class Damages:
                 return
             places, new = self._add(place)
             self._known.add(place)
-        if new:
+        if new and len(places) <= self._limit:
             logging.warning(
                 "damaged data, place %d of at most %d: %s cannot be read (%s); "
                 "other clips take its turn",

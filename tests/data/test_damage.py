@@ -232,6 +232,28 @@ def test_few_shards_stay_open(folder, monkeypatch):
         assert len(os.listdir("/proc/self/fd")) <= before + 2
 
 
+def test_no_flipped_bit_passes_for_data(folder):
+    path = shard(folder, 0)
+    whole = path.read_bytes()
+    clips = [pipeline.open_source(folder, "train").read_bytes(i) for i in range(6)]
+    rng = np.random.default_rng(0)
+    # from the first sound to the last: before and after lie padding and the file's index
+    begin, end = (whole.find(make_clip(n).audio.tobytes()[2000:2032]) for n in (0, 5))
+    assert 0 < begin < end
+    caught = 0
+    for at in rng.integers(begin, end, 100):
+        data = bytearray(whole)
+        data[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(data)
+        source = pipeline.open_source(folder, "train")
+        for i in range(6):
+            try:
+                assert source.read_bytes(i) == clips[i]
+            except ValueError:
+                caught += 1
+    assert caught == 100
+
+
 def test_a_passing_fault_is_not_damage(folder, monkeypatch, caplog):
     source = pipeline.open_source(folder, "train", max_damaged=1)
     assert source[0].events == [{"n": 0}]

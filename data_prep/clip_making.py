@@ -46,6 +46,8 @@ def plan_source(
     Raises:
       video.MediaError: unreadable, without picture or sound, or too short.
     """
+    if not _is_text(source):
+        raise video.MediaError("bad_name", f"{source!a}: its name is no UTF-8; rename it")
     info = video.probe(folder / source)
     if not info.has_video:
         raise video.MediaError("no_video", f"{source}: has no picture stream")
@@ -61,6 +63,14 @@ def plan_source(
             f"{spans.MIN_SECONDS} s",
         )
     return found
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def make_clip(folder: pathlib.Path, span: spans.Span, format: Format) -> records.Clip:

@@ -79,10 +79,13 @@ class Place:
         return fs.isdir(root)
 
     def find(self) -> Iterator[str]:
-        """Names of all files in it and in its subfolders, relative, with forward slashes."""
+        """Names of all files in it and in its subfolders, relative, with forward slashes.
+
+        Broken links and pipes are among them: who reads them finds out.
+        """
         if self.local is not None:
             for path in self.local.rglob("*"):
-                if path.is_file():
+                if not path.is_dir():
                     yield path.relative_to(self.local).as_posix()
             return
         fs, root = self._open()

@@ -114,7 +114,8 @@ def split_of(source: str, split: str) -> str:
     for part in pathlib.PurePosixPath(source).parts[:-1]:
         if part.partition("_")[0] in SPLITS:
             return part
-    percent = int.from_bytes(hashlib.sha256(source.encode()).digest()[:4]) % 100
+    data = source.encode(errors="surrogatepass")
+    percent = int.from_bytes(hashlib.sha256(data).digest()[:4]) % 100
     return "test" if percent < HASHED_TEST_PERCENT else "train"
 
 

@@ -18,6 +18,7 @@ from foley_jax.media import sound_clock
 # Timestamps within this of the running sample count are taken as contiguous (Matroska rounds to
 # 1 ms, AVI to a packet); beyond it there is a gap or an overlap in the file.
 TIMESTAMP_SLACK_S = 0.02
+FLOAT_LIMIT = 16.0  # louder samples of float sound are damage: 24 dB above full scale
 # Decoding starts this much before a wanted time: seeking lands on packets, codecs need a run-up.
 SEEK_MARGIN_S = 0.5
 
@@ -60,7 +61,7 @@ def load(
         if runs and tick_s * runs[0].rate_hz > 1.5 and _is_inside(container, stream, begin_s):
             grid = sound_clock.find_grid(path, stream.index)
         native_L, native_rate = _place(runs, begin_s, duration_s, tick_s, grid)
-    if native_rate is None and start_s <= 0:
+    if native_rate is None and (start_s <= 0 or not _has_sound(path)):
         raise containers.MediaError("empty", f"{path}: its audio track holds no samples")
     audio_L = resample(native_L, native_rate, sample_rate_hz)
     if duration_s is not None:
@@ -82,6 +83,12 @@ def rate_and_length(path: str | pathlib.Path) -> tuple[int, float]:
         if stream.duration is not None:
             return stream.rate, float(stream.duration * stream.time_base)
         return stream.rate, (container.duration or 0) / av.time_base
+
+
+def _has_sound(path: str | pathlib.Path) -> bool:
+    """Whether anything of the track can be decoded."""
+    with containers.open_input(path) as container:
+        return any(containers.decoded(container, container.streams.audio[0]))
 
 
 def _native_chunks(
@@ -116,6 +123,8 @@ def _is_inside(
 def _mono(frame: av.AudioFrame) -> np.ndarray:
     """Averages the channels of one decoded frame, scaled to [-1, 1]."""
     samples = frame.to_ndarray()
+    if np.issubdtype(samples.dtype, np.floating):  # one NaN would spread over all when resampled
+        samples = np.clip(np.nan_to_num(samples, posinf=0.0, neginf=0.0), -FLOAT_LIMIT, FLOAT_LIMIT)
     if not frame.format.is_planar:
         samples = samples.reshape(-1, len(frame.layout.channels)).T  # [1, L*C] -> [C, L]
     if samples.dtype == np.uint8:
@@ -175,18 +184,20 @@ def _place(
     for run in runs:
         start_s = begin_s  # a track without a single timestamp
         if any(time_s is not None for time_s in run.times_s):
-            start_s = sound_clock.run_start_s(run.times_s, run.lengths, rate, tick_s)
+            start = sound_clock.run_start(run.times_s, run.lengths, rate, tick_s)
+            start_s = start.time_s
             if grid is not None and run is runs[0]:
-                start_s = sound_clock.on_grid(start_s, run.lengths, rate, tick_s, grid)
+                start_s = sound_clock.on_grid(start, run.lengths, rate, grid)
         placed.append((round((start_s - begin_s) * rate), np.concatenate(run.chunks)))
     length = max(0, max(at + len(sound_L) for at, sound_L in placed))
     if duration_s is not None:
         length = min(length, round(duration_s * rate))
-    line = np.zeros(length, np.float32)
-    for at, sound_L in placed:
-        first, last = max(0, -at), min(len(sound_L), length - at)
+    line, filled = np.zeros(length, np.float32), 0
+    for at, sound_L in placed:  # where times start again, the first recording counts
+        first, last = max(0, filled - at), min(len(sound_L), length - at)
         if first < last:
             line[at + first : at + last] = sound_L[first:last]
+            filled = at + last
     return line, rate
 
 

@@ -26,7 +26,7 @@ class MediaError(ValueError):
 
     Attributes:
       reason: one word for logs: "missing", "unreadable", "no_audio", "no_video", "empty",
-        "unsupported".
+        "unsupported"; `data_prep` has more.
     """
 
     def __init__(self, reason: str, message: str):
@@ -46,7 +46,7 @@ def open_input(path: str | pathlib.Path) -> Iterator[av.container.InputContainer
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise MediaError("missing", f"{path}: no such file")
+        raise MediaError("missing", f"{path}: no such file, or a broken link or pipe")
     try:
         container = av.open(str(path))
     except (av.error.FFmpegError, ValueError) as error:
@@ -88,14 +88,17 @@ def frames_of(packet: av.Packet) -> Iterator[av.frame.Frame]:
     Raises:
       MediaError: "unsupported" if there is no decoder for it.
     """
+    context = packet.stream.codec_context
+    if context is None:
+        raise MediaError("unsupported", f"no decoder for its {packet.stream.type}")
     try:
         yield from packet.decode()
-    except (av.error.EOFError, av.error.InvalidDataError):
-        return
     except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError) as error:
-        raise MediaError("unsupported", f"its {packet.stream.type} has no decoder: {error}") from (
-            error
-        )
+        raise MediaError(
+            "unsupported", f"no decoder for its {packet.stream.type}, {context.name}: {error}"
+        ) from error
+    except av.error.FFmpegError:  # mostly InvalidDataError, but decoders say all sorts of things
+        return
 
 
 def decoded(

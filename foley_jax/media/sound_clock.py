@@ -19,6 +19,14 @@ VARIABLE_CODECS = ("vorbis",)  # may begin with packets of one length and go on 
 
 
 @dataclasses.dataclass(frozen=True)
+class Start:
+    """When a run of contiguous sound begins, and how far off that may be, in seconds."""
+
+    time_s: float
+    unsure_s: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Grid:
     """Packets of one length, one after the other: one ends at `anchor_s`, all last `step_s`."""
 
@@ -26,10 +34,10 @@ class Grid:
     step_s: float
 
 
-def run_start_s(
+def run_start(
     times_s: Sequence[float | None], lengths: Sequence[int], rate_hz: int, tick_s: float
-) -> float:
-    """When a run of contiguous chunks begins, in seconds on the container's clock.
+) -> Start:
+    """When a run of contiguous chunks begins on the container's clock.
 
     Args:
       times_s: rounded timestamps of the chunks; None where there is none, not everywhere.
@@ -39,12 +47,14 @@ def run_start_s(
     """
     ends = np.cumsum([0, *lengths[:-1]]) / rate_hz
     starts_s = [t - end for t, end in zip(times_s, ends) if t is not None]
+    if len(starts_s) > 2 and lengths[0] < lengths[1]:
+        starts_s = starts_s[1:]  # priming was cut off the first one: its time is rounded twice
     low, high = min(starts_s), max(starts_s)
     if high - low > tick_s + 2 / rate_hz:  # more than rounding: clocks that drift or jump
-        return float(np.median(starts_s))
+        return Start(float(np.median(starts_s)), 0.0)
     if times_s[0] == 0:  # a track is begun at 0 exactly
-        return 0.0
-    return (low + high) / 2
+        return Start(0.0, 0.0)
+    return Start((low + high) / 2, max(0.0, tick_s - (high - low)))
 
 
 def find_grid(path: str | pathlib.Path, index: int) -> Grid | None:
@@ -67,22 +77,22 @@ def find_grid(path: str | pathlib.Path, index: int) -> Grid | None:
     times_s, lengths, rates = zip(*chunks)
     if len(set(lengths[1:-1])) != 1 or len(set(rates)) != 1:
         return None
-    # the first one is shorter where a codec's priming was taken off
-    begin_s = run_start_s(times_s, lengths, rates[0], tick_s)
+    begin_s = run_start(times_s, lengths, rates[0], tick_s).time_s
     return Grid(begin_s + lengths[0] / rates[0], lengths[1] / rates[0])
 
 
-def on_grid(
-    start_s: float, lengths: Sequence[int], rate_hz: int, tick_s: float, grid: Grid
-) -> float:
+def on_grid(start: Start, lengths: Sequence[int], rate_hz: int, grid: Grid) -> float:
     """Moves the start of a run onto the grid, unless that is farther than rounding explains.
 
-    The first and last chunk may be shorter than a step; otherwise the run is not moved.
+    Where all roundings are alike, the codec's delay may have been rounded, too: the start may be
+    off by one and a half times of what one rounding explains. The first and last chunk may be
+    shorter than a step; otherwise the run is not moved.
     """
     step = round(grid.step_s * rate_hz)
     if len(lengths) < 3 or set(lengths[1:-1]) != {step}:
-        return start_s
+        return start.time_s
     before_s = lengths[0] / rate_hz
-    steps = (start_s + before_s - grid.anchor_s) / grid.step_s
+    steps = (start.time_s + before_s - grid.anchor_s) / grid.step_s
     moved_s = grid.anchor_s + round(steps) * grid.step_s - before_s
-    return moved_s if abs(moved_s - start_s) <= 1.5 * tick_s else start_s
+    near = abs(moved_s - start.time_s) <= 1.5 * start.unsure_s + 1 / rate_hz
+    return moved_s if near else start.time_s

@@ -21,6 +21,8 @@ mux = muxing.mux
 
 # Containers round timestamps to as little as 1 ms (Matroska); half of that must not move a frame.
 TIME_SLACK_S = 5e-4
+STARTS_NEAR_ZERO_S = 0.2
+LONGEST_S = 172_800.0  # two days; timestamps behind that are of a broken clock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +45,13 @@ def probe(path: str | pathlib.Path) -> MediaInfo:
     """Reads what a file says about itself (and its first frame, for the rotation).
 
     Raises:
-      MediaError: "missing", "unreadable", or "empty" (a picture stream without a frame).
+      MediaError: "missing", "unreadable", "empty" (a picture stream without a frame), or
+        "unsupported" (no decoder, or longer than two days: no recording, but a broken clock).
     """
     with containers.open_input(path) as container:
         stream = containers.video_stream(container)
         has_audio = bool(container.streams.audio)
-        duration_s = _duration_s(container, stream)
+        duration_s = _duration_s(path, container, stream)
         if stream is None:
             return MediaInfo(duration_s, 0.0, 0, 0, 0, False, has_audio)
         frame = next(containers.decoded(container, stream), None)
@@ -113,7 +116,7 @@ def _read(
         if stream is None:
             raise MediaError("no_video", f"{path}: has no picture stream")
         stream.thread_type = "AUTO"
-        stated_s = _duration_s(container, stream)
+        stated_s = _duration_s(path, container, stream)
         begin_s = start_s + containers.origin_s(container)
         wanted = None if duration_s is None else spec.num_frames(duration_s)
         timed = frames_lib.timed_frames(container, stream, begin_s)
@@ -128,7 +131,8 @@ def _sample(
 ) -> list[np.ndarray]:
     """Walks through (time, end, frame) and keeps what is on screen at each wanted time."""
     out: list[np.ndarray] = []
-    shown, shown_end_s, shown_pixels = None, -np.inf, None
+    shown, shown_pixels = None, None
+    shown_s = shown_end_s = -np.inf
     limit = np.inf if wanted is None else wanted
 
     def show_until(end_s: float) -> None:
@@ -140,21 +144,47 @@ def _sample(
 
     for time_s, end_s, frame in timed:
         if shown is not None:
+            if time_s <= shown_s:  # times that start again: the first recording counts
+                continue
             show_until(time_s)
         if len(out) >= limit:
             break
-        shown, shown_end_s, shown_pixels = frame, max(end_s, shown_end_s), None
+        shown, shown_s, shown_pixels = frame, time_s, None
+        shown_end_s = max(end_s, shown_end_s)
     if shown is not None:
         show_until(shown_end_s)
     return out
 
 
 def _duration_s(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream | None
+    path: str | pathlib.Path,
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream | None,
 ) -> float:
-    """Length as the file states it: of the picture if there is one, else of the container."""
+    """Length from the clip's second 0: of the picture if it is stated, else of the file; or 0."""
+    begin_s = containers.origin_s(container)
     if stream is not None and stream.duration:
-        return float(stream.duration * stream.time_base)
-    if container.duration:
-        return container.duration / av.time_base
-    return 0.0
+        late_s = containers.start_s(container, stream) - begin_s
+        length_s = late_s + float(stream.duration * stream.time_base)
+    elif container.duration and abs(begin_s) < STARTS_NEAR_ZERO_S:
+        length_s = container.duration / av.time_base
+    else:  # live recordings state none; Matroska states the last timestamp
+        length_s = _measured_s(path, begin_s)
+    if length_s > LONGEST_S:
+        raise MediaError(
+            "unsupported",
+            f"{path}: claims to last {length_s:.0f} s, wanted at most {LONGEST_S:.0f}",
+        )
+    return length_s
+
+
+def _measured_s(path: str | pathlib.Path, begin_s: float) -> float:
+    """Where the last packet of the picture (or else of the sound) ends; 0 without timestamps."""
+    end_s = begin_s
+    with containers.open_input(path) as container:
+        stream = containers.video_stream(container)
+        for packet in containers.packets(container, stream or container.streams[0]):
+            ticks = packet.dts if packet.pts is None else packet.pts
+            if ticks is not None:
+                end_s = max(end_s, float((ticks + (packet.duration or 0)) * packet.time_base))
+    return end_s - begin_s

@@ -88,7 +88,7 @@ def sound_of(recipe: Recipe) -> np.ndarray:
     length_s = recipe.seconds if recipe.sound_seconds is None else recipe.sound_seconds
     time_L = np.arange(round(length_s * recipe.rate_hz)) / recipe.rate_hz + recipe.sound_start_s
     audio_L = np.zeros(len(time_L))
-    for start_s in recipe.click_s:
+    for start_s in (time_s + recipe.picture_start_s for time_s in recipe.click_s):
         near = (time_L > start_s - 0.01) & (time_L < start_s + CLICK_S + 0.01)
         audio_L[near] += click(time_L[near] - start_s)
     return audio_L.astype(np.float32)

@@ -15,38 +15,41 @@ def rounded(begin_s, lengths, rate_hz, how=np.round):
 @pytest.mark.parametrize("begin_s", [0.5, 3.2764, 12.34567])
 def test_many_roundings_to_a_millisecond_give_the_sample(begin_s):
     lengths = [1024] * 60
-    found_s = sound_clock.run_start_s(rounded(begin_s, lengths, 44100), lengths, 44100, 1e-3)
-    assert abs(found_s - begin_s) < 1 / 44100
+    found = sound_clock.run_start(rounded(begin_s, lengths, 44100), lengths, 44100, 1e-3)
+    assert abs(found.time_s - begin_s) < 1 / 44100
 
 
 def test_track_that_begins_at_zero_begins_there():
     """Cutting off digits moves all others by half a millisecond on average."""
     lengths = [1024] * 60
     times_s = rounded(0.0, lengths, 44100, np.floor)
-    assert sound_clock.run_start_s(times_s, lengths, 44100, 1e-3) == 0.0
+    assert sound_clock.run_start(times_s, lengths, 44100, 1e-3).time_s == 0.0
 
 
 def test_clock_that_drifts_is_met_in_the_middle():
     lengths = [1024] * 40
     drifting_s = [1.01 * t for t in rounded(0.0, lengths, 44100)]  # 9 ms too late at the end
-    found_s = sound_clock.run_start_s(drifting_s, lengths, 44100, 1e-3)
-    assert 0.003 < found_s < 0.006
+    found = sound_clock.run_start(drifting_s, lengths, 44100, 1e-3)
+    assert 0.003 < found.time_s < 0.006
 
 
 def test_chunks_without_a_time_are_passed_over():
-    assert sound_clock.run_start_s([None, 1.5, None], [100, 100, 100], 100, 1e-3) == 0.5
+    assert sound_clock.run_start([None, 1.5, None], [100, 100, 100], 100, 1e-3).time_s == 0.5
 
 
 def test_packets_of_one_length_say_where_they_lie():
     grid = sound_clock.Grid(anchor_s=0.0135, step_s=0.02)  # Opus: 20 ms, the first one cut
     exact_s = 0.0135 + 100 * 0.02
-    rough_s = round(exact_s + 4e-4, 3)
+    rough = sound_clock.Start(round(exact_s + 4e-4, 3), 1e-3)
     lengths = [960] * 5
-    assert sound_clock.on_grid(rough_s, lengths, 48000, 1e-3, grid) == pytest.approx(exact_s)
-    # 5 ms away there was a gap: the timestamp is right
-    assert sound_clock.on_grid(exact_s + 5e-3, lengths, 48000, 1e-3, grid) == exact_s + 5e-3
+    assert sound_clock.on_grid(rough, lengths, 48000, grid) == pytest.approx(exact_s)
+    # 5 ms away there was a gap: the timestamp is right; so it is where it is known better
+    late = sound_clock.Start(exact_s + 5e-3, 1e-3)
+    assert sound_clock.on_grid(late, lengths, 48000, grid) == late.time_s
+    sure = sound_clock.Start(exact_s + 4e-4, 1e-4)
+    assert sound_clock.on_grid(sure, lengths, 48000, grid) == sure.time_s
     # among packets of other lengths there is no place for it
-    assert sound_clock.on_grid(rough_s, [960, 480, 960, 960], 48000, 1e-3, grid) == rough_s
+    assert sound_clock.on_grid(rough, [960, 480, 960, 960], 48000, grid) == rough.time_s
 
 
 def test_grid_is_found_only_where_packets_are_alike(tmp_path):

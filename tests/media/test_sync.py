@@ -43,6 +43,54 @@ def measure(path, recipe, start_s=0.0):
     return sync_media.click_offsets(audio_L, RATE_HZ, clicks), middles[inside_T]
 
 
+def late(suffix, **changes):
+    """Sound from 0.7 s on."""
+    clicks = (20, 35, 60, 75)
+    return sync_media.Recipe(suffix, clicks=clicks, sound_start_s=0.7, sound_seconds=3.3, **changes)
+
+
+def gap(suffix, **changes):
+    """No sound between 0.9 and 1.5 s."""
+    clicks = (10, 35, 60, 75)
+    return sync_media.Recipe(suffix, clicks=clicks, sound_gap_s=(0.9, 1.5), **changes)
+
+
+def late_picture(suffix, **changes):
+    """Frame 0 at 0.6 s."""
+    return sync_media.Recipe(suffix, clicks=(10, 35, 60), picture_start_s=0.6, **changes)
+
+
+OPUS = {"sound": "libopus", "rate_hz": 48000}
+FINE = (("movie_timescale", "44100"),)
+# (recipe, samples that the file itself is off): FFmpeg counts an mp4's edits in milliseconds unless
+# it is told otherwise, and all of Opus' packets in Matroska (20 ms, 6.5 ms early) round alike
+TIMES = {
+    "late mp4": (late(".mp4", container_options=FINE), 0.0),
+    "late mp4 in ms": (late(".mp4"), -12.32),
+    "late mov": (late(".mov", container_options=FINE), 0.0),
+    "late mkv": (late(".mkv"), 0.0),
+    "late webm": (late(".webm", picture="libvpx", **OPUS), 8.0),
+    "late ts": (late(".ts"), 0.0),
+    "gap mp4": (gap(".mp4"), 0.0),
+    "gap mkv": (gap(".mkv"), 0.0),
+    "gap mkv pcm": (gap(".mkv", sound="pcm_s16le"), 0.0),
+    "gap ts": (gap(".ts"), 0.0),
+    "late picture mkv": (late_picture(".mkv"), 0.0),
+    "late picture mp4": (late_picture(".mp4", container_options=FINE), 0.0),
+}
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_late_and_interrupted_tracks_keep_their_place(tmp_path, name):
+    recipe, off = TIMES[name]
+    path = sync_media.write(tmp_path / f"a{recipe.suffix}", recipe)
+    for start_s in (0.0, 1.6):
+        samples, frames_T = measure(path, recipe, start_s)
+        print(f"{name:28} from {start_s} s: {np.round(samples, 3)} samples")
+        assert np.abs(np.array(samples) - off).max() <= 1.0
+        assert np.abs(frames_T).max() <= 0.5 + 1e-3 * float(recipe.fps)
+
+
 @pytest.mark.parametrize("name", sync_media.MEDIA)
 def test_sound_and_picture_belong_together(tmp_path, name):
     recipe = sync_media.MEDIA[name]

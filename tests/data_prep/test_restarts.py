@@ -1,5 +1,6 @@
 """Killed at any time and started again, here or on Beam: the same shards, no clip lost or twice."""
 
+import dataclasses
 import os
 import pathlib
 import signal
@@ -14,12 +15,8 @@ from tests.data_prep import shard_sets
 
 COMMANDS = {"prepare": "data_prep.prepare", "beam": "data_prep.beam"}
 NUM_CLIPS = 9  # of shard_sets.write_videos
-# what must be there when a run is killed
-MOMENTS = (
-    ("while files are looked at", ".listing.json", 1),
-    ("with one shard done", ".done-*", 1),
-    ("with three shards done", ".done-*", 3),
-)
+# what must be there when a run is killed, how often, and whether its workers are killed with it
+MOMENTS = ((".listing.json", 1, False), (".done-*", 1, True), (".done-*", 3, False))
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +33,20 @@ def whole(tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path]:
 
 def start(module: str, videos: pathlib.Path, shards: pathlib.Path) -> subprocess.Popen:
     command = [sys.executable, "-m", module, str(videos), str(shards), *shard_sets.FLAGS]
-    return subprocess.Popen([*command, "--workers=1"], stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [*command, "--workers=1"], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
-def kill_when(child: subprocess.Popen, shards: pathlib.Path, pattern: str, count: int) -> None:
+def kill_when(
+    child: subprocess.Popen, shards: pathlib.Path, pattern: str, count: int, workers: bool = False
+) -> None:
     deadline = time.monotonic() + 60
     while len(list(shards.glob(pattern))) < count:
         assert child.poll() is None, child.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    os.kill(child.pid, signal.SIGKILL)
+    (os.killpg if workers else os.kill)(child.pid, signal.SIGKILL)
     child.wait()
     child.stderr.close()
 
@@ -56,8 +57,8 @@ def test_three_kills_change_nothing(whole, tmp_path, way):
         pytest.importorskip("apache_beam")
     videos, expected = whole
     shards = tmp_path / "shards"
-    for _, pattern, count in MOMENTS:
-        kill_when(start(COMMANDS[way], videos, shards), shards, pattern, count)
+    for moment in MOMENTS:
+        kill_when(start(COMMANDS[way], videos, shards), shards, *moment)
         assert not (shards / "index.json").exists()
     last = start(COMMANDS[way], videos, shards)
     _, errors = last.communicate(timeout=60)
@@ -91,6 +92,46 @@ def test_flags_for_a_cluster_are_left_alone():
     ours = ["--direct_running_mode=multi_threading", "--direct_num_workers=3"]
     assert beam.local_flags(["--runner=DirectRunner"], 3) == ["--runner=DirectRunner", *ours]
     assert beam.local_flags([], 3) == ["--runner=DirectRunner", *ours]
+
+
+@dataclasses.dataclass(frozen=True)
+class Noted:
+    """A job that leaves a file with what became of its tasks."""
+
+    folder: pathlib.Path
+    tasks: tuple[str, ...]
+
+    @property
+    def done_name(self) -> str:
+        return "noted"
+
+
+def note(job: Noted, skip: dict[int, str], say) -> None:
+    out = []
+    for task, what in enumerate(job.tasks):
+        if task not in skip:
+            say(task)
+            if what == "hang":
+                time.sleep(60)
+        out.append(skip.get(task, what))
+    (job.folder / job.done_name).write_text(" ".join(out))
+
+
+def test_element_of_a_pipeline_does_not_hang(tmp_path):
+    job = Noted(tmp_path, ("a", "hang", "b"))
+    assert beam._run_job(job, run=note, task_limit_s=0.3) == "noted"
+    assert (tmp_path / "noted").read_text() == "a timeout b"
+
+
+def note_and_hang(job: Noted, skip: dict[int, str], say) -> None:
+    note(job, skip, say)
+    say(len(job.tasks))
+    time.sleep(60)
+
+
+def test_what_cannot_be_skipped_stops_the_work(tmp_path):
+    with pytest.raises(RuntimeError, match="failed:\ntimeout"):
+        beam._run_job(Noted(tmp_path, ("a",)), run=note_and_hang, task_limit_s=0.3)
 
 
 ORPHAN = """

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 import os
 import pathlib
+import secrets
 import tempfile
 from typing import Any
 
@@ -199,5 +200,5 @@ class Place:
 
 
 def part_name(name: str) -> str:
-    """Name of a file while it is written; no two processes share one."""
-    return f".{name}.{os.getpid()}.part"
+    """Name of a file while it is written; no two writers share one, on any machine."""
+    return f".{name}.{secrets.token_hex(6)}.part"

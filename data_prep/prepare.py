@@ -300,7 +300,10 @@ def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the order of the clips (0)")
     parser.add_argument(
-        "--limit_s", type=float, default=TASK_LIMIT_S, help="seconds before a clip is given up"
+        "--limit_s",
+        type=float,
+        default=TASK_LIMIT_S,
+        help=f"seconds to fetch and decode a clip before it is given up ({TASK_LIMIT_S:g})",
     )
     return parser
 

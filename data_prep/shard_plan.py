@@ -12,6 +12,7 @@ be sent around nor be held by anyone but the planner.
 
 from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -245,7 +246,7 @@ def write_plan(
     for split, group in itertools.groupby(keyed, key=lambda one: one[0]):
         mine = list(group)
         num_shards = settings["num_shards"] or -(-len(mine) // settings["clips_per_shard"])
-        numbered = itertools.groupby(mine, key=lambda one: one[1] * num_shards >> 64)
+        numbered = itertools.groupby(mine, key=functools.partial(_number, num_shards=num_shards))
         for number, members in numbered:
             last = first + len(list(members))
             where = (starts[first], starts[last] - starts[first], last - first)
@@ -298,6 +299,10 @@ def check_settings(shards: places.Place, theirs: dict, ours: dict) -> None:
             f"{shards} was begun with other settings ({'; '.join(changed)}); "
             "use the same ones, or another folder"
         )
+
+
+def _number(keyed: tuple[str, int, str, spans.Span], num_shards: int) -> int:
+    return spans.shard_number(keyed[1], num_shards)
 
 
 def _check_ids(found: list[spans.Span]) -> None:

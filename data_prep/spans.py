@@ -59,14 +59,14 @@ def order(clip_id: str, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(data).digest()[:8])
 
 
-def shard_number(clip_id: str, seed: int, num_shards: int) -> int:
-    """The shard of a clip, in [0, num_shards).
+def shard_number(place: int, num_shards: int) -> int:
+    """The shard, in [0, num_shards), of a clip whose `order` is `place`.
 
-    Shards are equal parts of the range of `order`. So a clip's shard depends on nothing but these
-    three, and the records of all shards, read one after the other, come in the same sequence for
-    any number of shards.
+    Shards are equal parts of the range of `order`. So a clip's shard depends on nothing but its id,
+    the seed and their number, and the records of all shards, read one after the other, come in the
+    same sequence for any number of shards.
     """
-    return order(clip_id, seed) * num_shards >> 64
+    return place * num_shards >> 64
 
 
 def find_videos(folder: str | os.PathLike[str] | places.Place) -> list[str]:

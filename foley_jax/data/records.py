@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
+import secrets
 from typing import Self
 
 from array_record.python import array_record_module
@@ -211,8 +212,9 @@ class ShardWriter:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._split = split
         self._name = shard_name(split, number)
-        # a killed run may leave a process behind for a moment: no two write the same file
-        self._part = self._folder / f".{self._name}.{os.getpid()}.part"
+        # a killed run may leave a process behind for a moment, and a cluster may do work twice: no
+        # two write the same file
+        self._part = self._folder / f".{self._name}.{secrets.token_hex(6)}.part"
         self._writer = array_record_module.ArrayRecordWriter(str(self._part), "group_size:1")
         self._count = 0
         self.info: ShardInfo | None = None

@@ -16,6 +16,10 @@ from tests.media import media_files
 FORMAT = shard_sets.FORMAT
 
 
+def number(clip_id: str, seed: int, num_shards: int) -> int:
+    return spans.shard_number(spans.order(clip_id, seed), num_shards)
+
+
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> pathlib.Path:
     return shard_sets.write_videos(tmp_path_factory.mktemp("plan") / "videos")
@@ -29,13 +33,13 @@ def test_shard_of_a_clip_is_a_hash_of_its_id():
     # printf '0/train/plain_00003#0' | sha256sum; if it changes, begun sets cannot go on
     assert spans.order("train/plain_00003#0", 0) == 0x027159F5D5841F30
     ids = [f"clip{i}" for i in range(4000)]
-    counts = collections.Counter(spans.shard_number(one, 7, 10) for one in ids)
+    counts = collections.Counter(number(one, 7, 10) for one in ids)
     assert sorted(counts) == list(range(10))
     expected = 400
     chi_squared = sum((count - expected) ** 2 / expected for count in counts.values())
     assert chi_squared < 27.9  # 99.9 % of fair dice, 9 degrees of freedom
     by_order = sorted(ids, key=lambda one: spans.order(one, 7))
-    assert [spans.shard_number(one, 7, 10) for one in by_order] == sorted(counts.elements())
+    assert [number(one, 7, 10) for one in by_order] == sorted(counts.elements())
 
 
 def test_sequence_of_clips_does_not_depend_on_the_number_of_shards(videos, tmp_path):
@@ -48,9 +52,9 @@ def test_sequence_of_clips_does_not_depend_on_the_number_of_shards(videos, tmp_p
     for shard in index.shards:
         place = dataclasses.replace(index, shards=(shard,))
         records.write_index(tmp_path / "many", place)
-        number = int(pathlib.Path(shard.file).stem.rpartition("-")[2])
+        file_number = int(pathlib.Path(shard.file).stem.rpartition("-")[2])
         for one in shard_sets.read_ids(tmp_path / "many", shard.split):
-            assert spans.shard_number(one, 0, 3) == number
+            assert number(one, 0, 3) == file_number
     make(videos, tmp_path / "other", num_shards=1, seed=1)
     others = shard_sets.read_ids(tmp_path / "other", "train")
     assert others != ids and sorted(others) == sorted(ids)
@@ -63,7 +67,7 @@ def test_bad_clip_leaves_its_shard_otherwise_the_same(tmp_path):
     make(videos, tmp_path / "bad", num_shards=2)
     good, bad = (shard_sets.digests(tmp_path / name) for name in ("good", "bad"))
     lost = ["train/v1#0", "train/v1#1"]
-    touched = {f"train-{spans.shard_number(one, 0, 2):05d}.arrayrecord" for one in lost}
+    touched = {f"train-{number(one, 0, 2):05d}.arrayrecord" for one in lost}
     assert {name for name in good if good[name] != bad.get(name)} == touched
     everything = shard_sets.read_records(tmp_path / "good", "train")
     kept = [data for data in everything if records.decode(data).id not in lost]

@@ -13,6 +13,7 @@ import resource
 import time
 from typing import Any
 
+from absl import flags
 import numpy as np
 
 from foley_jax.data import clips, pipeline, records
@@ -144,6 +145,8 @@ def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
 def _whole_batches(
     folder: pathlib.Path, split: str, transform: Callable, options: argparse.Namespace
 ) -> Iterator[str]:
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # worker processes look at absl's flags
     source = pipeline.open_source(folder, split)
     batches = pipeline.make_iterator(
         source,

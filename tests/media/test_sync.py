@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from foley_jax.media import audio, specs, video
+from foley_jax.media import audio, frames, specs, video
 from foley_jax.media import container as containers
 from tests.media import sync_media
 
@@ -125,3 +125,21 @@ def test_far_from_the_beginning_nothing_has_drifted(tmp_path, suffix, changes):
     print(f"{suffix:28} from 80.1 s: {np.round(samples, 3)} samples")
     assert np.abs(samples).max() <= 1.0
     assert np.abs(frames_T).max() <= 0.5 + 1e-3 * 5
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("picture", ["libx264", "mpeg4"])
+def test_b_frames_in_avi_stand_in_their_order(tmp_path, picture, threads):
+    """AVI has no times of display; how many threads decode must not matter."""
+    recipe = sync_media.Recipe(
+        ".avi", picture=picture, sound="pcm_s16le", picture_options=(("bf", "2"),)
+    )
+    path = sync_media.write(tmp_path / "a.avi", recipe)
+    for begin_s in (None, 2.0):
+        with containers.open_input(path) as container:
+            stream = containers.video_stream(container)
+            stream.codec_context.thread_count, stream.thread_type = threads, "AUTO"
+            timed = list(frames.timed_frames(container, stream, begin_s))
+            pictures = [frames.upright(frame) for _, _, frame in timed]
+        assert [round(time_s * 20) for time_s, _, _ in timed] == sync_media.numbers(pictures)
+        assert len(timed) == 80 if begin_s is None else 20 < len(timed) < 80

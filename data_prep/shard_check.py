@@ -21,7 +21,7 @@ import numpy as np
 from foley_jax.data import records
 
 DROPPED_NAME = "dropped.jsonl"
-LENGTH_TOLERANCE_S = 0.3  # a clip's picture or sound may end so much before end_s
+LENGTH_TOLERANCE_S = 0.3  # sound, or picture past its last frame, may end so much before end_s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +182,7 @@ def clip_fault(
     if sound_s < length_s - LENGTH_TOLERANCE_S:
         return f"has {sound_s:.2f} s of sound for {length_s:.2f} s"
     num_frames = len(clip.frames) if clip.cavp_TD is None else len(clip.cavp_TD)
-    if num_frames / clip.fps < length_s - LENGTH_TOLERANCE_S:
+    if (num_frames + 1) / clip.fps < length_s - LENGTH_TOLERANCE_S:
         return f"has {num_frames} frames or rows for {length_s:.2f} s at {clip.fps:g} a second"
     if clip.cavp_TD is not None:
         if index.cavp_dim and clip.cavp_TD.shape[1] != index.cavp_dim:

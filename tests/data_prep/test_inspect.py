@@ -151,6 +151,18 @@ def test_clips_that_do_not_fit_their_set_are_named(tmp_path, changes, detail):
     assert fault.record == 1 and detail in fault.detail and seen.num_good == 2
 
 
+def test_clips_whose_length_is_no_whole_number_of_frames_are_whole(tmp_path):
+    clip = make_clip("train", 0)
+    odd = {
+        "fps": 1.0,
+        "frames": clip.frames[:2],
+        "end_s": 2.9,
+        "audio": np.resize(clip.audio, 46400),
+    }
+    write_set(tmp_path, {"train": (2,)}, lambda split, n: odd, fps=1.0)
+    assert [reason for _, _, reason in reasons(tmp_path)[1]] == []
+
+
 def test_verify_ends_with_a_status(folder, capsys):
     assert run(folder, "--verify", "--workers=2") == 0
     assert "content SHA-256" in capsys.readouterr().out

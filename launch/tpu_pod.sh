@@ -16,13 +16,7 @@ cd "$(dirname "$0")/.."
 source launch/cloud.sh
 source launch/tpu.sh
 
-read_options "zone type project version spot delete" "$@"
-[ ${#WORDS[@]} -eq 1 ] || fail "the name of the slice is missing (see --help)"
-NAME=${WORDS[0]}
-need zone type
-need_training
-tpu_defaults
-INSTALLED=''
+tpu_arguments "delete" "$@"
 
 # ready: the slice exists, and has this code
 ready() {
@@ -31,10 +25,9 @@ ready() {
     [ -z "${SPOT:-}" ] || spot=(--spot)
     run gcloud compute tpus tpu-vm create "$NAME" "${PLACE[@]}" --accelerator-type="$TYPE" \
       --version="$VERSION" "${spot[@]}"
-    INSTALLED=''
+    new_slice
   fi
-  [ -n "$INSTALLED" ] || install
-  INSTALLED=1
+  install_once
 }
 
 described() {

@@ -15,13 +15,7 @@ cd "$(dirname "$0")/.."
 source launch/cloud.sh
 source launch/tpu.sh
 
-read_options "zone type project version spot poll keep" "$@"
-[ ${#WORDS[@]} -eq 1 ] || fail "the name of the slice is missing (see --help)"
-NAME=${WORDS[0]}
-need zone type
-need_training
-tpu_defaults
-INSTALLED=''
+tpu_arguments "poll keep" "$@"
 
 state() {
   local found
@@ -33,7 +27,7 @@ state() {
 ask() {
   local spot=()
   [ -z "${SPOT:-}" ] || spot=(--spot)
-  INSTALLED=''
+  new_slice
   run gcloud compute tpus queued-resources create "$NAME" --node-id="$NAME" "${PLACE[@]}" \
     --accelerator-type="$TYPE" --runtime-version="$VERSION" "${spot[@]}"
 }
@@ -61,8 +55,7 @@ ready() {
       *) sleep "${POLL:-60}" ;;
     esac
   done
-  [ -n "$INSTALLED" ] || install
-  INSTALLED=1
+  install_once
 }
 
 until_done train ready

@@ -5,7 +5,8 @@
 #   bash launch/test.sh tests/media     any pytest argument
 #   bash launch/test.sh --dry-run       only shows the commands
 # PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment (default .venv-test),
-# WORKERS=N the number of test processes.
+# WORKERS=N the number of test processes, EXTRAS=test,beam,prep more of the package to install
+# (tests of Beam and TensorFlow Datasets are skipped where these are missing).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,7 +21,7 @@ run() {
 }
 
 if [ ! -x "$VENV/bin/python" ]; then run "$PYTHON" -m venv "$VENV"; fi
-run "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[test]"
+run "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[${EXTRAS:-test}]"
 # full-size networks need the memory of the whole machine
 case " $* " in
   *" slow "*) WORKERS=0 ;;

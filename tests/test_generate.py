@@ -240,7 +240,11 @@ def test_two_processes_share_the_videos(runs, videos, usual, tmp_path):
         )
         for index in range(2)
     ]
-    outputs = [process.communicate(timeout=240)[0].decode() for process in processes]
+    try:
+        outputs = [process.communicate(timeout=240)[0].decode() for process in processes]
+    finally:
+        for process in processes:  # a hanging one would slow down all tests to come
+            process.kill()
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert "seconds per clip" in outputs[0] and "seconds per clip" not in outputs[1]
     speed = json.loads((tmp_path / "speed.json").read_text())

@@ -128,7 +128,8 @@ def from_time(
 
     Some containers are entered anywhere (MPEG-TS: behind the last key frame, so that decoding
     begins after the wanted time), and some cannot be entered at all. What comes too late is
-    sought again from farther back, at last from the beginning.
+    sought again from farther back, at last from the beginning. MPEG program streams are always read
+    from there: entered in the middle, FFmpeg may give a picture the time of the one before.
 
     Args:
       container, stream: an open file, at its beginning.
@@ -138,7 +139,7 @@ def from_time(
       run_up_s: begin so much earlier.
     """
     moved = False
-    for back_s in (0.0, *SEEK_BACK_S):
+    for back_s in () if container.format.name == "mpeg" else (0.0, *SEEK_BACK_S):
         target_s = begin_s - run_up_s - back_s
         if target_s <= start_s(container, stream):
             break

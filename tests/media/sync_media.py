@@ -37,6 +37,7 @@ class Recipe:
       silent_tracks: more sound tracks, behind the first one.
       cover: a still picture before the moving one.
       turns: quarter turns counter-clockwise by which pictures are stored.
+      threads: that encode the picture.
     """
 
     suffix: str = ".mp4"
@@ -61,6 +62,7 @@ class Recipe:
     silent_tracks: int = 0
     cover: bool = False
     turns: int = 0
+    threads: int = 1
 
     @property
     def times_s(self) -> list[float]:
@@ -185,6 +187,7 @@ def _picture_packets(
     container: av.container.OutputContainer, recipe: Recipe
 ) -> Iterator[tuple[float, list[av.Packet]]]:
     stream = container.add_stream(recipe.picture, rate=recipe.fps)
+    stream.codec_context.thread_count = recipe.threads  # what threads encode differs
     stream.height, stream.width = recipe.size
     stream.pix_fmt, stream.options = recipe.pix_fmt, dict(recipe.picture_options)
     clock = 1 / recipe.fps
@@ -256,6 +259,7 @@ MEDIA = {
     "ts mpeg2 mp2": Recipe(".ts", "mpeg2video", "mp2"),
     "m2ts h264 ac3": Recipe(".m2ts", sound="ac3", rate_hz=48000),
     "mpg mpeg2 mp2": Recipe(".mpg", "mpeg2video", "mp2", fps=Fraction(25)),
+    "mpg of two threads": Recipe(".mpg", "mpeg2video", "mp2", fps=Fraction(25), threads=2),
     "flv h264 aac": Recipe(".flv"),
     "flv flv mp3": Recipe(".flv", "flv", "libmp3lame"),
     "wmv wmv2 wma2": Recipe(".wmv", "wmv2", "wmav2"),

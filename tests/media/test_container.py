@@ -18,6 +18,7 @@ class Tape:
     def __init__(self, path, lands=None):
         self.name, self.start_time, self.lands, self.sought = str(path), 0, lands, []
         self.at_s = 0
+        self.format = types.SimpleNamespace(name="tape")
 
     def seek(self, ticks, *, stream):
         self.sought.append(float(ticks * stream.time_base))

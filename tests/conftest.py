@@ -1,7 +1,7 @@
 """Test session: 8 CPU devices, exact matmuls, no silent broadcasting, programs kept for next time.
 
-The first run compiles, later ones find the programs. Processes that tests start do not: of several
-that work together, one with another's program waits for ever.
+The first run compiles, later ones find the programs. Processes that tests start do not: two of one
+run that shared them once waited for ever for each other.
 """
 
 from pathlib import Path

@@ -54,7 +54,7 @@ class Seen:
     rows_LD: np.ndarray
 
 
-class AlignAcc(protocol.Rules):
+class AlignAcc(protocol.ListeningRules):
     """The protocol."""
 
     name = "align-acc"
@@ -75,6 +75,7 @@ class AlignAcc(protocol.Rules):
         seed: of the posterior's noise.
         """
         self.judge, self.store, self.seed = judge, store, seed
+        self.sample_rate_hz = judge.audio.sample_rate_hz
         video = dataclasses.asdict(judge.video)
         key = feature_store.key_of(network="cavp", video=video, **judge.identity)
         self._rows = feature_store.Extraction(
@@ -97,19 +98,15 @@ class AlignAcc(protocol.Rules):
             "num_bootstrap": bootstrap.NUM_RESAMPLES,
         }
 
-    def perceive(self, paths: Mapping[str, Path], what: str) -> protocol.Perceived:
-        """Mels of the beginnings; a sound that is too short cannot be judged."""
+    def listen(self, audio_L: np.ndarray) -> np.ndarray:
+        """The mel of its beginning, float32 [F, `num_frames`]."""
         audio, frames = self.judge.audio, self.judge.num_frames
         need = frames * audio.hop
-
-        def listen(audio_L: np.ndarray) -> np.ndarray:
-            if len(audio_L) + audio.hop < need:
-                has_s, need_s = (n / audio.sample_rate_hz for n in (len(audio_L), need))
-                raise container.MediaError("empty", f"{has_s:.2f} s of sound, not {need_s:.2f} s")
-            audio_L = np.pad(audio_L[:need], (0, max(0, need - len(audio_L))))
-            return np.asarray(mel_lib.log_mel(audio_L[None], audio))[0, :, :frames]
-
-        return protocol.listen_each(paths, what, audio.sample_rate_hz, listen)
+        if len(audio_L) + audio.hop < need:
+            has_s, need_s = (n / audio.sample_rate_hz for n in (len(audio_L), need))
+            raise container.MediaError("empty", f"{has_s:.2f} s of sound, not {need_s:.2f} s")
+        audio_L = np.pad(audio_L[:need], (0, max(0, need - len(audio_L))))
+        return np.asarray(mel_lib.log_mel(audio_L[None], audio))[0, :, :frames]
 
     def refer(self, path: Path, heard: np.ndarray) -> Seen:
         """The rows of the reference's picture.

@@ -51,7 +51,7 @@ def look(path: Path) -> Seen:
 
 
 @dataclasses.dataclass(frozen=True)
-class AvAlign(protocol.Rules):
+class AvAlign(protocol.ListeningRules):
     """The protocol."""
 
     name = "av-align"
@@ -75,9 +75,6 @@ class AvAlign(protocol.Rules):
             "num_pairings": scores.NUM_PAIRINGS,
             "num_bootstrap": bootstrap.NUM_RESAMPLES,
         }
-
-    def perceive(self, paths: Mapping[str, Path], what: str) -> protocol.Perceived:
-        return protocol.listen_each(paths, what, self.sample_rate_hz, self.listen)
 
     def listen(self, audio_L: np.ndarray) -> np.ndarray:
         """Times of its onsets, seconds."""

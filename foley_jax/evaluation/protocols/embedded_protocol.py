@@ -13,6 +13,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from foley_jax.evaluation import embedded, onsets
 from foley_jax.evaluation.protocols import protocol
 from foley_jax.evaluation.statistics import bootstrap, scores
@@ -21,11 +23,12 @@ from foley_jax.media import container
 DETECTOR = onsets.Detector()
 
 
-class Embedded(protocol.Rules):
+class Embedded(protocol.ListeningRules):
     """The protocol."""
 
     name = "embedded"
     key = "f1@100ms"
+    sample_rate_hz = embedded.AUDIO.sample_rate_hz
     columns = {
         "F1 @100 ms": "f1@100ms",
         "95 % interval": None,
@@ -59,7 +62,7 @@ class Embedded(protocol.Rules):
         return {
             "detector": dataclasses.asdict(DETECTOR),
             "tolerances_s": scores.TOLERANCES_S,
-            "sample_rate_hz": embedded.AUDIO.sample_rate_hz,
+            "sample_rate_hz": self.sample_rate_hz,
             "num_pairings": scores.NUM_PAIRINGS,
             "num_bootstrap": bootstrap.NUM_RESAMPLES,
         }
@@ -68,10 +71,8 @@ class Embedded(protocol.Rules):
         why = "skipped: no training scenes to learn materials from (--train=DIR)"
         return {"material": why} if self.classify is None else {}
 
-    def perceive(self, paths: Mapping[str, Path], what: str) -> protocol.Perceived:
-        return protocol.listen_each(
-            paths, what, embedded.AUDIO.sample_rate_hz, lambda x: embedded.hear(x, DETECTOR)
-        )
+    def listen(self, audio_L: np.ndarray) -> embedded.Heard:
+        return embedded.hear(audio_L, DETECTOR)
 
     def refer(self, path: Path, heard: embedded.Heard) -> embedded.Truth:
         """The scene's true events, from the JSON file beside it.

@@ -9,7 +9,6 @@ stand beside every result.
 
 from collections.abc import Mapping
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ class Heard:
 
 
 @dataclasses.dataclass(frozen=True)
-class Onsets(protocol.Rules):
+class Onsets(protocol.ListeningRules):
     """The protocol."""
 
     name = "onsets"
@@ -66,9 +65,6 @@ class Onsets(protocol.Rules):
             "num_pairings": scores.NUM_PAIRINGS,
             "num_bootstrap": bootstrap.NUM_RESAMPLES,
         }
-
-    def perceive(self, paths: Mapping[str, Path], what: str) -> protocol.Perceived:
-        return protocol.listen_each(paths, what, self.sample_rate_hz, self.listen)
 
     def listen(self, audio_L: np.ndarray) -> Heard:
         """Onsets of a sound; none if it is shorter than a window."""

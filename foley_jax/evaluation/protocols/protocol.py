@@ -107,6 +107,27 @@ class Rules:
         raise NotImplementedError
 
 
+class ListeningRules(Rules):
+    """A protocol that hears one sound at a time.
+
+    Attributes:
+      sample_rate_hz: at which sounds are heard.
+    """
+
+    sample_rate_hz: int
+
+    def perceive(self, paths: Mapping[str, Path], what: str) -> Perceived:
+        return listen_each(paths, what, self.sample_rate_hz, self.listen)
+
+    def listen(self, audio_L: np.ndarray) -> Any:
+        """What is heard in a sound, float32 [L].
+
+        Raises:
+          MediaError: it cannot be judged; the file then counts as unreadable.
+        """
+        raise NotImplementedError
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
     """Of one protocol on all systems.

@@ -14,7 +14,6 @@ import numpy as np
 from foley_jax.media import audio as audio_io
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
-SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".opus")
 READERS = 2  # decoding threads
 HELD_BYTES = 1 << 30  # decoded video that may wait; a 10-minute one at 4 fps is 0.36 GB
 ERRORS = (OSError, ValueError)  # what a bad file, or a full disk, raises

@@ -16,7 +16,7 @@ import numpy as np
 
 from foley_jax import batch
 from foley_jax.media import audio as audio_io
-from foley_jax.media import plots
+from foley_jax.media import container, plots
 from foley_jax.media import video as video_io
 from foley_jax.mm_diffusion import pipeline
 
@@ -173,11 +173,11 @@ def work(inputs: Sequence[str | os.PathLike], num_samples: int) -> tuple[str, li
             f"num_samples is {num_samples}: it counts clips from noise; for an input give one "
             "--seed after the other"
         )
-    known = (*batch.VIDEO_SUFFIXES, *batch.SOUND_SUFFIXES)
+    known = (*batch.VIDEO_SUFFIXES, *container.SOUND_SUFFIXES)
     paths = batch.find_files(inputs, known)
     if not paths:
         raise FileNotFoundError(f"no video or sound files found in {', '.join(map(str, inputs))}")
-    sounds = [path for path in paths if path.suffix.lower() in batch.SOUND_SUFFIXES]
+    sounds = [path for path in paths if path.suffix.lower() in container.SOUND_SUFFIXES]
     if sounds and len(sounds) < len(paths):
         raise ValueError(
             f"{len(sounds)} of {len(paths)} inputs are sounds, the others videos; give either "

@@ -8,12 +8,12 @@ the folder: a process may be killed and started again, on another machine too.
 from collections.abc import Iterator
 import dataclasses
 import json
-import os
 import pathlib
 import time
 
 from array_record.python import array_record_module as array_record
 
+from data_prep import places
 from foley_jax.data import records
 
 POLL_S = 2.0
@@ -68,18 +68,12 @@ def _holds(path: pathlib.Path, num_records: int) -> bool:
 
 def note_finished(out: pathlib.Path, info: records.ShardInfo) -> None:
     """Writes what is in a finished shard beside it."""
-    write_whole(_note_path(out, info), json.dumps(dataclasses.asdict(info)) + "\n")
+    text = json.dumps(dataclasses.asdict(info)) + "\n"
+    places.Place(out).write(_note_path(out, info).name, text.encode())
 
 
 def _note_path(out: pathlib.Path, shard: records.ShardInfo) -> pathlib.Path:
     return out / f".done-{pathlib.Path(shard.file).stem}.json"
-
-
-def write_whole(path: pathlib.Path, text: str) -> None:
-    """Writes a file that appears only when complete, whoever else writes the same one."""
-    part = path.with_name(f".{path.name.lstrip('.')}.{os.getpid()}.part")
-    part.write_text(text)
-    os.replace(part, path)
 
 
 def all_finished(out: pathlib.Path, index: records.Index) -> list[records.ShardInfo] | None:

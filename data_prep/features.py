@@ -44,7 +44,7 @@ import jax
 import numpy as np
 import tqdm
 
-from data_prep import batched_rows, divided_shards
+from data_prep import batched_rows, divided_shards, places
 from foley_jax import sharding
 from foley_jax.data import pipeline as data_pipeline
 from foley_jax.data import records
@@ -284,7 +284,7 @@ def _claim(
     if foreign:
         raise ValueError(f"{out} holds shards that are not features of this set; choose another")
     out.mkdir(parents=True, exist_ok=True)
-    divided_shards.write_whole(path, json.dumps(settings, indent=1) + "\n")
+    places.Place(out).write(SETTINGS_NAME, (json.dumps(settings, indent=1) + "\n").encode())
 
 
 def derangement(count: int, seed: int) -> np.ndarray:

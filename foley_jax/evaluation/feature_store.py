@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -162,9 +163,17 @@ class FeatureStore:
 def _content(path: Path) -> str:
     """Hash of a file; of one that cannot be opened, a name under which nothing is kept."""
     try:
-        return run_card.content_hash(path)
+        stat = path.stat()
+        return _hash(path, stat.st_size, stat.st_mtime_ns)
     except OSError:
         return "unreadable"
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _hash(path: Path, size: int, time_ns: int) -> str:
+    """A file is read once for all networks that look at it, as long as it stays as it is."""
+    del size, time_ns
+    return run_card.content_hash(path)
 
 
 def _read(

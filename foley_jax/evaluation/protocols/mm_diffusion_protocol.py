@@ -53,13 +53,12 @@ def read_pictures(path: Path, *, antialias: bool) -> np.ndarray:
     return frames[: count * FRAMES].reshape(count, FRAMES, SIDE, SIDE, 3)
 
 
-def read_sounds(path: Path) -> np.ndarray:
-    """The sound of as many clips, float32 [K, 70560], silence where it ends early.
+def read_sounds(path: Path, count: int) -> np.ndarray:
+    """The sound of so many clips, float32 [K, 70560], silence where it ends early.
 
     Raises:
-      MediaError: as `audio.load`; "empty" of a video that is too short.
+      MediaError: as `audio.load`.
     """
-    count = len(read_pictures(path, antialias=False))
     audio_L = audio_io.load(path, audioclip.SAMPLE_RATE_HZ, duration_s=count * SECONDS)
     return audio_L.reshape(count, -1)
 
@@ -103,6 +102,7 @@ class MmDiffusion(feature_rules.FeatureRules):
         split: of the data the reference is from, in words: it is printed with the figures.
         """
         self.split, self.official = split, networks.preset == "official"
+        self._clips_of: dict[Path, int] = {}  # how many whole clips a video has
         extractions = {}
         if networks.has("i3d"):
             extractions["i3d"] = self._pictures(networks)
@@ -111,14 +111,9 @@ class MmDiffusion(feature_rules.FeatureRules):
         super().__init__(networks, extractions)
 
     def _pictures(self, networks: feature_rules.Networks) -> Any:
-        antialias = not self.official
-        reading = {"fps": FPS, "frames": FRAMES, "side": SIDE, "antialias": antialias}
+        reading = {"fps": FPS, "frames": FRAMES, "side": SIDE, "antialias": not self.official}
         made = networks.extraction(
-            "i3d",
-            lambda path: read_pictures(path, antialias=antialias),
-            reading,
-            batch_size=1,
-            is_sound=False,
+            "i3d", self._read_pictures, reading, batch_size=1, is_sound=False
         )
         return dataclasses.replace(made, compute=in_parts(made.compute))
 
@@ -127,13 +122,23 @@ class MmDiffusion(feature_rules.FeatureRules):
         if self.official:
             return networks.extraction(
                 "audioclip",
-                lambda path: read_sounds(path)[0],
+                lambda path: self._read_sounds(path)[0],
                 reading,
                 batch_size=OFFICIAL_BATCH,
                 by_batch=True,
             )
-        made = networks.extraction("audioclip", read_sounds, reading, batch_size=1)
+        made = networks.extraction("audioclip", self._read_sounds, reading, batch_size=1)
         return dataclasses.replace(made, compute=in_parts(made.compute))
+
+    def _read_pictures(self, path: Path) -> np.ndarray:
+        clips = read_pictures(path, antialias=not self.official)
+        self._clips_of[path] = len(clips)
+        return clips
+
+    def _read_sounds(self, path: Path) -> np.ndarray:
+        if path not in self._clips_of:  # of a picture whose features were kept already
+            self._read_pictures(path)
+        return read_sounds(path, self._clips_of[path])
 
     def settings(self) -> dict[str, Any]:
         return {

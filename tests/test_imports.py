@@ -20,9 +20,16 @@ MAY_IMPORT = {
     "foley_jax.torch_tensors": set(),
     "foley_jax.hub": set(),
     "foley_jax.speed": set(),
+    "foley_jax.flops": set(),
+    "foley_jax.hardware": set(),
     "foley_jax.data": {"foley_jax.media"},
     "foley_jax.layers": {"foley_jax.sharding"},
-    "foley_jax.training": {"foley_jax.data", "foley_jax.sharding"},
+    "foley_jax.training": {
+        "foley_jax.data",
+        "foley_jax.sharding",
+        "foley_jax.flops",
+        "foley_jax.hardware",
+    },
     **{
         f"foley_jax.{system}": {
             "foley_jax.layers",

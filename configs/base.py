@@ -12,6 +12,8 @@ def base(task: str) -> ConfigDict:
     config.seed = 0
     config.total_steps = 1000
     config.batch_size = 8  # global, over all devices and processes
+    # parts of a batch that go through the network one after another, for one update: less memory
+    config.accumulate = 1
     config.dtype = "float32"  # compute type; parameters stay float32
     config.ema_decay = 0.0  # 0 = off
     config.log_every = 50

@@ -171,6 +171,7 @@ class Run:
             schedule=optimizer_lib.schedule(config.optimizer, config.total_steps),
             seed=config.seed,
             ema_decay=config.ema_decay,
+            accumulate=config.get("accumulate", 1),
         )
         self.pending: list[Mapping[str, jax.Array]] = []  # metrics not yet fetched
         self.saved_at = self.start if self.start else -1

@@ -38,11 +38,13 @@ class Task(Protocol):
       config: the run's config; `config.model`, `config.data`, `config.loss` are the task's own.
       trainable: an nnx filter; everything it selects must be an `nnx.Param`.
       video: the VideoSpec of the pictures it trains on; None if it needs none.
+      accumulates: the loss is a mean over examples, so that a batch may be cut into parts.
     """
 
     config: ml_collections.ConfigDict
     trainable: Any
     video: Any = None
+    accumulates: bool = True
 
     def build(self, rngs: nnx.Rngs) -> nnx.Module:
         """The whole model, freshly initialised, float32 parameters."""

@@ -35,6 +35,7 @@ class CavpTask:
     """
 
     trainable = nnx.Param
+    accumulates = False  # every clip is compared with all others of the batch
 
     def __init__(self, config: ml_collections.ConfigDict):
         self.config = config

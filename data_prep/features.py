@@ -51,7 +51,7 @@ from foley_jax.data import records
 from foley_jax.diff_foley import features, image_encoders
 from foley_jax.layers import network as network_lib
 from foley_jax.media import specs
-from foley_jax.training import checkpoint
+from foley_jax.training import run_directory
 from foley_jax.training import task as task_lib
 
 SETTINGS_NAME = "features.json"
@@ -107,7 +107,7 @@ def load(model: pathlib.Path, mesh: jax.sharding.Mesh | None = None) -> Extracto
       FileNotFoundError: no checkpoint there.
       ValueError: the folder holds another kind of model.
     """
-    config, params, rest = checkpoint.load_model_state(model)
+    config, params, rest = run_directory.load_model_state(model)
     if config.get("task") != "cavp":
         raise ValueError(f"{model} holds {config.get('task')!r}, features need a 'cavp' run")
     if jax.default_backend() == "cpu":
@@ -132,7 +132,7 @@ def load_image_encoder(
       FileNotFoundError: no converted weights there.
       ValueError: the folder holds another kind of model.
     """
-    config, params, rest = checkpoint.load_model_state(model)
+    config, params, rest = run_directory.load_model_state(model)
     fields = config.model if "model" in config else {}
     if fields.get("encoder") != encoder:
         kind = {"clip": "clip/vit_b32", "resnet50": "torchvision/resnet50"}[encoder]

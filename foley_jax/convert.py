@@ -214,12 +214,12 @@ def run_config(kind: str, **model_overrides: Any) -> ml_collections.ConfigDict:
 
 def save(kind: str, module: nnx.Module, folder: str | os.PathLike, **model_overrides: Any) -> None:
     """Writes a converted module as a folder that training, sampling and grafts can read."""
-    from foley_jax.training import checkpoint  # orbax takes seconds to import
+    from foley_jax.training import run_directory  # orbax takes seconds to import
 
     config = run_config(kind, **model_overrides)
     trainable = task_lib.resolve(config).trainable if "task" in config else nnx.Param
     _, params, rest = nnx.split(module, trainable, ...)
-    checkpoint.save_model(
+    run_directory.save_model(
         folder,
         config=config,
         params=nnx.to_pure_dict(params),

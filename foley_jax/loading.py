@@ -15,7 +15,7 @@ from foley_jax.diff_foley import vocoder as vocoders
 from foley_jax.layers import network as network_lib
 from foley_jax.media import specs
 from foley_jax.mm_diffusion import pipeline as mm_pipeline
-from foley_jax.training import checkpoint
+from foley_jax.training import run_directory
 from foley_jax.training import task as task_lib
 
 CAVP, LDM = "diff_foley/cavp", "diff_foley/ldm"
@@ -132,7 +132,7 @@ def makes_sounding_video(model: str | os.PathLike) -> bool:
         return convert.recognise(model).startswith("mm_diffusion/")
     if hub.is_hub(model) or _official_file(model, LDM):
         return False
-    return checkpoint.load_config(model).get("task") == SOUNDING
+    return run_directory.load_config(model).get("task") == SOUNDING
 
 
 class Judge(NamedTuple):
@@ -185,7 +185,7 @@ def load_vocoder(
     source: str | os.PathLike, config: ml_collections.ConfigDict
 ) -> vocoders.NeuralVocoder:
     """A neural vocoder for the mels of `config`'s model."""
-    own, params, rest = checkpoint.load_model_state(source)
+    own, params, rest = run_directory.load_model_state(source)
     if own.get("task") == "vocoder":
         network = _restore(task_lib.resolve(own), params, rest)
         mel = specs.AudioSpec(**own.audio)
@@ -275,7 +275,7 @@ def _part(source: str | os.PathLike, stage: str, dtype: str | None) -> _Part:
         module = convert.load_torch(kind, source)
         state = None
     else:
-        config, *state = checkpoint.load_model_state(source)
+        config, *state = run_directory.load_model_state(source)
     if config.get("task") != stage:
         holds = config.get("kind") or config.get("task")
         raise ValueError(f"{source} holds {holds!r}; wanted here: {stage!r}")

@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from foley_jax.training import checkpoint
+from foley_jax.training import run_directory
 from foley_jax.training import task as task_lib
 
 # tests compile far longer than they run
@@ -43,7 +43,7 @@ def save_run(
 ) -> pathlib.Path:
     """Writes `make(config)` into a folder as training would; returns the folder."""
     _, params, rest = nnx.split(make(config), task_lib.resolve(config).trainable, ...)
-    checkpoint.save_model(
+    run_directory.save_model(
         folder,
         config=config.to_dict(),
         params=nnx.to_pure_dict(params),

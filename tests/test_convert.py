@@ -17,7 +17,7 @@ import torch
 from foley_jax import convert
 from foley_jax.diff_foley import audio_encoder, video_encoder
 from foley_jax.layers import bias_free, configured, strict_fill, torch_checkpoint
-from foley_jax.training import checkpoint
+from foley_jax.training import run_directory
 
 
 class Small(nnx.Module):
@@ -286,7 +286,7 @@ def test_the_command_line_writes_a_folder_that_can_be_loaded(tmp_path, reference
     out = tmp_path / "converted"
     assert convert.main(["small", str(tmp_path / "m.ckpt"), str(out)]) == 0
     assert "every key accounted for" in capsys.readouterr().out
-    config, params, rest = checkpoint.load_model_state(out)
+    config, params, rest = run_directory.load_model_state(out)
     assert config.model.width == 4 and config.kind == "small"
     graphdef = nnx.graphdef(nnx.eval_shape(lambda: KIND.build(config.model, rngs=nnx.Rngs(0))))
     _assert_same(nnx.merge(graphdef, params, rest), reference)

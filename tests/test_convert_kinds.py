@@ -14,7 +14,7 @@ import torch
 from foley_jax import convert, torch_files
 from foley_jax.diff_foley import compvis_ema, diffusers_names
 from foley_jax.layers import conversion_report, strict_fill, torch_checkpoint
-from foley_jax.training import checkpoint
+from foley_jax.training import run_directory
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens" / "diff_foley"
 
@@ -220,14 +220,14 @@ def test_the_report_tells_what_became_of_every_key(two, capsys):
     assert report["loaded"] == {"a.weight": "a/kernel", "a.bias": "a/bias"}
     assert report["ignored"]["table"] == "derived from the config"
     assert sorted(report["initialised"]) == ["b/bias", "b/kernel"]
-    _, params, _ = checkpoint.load_model_state(two / "out")
+    _, params, _ = run_directory.load_model_state(two / "out")
     np.testing.assert_array_equal(params["a"]["kernel"], np.ones((2, 3)))
 
 
 def test_the_command_line_takes_averages_when_asked(two, capsys):
     both = str(two / "both.ckpt")
     assert convert.main(["two", both, str(two / "mean"), "--ema"]) == 0
-    _, params, _ = checkpoint.load_model_state(two / "mean")
+    _, params, _ = run_directory.load_model_state(two / "mean")
     np.testing.assert_array_equal(params["a"]["kernel"], np.full((2, 3), 2.0))
     assert convert.main(["two", both, str(two / "out")]) == 1  # "mean." keys have no place
     assert "mean.a.weight" in capsys.readouterr().err

@@ -15,7 +15,7 @@ import tiny_foley
 from foley_jax import generate, sample
 from foley_jax.diff_foley import pipeline
 from foley_jax.media import audio as audio_io
-from foley_jax.training import checkpoint
+from foley_jax.training import run_directory
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -269,7 +269,7 @@ def test_a_process_that_stops_stops_the_others(tmp_path):
 
 
 def test_models_without_videos_are_told_where_to_go(tmp_path, capsys):
-    checkpoint.save_model(
+    run_directory.save_model(
         tmp_path / "mm", config={"task": "mm_diffusion"}, params={"a": np.ones(1)}, rest={}
     )
     assert generate.main([str(tmp_path), f"--model={tmp_path / 'mm'}"]) == 1

@@ -14,7 +14,7 @@ from foley_jax import convert, loading
 from foley_jax.diff_foley import sound
 from foley_jax.layers import bigvgan
 from foley_jax.media import specs
-from foley_jax.training import checkpoint
+from foley_jax.training import run_directory
 
 SMALL = {"upsample_initial_channel": 16, "resblock_kernel_sizes": (3,)}
 SMALL |= {"resblock_dilation_sizes": ((1,),)}
@@ -62,7 +62,7 @@ def test_a_converted_generator_runs_through_the_bridge_at_our_rate(tmp_path, dem
 
 
 def test_a_folder_that_holds_no_vocoder_is_named(tmp_path, demo):
-    checkpoint.save_model(
+    run_directory.save_model(
         tmp_path / "run", config={"task": "cavp", "model": {}}, params={"a": jnp.ones(1)}, rest={}
     )
     with pytest.raises(ValueError, match="holds 'cavp'; wanted here is a 'vocoder' run"):

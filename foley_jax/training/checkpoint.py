@@ -1,28 +1,29 @@
-"""Saves and restores runs; the only file that knows orbax.
+"""Saves and restores train states; the only file that knows orbax.
 
-A run directory holds `config.json` and `checkpoints/STEP/`. A checkpoint is a few groups
-("params", "rest", "opt_state", "ema"), each a flat dict "input_blocks/3/1/conv1/kernel" -> array,
-and a manifest with shape, dtype and checksum of every leaf. Restoring verifies every checksum:
+A checkpoint is a folder `checkpoints/STEP/` of a run directory: a few groups ("params", "rest",
+"opt_state", "ema"), each a flat dict "input_blocks/3/1/conv1/kernel" -> array, and a manifest with
+shape, dtype and checksum of every leaf. Restoring verifies every checksum:
 orbax itself returns a flipped byte as if nothing had happened.
 """
 
-from collections.abc import Mapping
-import json
+from collections.abc import Callable, Mapping
 import logging
 from typing import Any
-import zlib
 
 from etils import epath
 import jax
-import ml_collections
+from jax.experimental import multihost_utils
+import numpy as np
 import orbax.checkpoint as ocp
 
 from foley_jax.training import checksum, paths
-from foley_jax.training import task as task_lib
+from foley_jax.training import manifest as manifest_lib
+from foley_jax.training import retention as retention_lib
 
-FORMAT = 1
 GROUPS = ("params", "rest", "opt_state", "ema")
 _MANIFEST = "manifest"
+_TRASH = "deleted"  # old checkpoints go there in one move, so that none is ever half there
+_UNFINISHED = ".orbax-checkpoint-tmp"
 _log = logging.getLogger(__name__)
 
 
@@ -30,40 +31,145 @@ class CorruptCheckpointError(ValueError):
     """Bytes on disk are not what was saved."""
 
 
+class SaveError(OSError):
+    """The newest state could not be written; older checkpoints are untouched."""
+
+
 class Checkpoints:
-    """The checkpoints of one run directory; saving is asynchronous.
+    """The checkpoints of one run directory; saving is asynchronous and atomic.
+
+    A checkpoint is written into a temporary folder and renamed when everything is in it; only then
+    older ones are removed. What a killed process left half done is named and removed by the next.
+    A save that fails, on a full disk for instance, is a warning, and `wait` raises it if no later
+    one went well.
 
     Args:
       run_dir: the run directory; made if it does not exist (unless `read_only`).
-      keep: how many checkpoints to keep; None keeps all.
+      keep: how many of the newest checkpoints to keep; None keeps all.
+      keep_best: how many of the best ones to keep besides; see `retention.Retention`.
+      best: what makes one better, "METRIC:min" or "METRIC:max".
       read_only: nothing is written or removed.
     """
 
-    def __init__(self, run_dir: epath.PathLike, *, keep: int | None = None, read_only=False):
+    def __init__(
+        self,
+        run_dir: epath.PathLike,
+        *,
+        keep: int | None = None,
+        keep_best: int = 0,
+        best: str = "loss:min",
+        read_only: bool = False,
+    ):
         self.folder = epath.Path(run_dir).absolute() / "checkpoints"
         self.read_only = read_only
+        self.retention = retention_lib.Retention(keep, keep_best, best)
+        self._metrics: dict[int, Mapping[str, float] | None] = {}
+        self._pending: int | None = None  # the step that is being written
+        self._failed: SaveError | None = None  # of the newest save
+        if not read_only:
+            self._clean_up(_log.warning)
         # orbax's own read_only mode warns about itself every time
         self._manager = ocp.CheckpointManager(
             self.folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=not read_only),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=_Preservation(self.retention, self._metrics),
+                todelete_subdir=None if read_only else _TRASH,
+                create=not read_only,
+            ),
         )
 
     def steps(self) -> list[int]:
-        """Completely written steps, ascending."""
+        """Completely written steps, ascending, and the one that is being written."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, groups: Mapping[str, Any]) -> None:
+    def save(
+        self, step: int, groups: Mapping[str, Any], metrics: Mapping[str, float] | None = None
+    ) -> None:
         """Starts writing a checkpoint; the arrays may be donated as soon as this returns.
+
+        Waits for the one before; if that failed, warns and goes on.
 
         Args:
           step: number of finished updates.
           groups: pytree of arrays for each name in `GROUPS`; None and empty ones are left out.
+          metrics: of the evaluation of this state, if there was one.
+        Raises:
+          ValueError: `metrics` lacks the one that `best` names, or there is a later checkpoint.
         """
+        if metrics is not None:
+            self.retention.check_metrics(metrics)
+        self._settle()
+        self._failed = None
+        self._find_metrics()
         flat = {name: paths.flatten(tree) for name, tree in groups.items()}
         flat = {name: leaves for name, leaves in flat.items() if leaves}
         items = {name: ocp.args.PyTreeSave(leaves) for name, leaves in flat.items()}
-        items[_MANIFEST] = ocp.args.JsonSave(_make_manifest(step, flat))
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        items[_MANIFEST] = ocp.args.JsonSave(manifest_lib.make(step, flat, metrics))
+        self._metrics[step], self._pending = metrics, step
+        try:
+            started = self._manager.save(step, args=ocp.args.Composite(**items))
+        except OSError as error:
+            if jax.process_count() > 1:  # the others wait for this one inside orbax
+                raise self._fail(step, error) from error
+            self._give_up(error)
+            return
+        if not started:
+            raise ValueError(f"step {step} cannot follow {self.steps()} in {self.folder}")
+
+    def _find_metrics(self) -> None:
+        """Reads what the checkpoints of earlier processes were worth."""
+        if not self.retention.keep_best:
+            return
+        for step in sorted(set(self.steps()) - set(self._metrics)):
+            try:
+                self._metrics[step] = self.metrics(step)
+            except CorruptCheckpointError:  # no candidate for the best
+                self._metrics[step] = None
+
+    def _settle(self) -> None:
+        """Waits for what is being written; all processes agree on whether it went well."""
+        error = None
+        try:
+            self._manager.wait_until_finished()
+        except Exception as caught:  # whatever a file system may say
+            error = caught
+        failed = error is not None
+        if jax.process_count() > 1 and not self.read_only:
+            failed = bool(np.any(multihost_utils.process_allgather(np.asarray(failed))))
+        if failed:
+            self._give_up(error)
+        self._pending = None
+        self._clean_up(_log.debug)
+
+    def _give_up(self, error: Exception | None) -> None:
+        """Notes that the newest save failed, and forgets it."""
+        self._failed = self._fail(self._pending, error)
+        self._failed.__cause__ = error
+        self._pending = None
+        self._manager.reload()  # nothing was removed for it
+        if jax.process_index() == 0:
+            _log.warning(
+                "%s; training goes on, the checkpoints of steps %s stay, the next save tries again",
+                self._failed,
+                self.steps(),
+            )
+
+    def _fail(self, step: int | None, error: Exception | None) -> SaveError:
+        text = "it failed on another process"
+        if error is not None:
+            text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return SaveError(f"step {step} could not be saved in {self.folder} ({text})")
+
+    def _clean_up(self, tell) -> None:
+        """Removes what a killed process or a failed save left half written or half removed."""
+        if jax.process_index() or self.read_only or not self.folder.exists():
+            return
+        for path in self.folder.iterdir():
+            if _UNFINISHED in path.name:
+                tell("%s is only half written (its save was interrupted); removing it", path)
+                path.rmtree()
+            elif path.name == _TRASH:
+                path.rmtree()
 
     def restore(self, target: Mapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
         """Restores the newest undamaged checkpoint; damaged ones are removed with a warning.
@@ -91,10 +197,16 @@ class Checkpoints:
         self, wanted: Mapping[str, Mapping[str, jax.ShapeDtypeStruct]], *, step: int | None = None
     ) -> tuple[int, dict[str, dict[str, jax.Array]]] | None:
         """As `restore`, for flat groups; `step` asks for one checkpoint instead of the newest."""
-        return self._first_good(step, lambda step: self.read(step, wanted, strict=True))
+        return self.first_good(step, lambda step: self.read(step, wanted, strict=True))
 
-    def _first_good(self, step: int | None, read) -> Any:
-        """(step, read(step)) of the newest checkpoint that is not damaged."""
+    def first_good(self, step: int | None, read: Callable[[int], Any]) -> tuple[int, Any] | None:
+        """(step, read(step)) of the newest checkpoint that is not damaged; None if there is none.
+
+        Args:
+          step: the only one to try; None tries all.
+        Raises:
+          CorruptCheckpointError: all are damaged.
+        """
         steps = self.steps() if step is None else [step]
         damage = []
         while steps:
@@ -131,7 +243,8 @@ class Checkpoints:
           CorruptCheckpointError: bytes are damaged; the message names the leaf.
         """
         saved = self.manifest(step)
-        problems = _differences(saved, wanted, strict)
+        names = GROUPS if strict else tuple(wanted)
+        problems = manifest_lib.differences(saved, wanted, names, strict=strict)
         if problems:
             shown = "\n  ".join(problems[:10]) + ("\n  ..." if len(problems) > 10 else "")
             raise ValueError(
@@ -158,16 +271,22 @@ class Checkpoints:
           CorruptCheckpointError: the manifest is damaged.
           ValueError: written by a version of this code with another format.
         """
+        return self._manifest(step)["leaves"]
+
+    def metrics(self, step: int) -> dict[str, float] | None:
+        """Metrics of the evaluation that came before a save; None if there was none."""
+        return self._manifest(step).get("metrics")
+
+    def _manifest(self, step: int) -> dict[str, Any]:
         manifest = self._read_items(step, {_MANIFEST: ocp.args.JsonRestore()})[_MANIFEST]
-        leaves = manifest.get("leaves")
-        if manifest.get("crc32") != _crc32(leaves):
+        if not manifest_lib.is_intact(manifest):
             raise CorruptCheckpointError(f"{self.folder / str(step)}: the manifest is damaged")
-        if manifest["format"] != FORMAT:
+        if manifest["format"] != manifest_lib.FORMAT:
             raise ValueError(
                 f"{self.folder / str(step)} has checkpoint format {manifest['format']}, "
-                f"this code reads {FORMAT}"
+                f"this code reads {manifest_lib.FORMAT}"
             )
-        return leaves
+        return manifest
 
     def _read_items(self, step: int, items: dict[str, Any]) -> Any:
         try:
@@ -190,43 +309,39 @@ class Checkpoints:
                 )
 
     def wait(self) -> None:
-        """Waits until everything is on disk; raises what went wrong in the background."""
-        self._manager.wait_until_finished()
+        """Waits until everything is on disk.
+
+        Raises:
+          SaveError: the newest state could not be written; the message says why.
+        """
+        self._settle()
+        if self._failed is not None:
+            raise SaveError(
+                f"{self._failed}; make room and run again: it continues from the newest of "
+                f"steps {self.steps()}"
+            ) from self._failed.__cause__
 
     def close(self) -> None:
-        """Waits and lets go of the threads."""
+        """Waits and lets go of the threads; a save that fails now is a warning."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # must not hide why the run ends
+            _log.warning("%s", self._fail(self._pending, error))
         self._manager.close()
+        self._clean_up(_log.debug)
 
 
-def _crc32(leaves: Any) -> int:
-    return zlib.crc32(json.dumps(leaves, sort_keys=True).encode())
+class _Preservation:
+    """Orbax's question which checkpoints stay, answered by `Retention`."""
 
+    def __init__(self, retention: retention_lib.Retention, metrics: Mapping[int, Any]):
+        self._retention, self._metrics = retention, metrics
 
-def _make_manifest(step: int, flat: Mapping[str, Mapping[str, jax.Array]]) -> dict[str, Any]:
-    leaves = {}
-    for name, arrays in flat.items():
-        sums = checksum.of_leaves(arrays)
-        leaves[name] = {
-            key: {"shape": list(x.shape), "dtype": str(x.dtype), "checksum": sums[key]}
-            for key, x in arrays.items()
-        }
-    return {"format": FORMAT, "step": step, "leaves": leaves, "crc32": _crc32(leaves)}
-
-
-def _differences(saved: Mapping, wanted: Mapping, strict: bool) -> list[str]:
-    problems = []
-    for name in GROUPS if strict else wanted:
-        have, want = saved.get(name, {}), wanted.get(name, {})
-        for key in sorted(set(want) - set(have)):
-            problems.append(f"{name}/{key}: not in the checkpoint")
-        for key in sorted(set(have) - set(want)) if strict else ():
-            problems.append(f"{name}/{key}: in the checkpoint only")
-        for key in sorted(set(have) & set(want)):
-            old = (tuple(have[key]["shape"]), have[key]["dtype"])
-            new = (tuple(want[key].shape), str(want[key].dtype))
-            if old != new:
-                problems.append(f"{name}/{key}: {old} in the checkpoint, {new} wanted")
-    return problems
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        del context
+        steps = sorted(info.step for info in checkpoints)
+        kept = self._retention.of(steps, self._metrics)
+        return [info.step in kept for info in checkpoints]
 
 
 def latest_step(run_dir: epath.PathLike) -> int | None:
@@ -237,147 +352,3 @@ def latest_step(run_dir: epath.PathLike) -> int | None:
     steps = checkpoints.steps()
     checkpoints.close()
     return steps[-1] if steps else None
-
-
-def save_config(run_dir: epath.PathLike, config: ml_collections.ConfigDict) -> None:
-    """Writes `config.json` into a run directory."""
-    folder = epath.Path(run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    plain = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
-    temporary = folder / "config.json.tmp"
-    temporary.write_text(json.dumps(plain, indent=2) + "\n")
-    temporary.replace(folder / "config.json")
-
-
-def load_config(run_dir: epath.PathLike) -> ml_collections.ConfigDict:
-    """Reads `config.json`; lists come back as tuples, as configs write them.
-
-    Raises:
-      FileNotFoundError: not a run directory; the message says how to make one.
-    """
-    file = epath.Path(run_dir) / "config.json"
-    if not file.exists():
-        raise FileNotFoundError(no_checkpoint(run_dir))
-    return ml_collections.ConfigDict(_tuples(json.loads(file.read_text())))
-
-
-def _tuples(x: Any) -> Any:
-    if isinstance(x, dict):
-        return {key: _tuples(value) for key, value in x.items()}
-    return tuple(_tuples(value) for value in x) if isinstance(x, list) else x
-
-
-def save_model(
-    run_dir: epath.PathLike,
-    *,
-    config: Mapping[str, Any],
-    params: Any,
-    rest: Any,
-    kind: str | None = None,
-) -> None:
-    """Writes a model without optimizer (a converted one) as a run directory with step 0.
-
-    Args:
-      run_dir: a new folder.
-      config: what `load_model_state` gives back; with `task` and `model` the folder can be
-        sampled from like any run.
-      params: nested dict of trainable arrays.
-      rest: nested dict of frozen weights and statistics.
-      kind: where the weights come from, e.g. "diff_foley/ldm"; kept as `config.kind`.
-    Raises:
-      ValueError: the folder holds a checkpoint already.
-    """
-    if latest_step(run_dir) is not None:
-        raise ValueError(f"{run_dir} holds a checkpoint already; choose a new folder")
-    config = ml_collections.ConfigDict(dict(config))
-    if kind is not None:
-        config.kind = kind
-    save_config(run_dir, config)
-    checkpoints = Checkpoints(run_dir)
-    groups = jax.tree.map(jax.numpy.asarray, {"params": params, "rest": rest})
-    checkpoints.save(0, groups)
-    checkpoints.wait()
-    checkpoints.close()
-
-
-def load_model_state(
-    run_dir: epath.PathLike, *, ema: bool = True, step: int | None = None
-) -> tuple[ml_collections.ConfigDict, dict, dict]:
-    """Reads the model of a run onto the first device.
-
-    Args:
-      run_dir: workdir of a run, or a folder that `foley_jax.convert` wrote.
-      ema: take the averaged parameters if there are any.
-      step: a saved step; by default the newest one that is not damaged.
-    Returns:
-      The run's config; params and rest as nested dicts of arrays, list indices as ints.
-    Raises:
-      FileNotFoundError: no checkpoint; the message says which command makes one.
-      CorruptCheckpointError: damaged; the message names the leaf.
-    """
-    config = load_config(run_dir)
-    groups = read_groups(run_dir, ema=ema, step=step)
-    return config, paths.nest(groups["params"]), paths.nest(groups["rest"])
-
-
-def read_groups(
-    run_dir: epath.PathLike,
-    *,
-    ema: bool = True,
-    step: int | None = None,
-    shardings: Mapping[str, jax.sharding.Sharding] | None = None,
-) -> dict[str, dict[str, jax.Array]]:
-    """{"params", "rest"} of a run as flat dicts; see `load_model_state`.
-
-    Args:
-      shardings: path -> where to put that leaf; given, only these leaves are read.
-    """
-    if latest_step(run_dir) is None:
-        raise FileNotFoundError(no_checkpoint(run_dir))
-    checkpoints = Checkpoints(run_dir, read_only=True)
-    if step is not None and step not in checkpoints.steps():
-        raise FileNotFoundError(f"{run_dir} has no step {step}; it has {checkpoints.steps()}")
-    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-    def read(step: int) -> dict[str, dict[str, jax.Array]]:
-        saved = checkpoints.manifest(step)
-        source = "ema" if ema and "ema" in saved else "params"
-        wanted = {}
-        for name in {source, "rest"} & set(saved):
-            wanted[name] = {
-                key: jax.ShapeDtypeStruct(
-                    leaf["shape"], leaf["dtype"], sharding=(shardings or {}).get(key, default)
-                )
-                for key, leaf in saved[name].items()
-                if shardings is None or key in shardings
-            }
-        found = checkpoints.read(step, {name: leaves for name, leaves in wanted.items() if leaves})
-        return {"params": found.get(source, {}), "rest": found.get("rest", {})}
-
-    _, groups = checkpoints._first_good(step, read)
-    checkpoints.close()
-    return groups
-
-
-def leaf_shapes(run_dir: epath.PathLike) -> dict[str, tuple[int, ...]]:
-    """Path -> shape of every model leaf (params and rest) in a run's newest checkpoint."""
-    newest = latest_step(run_dir)
-    if newest is None:
-        raise FileNotFoundError(no_checkpoint(run_dir))
-    checkpoints = Checkpoints(run_dir, read_only=True)
-    _, saved = checkpoints._first_good(None, checkpoints.manifest)
-    checkpoints.close()
-    groups = (saved.get(name, {}) for name in ("params", "rest"))
-    return {key: tuple(leaf["shape"]) for group in groups for key, leaf in group.items()}
-
-
-def no_checkpoint(run_dir: epath.PathLike) -> str:
-    """One line: nothing at `run_dir`, and which command makes it."""
-    name = epath.Path(run_dir).name
-    stage = next((s for s in task_lib.TASKS if name.startswith(s)), "STAGE")
-    variant = ":demo" if "demo" in epath.Path(run_dir).parts else ""
-    return (
-        f"no checkpoint in {run_dir}; train one with `python -m foley_jax.main "
-        f"--config=configs/{stage}.py{variant} --workdir={run_dir}`, or convert an official one "
-        f"with `python -m foley_jax.convert KIND FILE {run_dir}`"
-    )

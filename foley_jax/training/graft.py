@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from foley_jax.training import checkpoint, paths
+from foley_jax.training import paths, run_directory
 
 
 def load(init_from: Mapping[str, str], abstract: Any) -> dict[str, jax.Array]:
@@ -40,7 +40,7 @@ def load(init_from: Mapping[str, str], abstract: Any) -> dict[str, jax.Array]:
 def _load_part(
     path: str, run_dir: str, their_path: str, ours: Mapping[str, jax.ShapeDtypeStruct]
 ) -> dict[str, jax.Array]:
-    theirs = checkpoint.leaf_shapes(run_dir)
+    theirs = run_directory.leaf_shapes(run_dir)
     mine = _under(path, ours)
     if not mine:
         raise ValueError(f"config.init_from.{path}: the model has no part {path!r}")
@@ -60,7 +60,7 @@ def _load_part(
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ValueError(f"{label} does not fit: {'; '.join(problems[:5])}{more}")
     shardings = {available[key]: ours[mine[key]].sharding for key in mine}
-    groups = checkpoint.read_groups(run_dir, shardings=shardings)
+    groups = run_directory.read_groups(run_dir, shardings=shardings)
     leaves = {**groups["params"], **groups["rest"]}
     return {mine[key]: leaves[available[key]].astype(ours[mine[key]].dtype) for key in mine}
 

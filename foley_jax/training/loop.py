@@ -20,7 +20,7 @@ import numpy as np
 
 from foley_jax import sharding
 from foley_jax.data import pipeline
-from foley_jax.training import checkpoint, graft, metrics_log
+from foley_jax.training import checkpoint, graft, metrics_log, run_directory
 from foley_jax.training import optimizer as optimizer_lib
 from foley_jax.training import state as state_lib
 from foley_jax.training import task as task_lib
@@ -69,7 +69,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> dict
       FileNotFoundError: nothing has been saved in `workdir`.
     """
     if checkpoint.latest_step(workdir) is None:
-        raise FileNotFoundError(checkpoint.no_checkpoint(workdir))
+        raise FileNotFoundError(run_directory.no_checkpoint(workdir))
     mesh = sharding.make_mesh(**config.mesh)
     task = task_lib.resolve(config)
     with jax.set_mesh(mesh):
@@ -149,7 +149,7 @@ class Run:
         self.checkpoints = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
         self.state, self.start = self._first_state()
         if jax.process_index() == 0:
-            checkpoint.save_config(workdir, config)
+            run_directory.save_config(workdir, config)
         self.log = metrics_log.MetricsLog(
             workdir, start_step=self.start, total_steps=config.total_steps
         )

@@ -23,7 +23,7 @@ from foley_jax.data import records
 from foley_jax.diff_foley import features, image_encoders
 from foley_jax.diff_foley.tasks import cavp as cavp_task
 from foley_jax.media import specs
-from foley_jax.training import checkpoint
+from foley_jax.training import run_directory
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SIDE, FPS = 8, 4.0
@@ -319,7 +319,7 @@ def _image_encoder(folder):
     model = {"encoder": "clip", "image_size": SIDE, **fields}
     network = compiled.build(lambda: image_encoders.from_config(model, rngs=nnx.Rngs(0)))
     _, params, rest = nnx.split(network, nnx.Param, ...)
-    checkpoint.save_model(
+    run_directory.save_model(
         folder,
         config=ml_collections.ConfigDict({"model": model}),
         params=nnx.to_pure_dict(params),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from foley_jax.layers import network as network_lib
-from foley_jax.training import checkpoint
+from foley_jax.training import run_directory
 from foley_jax.training import task as task_lib
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -30,7 +30,7 @@ def network(kind: str, values: dict[str, np.ndarray], folder: pathlib.Path) -> n
     assert done.returncode == 0, done.stderr
     assert f": {kind}," in done.stdout, done.stdout
     file.unlink()
-    config, params, rest = checkpoint.load_model_state(folder / "run")
+    config, params, rest = run_directory.load_model_state(folder / "run")
     config.dtype = "float32"
     task = task_lib.resolve(config)
     return network_lib.Network.rebuild(

@@ -22,7 +22,7 @@ import torch
 
 from foley_jax import convert
 from foley_jax.layers import conversion_report
-from foley_jax.training import checkpoint
+from foley_jax.training import run_directory
 
 pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[2]
@@ -107,7 +107,7 @@ def test_the_official_format_through_the_command_line(tmp_path, kind):
     assert set(report["ignored"]) == tables | counters | scale
     assert report["initialised"] == (["latent_scale"] if kind == "diff_foley/ldm" else [])
 
-    groups = checkpoint.read_groups(out)
+    groups = run_directory.read_groups(out)
     leaves = {**groups["params"], **groups["rest"]}
     assert set(leaves) == {*report["loaded"].values(), *report["initialised"]}
     every = 8 if name == "ldm" else 1  # a second fill of 950 million numbers takes long

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from foley_jax import sharding
-from foley_jax.training import checkpoint, checksum
+from foley_jax.training import checkpoint, checksum, run_directory
 
 # zlib cannot squeeze noise, so that a flipped byte hits a value
 SHAPE = (64, 256)
@@ -214,43 +214,43 @@ def test_model_state_prefers_the_average(tmp_path, with_ema):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     checkpoints.save(1, tree)
     checkpoints.close()
-    checkpoint.save_config(tmp_path, config())
-    loaded, params, rest = checkpoint.load_model_state(tmp_path)
+    run_directory.save_config(tmp_path, config())
+    loaded, params, rest = run_directory.load_model_state(tmp_path)
     assert loaded == config() and loaded.model.mult == (1, 2)
     expected = tree["ema"] if with_ema else tree["params"]
     jax.tree.map(np.testing.assert_array_equal, params, expected)
     jax.tree.map(np.testing.assert_array_equal, rest, tree["rest"])
-    _, plain, _ = checkpoint.load_model_state(tmp_path, ema=False)
+    _, plain, _ = run_directory.load_model_state(tmp_path, ema=False)
     jax.tree.map(np.testing.assert_array_equal, plain, tree["params"])
 
 
 def test_model_state_survives_damage_of_the_newest_but_leaves_it(run_dir):
-    checkpoint.save_config(run_dir, config())
+    run_directory.save_config(run_dir, config())
     flip_byte(run_dir / "checkpoints" / "20")
-    _, params, _ = checkpoint.load_model_state(run_dir)
+    _, params, _ = run_directory.load_model_state(run_dir)
     jax.tree.map(np.testing.assert_array_equal, params, groups(10)["params"])
     assert checkpoint.latest_step(run_dir) == 20
     with pytest.raises(checkpoint.CorruptCheckpointError, match="checkpoints/20 is damaged"):
-        checkpoint.load_model_state(run_dir, step=20)
+        run_directory.load_model_state(run_dir, step=20)
     with pytest.raises(FileNotFoundError, match=r"no step 15; it has \[10, 20\]"):
-        checkpoint.load_model_state(run_dir, step=15)
+        run_directory.load_model_state(run_dir, step=15)
 
 
 def test_converted_model_reads_like_a_run(tmp_path):
     tree = groups(3)
-    checkpoint.save_model(
+    run_directory.save_model(
         tmp_path, config=config(), params=tree["params"], rest=tree["rest"], kind="diff_foley/ldm"
     )
-    loaded, params, rest = checkpoint.load_model_state(tmp_path)
+    loaded, params, rest = run_directory.load_model_state(tmp_path)
     assert loaded.kind == "diff_foley/ldm"
     jax.tree.map(np.testing.assert_array_equal, (params, rest), (tree["params"], tree["rest"]))
     with pytest.raises(ValueError, match="holds a checkpoint already"):
-        checkpoint.save_model(tmp_path, config=config(), params=tree["params"], rest={})
+        run_directory.save_model(tmp_path, config=config(), params=tree["params"], rest={})
 
 
 def test_missing_run_says_how_to_make_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="--config=configs/cavp.py --workdir=.*runs/cavp"):
-        checkpoint.load_model_state(tmp_path / "runs" / "cavp")
+        run_directory.load_model_state(tmp_path / "runs" / "cavp")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "uint8", "bool"])

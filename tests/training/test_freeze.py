@@ -9,7 +9,7 @@ import pytest
 import runs
 
 from foley_jax import sharding
-from foley_jax.training import checkpoint, freeze, loop
+from foley_jax.training import freeze, loop, run_directory
 from foley_jax.training import task as task_lib
 
 
@@ -32,7 +32,7 @@ def test_frozen_parts_stay_bit_identical_and_cost_no_optimizer_state(toy_data, t
     assert final.rest["seen"] == 3  # what is not frozen still counts
     shapes = {np.shape(leaf) for leaf in jax.tree.leaves((final.opt_state, final.ema))}
     assert (4, 8) not in shapes and (8, 1) in shapes
-    assert tuple(checkpoint.load_config(tmp_path).freeze) == frozen
+    assert tuple(run_directory.load_config(tmp_path).freeze) == frozen
 
 
 def test_without_freezing_the_same_parts_move(toy_data, tmp_path):
@@ -78,7 +78,7 @@ def test_command_line_names_any_part_and_freezes(toy_data, tmp_path):
     saved = json.loads((two / "config.json").read_text())
     assert set(saved["init_from"]) == {"layers/0", "frozen/kernel"}
     assert saved["freeze"] == ["layers.0"]
-    _, params, rest = checkpoint.load_model_state(two)
+    _, params, rest = run_directory.load_model_state(two)
     want = source.ema["layers"][0]
     jax.tree.map(np.testing.assert_array_equal, dict(rest["layers"][0]), dict(want))
     assert np.any(params["layers"][1]["kernel"] != source.ema["layers"][1]["kernel"])

@@ -8,7 +8,7 @@ import toy_task
 
 from foley_jax import sharding
 from foley_jax.media import specs
-from foley_jax.training import checkpoint, graft, loop, paths, state
+from foley_jax.training import checkpoint, graft, loop, paths, run_directory, state
 from foley_jax.training import task as task_lib
 
 STEPS = 12
@@ -59,7 +59,7 @@ def test_losses_do_not_depend_on_the_mesh(toy_data, tmp_path, finished, monkeypa
 
 def test_everything_that_should_move_moves_and_frozen_parts_do_not(finished, toy_data):
     workdir, final = finished
-    config = checkpoint.load_config(workdir)
+    config = run_directory.load_config(workdir)
     mesh = sharding.make_mesh(1, devices=jax.devices()[:1])
     first = loop._maker(task_lib.resolve(config), config, mesh).fresh({})
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), first, final)

@@ -1,0 +1,156 @@
+"""What lies in a run directory: `config.json`, and models out of its checkpoints."""
+
+from collections.abc import Mapping
+import json
+from typing import Any
+
+from etils import epath
+import jax
+import ml_collections
+
+from foley_jax.training import checkpoint, paths
+from foley_jax.training import task as task_lib
+
+
+def save_config(run_dir: epath.PathLike, config: ml_collections.ConfigDict) -> None:
+    """Writes `config.json` into a run directory."""
+    folder = epath.Path(run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+    temporary = folder / "config.json.tmp"
+    temporary.write_text(json.dumps(plain, indent=2) + "\n")
+    temporary.replace(folder / "config.json")
+
+
+def load_config(run_dir: epath.PathLike) -> ml_collections.ConfigDict:
+    """Reads `config.json`; lists come back as tuples, as configs write them.
+
+    Raises:
+      FileNotFoundError: not a run directory; the message says how to make one.
+    """
+    file = epath.Path(run_dir) / "config.json"
+    if not file.exists():
+        raise FileNotFoundError(no_checkpoint(run_dir))
+    return ml_collections.ConfigDict(_tuples(json.loads(file.read_text())))
+
+
+def _tuples(x: Any) -> Any:
+    if isinstance(x, dict):
+        return {key: _tuples(value) for key, value in x.items()}
+    return tuple(_tuples(value) for value in x) if isinstance(x, list) else x
+
+
+def save_model(
+    run_dir: epath.PathLike,
+    *,
+    config: Mapping[str, Any],
+    params: Any,
+    rest: Any,
+    kind: str | None = None,
+) -> None:
+    """Writes a model without optimizer (a converted one) as a run directory with step 0.
+
+    Args:
+      run_dir: a new folder.
+      config: what `load_model_state` gives back; with `task` and `model` the folder can be
+        sampled from like any run.
+      params: nested dict of trainable arrays.
+      rest: nested dict of frozen weights and statistics.
+      kind: where the weights come from, e.g. "diff_foley/ldm"; kept as `config.kind`.
+    Raises:
+      ValueError: the folder holds a checkpoint already.
+    """
+    if checkpoint.latest_step(run_dir) is not None:
+        raise ValueError(f"{run_dir} holds a checkpoint already; choose a new folder")
+    config = ml_collections.ConfigDict(dict(config))
+    if kind is not None:
+        config.kind = kind
+    save_config(run_dir, config)
+    checkpoints = checkpoint.Checkpoints(run_dir)
+    groups = jax.tree.map(jax.numpy.asarray, {"params": params, "rest": rest})
+    checkpoints.save(0, groups)
+    checkpoints.wait()
+    checkpoints.close()
+
+
+def load_model_state(
+    run_dir: epath.PathLike, *, ema: bool = True, step: int | None = None
+) -> tuple[ml_collections.ConfigDict, dict, dict]:
+    """Reads the model of a run onto the first device.
+
+    Args:
+      run_dir: workdir of a run, or a folder that `foley_jax.convert` wrote.
+      ema: take the averaged parameters if there are any.
+      step: a saved step; by default the newest one that is not damaged.
+    Returns:
+      The run's config; params and rest as nested dicts of arrays, list indices as ints.
+    Raises:
+      FileNotFoundError: no checkpoint; the message says which command makes one.
+      CorruptCheckpointError: damaged; the message names the leaf.
+    """
+    config = load_config(run_dir)
+    groups = read_groups(run_dir, ema=ema, step=step)
+    return config, paths.nest(groups["params"]), paths.nest(groups["rest"])
+
+
+def read_groups(
+    run_dir: epath.PathLike,
+    *,
+    ema: bool = True,
+    step: int | None = None,
+    shardings: Mapping[str, jax.sharding.Sharding] | None = None,
+) -> dict[str, dict[str, jax.Array]]:
+    """{"params", "rest"} of a run as flat dicts; see `load_model_state`.
+
+    Args:
+      shardings: path -> where to put that leaf; given, only these leaves are read.
+    """
+    if checkpoint.latest_step(run_dir) is None:
+        raise FileNotFoundError(no_checkpoint(run_dir))
+    checkpoints = checkpoint.Checkpoints(run_dir, read_only=True)
+    if step is not None and step not in checkpoints.steps():
+        raise FileNotFoundError(f"{run_dir} has no step {step}; it has {checkpoints.steps()}")
+    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def read(step: int) -> dict[str, dict[str, jax.Array]]:
+        saved = checkpoints.manifest(step)
+        source = "ema" if ema and "ema" in saved else "params"
+        wanted = {}
+        for name in {source, "rest"} & set(saved):
+            wanted[name] = {
+                key: jax.ShapeDtypeStruct(
+                    leaf["shape"], leaf["dtype"], sharding=(shardings or {}).get(key, default)
+                )
+                for key, leaf in saved[name].items()
+                if shardings is None or key in shardings
+            }
+        found = checkpoints.read(step, {name: leaves for name, leaves in wanted.items() if leaves})
+        return {"params": found.get(source, {}), "rest": found.get("rest", {})}
+
+    _, groups = checkpoints.first_good(step, read)
+    checkpoints.close()
+    return groups
+
+
+def leaf_shapes(run_dir: epath.PathLike) -> dict[str, tuple[int, ...]]:
+    """Path -> shape of every model leaf (params and rest) in a run's newest checkpoint."""
+    newest = checkpoint.latest_step(run_dir)
+    if newest is None:
+        raise FileNotFoundError(no_checkpoint(run_dir))
+    checkpoints = checkpoint.Checkpoints(run_dir, read_only=True)
+    _, saved = checkpoints.first_good(None, checkpoints.manifest)
+    checkpoints.close()
+    groups = (saved.get(name, {}) for name in ("params", "rest"))
+    return {key: tuple(leaf["shape"]) for group in groups for key, leaf in group.items()}
+
+
+def no_checkpoint(run_dir: epath.PathLike) -> str:
+    """One line: nothing at `run_dir`, and which command makes it."""
+    name = epath.Path(run_dir).name
+    stage = next((s for s in task_lib.TASKS if name.startswith(s)), "STAGE")
+    variant = ":demo" if "demo" in epath.Path(run_dir).parts else ""
+    return (
+        f"no checkpoint in {run_dir}; train one with `python -m foley_jax.main "
+        f"--config=configs/{stage}.py{variant} --workdir={run_dir}`, or convert an official one "
+        f"with `python -m foley_jax.convert KIND FILE {run_dir}`"
+    )

@@ -24,7 +24,8 @@ if [ ! -x "$VENV/bin/python" ]; then run "$PYTHON" -m venv "$VENV"; fi
 run "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[${EXTRAS:-test}]"
 # full-size networks need the memory of the whole machine
 case " $* " in
-  *" slow "*) WORKERS=0 ;;
-  *) WORKERS=${WORKERS:-auto} ;;
+  *" slow "*) PATIENCE_S=2400 WORKERS=0 ;;
+  *) PATIENCE_S=420 WORKERS=${WORKERS:-auto} ;;
 esac
-run "$VENV/bin/python" -m pytest -n "$WORKERS" --dist loadfile "$@"
+run "$VENV/bin/python" -m pytest -n "$WORKERS" --dist loadfile --max-worker-restart 1 \
+  -o "faulthandler_timeout=$PATIENCE_S" "$@"

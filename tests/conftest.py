@@ -1,9 +1,11 @@
 """Test session: 8 CPU devices, exact matmuls, no silent broadcasting, programs kept for next time.
 
 The first run compiles, later ones find the programs. Processes that tests start do not: two of one
-run that shared them once waited for ever for each other.
+run that shared them once waited for ever for each other. Numba's programs, of librosa, are kept for
+every worker apart: two that wrote them at the same time have crashed.
 """
 
+import os
 from pathlib import Path
 
 from absl import flags
@@ -11,8 +13,11 @@ import filled
 import jax
 import pytest
 
-_CACHE = str(Path(__file__).parents[1] / ".pytest_cache" / "jax")
-jax.config.update("jax_compilation_cache_dir", _CACHE)
+_CACHE = Path(__file__).parents[1] / ".pytest_cache"
+os.environ["NUMBA_CACHE_DIR"] = str(
+    _CACHE / "numba" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
+)
+jax.config.update("jax_compilation_cache_dir", str(_CACHE / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
@@ -26,6 +31,17 @@ flags.FLAGS.mark_as_parsed()
 def _no_hub(monkeypatch):
     """A test must never reach for a model hub."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def _same_scheduling():
+    """Encoders have left the process with real-time priority, which starves all others."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    before = os.sched_getscheduler(0)
+    yield
+    assert os.sched_getscheduler(0) == before
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,10 @@ went through. Axis letters: T frames, H W C picture, L audio samples.
 """
 
 from collections.abc import Iterator, Sequence
+import contextlib
 import dataclasses
 from fractions import Fraction
+import os
 import pathlib
 
 import av
@@ -146,10 +148,29 @@ def _offset(audio_L: np.ndarray, rate_hz: int, start_s: float) -> float:
     return peak - reach + 0.5 * (before - after) / (before - 2 * at + after)
 
 
+@contextlib.contextmanager
+def ordinary_scheduling() -> Iterator[None]:
+    """Leaves the process as it was: SVT-AV1 gives it real-time priority where it may (as root).
+
+    Under that, threads and child processes that wait for each other by turning in a loop keep the
+    cores for themselves, and nobody gets on.
+    """
+    try:
+        yield
+    finally:
+        if hasattr(os, "sched_setscheduler"):
+            for thread in os.listdir("/proc/self/task"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setscheduler(int(thread), os.SCHED_OTHER, os.sched_param(0))
+
+
 def write(path: pathlib.Path, recipe: Recipe) -> pathlib.Path:
     """Writes a file; picture and sound go in side by side, as from a camera."""
     options = dict(recipe.container_options)
-    with av.open(str(path), "w", format=recipe.format, options=options) as container:
+    with (
+        ordinary_scheduling(),
+        av.open(str(path), "w", format=recipe.format, options=options) as container,
+    ):
         tracks = []
         if recipe.cover:
             tracks.append(_cover_packets(container))

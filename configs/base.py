@@ -19,6 +19,10 @@ def base(task: str) -> ConfigDict:
     config.log_every = 50
     config.eval_every = 0  # 0 = only at the end
     config.eval_batches = 4
+    # pictures and sound for TensorBoard; 0 = never. Rare enough that they and their programs cost
+    # a long run nothing; short runs, as the demos are, show none unless asked
+    config.show_every = 5000
+    config.show_examples = 2
     config.init_from = ConfigDict()  # our path -> "RUN_DIR:path there"; any --config.init_from.PART
     config.freeze = ()  # parts that keep their weights: "unet.input_blocks", "unet.*_blocks"
     config.mesh = ConfigDict({"data": -1, "fsdp": 1})

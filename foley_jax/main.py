@@ -9,12 +9,17 @@
   python -m foley_jax.main --config=configs/cavp.py --workdir=runs/cavp --mode=evaluate
   python -m foley_jax.main --config=configs/ldm.py --workdir=runs/ldm --mode=evaluate -- \\
       --protocol=onsets,av-align --reference videos/test --samples=10
+  python -m foley_jax.main --config=configs/ldm.py --workdir=runs/ldm --profile=20:25
 
 A run that was stopped, by SIGTERM or by force, is continued by the same command, with the numbers
 it would have had. The workdir receives config.json, checkpoints/, metrics.jsonl and TensorBoard
 files. One that SIGTERM stopped exits with code 75, which the scripts of launch/ start again. Every
 field of the config can be set on the command line, as above; configs/*.py explain them. With
 --distributed the same command runs on every host of a TPU slice or Slurm job.
+
+`tensorboard --logdir=WORKDIR` shows curves, pictures and sound. What --profile wrote is opened by
+`pip install xprof && xprof --logdir=WORKDIR/profile --port=8791`, at http://localhost:8791.
+
 --mode=evaluate measures the losses on held-out data; what follows "--" goes to foley_jax.evaluation
 instead, which makes sounds with the run and judges them (its report: WORKDIR/report).
 """
@@ -44,10 +49,16 @@ _DISTRIBUTED = flags.DEFINE_bool(
     "Several processes: joins the others first. Address, number and index come from the cluster, "
     "or from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID",
 )
+_PROFILE = flags.DEFINE_string(
+    "profile",
+    None,
+    "START:STOP: writes a trace of the updates START to STOP, both included and counted from 1 as "
+    "in metrics.jsonl, into WORKDIR/profile; the first update of a process also compiles",
+)
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from")
 
 RESTART = 75  # exit code of a run that SIGTERM stopped: the same command goes on
-_OURS = ("config", "workdir", "mode", "distributed", "traceback")
+_OURS = ("config", "workdir", "mode", "distributed", "profile", "traceback")
 
 
 class UsageError(ValueError):
@@ -83,12 +94,32 @@ def parse(argv: Sequence[str]) -> list[str]:
     for name in ("config", "workdir"):
         if flags.FLAGS[name].value is None:
             raise UsageError(f"--{name} is missing (see --help)")
+    _profiled_steps()
     file = config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]
     if not os.path.isfile(file):
         raise UsageError(f"no config file {file} (see --help)")
     with _CONFIG.value.unlocked():
         _CONFIG.value.init_from.update(parts)
     return rest
+
+
+def _profiled_steps() -> tuple[int, int] | None:
+    """First and last update of --profile.
+
+    Raises:
+      UsageError: not of the form START:STOP with 1 <= START <= STOP, or nothing is trained.
+    """
+    if _PROFILE.value is None:
+        return None
+    found = re.fullmatch(r"(\d+):(\d+)", _PROFILE.value)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise UsageError(
+            f"--profile is {_PROFILE.value!r}, expected START:STOP with 1 <= START <= STOP, e.g. "
+            "20:25 (see --help)"
+        )
+    if _MODE.value != "train":
+        raise UsageError(f"--profile records training; --mode is {_MODE.value}")
+    return int(found[1]), int(found[2])
 
 
 def _split_init_from(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -139,7 +170,7 @@ def run(argv: Sequence[str]) -> None:
     if _MODE.value == "evaluate":
         loop.evaluate(_CONFIG.value, _WORKDIR.value)
         return
-    state = loop.train(_CONFIG.value, _WORKDIR.value)
+    state = loop.train(_CONFIG.value, _WORKDIR.value, profile=_profiled_steps())
     if state is not None and int(state.step) < _CONFIG.value.total_steps:
         sys.exit(RESTART)
 

@@ -4,15 +4,14 @@ The order inside the loop matters: evaluate and save the state of step N, only t
 of step N + 1. Nothing but the state is saved: the step is the position in the data and the RNG.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+import contextlib
 import math
 import signal
 import threading
-import time
 from typing import Any
 
 from etils import epath
-from flax import nnx
 import jax
 from jax.experimental import multihost_utils
 import ml_collections
@@ -20,12 +19,20 @@ import numpy as np
 
 from foley_jax import sharding
 from foley_jax.data import pipeline
-from foley_jax.training import checkpoint, graft, metrics_log, run_directory
+from foley_jax.training import (
+    checkpoint,
+    evaluator,
+    exhibition,
+    graft,
+    meter,
+    metrics_log,
+    profiler,
+    run_directory,
+    utilisation,
+)
 from foley_jax.training import optimizer as optimizer_lib
 from foley_jax.training import state as state_lib
 from foley_jax.training import task as task_lib
-
-MAX_DAMAGED = 4  # places of the data, for configs that do not say
 
 
 class NanError(FloatingPointError):
@@ -33,13 +40,17 @@ class NanError(FloatingPointError):
 
 
 def train(
-    config: ml_collections.ConfigDict, workdir: epath.PathLike
+    config: ml_collections.ConfigDict,
+    workdir: epath.PathLike,
+    *,
+    profile: tuple[int, int] | None = None,
 ) -> state_lib.TrainState | None:
     """Trains until `config.total_steps`, continuing what `workdir` holds.
 
     Args:
       config: see configs/base.py.
       workdir: run directory; receives config.json, checkpoints/, metrics.jsonl.
+      profile: first and last update to record, counted from 1; see `profiler.Profiler`.
     Returns:
       The final state, or None if the run had been finished before.
     Raises:
@@ -55,7 +66,7 @@ def train(
     mesh = sharding.make_mesh(**config.mesh)
     task = task_lib.resolve(config)
     with jax.set_mesh(mesh), Stopper() as stopper:
-        run = Run(task, config, workdir, mesh)
+        run = Run(task, config, workdir, mesh, profile)
         try:
             return run.until_done(stopper)
         finally:
@@ -78,7 +89,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> dict
         step, groups = checkpoints.restore(maker.abstract.groups())
         checkpoints.close()
         state = maker.restored(step, groups)
-        metrics = Evaluator(task, config, maker, mesh)(state)
+        metrics = evaluator.Evaluator(task, config, maker, mesh)(state)
     if jax.process_index() == 0:
         print(f"step {step}: " + "  ".join(f"{k} {v:.4g}" for k, v in sorted(metrics.items())))
     return metrics
@@ -125,13 +136,6 @@ def _maker(
     )
 
 
-def _open_source(
-    config: ml_collections.ConfigDict, split: str, task: task_lib.Task
-) -> pipeline.Source:
-    limit = config.data.get("max_damaged", MAX_DAMAGED)
-    return pipeline.open_source(config.data.dir, split, task.video, max_damaged=limit)
-
-
 class Run:
     """One process's share of one run, from its newest checkpoint on."""
 
@@ -141,11 +145,12 @@ class Run:
         config: ml_collections.ConfigDict,
         workdir: epath.PathLike,
         mesh: jax.sharding.Mesh,
+        profile: tuple[int, int] | None = None,
     ):
         self.config, self.mesh = config, mesh
-        source = _open_source(config, config.data.train_split, task)
+        source = evaluator.open_source(config, config.data.train_split, task)
         self.maker = _maker(task, config, mesh)
-        self.evaluator = Evaluator(task, config, self.maker, mesh)
+        self.evaluate = evaluator.Evaluator(task, config, self.maker, mesh)
         self.checkpoints = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
         self.state, self.start = self._first_state()
         if jax.process_index() == 0:
@@ -173,8 +178,15 @@ class Run:
             ema_decay=config.ema_decay,
             accumulate=config.get("accumulate", 1),
         )
+        self.exhibition = exhibition.Exhibition(
+            task, config, self.evaluate, self.log, fallback=source
+        )
+        self.meter = meter.Meter(config.batch_size)
+        self.profiler = profiler.Profiler(workdir, profile)
+        self.utilisation = utilisation.Utilisation(task, self.maker, mesh)
         self.pending: list[Mapping[str, jax.Array]] = []  # metrics not yet fetched
         self.saved_at = self.start if self.start else -1
+        self.advised = False
         self._describe(len(source))
 
     def _first_state(self) -> tuple[state_lib.TrainState, int]:
@@ -201,33 +213,57 @@ class Run:
     def until_done(self, stopper: Stopper) -> state_lib.TrainState:
         """Steps until `total_steps` or SIGTERM; the last state is on disk when this returns."""
         config, step = self.config, self.start
-        tick, ticked_at = time.monotonic(), step
         while True:
             last = step == config.total_steps
             stop = stopper.now(step)
             if config.eval_batches and self._due(step, config.eval_every) and (last or not stop):
                 self._check(step)
-                self.log.write(step, "eval", self.evaluator(self.state))
-                tick, ticked_at = time.monotonic(), step
+                with self.meter.paused():
+                    self.log.write(step, "eval", self.evaluate(self.state))
             if self._due(step, config.checkpoint.every_steps) or stop:
                 self._save(step)
+            if self.exhibition.due(step) and step > self.start and not stop:
+                self._check(step)
+                with self.meter.paused():
+                    self.exhibition(step, self.state)
             if last or stop:
                 break
-            with jax.transfer_guard("disallow"):  # a hidden transfer would wait for the device
-                batch = sharding.global_batch(next(self.batches), self.mesh)
-                self.state, metrics = self.train_step(self.state, batch)
-            self.pending.append(metrics)
             step += 1
+            self._update(step)
             self.log.advance()
             if step % config.log_every == 0 or step == config.total_steps:
-                fetched = self._check(step)
-                elapsed = time.monotonic() - tick
-                self._write(step, fetched, (step - ticked_at) / max(elapsed, 1e-9))
-                tick, ticked_at = time.monotonic(), step
+                self._write(step, self._check(step))
         if not last:
             self.log.say(f"stopped by SIGTERM at step {step}; the same command continues")
         self.checkpoints.wait()
         return self.state
+
+    def _update(self, number: int) -> None:
+        """Takes a batch and hands update `number` to the devices."""
+        if self.profiler.begins(number):
+            with self.meter.paused():
+                self.profiler.start()
+        # a hidden transfer would wait for the device
+        with (
+            jax.transfer_guard("disallow"),
+            jax.profiler.StepTraceAnnotation("train", step_num=number),
+        ):
+            with self.meter.waiting():
+                batch = sharding.global_batch(next(self.batches), self.mesh)
+            first = number == self.start + 1
+            if first:
+                self.utilisation.count(batch)
+            with self.meter.compiling() if first else contextlib.nullcontext():
+                self.state, metrics = self.train_step(self.state, batch)
+        self.meter.stepped(metrics["loss"])
+        self.pending.append(metrics)
+        if self.profiler.ends(number):
+            with self.meter.paused():
+                self._stop_profile(metrics)
+
+    def _stop_profile(self, result: Any = None) -> None:
+        if self.profiler.stop(result):
+            self.log.say(f"trace in {self.profiler.folder}; --help says how to open it")
 
     def _due(self, step: int, every: int) -> bool:
         """Every `every` steps and at the end, but not where this process started."""
@@ -248,110 +284,46 @@ class Run:
                 )
         return fetched
 
-    def _write(self, step: int, fetched: list[Mapping[str, np.ndarray]], speed: float) -> None:
-        """Logs the values of this very step and the mean loss since the last line."""
+    def _write(self, step: int, fetched: list[Mapping[str, np.ndarray]]) -> None:
+        """Logs the values of this very step, the mean loss and the speed since the last line."""
+        speed = self.meter.read()
         self.log.write(
             step,
             "train",
             {
                 **fetched[-1],
                 "loss_mean": np.mean([m["loss"] for m in fetched]),
-                "steps_per_s": speed,
+                **speed,
+                **self.utilisation.read(speed["steps_per_s"]),
             },
+        )
+        # the first line of a run also sees how threads and workers start
+        if speed["data_wait"] > meter.SLOW_DATA and "compile_s" not in speed:
+            self._advise(speed["data_wait"])
+
+    def _advise(self, data_wait: float) -> None:
+        """Says once what to do against waiting for data."""
+        if self.advised:
+            return
+        self.advised, data = True, self.config.data
+        self.log.say(
+            f"training waits for data {data_wait:.0%} of the time: try more "
+            f"--config.data.read_threads (now {data.read_threads}), and where cores are free more "
+            f"--config.data.workers (now {data.workers})"
         )
 
     def _save(self, step: int) -> None:
         if step == self.saved_at:
             return
         self._check(step)  # a state that follows a NaN must not replace a good checkpoint
-        self.checkpoints.save(step, self.state.groups())
+        with self.meter.paused():
+            self.checkpoints.save(step, self.state.groups())
         self.saved_at = step
 
     def close(self) -> None:
-        self.log.close()
-        self.checkpoints.close()
-
-
-class Evaluator:
-    """Mean loss and the task's own metrics over held-out batches, with EMA parameters if any.
-
-    With `config.eval_batches` = 0 the eval split need not exist and nothing may be evaluated.
-    """
-
-    def __init__(
-        self,
-        task: task_lib.Task,
-        config: ml_collections.ConfigDict,
-        maker: state_lib.Maker,
-        mesh: jax.sharding.Mesh,
-    ):
-        self.task, self.config, self.maker, self.mesh = task, config, maker, mesh
-        self._compiled: dict[Callable, Callable] = {}
-        if config.eval_batches > 0:
-            self.source = self._open()
-
-    def _open(self) -> pipeline.Source:
-        data = self.config.data
+        self.meter.close()
         try:
-            return _open_source(self.config, data.eval_split, self.task)
-        except ValueError as error:
-            raise ValueError(
-                f"{error} (to train without evaluation: --config.eval_batches=0)"
-            ) from error
-
-    def __call__(self, state: state_lib.TrainState) -> dict[str, float]:
-        """Metrics as Python floats; the same on every process."""
-        params = state.params if state.ema is None else state.ema
-        batches = self._batches()
-
-        def model_fn(fn: Callable, *args: Any) -> Any:
-            return self._compile(fn)(params, state.rest, *args)
-
-        rows = [model_fn(self._loss, batch, np.int32(i)) for i, batch in enumerate(batches)]
-        rows = jax.device_get(rows)
-        mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-        return {**mean, **self.task.evaluate(model_fn, batches)}
-
-    def _loss(
-        self, model: nnx.Module, batch: task_lib.Batch, index: jax.Array
-    ) -> dict[str, jax.Array]:
-        key = jax.random.fold_in(jax.random.key(self.config.seed), 2**31 - 2)
-        key = jax.random.fold_in(key, index)  # the same noise at every evaluation
-        loss, metrics = self.task.loss(model, batch, key, train=False)
-        return {"loss": loss, **metrics}
-
-    def _compile(self, fn: Callable) -> Callable:
-        """`fn(model, ...)` as a program of (params, rest, ...); one for each `fn`."""
-        if fn not in self._compiled:
-
-            def program(params: Any, rest: Any, *args: Any) -> Any:
-                return fn(nnx.merge(self.maker.graphdef, params, rest), *args)
-
-            # every process gets the whole result
-            self._compiled[fn] = jax.jit(program, out_shardings=sharding.replicated(self.mesh))
-        return self._compiled[fn]
-
-    def _batches(self) -> list[task_lib.Batch]:
-        """The first `eval_batches` batches; one smaller batch if there are too few records."""
-        config, num_records = self.config, len(self.source)
-        size = min(config.batch_size, num_records // self.mesh.size * self.mesh.size)
-        if size == 0:
-            raise ValueError(
-                f"split {config.data.eval_split!r} has {num_records} clips, fewer than the "
-                f"{self.mesh.size} devices; set --config.eval_batches=0 to go without"
-            )
-        local = pipeline.make_iterator(
-            self.source,
-            self.task.transform(train=False),
-            global_batch=size,
-            seed=config.seed,
-            step=0,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            shuffle=False,
-            repeat=False,
-            read_threads=config.data.read_threads,
-            workers=0,
-        )
-        count = min(config.eval_batches, num_records // size)
-        return [sharding.global_batch(next(local), self.mesh) for _ in range(count)]
+            self._stop_profile()
+        finally:
+            self.log.close()
+            self.checkpoints.close()

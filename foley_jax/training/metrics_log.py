@@ -6,7 +6,12 @@ import sys
 
 from etils import epath
 import jax
+import numpy as np
 import tqdm
+
+from foley_jax.training import task as task_lib
+
+SHOWN_WAIT = 0.1  # share of the time that a run waits for data, above which the bar says so
 
 
 class MetricsLog:
@@ -48,7 +53,11 @@ class MetricsLog:
             self._bar.update()
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """Records metrics after `step` updates; "loss" of training appears on the bar."""
+        """Records metrics after `step` updates; those of training also appear on the bar.
+
+        Args:
+          split: "train", with at least "loss", or "eval".
+        """
         if not self._active:
             return
         record = {"step": step, "split": split, **{k: float(v) for k, v in metrics.items()}}
@@ -57,10 +66,21 @@ class MetricsLog:
         for name, value in metrics.items():
             self._board.add_scalar(f"{split}/{name}", float(value), step)
         if split == "train":
-            self._bar.set_postfix_str(f"loss {metrics['loss']:.4g}", refresh=False)
+            self._bar.set_postfix_str(_summary(metrics), refresh=False)
         else:
             shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
             self.say(f"step {step} {split}: {shown}")
+
+    def show(self, step: int, shown: Mapping[str, task_lib.Picture | task_lib.Sound]) -> None:
+        """Writes pictures and sounds, as they are after `step` updates, for TensorBoard."""
+        if not self._active:
+            return
+        for name, what in shown.items():
+            if isinstance(what, task_lib.Picture):
+                self._board.add_image(name, what.pixels_HWC, step, dataformats="HWC")
+            else:
+                self._board.add_audio(name, _waveform(what), step, what.sample_rate_hz)
+        self._board.flush()
 
     def close(self) -> None:
         """Flushes and closes everything."""
@@ -68,6 +88,26 @@ class MetricsLog:
             self._bar.close()
             self._board.close()
             self._handle.close()
+
+
+def _summary(metrics: Mapping[str, float]) -> str:
+    """What a look at the bar should tell."""
+    parts = [f"loss {metrics['loss']:.4g}"]
+    if "examples_per_s" in metrics:
+        parts.append(f"{metrics['examples_per_s']:.3g} examples/s")
+    if "mfu" in metrics:
+        parts.append(f"mfu {metrics['mfu']:.0%}")
+    if metrics.get("data_wait", 0.0) > SHOWN_WAIT:
+        parts.append(f"waits for data {metrics['data_wait']:.0%}")
+    return "  ".join(parts)
+
+
+def _waveform(sound: task_lib.Sound) -> np.ndarray:
+    """float32 [L, 1] in [-1, 1], as tensorboardX wants it; louder samples are clipped."""
+    audio_L = sound.audio_L.astype(np.float32)
+    if sound.audio_L.dtype == np.int16:
+        audio_L = audio_L / 32768
+    return np.clip(audio_L, -1.0, 1.0)[:, None]
 
 
 def _summary_writer() -> type:

@@ -6,6 +6,7 @@ BatchNorm statistics), both nested dicts of arrays, and merges them again inside
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 import importlib
 from typing import Any, Protocol
 
@@ -18,6 +19,32 @@ from foley_jax.training import freeze
 
 Batch = Mapping[str, jax.Array]
 Metrics = Mapping[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """What a task shows: uint8 RGB [H, W, 3]."""
+
+    pixels_HWC: np.ndarray
+
+    def __post_init__(self):
+        shape, dtype = self.pixels_HWC.shape, self.pixels_HWC.dtype
+        if dtype != np.uint8 or len(shape) != 3 or shape[-1] != 3 or not all(shape):
+            raise ValueError(f"a picture is {dtype}{list(shape)}, expected uint8 [H, W, 3]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sound:
+    """What a task lets hear: mono, float in about [-1, 1] or int16, [samples]."""
+
+    audio_L: np.ndarray
+    sample_rate_hz: int
+
+    def __post_init__(self):
+        if self.audio_L.ndim != 1 or not np.isfinite(self.audio_L).all():
+            raise ValueError(
+                f"a sound has shape {list(self.audio_L.shape)}, expected finite [samples] (mono)"
+            )
 
 
 class Transform(Protocol):
@@ -74,6 +101,19 @@ class Task(Protocol):
         By default there are none.
         """
         del model_fn, batches
+        return {}
+
+    def show(
+        self, model_fn: Callable[[Callable, Batch], Any], batch: Batch
+    ) -> Mapping[str, Picture | Sound]:
+        """A few held-out examples to look at and to listen to; by default none.
+
+        `model_fn(fn, batch)` runs `fn(model, batch)` jitted with the current parameters and gives
+        the first `config.show_examples` rows of every result, which must have the examples as
+        their leading axis. Every process calls this and takes part in the programs, so what the
+        host does must not depend on the process. Names as "mel/0": what, and which example.
+        """
+        del model_fn, batch
         return {}
 
 

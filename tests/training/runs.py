@@ -48,10 +48,10 @@ def losses(workdir):
     return {step: row["loss"] for step, row in lines(workdir).items()}
 
 
-def spawn(data, workdir, *args, env=None, devices=1):
+def spawn(data, workdir, *args, env=None, devices=1, config="toy_config"):
     """Starts `python -m foley_jax.main` on the toy task."""
     command = [sys.executable, "-m", "foley_jax.main", f"--workdir={workdir}"]
-    command += [f"--config={HERE / 'toy_config.py'}:{data}", *args]
+    command += [f"--config={HERE / config}.py:{data}", *args]
     environment = {
         **os.environ,
         "PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}",

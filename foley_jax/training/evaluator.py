@@ -1,0 +1,132 @@
+"""Evaluation on held-out batches; also where every program of evaluated parameters is compiled."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from flax import nnx
+import jax
+import ml_collections
+import numpy as np
+
+from foley_jax import sharding
+from foley_jax.data import pipeline
+from foley_jax.training import state as state_lib
+from foley_jax.training import task as task_lib
+
+MAX_DAMAGED = 4  # places of the data, for configs that do not say
+
+
+def open_source(
+    config: ml_collections.ConfigDict, split: str, task: task_lib.Task
+) -> pipeline.Source:
+    """The records of one split of `config.data`; see `pipeline.open_source`."""
+    limit = config.data.get("max_damaged", MAX_DAMAGED)
+    return pipeline.open_source(config.data.dir, split, task.video, max_damaged=limit)
+
+
+class Evaluator:
+    """Mean loss and the task's own metrics over held-out batches, with EMA parameters if any.
+
+    With `config.eval_batches` = 0 the eval split need not exist and nothing may be evaluated.
+    """
+
+    def __init__(
+        self,
+        task: task_lib.Task,
+        config: ml_collections.ConfigDict,
+        maker: state_lib.Maker,
+        mesh: jax.sharding.Mesh,
+    ):
+        self.task, self.config, self.maker, self.mesh = task, config, maker, mesh
+        self._compiled: dict[tuple[Callable, int | None], Callable] = {}
+        if config.eval_batches > 0:
+            self.source = self._open()
+
+    def _open(self) -> pipeline.Source:
+        data = self.config.data
+        try:
+            return open_source(self.config, data.eval_split, self.task)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} (to train without evaluation: --config.eval_batches=0)"
+            ) from error
+
+    def __call__(self, state: state_lib.TrainState) -> dict[str, float]:
+        """Metrics as Python floats; the same on every process."""
+        model_fn, batches = self.model_fn(state), self._batches()
+        rows = [model_fn(self._loss, batch, np.int32(i)) for i, batch in enumerate(batches)]
+        rows = jax.device_get(rows)
+        mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+        return {**mean, **self.task.evaluate(model_fn, batches)}
+
+    def _loss(
+        self, model: nnx.Module, batch: task_lib.Batch, index: jax.Array
+    ) -> dict[str, jax.Array]:
+        key = jax.random.fold_in(jax.random.key(self.config.seed), 2**31 - 2)
+        key = jax.random.fold_in(key, index)  # the same noise at every evaluation
+        loss, metrics = self.task.loss(model, batch, key, train=False)
+        return {"loss": loss, **metrics}
+
+    def model_fn(self, state: state_lib.TrainState, *, rows: int | None = None) -> Callable:
+        """What tasks are given: (fn, *args) -> fn(model, *args) with the parameters of `state`.
+
+        Args:
+          rows: so many rows of every result are wanted; None: all.
+        """
+        params = state.params if state.ema is None else state.ema
+
+        def run(fn: Callable, *args: Any) -> Any:
+            return self._compile(fn, rows)(params, state.rest, *args)
+
+        return run
+
+    def _compile(self, fn: Callable, rows: int | None) -> Callable:
+        """`fn(model, ...)` as a program of (params, rest, ...); one for each `fn`."""
+        if (fn, rows) not in self._compiled:
+
+            def program(params: Any, rest: Any, *args: Any) -> Any:
+                result = fn(nnx.merge(self.maker.graphdef, params, rest), *args)
+                return result if rows is None else jax.tree.map(lambda x: x[:rows], result)
+
+            # every process gets the whole result
+            self._compiled[fn, rows] = jax.jit(
+                program, out_shardings=sharding.replicated(self.mesh)
+            )
+        return self._compiled[fn, rows]
+
+    def _batches(self) -> list[task_lib.Batch]:
+        """The first `eval_batches` batches; one smaller batch if there are too few records."""
+        config, num_records = self.config, len(self.source)
+        size = min(config.batch_size, num_records // self.mesh.size * self.mesh.size)
+        if size == 0:
+            raise ValueError(
+                f"split {config.data.eval_split!r} has {num_records} clips, fewer than the "
+                f"{self.mesh.size} devices; set --config.eval_batches=0 to go without"
+            )
+        local = in_order(self.source, self.task, config, size)
+        count = min(config.eval_batches, num_records // size)
+        return [sharding.global_batch(next(local), self.mesh) for _ in range(count)]
+
+
+def in_order(
+    source: pipeline.Source,
+    task: task_lib.Task,
+    config: ml_collections.ConfigDict,
+    size: int,
+    *,
+    repeat: bool = False,
+) -> Iterator[dict[str, np.ndarray]]:
+    """This process's rows of batches of `size` examples as evaluation sees them, from the first."""
+    return pipeline.make_iterator(
+        source,
+        task.transform(train=False),
+        global_batch=size,
+        seed=config.seed,
+        step=0,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        shuffle=False,
+        repeat=repeat,
+        read_threads=config.data.read_threads,
+        workers=0,
+    )

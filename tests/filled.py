@@ -50,3 +50,18 @@ def save_run(
         rest=nnx.to_pure_dict(rest),
     )
     return folder
+
+
+def shown(task: task_lib.Task, module: nnx.Module, batch: task_lib.Batch, rows: int) -> dict:
+    """What a task shows of the first `rows` examples of a batch, as training would ask for it."""
+    graphdef, state = nnx.split(module)
+    state = nnx.to_pure_dict(state)
+
+    def model_fn(fn: Callable, batch: task_lib.Batch):
+        def program(state, batch):
+            result = fn(nnx.merge(graphdef, state), batch)
+            return jax.tree.map(lambda x: x[:rows], result)
+
+        return jit(program)(state, batch)
+
+    return dict(task.show(model_fn, batch))

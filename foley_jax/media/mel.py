@@ -142,6 +142,24 @@ def log_mel_at(audio_BPL: jax.Array, frame_BT: jax.Array, spec: AudioSpec) -> ja
     return _log_mel(jnp.abs(jnp.fft.rfft(windows)), spec)
 
 
+def sound_at(audio_BL: jax.Array, frame_B: jax.Array, count: int, spec: AudioSpec) -> jax.Array:
+    """The sound of `count` frames from one on, from that frame's centre.
+
+    Args:
+      audio_BL: float [B, L].
+      frame_B: int32 in [0, 1 + L // hop - count].
+      count: static; the last frame's hop may reach past the end, where there is silence.
+    Returns:
+      float [B, count * hop].
+    """
+    padded_BL = jnp.pad(audio_BL, ((0, 0), (0, spec.hop)))
+
+    def cut(audio_L: jax.Array, frame: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(audio_L, (frame * spec.hop,), (count * spec.hop,))
+
+    return jax.vmap(cut)(padded_BL, frame_B)
+
+
 def amplitude(mel_BFT: jax.Array) -> jax.Array:
     """Linear mel amplitude of a log-mel: 10^(5 x - 4), the inverse of `log_mel`'s scale.
 

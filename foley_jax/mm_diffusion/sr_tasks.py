@@ -13,8 +13,9 @@ Config fields:
 Source: real_image_datasets.py, train_util.py and gaussian_diffusion.py (super-resolution).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+from typing import Any
 
 from flax import nnx
 import jax
@@ -22,12 +23,15 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from foley_jax import sharding
 from foley_jax.data import clips, records
-from foley_jax.diffusion import learned_range, process
+from foley_jax.diffusion import ddim, learned_range, process
 from foley_jax.diffusion import schedule as schedule_lib
-from foley_jax.media import specs
+from foley_jax.media import pictures, pixels, specs
 from foley_jax.mm_diffusion import degradation, super_resolution
 from foley_jax.training import task as task_lib
+
+SHOWN_STEPS = 10  # of what `show` samples: to see progress, not the best
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,3 +106,37 @@ class SuperResolutionTask(task_lib.Task):
         )
         metrics = {"loss_noise": squares_B.mean(), "loss_bound": bound_B.mean()}
         return (squares_B + bound_B).mean(), metrics
+
+    def _sampled(
+        self, model: super_resolution.SuperResolution, batch: task_lib.Batch
+    ) -> dict[str, jax.Array]:
+        """Small pictures, large ones made of them from always the same noise, and the true ones."""
+        low = batch["low_BHWC"].astype(jnp.float32) / 127.5 - 1.0
+        noise = jax.random.normal(jax.random.key(0), batch["high_BHWC"].shape)
+        made = ddim.sample(
+            learned_range.eps_only(lambda x, times_B: model(x, low, times_B)),
+            self.schedule,
+            sharding.shard_batch(noise),
+            num_steps=SHOWN_STEPS,
+            offset=0,
+            clip_x0=True,
+        )
+        return {"low": batch["low_BHWC"], "made": made, "high": batch["high_BHWC"]}
+
+    def show(
+        self, model_fn: Callable[[Callable, task_lib.Batch], Any], batch: task_lib.Batch
+    ) -> Mapping[str, task_lib.Picture | task_lib.Sound]:
+        """Side by side: the small picture, a large one sampled in a few steps, the true one."""
+        found = jax.device_get(model_fn(self._sampled, batch))
+        shown = {}
+        for i, (low, made, high) in enumerate(zip(found["low"], found["made"], found["high"])):
+            low = np.clip(np.rint(low), 0, 255).astype(np.uint8)
+            factor = len(high) // len(low)
+            parts = {
+                "small": low.repeat(factor, axis=0).repeat(factor, axis=1),
+                f"{SHOWN_STEPS} steps": pixels.to_uint8(made),
+                "true": high,
+            }
+            titled = [pictures.caption(title, picture) for title, picture in parts.items()]
+            shown[f"picture/{i}"] = task_lib.Picture(pictures.beside(titled))
+        return shown

@@ -18,20 +18,24 @@ Config fields:
 Source: multimodal_gaussian_diffusion.py `multimodal_training_losses`, multimodal_train_util.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+from typing import Any
 
 from flax import nnx
 import jax
 import ml_collections
 import numpy as np
 
+from foley_jax import sharding
 from foley_jax.data import clips, records
-from foley_jax.diffusion import process
+from foley_jax.diffusion import dpm_solver, process
 from foley_jax.diffusion import schedule as schedule_lib
-from foley_jax.media import specs
-from foley_jax.mm_diffusion import coupled_unet, signals
+from foley_jax.media import pictures, pixels, specs
+from foley_jax.mm_diffusion import coupled_unet, sampling, signals
 from foley_jax.training import task as task_lib
+
+SHOWN_STEPS = 10  # of what `show` samples: to see progress, not the best
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +146,43 @@ class CoupledDiffusionTask(task_lib.Task):
         )
         metrics = {"loss_video": video_B.mean(), "loss_audio": audio_B.mean()}
         return (video_B + audio_B).mean(), metrics
+
+    def _sampled(
+        self, model: coupled_unet.CoupledUNet, batch: task_lib.Batch
+    ) -> dict[str, dict[str, jax.Array]]:
+        """Clips as they are, and as many from noise, which is always the same."""
+        real = signals.to_model(
+            batch["frames_BFHWC"], batch["audio_BL"], companding=self.companding
+        )
+        noise_key, shift_key = jax.random.split(jax.random.key(0))
+        about = sampling.Denoiser(
+            self.schedule,
+            self.config.loss.get("prediction", "eps"),
+            {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in real.items()},
+        )
+        made = dpm_solver.sample(
+            sampling.eps(model, about, shift_key),
+            self.schedule,
+            jax.tree.map(sharding.shard_batch, process.noise_like(real, key=noise_key)),
+            num_steps=SHOWN_STEPS,
+            spacing="log_snr",
+            threshold=True,
+        )
+        return {"real": real, "sampled": made}
+
+    def show(
+        self, model_fn: Callable[[Callable, task_lib.Batch], Any], batch: task_lib.Batch
+    ) -> Mapping[str, task_lib.Picture | task_lib.Sound]:
+        """Frames and sound of real clips, and of others sampled from noise in a few steps."""
+        shown = {}
+        for name, clip in jax.device_get(model_fn(self._sampled, batch)).items():
+            frames = pixels.to_uint8(clip["video"])
+            audio = signals.audio_from_model(clip["audio"], companding=self.companding)
+            for i, (frames_FHWC, audio_L) in enumerate(zip(frames, audio)):
+                strip = pictures.caption(name, pictures.strip(frames_FHWC))
+                shown[f"clip_{name}/{i}"] = task_lib.Picture(strip)
+                shown[f"sound_{name}/{i}"] = task_lib.Sound(audio_L, self.audio.sample_rate_hz)
+        return shown
 
 
 def losses(

@@ -13,7 +13,7 @@ import tiny
 
 from configs import alignment as stage
 from foley_jax.data import pairs
-from foley_jax.diff_foley import alignment, latent_diffusion
+from foley_jax.diff_foley import alignment, exhibits, latent_diffusion
 from foley_jax.diff_foley.tasks import alignment as task_lib
 from foley_jax.training import task as tasks
 
@@ -256,3 +256,33 @@ def test_every_variant_builds_and_fits_its_data(arg):
     assert config.model.classifier.in_channels == config.model.autoencoder.z_channels
     with pytest.raises(ValueError, match="no variant"):
         stage.get_config("dmo")
+
+
+def test_shows_pairs_with_their_scores(monkeypatch):
+    task, graphdef, params, rest = _filled()
+    notes = []
+    plain = exhibits.mels
+
+    def spy(titled, *, notes: list, seen=notes):
+        seen.extend(notes)
+        return plain(titled, notes=notes)
+
+    monkeypatch.setattr(exhibits, "mels", spy)
+    found = filled.shown(task, nnx.merge(graphdef, params, rest), _batch(), 3)
+    assert set(found) == {f"{what}/{i}" for what in ("mel", "sound_of_pair") for i in range(3)}
+    assert found["mel/0"].pixels_HWC.shape == (14 + 2 * 8, 2 * 16, 3)
+    assert found["sound_of_pair/0"].audio_L.shape == (16 * 20,)
+    kinds, scores = zip(*(note.split(", p(match) = ") for note in notes))
+    assert kinds == ("true", "shifted", "other")
+    logits = filled.jit(_clean_logits)(params, _batch())
+    np.testing.assert_allclose(
+        [float(score) for score in scores], jax.nn.sigmoid(logits)[:3], atol=6e-4
+    )
+
+
+def _clean_logits(params, batch):
+    task, graphdef, _, rest = _filled()
+    model = nnx.merge(graphdef, params, rest)
+    latents = model.encode_mel(task.mels(batch))
+    rows = batch["cavp_BLD"].astype(np.float32)
+    return model.logits(latents, jnp.zeros(4), rows, context_s_BL=batch["context_s_BL"])

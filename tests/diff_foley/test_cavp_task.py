@@ -141,3 +141,22 @@ def test_evaluation_takes_as_many_videos_as_asked_for(parts, batch):
     metrics = task.evaluate(lambda fn, batch: compiled.run(model, fn, batch)[0], [batch, batch])
     assert metrics["num_videos"] == 4
     assert {"recall1_v2a", "recall5_a2v", "recall10_v2a", "temporal_accuracy"} <= set(metrics)
+
+
+def test_shows_a_clip_and_how_alike_rows_are(task, parts, batch):
+    found = filled.shown(task, nnx.merge(*parts), batch, 2)
+    names = ("clip", "rows", "sound_of_clip")
+    assert set(found) == {f"{name}/{i}" for name in names for i in (0, 1)}
+    # under a caption: frames with a pixel between, then 64 mel bins of 64 frames, twice as large
+    assert found["clip/0"].pixels_HWC.shape == (14 + SIDE + 3 + 2 * 64, 2 * 64, 3)
+    strip = found["clip/1"].pixels_HWC[14 : 14 + SIDE, : T * (SIDE + 1) - 1]
+    np.testing.assert_array_equal(
+        strip[:, SIDE + 1 : 2 * SIDE + 1], batch["frames_BNTHWC"][1, 0, 1]
+    )
+    rows = N * T
+    assert found["rows/0"].pixels_HWC.shape == (14 + 256 // rows * rows, 256 // rows * rows, 3)
+    sound = found["sound_of_clip/1"]
+    start = 16 * 250
+    wanted = batch["audio_BL"][1, start : start + 16000] / 32768
+    np.testing.assert_allclose(sound.audio_L, wanted, atol=1e-6)
+    assert sound.sample_rate_hz == 16000

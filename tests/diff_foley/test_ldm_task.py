@@ -142,3 +142,22 @@ def test_unknown_prediction_is_refused(prediction):
     loss, _ = _loss_fn(False, prediction=prediction)
     with pytest.raises(ValueError, match="prediction is"):
         jax.eval_shape(loss, params, _batch(), 0)
+
+
+def test_shows_real_and_sampled_windows():
+    task, graphdef, params, rest = _filled()
+    module = nnx.merge(graphdef, params, rest)
+    batch = _batch()
+    batch["mel_frame_BT"] = np.tile(np.arange(3, 67, dtype=np.int32), (4, 1))  # one sound, 64 hops
+    batch["audio_BPL"] = np.tile(batch["audio_BPL"], (1, 1, 2))  # 1600 samples
+    found = filled.shown(task, module, batch, 2)
+    assert set(found) == {
+        f"{w}/{i}" for w in ("mel", "sound_real", "sound_sampled") for i in (0, 1)
+    }
+    # two mels of 8 bins and 64 frames, twice as large, each under a caption
+    assert found["mel/0"].pixels_HWC.shape == (2 * (14 + 2 * 8) + 3, 2 * 64, 3)
+    real, sampled = found["sound_real/1"], found["sound_sampled/1"]
+    assert real.sample_rate_hz == sampled.sample_rate_hz == 16000
+    wanted = batch["audio_BPL"][1, 0, 3 * 20 : 67 * 20] / 32768
+    np.testing.assert_allclose(real.audio_L, wanted, atol=1e-6)
+    assert len(sampled.audio_L) == 63 * 20

@@ -250,3 +250,18 @@ def test_configs_build(variant):
     model = nnx.eval_shape(lambda: task_lib.resolve(config).build(nnx.Rngs(0)))
     assert model.generator.hop == config.audio.hop
     assert (model.discriminators is None) == (variant == "demo")
+
+
+def test_shows_sound_in_and_out():
+    task = task_lib.resolve(_config())
+    module = filled.module(lambda: task.build(nnx.Rngs(0)))
+    batch = _batch()
+    found = filled.shown(task, module, batch, 2)
+    assert set(found) == {
+        f"{what}/{i}" for what in ("mel", "sound_in", "sound_out") for i in (0, 1)
+    }
+    assert found["mel/1"].pixels_HWC.shape == (2 * (14 + 2 * 16) + 3, 2 * 12, 3)
+    start, length = 28 * 20, 12 * 20
+    wanted = np.pad(batch["audio_BL"][1] / 32768, (0, 20))[start : start + length]
+    np.testing.assert_allclose(found["sound_in/1"].audio_L, wanted, atol=1e-6)
+    assert found["sound_out/1"].audio_L.shape == (length,)

@@ -92,3 +92,19 @@ def test_loss_and_gradients_of_a_batch():
     # both halves of the head learn
     head = np.asarray(gradients["conv_out"]["bias"])
     assert head.shape == (6,) and (np.abs(head) > 0).all()
+
+
+def test_shows_small_sampled_and_true_pictures():
+    task = task_lib.resolve(config(noise_probability=0.0, jpeg_probability=0.0))
+    module = filled.module(lambda: task.build(nnx.Rngs(0)))
+    example = task.transform(train=False)([clip(7)], 0, np.random.default_rng(0))
+    batch = {name: x[None] for name, x in example.items()}
+    found = filled.shown(task, module, batch, 1)
+    picture = found["picture/0"].pixels_HWC
+    assert set(found) == {"picture/0"}
+    assert picture.shape == (14 + SIDE, 3 * SIDE + 2 * 3, 3)
+    small, made, true = (picture[14:, k * (SIDE + 3) :][:, :SIDE] for k in range(3))
+    np.testing.assert_array_equal(true, example["high_BHWC"])
+    grey = np.broadcast_to(example["low_BHWC"][0, 0], small.shape)
+    np.testing.assert_allclose(small.astype(int), grey, atol=1)
+    assert made.std() > 0  # an untrained network makes no grey picture

@@ -121,3 +121,24 @@ def test_loss_of_a_batch():
     np.testing.assert_allclose(total, metrics["loss_video"] + metrics["loss_audio"], rtol=1e-6)
     # zero-mean predictions of unit noise: one per modality at least
     assert 1.0 < total < 1e3
+
+
+def test_shows_real_clips_and_sampled_ones():
+    task = task_lib.resolve(config())
+    module = filled.module(lambda: task.build(nnx.Rngs(0)))
+    example = task.transform(train=False)([clip(12)], 0, np.random.default_rng(0))
+    batch = {name: np.stack([x, x]) for name, x in example.items()}
+    found = filled.shown(task, module, batch, 2)
+    kinds = [f"{what}_{name}" for what in ("clip", "sound") for name in ("real", "sampled")]
+    assert set(found) == {f"{kind}/{i}" for kind in kinds for i in (0, 1)}
+    real = found["clip_real/0"].pixels_HWC
+    assert real.shape == found["clip_sampled/0"].pixels_HWC.shape == (14 + 8, 4 * 9 - 1, 3)
+    # `to_uint8` cuts down
+    np.testing.assert_allclose(real[14:, :8], example["frames_BFHWC"][0].astype(int), atol=1)
+    np.testing.assert_allclose(
+        found["sound_real/0"].audio_L, example["audio_BL"] / 32768, atol=1e-6
+    )
+    assert found["sound_sampled/1"].audio_L.shape == (32,)
+    assert found["sound_sampled/1"].sample_rate_hz == RATE
+    # two examples have noise of their own
+    assert (found["sound_sampled/0"].audio_L != found["sound_sampled/1"].audio_L).any()

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from foley_jax.data import pairs
-from foley_jax.diff_foley import alignment
+from foley_jax.diff_foley import alignment, exhibits
 from foley_jax.diff_foley.tasks import window_task
 from foley_jax.diffusion import process
 from foley_jax.training import task as task_lib
@@ -130,3 +130,35 @@ class AlignmentTask(window_task.WindowTask):
             if (pair_N == number).any():
                 metrics[f"accuracy_{kind}"] = float(right_N[pair_N == number].mean())
         return metrics
+
+    def _judged(
+        self, model: alignment.AlignmentModel, batch: task_lib.Batch
+    ) -> dict[str, jax.Array]:
+        """Mels and sounds of pairs, and what the model says of their clean latents."""
+        mel_BFT = self.mels(batch)
+        logit_B = model.logits(
+            model.encode_mel(mel_BFT),
+            jnp.zeros(len(mel_BFT), jnp.float32),
+            batch["cavp_BLD"].astype(jnp.float32),
+            context_s_BL=batch["context_s_BL"],
+        )
+        return {
+            "mel": mel_BFT,
+            "sound": self.sounds(batch),
+            "pair": batch["pair_B"],
+            "score": jax.nn.sigmoid(logit_B),
+        }
+
+    def show(
+        self, model_fn: Callable[[Callable, task_lib.Batch], Any], batch: task_lib.Batch
+    ) -> Mapping[str, task_lib.Picture | task_lib.Sound]:
+        """Mels and sounds of pairs, with the probability that the model gives to a match."""
+        found = jax.device_get(model_fn(self._judged, batch))
+        notes = [
+            f"{pairs.KINDS[pair]}, p(match) = {score:.3f}"
+            for pair, score in zip(found["pair"], found["score"])
+        ]
+        return {
+            **exhibits.mels({"pair": found["mel"]}, notes=notes),
+            **exhibits.sounds({"of_pair": found["sound"]}, self.audio.sample_rate_hz),
+        }

@@ -20,6 +20,7 @@ Config fields:
     at which it starts to count (default 0 and 0); a weight above 0 needs the discriminator.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flax import nnx
@@ -28,10 +29,10 @@ import jax.numpy as jnp
 import ml_collections
 
 from foley_jax.data import clips
-from foley_jax.diff_foley import autoencoder, discriminator, latent_diffusion
+from foley_jax.diff_foley import autoencoder, discriminator, exhibits, latent_diffusion
 from foley_jax.layers import configured
 from foley_jax.media import audio as audio_lib
-from foley_jax.media import mel, specs
+from foley_jax.media import mel, specs, vocoder
 from foley_jax.training import task as task_lib
 
 SCALE_MOMENTUM = 0.99
@@ -148,6 +149,29 @@ class AutoencoderTask(task_lib.Task):
             model.step_count[...] = model.step_count[...] + 1
         total = active * (self.adversarial_weight * opinion + critic_loss)
         return total, {"critic_loss": critic_loss, "critic_opinion": opinion}
+
+    def _rebuilt(self, model: AutoencoderModel, batch: task_lib.Batch) -> dict[str, jax.Array]:
+        """Crops and what comes back of them; Griffin-Lim makes both sounds, to compare them."""
+        first_stage, wanted_BFT = model.autoencoder, self.crops(batch)
+        mean, _ = first_stage.encode(latent_diffusion.to_image(wanted_BFT, first_stage.in_channels))
+        made_BFT = jnp.clip(first_stage.decode(mean)[..., 0], 0.0, 1.0)
+        return {
+            "wanted": wanted_BFT,
+            "made": made_BFT,
+            "sound_wanted": vocoder.mel_to_audio(wanted_BFT, self.audio),
+            "sound_made": vocoder.mel_to_audio(made_BFT, self.audio),
+        }
+
+    def show(
+        self, model_fn: Callable[[Callable, task_lib.Batch], Any], batch: task_lib.Batch
+    ) -> Mapping[str, task_lib.Picture | task_lib.Sound]:
+        """Mels in and out, and the sound of both."""
+        found = jax.device_get(model_fn(self._rebuilt, batch))
+        sounds = {"in": found["sound_wanted"], "out": found["sound_made"]}
+        return {
+            **exhibits.mels({"in": found["wanted"], "out": found["made"]}),
+            **exhibits.sounds(sounds, self.audio.sample_rate_hz),
+        }
 
     def weight_decay_mask(self, params: Any) -> Any:
         """Decay kernels; no norms or biases."""

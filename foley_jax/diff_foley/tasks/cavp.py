@@ -19,8 +19,8 @@ import ml_collections
 import numpy as np
 
 from foley_jax.data import clips
-from foley_jax.diff_foley import cavp, contrastive
-from foley_jax.media import mel, specs
+from foley_jax.diff_foley import cavp, contrastive, exhibits
+from foley_jax.media import mel, pictures, specs
 from foley_jax.training import task as task_lib
 
 RECALL_KS = (1, 5, 10)
@@ -148,6 +148,44 @@ class CavpTask:
             result.update({f"recall{k}_{name}": value for k, value in recall.items()})
         result["temporal_accuracy"] = contrastive.temporal_accuracy(video, audio)
         return result
+
+    def _compared(self, model: cavp.Cavp, batch: task_lib.Batch) -> dict[str, jax.Array]:
+        """The first clip of every video, and how alike the rows of all its clips are."""
+        frames_BNTHWC, start_BN = batch["frames_BNTHWC"], batch["mel_start_BN"]
+        mel_frames = round(frames_BNTHWC.shape[2] / self.video.fps / self.audio.frame_s)
+        audio_BL = pcm_to_float(batch["audio_BL"])
+        clips_BNFT = cut_clips(mel.log_mel(audio_BL, self.audio), start_BN[:, :1], mel_frames)
+        # [B*N, T, D] -> [B, N*T, D]
+        video, audio = (
+            cavp.unit_rows(x).reshape(len(start_BN), -1, x.shape[-1])
+            for x in self.rows(model, batch, None, train=False)
+        )
+        return {
+            "frames": frames_BNTHWC[:, 0],
+            "mel": clips_BNFT[:, 0],
+            "sound": mel.sound_at(audio_BL, start_BN[:, 0], mel_frames, self.audio),
+            "alike": jnp.einsum("bvd,bad->bva", video, audio),
+        }
+
+    def show(
+        self, model_fn: Callable[[Callable, task_lib.Batch], Any], batch: task_lib.Batch
+    ) -> Mapping[str, task_lib.Picture | task_lib.Sound]:
+        """A clip's frames, mel and sound; cosines of its video's rows (down) and sound's (right).
+
+        Cosines are of all clips of the video, one after the other: a trained model has a bright
+        diagonal, of squares where it knows clips and of points where it knows moments.
+        """
+        found = jax.device_get(model_fn(self._compared, batch))
+        shown = exhibits.sounds({"of_clip": found["sound"]}, self.audio.sample_rate_hz)
+        for i, (frames, mel_FT, alike) in enumerate(
+            zip(found["frames"], found["mel"], found["alike"])
+        ):
+            clip = pictures.below([pictures.strip(frames), pictures.mel(mel_FT)])
+            table = pictures.heat(alike, -1.0, 1.0, cell=max(1, 256 // len(alike)))
+            shown[f"clip/{i}"] = task_lib.Picture(pictures.caption("frames and mel", clip))
+            title = "cosines, picture down, sound right"
+            shown[f"rows/{i}"] = task_lib.Picture(pictures.caption(title, table))
+        return shown
 
 
 def pcm_to_float(audio_BL: jax.Array) -> jax.Array:

@@ -24,15 +24,22 @@ Config fields:
 Source: Diff-Foley adm/models/diffusion/ddpm.py `LatentDiffusion`.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from foley_jax import sharding
 from foley_jax.data import clips
-from foley_jax.diff_foley import latent_diffusion
+from foley_jax.diff_foley import exhibits, latent_diffusion
 from foley_jax.diff_foley.tasks import window_task
-from foley_jax.diffusion import process
+from foley_jax.diffusion import dpm_solver, guidance, process
+from foley_jax.media import vocoder
 from foley_jax.training import task as task_lib
+
+SHOWN_STEPS, SHOWN_GUIDANCE = 10, 3.0  # of what `show` samples: to see progress, not the best
 
 
 class LatentDiffusionTask(window_task.WindowTask):
@@ -107,3 +114,48 @@ class LatentDiffusionTask(window_task.WindowTask):
             "latent_std": jnp.std(z_BHWC),
         }
         return loss_B.mean(), metrics
+
+    def _sampled(
+        self, model: latent_diffusion.LatentDiffusion, batch: task_lib.Batch
+    ) -> dict[str, jax.Array]:
+        """Mels and sounds of windows, as they are and sampled; the noise is always the same."""
+        real_BFT = self.mels(batch)
+        shape = model.latent_shape(*real_BFT.shape[1:])
+        noise = jax.random.normal(jax.random.key(0), (len(real_BFT), *shape))
+        rows_BLD, times_BL = batch["cavp_BLD"].astype(jnp.float32), batch["context_s_BL"]
+
+        def network(x_BHWC: jax.Array, t_B: jax.Array, both: tuple) -> jax.Array:
+            context_BLD, times_BL = both
+            return model.denoise(x_BHWC, t_B, context_BLD, context_s_BL=times_BL)
+
+        denoise = guidance.classifier_free(
+            network,
+            (model.conditioner(rows_BLD), times_BL),
+            (model.conditioner(jnp.zeros_like(rows_BLD)), times_BL),
+            SHOWN_GUIDANCE,
+        )
+        z_BHWC = dpm_solver.sample(
+            process.as_eps(denoise, self.schedule, self.config.loss.prediction),
+            self.schedule,
+            sharding.shard_batch(noise),
+            num_steps=SHOWN_STEPS,
+        )
+        made_BFT = jnp.clip(model.decode_mel(z_BHWC), 0.0, 1.0)
+        return {
+            "real": real_BFT,
+            "made": made_BFT,
+            "sound_real": self.sounds(batch),
+            "sound_made": vocoder.mel_to_audio(made_BFT, self.audio),
+        }
+
+    def show(
+        self, model_fn: Callable[[Callable, task_lib.Batch], Any], batch: task_lib.Batch
+    ) -> Mapping[str, task_lib.Picture | task_lib.Sound]:
+        """Mel and sound of windows, beside those sampled for their rows in a few steps."""
+        found = jax.device_get(model_fn(self._sampled, batch))
+        caption = f"sampled, {SHOWN_STEPS} steps, guidance {SHOWN_GUIDANCE:g}"
+        sounds = {"real": found["sound_real"], "sampled": found["sound_made"]}
+        return {
+            **exhibits.mels({"real": found["real"], caption: found["made"]}),
+            **exhibits.sounds(sounds, self.audio.sample_rate_hz),
+        }

@@ -19,7 +19,7 @@ Config fields:
 Sampling: `diff_foley.vocoder.NeuralVocoder(model.generator, audio, scale="unit")`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flax import nnx
@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from foley_jax.data import clips
-from foley_jax.diff_foley import discriminator, vocoder, waveform_discriminators
+from foley_jax.diff_foley import discriminator, exhibits, vocoder, waveform_discriminators
 from foley_jax.diff_foley.tasks import autoencoder
 from foley_jax.layers import bigvgan, configured
 from foley_jax.media import audio as audio_lib
@@ -149,16 +149,11 @@ class VocoderTask(task_lib.Task):
 
     def crops(self, batch: task_lib.Batch) -> tuple[jax.Array, jax.Array]:
         """Log-mels in [0, 1], [B, F, T], and the sound from their first frame on, [B, L]."""
-        count, hop = self.config.loss.crop_frames, self.audio.hop
+        count = self.config.loss.crop_frames
         audio_BL = audio_lib.from_pcm16(batch["audio_BL"])
         frame_BT = batch["start_B"][:, None] + jnp.arange(count, dtype=jnp.int32)[None]
         mel_BFT = mel.log_mel_at(audio_BL[:, None], frame_BT, self.audio)
-        padded = jnp.pad(audio_BL, ((0, 0), (0, hop)))  # the last frame's hop may reach past
-
-        def cut(audio_L: jax.Array, start: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_slice(audio_L, (start * hop,), (count * hop,))
-
-        return mel_BFT, jax.vmap(cut)(padded, batch["start_B"])
+        return mel_BFT, mel.sound_at(audio_BL, batch["start_B"], count, self.audio)
 
     def loss(
         self, model: VocoderModel, batch: task_lib.Batch, key: jax.Array, *, train: bool
@@ -180,6 +175,24 @@ class VocoderTask(task_lib.Task):
             extra, more = self._adversarial(model, wanted_BL, made_BL, train=train)
             total, metrics = total + extra, {**metrics, **more}
         return total, metrics
+
+    def _vocoded(self, model: VocoderModel, batch: task_lib.Batch) -> dict[str, jax.Array]:
+        """Mels and sounds of crops, as they are and as the generator makes them."""
+        mel_BFT, wanted_BL = self.crops(batch)
+        made_BL = model.generator(vocoder.to_unit_input(mel_BFT))
+        made_BFT = mel.log_mel(made_BL, self.audio)[..., : mel_BFT.shape[-1]]
+        return {"in": mel_BFT, "out": made_BFT, "sound_in": wanted_BL, "sound_out": made_BL}
+
+    def show(
+        self, model_fn: Callable[[Callable, task_lib.Batch], Any], batch: task_lib.Batch
+    ) -> Mapping[str, task_lib.Picture | task_lib.Sound]:
+        """Sound in and out, and the mels of both."""
+        found = jax.device_get(model_fn(self._vocoded, batch))
+        sounds = {"in": found["sound_in"], "out": found["sound_out"]}
+        return {
+            **exhibits.mels({"in": found["in"], "out": found["out"]}),
+            **exhibits.sounds(sounds, self.audio.sample_rate_hz),
+        }
 
     def _adversarial(
         self, model: VocoderModel, real: jax.Array, fake: jax.Array, *, train: bool

@@ -35,11 +35,23 @@ class WindowTask(task_lib.Task):
         self.video = specs.VideoSpec(**config.video)
         self.schedule = schedule_lib.scaled_linear(**config.loss.get("schedule", {}))
 
+    def mels(self, batch: task_lib.Batch) -> jax.Array:
+        """Log-mels of the windows in [0, 1], float32 [B, F, T]."""
+        audio_BPL = audio_lib.from_pcm16(batch["audio_BPL"])
+        return mel.log_mel_at(audio_BPL, batch["mel_frame_BT"], self.audio)
+
+    def sounds(self, batch: task_lib.Batch) -> jax.Array:
+        """The first sound from where each window begins, float32 [B, T * hop].
+
+        It is what the window's mel is of, unless it was merged from two.
+        """
+        frame_BT = batch["mel_frame_BT"]
+        audio_BL = audio_lib.from_pcm16(batch["audio_BPL"][:, 0])
+        return mel.sound_at(audio_BL, frame_BT[:, 0], frame_BT.shape[1], self.audio)
+
     def latents(self, model: MelEncoder, batch: task_lib.Batch, key: jax.Array) -> jax.Array:
         """Scaled latents of the windows, a sample of the posterior, without gradient."""
-        audio_BPL = audio_lib.from_pcm16(batch["audio_BPL"])
-        mel_BFT = mel.log_mel_at(audio_BPL, batch["mel_frame_BT"], self.audio)
-        return jax.lax.stop_gradient(model.encode_mel(mel_BFT, key=key))
+        return jax.lax.stop_gradient(model.encode_mel(self.mels(batch), key=key))
 
     def weight_decay_mask(self, params: Any) -> Any:
         """Decay everything, as the source's plain AdamW does, but the locality prior."""

@@ -4,7 +4,7 @@ The order inside the loop matters: evaluate and save the state of step N, only t
 of step N + 1. Nothing but the state is saved: the step is the position in the data and the RNG.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import contextlib
 import math
 import signal
@@ -84,7 +84,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> dict
     mesh = sharding.make_mesh(**config.mesh)
     task = task_lib.resolve(config)
     with jax.set_mesh(mesh):
-        maker = _maker(task, config, mesh)
+        maker = maker_of(task, config, mesh)
         checkpoints = checkpoint.Checkpoints(workdir, read_only=True)
         step, groups = checkpoints.restore(maker.abstract.groups())
         checkpoints.close()
@@ -122,9 +122,10 @@ class Stopper:
             signal.signal(signal.SIGTERM, self._previous)
 
 
-def _maker(
+def maker_of(
     task: task_lib.Task, config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh
 ) -> state_lib.Maker:
+    """What makes the states of a config's run on a mesh."""
     return state_lib.Maker(
         task,
         mesh,
@@ -133,6 +134,24 @@ def _maker(
         ),
         seed=config.seed,
         ema=config.ema_decay > 0,
+    )
+
+
+def step_of(
+    task: task_lib.Task,
+    config: ml_collections.ConfigDict,
+    maker: state_lib.Maker,
+    mesh: jax.sharding.Mesh,
+) -> Callable[[state_lib.TrainState, task_lib.Batch], tuple[state_lib.TrainState, dict]]:
+    """The jitted training step of a config's run."""
+    return state_lib.make_train_step(
+        task,
+        maker,
+        mesh,
+        schedule=optimizer_lib.schedule(config.optimizer, config.total_steps),
+        seed=config.seed,
+        ema_decay=config.ema_decay,
+        accumulate=config.get("accumulate", 1),
     )
 
 
@@ -149,7 +168,7 @@ class Run:
     ):
         self.config, self.mesh = config, mesh
         source = evaluator.open_source(config, config.data.train_split, task)
-        self.maker = _maker(task, config, mesh)
+        self.maker = maker_of(task, config, mesh)
         self.evaluate = evaluator.Evaluator(task, config, self.maker, mesh)
         self.checkpoints = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
         self.state, self.start = self._first_state()
@@ -169,15 +188,7 @@ class Run:
             read_threads=config.data.read_threads,
             workers=config.data.workers,
         )
-        self.train_step = state_lib.make_train_step(
-            task,
-            self.maker,
-            mesh,
-            schedule=optimizer_lib.schedule(config.optimizer, config.total_steps),
-            seed=config.seed,
-            ema_decay=config.ema_decay,
-            accumulate=config.get("accumulate", 1),
-        )
+        self.train_step = step_of(task, config, self.maker, mesh)
         self.exhibition = exhibition.Exhibition(
             task, config, self.evaluate, self.log, fallback=source
         )

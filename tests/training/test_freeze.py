@@ -15,7 +15,7 @@ from foley_jax.training import task as task_lib
 
 def _first(config):
     mesh = sharding.make_mesh(1, devices=jax.devices()[:1])
-    return loop._maker(task_lib.resolve(config), config, mesh)
+    return loop.maker_of(task_lib.resolve(config), config, mesh)
 
 
 @pytest.mark.parametrize("frozen", [("layers.0", "bn"), ("*/0", "b?")])

@@ -61,7 +61,7 @@ def test_everything_that_should_move_moves_and_frozen_parts_do_not(finished, toy
     workdir, final = finished
     config = run_directory.load_config(workdir)
     mesh = sharding.make_mesh(1, devices=jax.devices()[:1])
-    first = loop._maker(task_lib.resolve(config), config, mesh).fresh({})
+    first = loop.maker_of(task_lib.resolve(config), config, mesh).fresh({})
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), first, final)
     assert all(jax.tree.leaves((moved.params, moved.ema, moved.rest["bn"], moved.rest["seen"])))
     assert not any(jax.tree.leaves(moved.rest["frozen"]))

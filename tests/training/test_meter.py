@@ -182,7 +182,7 @@ class RematTask(toy_task.ToyTask):
 
 def _flops(task, data):
     mesh = sharding.make_mesh(1, devices=jax.devices()[:1])
-    maker = loop._maker(task, runs.config(data), mesh)
+    maker = loop.maker_of(task, runs.config(data), mesh)
     batch = {
         "x_BC": jax.ShapeDtypeStruct((8, 4), "float32"),
         "y_B": jax.ShapeDtypeStruct((8,), "float32"),

@@ -31,7 +31,8 @@ def test_help_teaches_examples_first(flag):
     code, out, err = run(flag)
     assert code == 0 and not err
     assert out.index("--config=configs/cavp.py --workdir=runs/cavp") < out.index("flags:")
-    for name in ("--config", "--workdir", "--mode", "--distributed"):
+    assert "xprof --logdir=WORKDIR/profile" in out
+    for name in ("--config", "--workdir", "--mode", "--distributed", "--profile"):
         assert f"  {name}: " in out
     assert time.monotonic() - begin < 60
 
@@ -47,6 +48,9 @@ def test_help_teaches_examples_first(flag):
         ((DEMO, "--wrkdir=x"), "Unknown command line flag 'wrkdir'"),
         ((DEMO, "--mode=test"), "value should be one of <train|evaluate>"),
         ((DEMO, "train"), "unexpected argument 'train'"),
+        ((DEMO, "--profile=5"), "--profile is '5', expected START:STOP"),
+        ((DEMO, "--profile=7:5"), "with 1 <= START <= STOP, e.g. 20:25"),
+        ((DEMO, "--profile=1:2", "--mode=evaluate"), "--profile records training; --mode is eval"),
         ((DEMO, "--config.data.dir=nowhere"), "python -m data_prep.prepare"),
         ((DEMO, "--mode=evaluate"), "train one with `python -m foley_jax.main --config=configs/"),
         (

@@ -53,6 +53,11 @@ def strip(frames_THWC: np.ndarray) -> np.ndarray:
     return beside([np.asarray(frame) for frame in chosen], gap=1)
 
 
+def stretch(picture: np.ndarray, width: int) -> np.ndarray:
+    """The picture uint8 [H, W, 3] in another width, columns repeated or left out."""
+    return picture[:, np.arange(width) * picture.shape[1] // width]
+
+
 def caption(text: str, picture: np.ndarray) -> np.ndarray:
     """The picture under a line of text; what does not fit into its width is cut off."""
     line = PIL.Image.new("RGB", (picture.shape[1], _CAPTION_HEIGHT), (_PAPER,) * 3)

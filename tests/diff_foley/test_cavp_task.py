@@ -147,9 +147,9 @@ def test_shows_a_clip_and_how_alike_rows_are(task, parts, batch):
     found = filled.shown(task, nnx.merge(*parts), batch, 2)
     names = ("clip", "rows", "sound_of_clip")
     assert set(found) == {f"{name}/{i}" for name in names for i in (0, 1)}
-    # under a caption: frames with a pixel between, then 64 mel bins of 64 frames, twice as large
-    assert found["clip/0"].pixels_HWC.shape == (14 + SIDE + 3 + 2 * 64, 2 * 64, 3)
-    strip = found["clip/1"].pixels_HWC[14 : 14 + SIDE, : T * (SIDE + 1) - 1]
+    # under a caption: frames with a pixel between, then 64 mel bins, twice as large
+    assert found["clip/0"].pixels_HWC.shape == (14 + SIDE + 3 + 2 * 64, T * (SIDE + 1) - 1, 3)
+    strip = found["clip/1"].pixels_HWC[14 : 14 + SIDE]
     np.testing.assert_array_equal(
         strip[:, SIDE + 1 : 2 * SIDE + 1], batch["frames_BNTHWC"][1, 0, 1]
     )

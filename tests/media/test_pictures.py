@@ -43,6 +43,13 @@ def test_large_frames_are_made_smaller_in_proportion():
     assert (strip[:, 151:] == 90).all()
 
 
+@pytest.mark.parametrize("width", [3, 6, 20])
+def test_stretching_keeps_the_order_of_columns(width):
+    picture = np.repeat(np.arange(6, dtype=np.uint8), 3 * 3).reshape(6, 3, 3).transpose(1, 0, 2)
+    columns = pictures.stretch(picture, width)[1, :, 0].astype(float)
+    np.testing.assert_array_equal(columns, np.floor(np.arange(width) * 6 / width))
+
+
 def test_a_caption_writes_above_and_leaves_the_picture():
     picture = flat(20, 60, 128)
     titled = pictures.caption("real", picture)

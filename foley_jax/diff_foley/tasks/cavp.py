@@ -180,7 +180,9 @@ class CavpTask:
         for i, (frames, mel_FT, alike) in enumerate(
             zip(found["frames"], found["mel"], found["alike"])
         ):
-            clip = pictures.below([pictures.strip(frames), pictures.mel(mel_FT)])
+            strip = pictures.strip(frames)
+            # every frame stands above its time
+            clip = pictures.below([strip, pictures.stretch(pictures.mel(mel_FT), strip.shape[1])])
             table = pictures.heat(alike, -1.0, 1.0, cell=max(1, 256 // len(alike)))
             shown[f"clip/{i}"] = task_lib.Picture(pictures.caption("frames and mel", clip))
             title = "cosines, picture down, sound right"

@@ -50,7 +50,15 @@ def base(task: str) -> ConfigDict:
             "clip_norm": 0.0,
         }
     )
-    config.checkpoint = ConfigDict({"every_steps": 1000, "keep": 3})
+    config.checkpoint = ConfigDict(
+        {
+            "every_steps": 1000,
+            "keep": 3,  # so many of the newest stay
+            # besides them so many of the best; every save is then evaluated before; 0 = off
+            "keep_best": 0,
+            "best": "loss:min",  # METRIC:min or METRIC:max, a metric of evaluation
+        }
+    )
     config.audio = ConfigDict(
         {
             "sample_rate_hz": 16000,

@@ -29,6 +29,7 @@ from collections.abc import Sequence
 import os
 import re
 import sys
+import traceback
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -58,6 +59,7 @@ _PROFILE = flags.DEFINE_string(
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from")
 
 RESTART = 75  # exit code of a run that SIGTERM stopped: the same command goes on
+_EXPECTED = (ValueError, OSError, FloatingPointError)  # say themselves what to do
 _OURS = ("config", "workdir", "mode", "distributed", "profile", "traceback")
 
 
@@ -160,17 +162,20 @@ def run(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         _judge(argv[1:])
         return
-    from foley_jax import sharding  # after the flags: --help and wrong flags answer at once
+    from foley_jax import peers, sharding  # after the flags: --help and wrong flags answer at once
 
     if _DISTRIBUTED.value:
         sharding.join_processes()
+        peers.watch()
     from foley_jax.training import loop  # must not touch a device before that
 
     logging.set_verbosity(logging.WARNING)
     if _MODE.value == "evaluate":
         loop.evaluate(_CONFIG.value, _WORKDIR.value)
+        peers.leave()
         return
     state = loop.train(_CONFIG.value, _WORKDIR.value, profile=_profiled_steps())
+    peers.leave()
     if state is not None and int(state.step) < _CONFIG.value.total_steps:
         sys.exit(RESTART)
 
@@ -189,15 +194,27 @@ def main() -> None:
     """The command line; an expected error is one line and exit code 1."""
     try:
         app.run(run, flags_parser=parse)
-    except (ValueError, OSError, FloatingPointError) as error:
-        if "--traceback" in sys.argv:
+    except Exception as error:
+        _end_with_others(error)
+        if "--traceback" in sys.argv or not isinstance(error, _EXPECTED):
             raise
         print(f"error: {error}", file=sys.stderr)
-        if flags.FLAGS.is_parsed() and _DISTRIBUTED.value:
-            from foley_jax import sharding
-
-            sharding.end_alone(1)
         sys.exit(1)
+
+
+def _end_with_others(error: Exception) -> None:
+    """Ends all processes of the run, each with a line; returns where there is only this one."""
+    if not (flags.FLAGS.is_parsed() and _DISTRIBUTED.value):
+        return
+    from foley_jax import peers, sharding
+
+    peers.give_way()
+    if "--traceback" in sys.argv or not isinstance(error, _EXPECTED):
+        traceback.print_exception(error)
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    peers.end(" ".join(f"{error}".split()) or type(error).__name__)
+    sharding.end_alone(1)  # it failed before it could watch the others
+    sys.exit(1)
 
 
 if __name__ == "__main__":

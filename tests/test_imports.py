@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "foley_jax.media": set(),
     "foley_jax.diffusion": set(),
     "foley_jax.sharding": set(),
+    "foley_jax.peers": set(),
     "foley_jax.torch_files": set(),
     "foley_jax.torch_tensors": set(),
     "foley_jax.hub": set(),

@@ -8,6 +8,8 @@ orbax itself returns a flipped byte as if nothing had happened.
 
 from collections.abc import Callable, Mapping
 import logging
+import os
+import re
 from typing import Any
 
 from etils import epath
@@ -16,13 +18,14 @@ from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
 
-from foley_jax.training import checksum, paths
+from foley_jax.training import checksum, paths, save_barrier
 from foley_jax.training import manifest as manifest_lib
 from foley_jax.training import retention as retention_lib
 
 GROUPS = ("params", "rest", "opt_state", "ema")
 _MANIFEST = "manifest"
 _TRASH = "deleted"  # old checkpoints go there in one move, so that none is ever half there
+_OPENINGS = 4  # tries
 _UNFINISHED = ".orbax-checkpoint-tmp"
 _log = logging.getLogger(__name__)
 
@@ -68,15 +71,24 @@ class Checkpoints:
         self._failed: SaveError | None = None  # of the newest save
         if not read_only:
             self._clean_up(_log.warning)
+        logging.getLogger("absl").addFilter(_is_news)
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        barrier = save_barrier.SaveBarrier(str(self.folder))
         # orbax's own read_only mode warns about itself every time
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=_Preservation(self.retention, self._metrics),
-                todelete_subdir=None if read_only else _TRASH,
-                create=not read_only,
-            ),
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=_Preservation(self.retention, self._metrics),
+            todelete_subdir=None if self.read_only else _TRASH,
+            create=not self.read_only,
+            async_options=ocp.options.AsyncOptions(barrier_sync_fn=barrier),
         )
+        for _ in range(_OPENINGS):
+            try:
+                return ocp.CheckpointManager(self.folder, options=options)
+            except FileNotFoundError:  # a run removed an old checkpoint while this one looked
+                continue
+        return ocp.CheckpointManager(self.folder, options=options)
 
     def steps(self) -> list[int]:
         """Completely written steps, ascending, and the one that is being written."""
@@ -157,7 +169,7 @@ class Checkpoints:
     def _fail(self, step: int | None, error: Exception | None) -> SaveError:
         text = "it failed on another process"
         if error is not None:
-            text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            text = f"{type(error).__name__}: {_shortened(str(error))}"
         return SaveError(f"step {step} could not be saved in {self.folder} ({text})")
 
     def _clean_up(self, tell) -> None:
@@ -292,10 +304,9 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # damage surfaces as ValueError, OSError, KeyError, ...
-            text = " ".join(str(error).split())[:300]
             raise CorruptCheckpointError(
                 f"{self.folder / str(step)} is damaged and cannot be read "
-                f"({type(error).__name__}: {text})"
+                f"({type(error).__name__}: {_shortened(str(error))})"
             ) from error
 
     def _verify(self, step: int, saved: Mapping, restored: Mapping) -> None:
@@ -329,6 +340,19 @@ class Checkpoints:
             _log.warning("%s", self._fail(self._pending, error))
         self._manager.close()
         self._clean_up(_log.debug)
+
+
+def _shortened(text: str) -> str:
+    """One line of an error; tensorstore hides the operating system's reason in pages."""
+    text = " ".join(text.split())
+    found = re.search(r"os_error_code='(\d+)'", text)
+    reason = f"{os.strerror(int(found[1]))}: " if found else ""
+    return reason + (text if len(text) <= 300 else f"{text[:140]} ... {text[-140:]}")
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Orbax logs the same stack three times when a save fails; `Checkpoints` says it in a line."""
+    return not (record.exc_info and "orbax" in record.pathname)
 
 
 class _Preservation:

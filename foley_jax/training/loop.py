@@ -155,6 +155,23 @@ def step_of(
     )
 
 
+def _checkpoints(
+    config: ml_collections.ConfigDict, workdir: epath.PathLike
+) -> tuple[checkpoint.Checkpoints, int]:
+    """Those of `workdir`, and how many of the best ones stay."""
+    fields = config.checkpoint
+    keep_best = fields.get("keep_best", 0)
+    if keep_best and not config.eval_batches:
+        raise ValueError(
+            f"checkpoint.keep_best is {keep_best}, but eval_batches is 0: what is best is a matter "
+            "of evaluation"
+        )
+    best = fields.get("best", "loss:min")
+    return checkpoint.Checkpoints(
+        workdir, keep=fields.keep, keep_best=keep_best, best=best
+    ), keep_best
+
+
 class Run:
     """One process's share of one run, from its newest checkpoint on."""
 
@@ -170,7 +187,7 @@ class Run:
         source = evaluator.open_source(config, config.data.train_split, task)
         self.maker = maker_of(task, config, mesh)
         self.evaluate = evaluator.Evaluator(task, config, self.maker, mesh)
-        self.checkpoints = checkpoint.Checkpoints(workdir, keep=config.checkpoint.keep)
+        self.checkpoints, self.keep_best = _checkpoints(config, workdir)
         self.state, self.start = self._first_state()
         if jax.process_index() == 0:
             run_directory.save_config(workdir, config)
@@ -227,12 +244,14 @@ class Run:
         while True:
             last = step == config.total_steps
             stop = stopper.now(step)
-            if config.eval_batches and self._due(step, config.eval_every) and (last or not stop):
+            measured = None
+            if (last or not stop) and self._evaluation_due(step):
                 self._check(step)
                 with self.meter.paused():
-                    self.log.write(step, "eval", self.evaluate(self.state))
+                    measured = self.evaluate(self.state)
+                    self.log.write(step, "eval", measured)
             if self._due(step, config.checkpoint.every_steps) or stop:
-                self._save(step)
+                self._save(step, measured)
             if self.exhibition.due(step) and step > self.start and not stop:
                 self._check(step)
                 with self.meter.paused():
@@ -282,6 +301,13 @@ class Run:
             return True
         return every > 0 and step > self.start and step % every == 0
 
+    def _evaluation_due(self, step: int) -> bool:
+        """At its own intervals; and before every save, if the best ones are to be kept."""
+        if not self.config.eval_batches:
+            return False
+        saved = self.keep_best and self._due(step, self.config.checkpoint.every_steps)
+        return saved or self._due(step, self.config.eval_every)
+
     def _check(self, step: int) -> list[Mapping[str, np.ndarray]]:
         """Fetches pending metrics; stops the run if a loss is not finite."""
         fetched, self.pending = jax.device_get(self.pending), []
@@ -323,12 +349,12 @@ class Run:
             f"--config.data.workers (now {data.workers})"
         )
 
-    def _save(self, step: int) -> None:
+    def _save(self, step: int, measured: Mapping[str, float] | None) -> None:
         if step == self.saved_at:
             return
         self._check(step)  # a state that follows a NaN must not replace a good checkpoint
         with self.meter.paused():
-            self.checkpoints.save(step, self.state.groups())
+            self.checkpoints.save(step, self.state.groups(), measured)
         self.saved_at = step
 
     def close(self) -> None:

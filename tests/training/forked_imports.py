@@ -1,0 +1,11 @@
+"""What the process that `forked` forks from imports beforehand; nothing here touches a device."""
+
+import jax
+import toy_config  # noqa: F401
+import toy_task  # noqa: F401
+
+import configs.base  # noqa: F401
+from foley_jax import main, peers  # noqa: F401
+from foley_jax.training import loop  # noqa: F401
+
+jax.config.update("jax_compilation_cache_dir", None)  # processes of a run must not share it

@@ -1,0 +1,91 @@
+"""A save that fails for want of room: old checkpoints stay, training goes on and says so."""
+
+import resource
+
+import forked
+import pytest
+import runs
+
+from foley_jax.training import checkpoint
+
+STEPS = 20
+FILE_BYTES = 256 * 1024  # no file may grow beyond: what a full disk does to the big files
+BALLAST_KB = 1024
+
+
+def limit(run, num_bytes):
+    """Lets no file of a process grow further; -1 lifts it."""
+    _, hard = resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, (num_bytes, hard))
+
+
+def command(data, workdir, **fields):
+    """The command line of a run that saves every second step."""
+    fields = {
+        "total_steps": STEPS,
+        "checkpoint.every_steps": 2,
+        "checkpoint.keep": 2,
+        "model.ballast": BALLAST_KB,
+        "data.delay_s": 0.02,  # slow enough for the test to keep up
+        **fields,
+    }
+    config = forked.HERE / "indexed_config.py"
+    shown = [f"--config.{name}={value}" for name, value in fields.items()]
+    return [f"--config={config}:{data}", f"--workdir={workdir}", *shown]
+
+
+def started(data, workdir, **fields):
+    """A run with a first checkpoint."""
+    run = forked.Run(command(data, workdir, **fields), workdir / "run.log")
+    forked.wait_for(lambda: checkpoint.latest_step(workdir), [run])
+    return run
+
+
+def names(workdir):
+    """What lies in the folder of checkpoints."""
+    return sorted(path.name for path in (workdir / "checkpoints").iterdir())
+
+
+def test_run_survives_a_full_disk_and_saves_again_when_there_is_room(toy_data, tmp_path):
+    run = started(toy_data, tmp_path)
+    with forked.ended(run):
+        limit(run, FILE_BYTES)
+        forked.wait_for(lambda: run.output.count("could not be saved") >= 2, [run])
+        kept = names(tmp_path)
+        limit(run, -1)
+        assert run.wait_end() == 0
+    warning = next(line for line in run.output.splitlines() if "could not be saved" in line)
+    assert "File too large" in warning and "the next save tries again" in warning, warning
+    assert any(name.isdigit() for name in kept)  # the old ones were not removed
+    assert names(tmp_path) == [str(STEPS - 2), str(STEPS)]
+    assert sorted(runs.losses(tmp_path)) == list(range(1, STEPS + 1))
+
+
+def test_last_save_that_fails_is_an_error_and_the_run_can_be_continued(toy_data, tmp_path):
+    run = started(toy_data, tmp_path)
+    with forked.ended(run):
+        limit(run, FILE_BYTES)
+        before = checkpoint.latest_step(tmp_path)
+        assert run.wait_end() == 1
+    last = run.output.rstrip().splitlines()[-1]
+    assert last.startswith(f"error: step {STEPS} could not be saved") and "make room" in last
+    newest = checkpoint.latest_step(tmp_path)
+    assert before <= newest < STEPS and f"steps [{newest}" in last or f"{newest}]" in last
+    assert not [name for name in names(tmp_path) if "-tmp" in name]  # takes no room
+    output = forked.finish([forked.Run(command(toy_data, tmp_path), tmp_path / "again.log")])
+    assert f"continues at step {newest}" in output
+    assert names(tmp_path) == [str(STEPS - 2), str(STEPS)]
+
+
+@pytest.mark.slow
+def test_two_processes_agree_that_a_save_failed(toy_data, tmp_path):
+    pair = forked.start_together(command(toy_data, tmp_path), tmp_path, count=2, devices=1)
+    with forked.ended(*pair):
+        forked.wait_for(lambda: checkpoint.latest_step(tmp_path), pair)
+        for run in pair:
+            limit(run, FILE_BYTES)  # only the first one writes what is a copy everywhere
+        forked.wait_for(lambda: "could not be saved" in pair[0].output, pair)
+        for run in pair:
+            limit(run, -1)
+        assert [run.wait_end() for run in pair] == [0, 0]
+    assert names(tmp_path) == [str(STEPS - 2), str(STEPS)]

@@ -99,6 +99,7 @@ def mm_diffusion(
     *,
     super_resolution: str | os.PathLike | None = None,
     dtype: str | None = None,
+    devices: int | None = None,
 ) -> mm_pipeline.MMDiffusion:
     """Loads the networks of MM-Diffusion.
 
@@ -106,13 +107,15 @@ def mm_diffusion(
       model: workdir of an `mm_diffusion` run or of the converted base model, or its file.
       super_resolution: the same of an `mm_super_resolution` run; by default pictures stay small.
       dtype: compute type; see `diff_foley`.
+      devices: of this process that share the work; see `sharding.local_mesh`.
     Raises:
       FileNotFoundError: no checkpoint there; the message says how to make one.
       ValueError: another stage, or networks whose picture sizes do not fit together.
     """
+    mesh = sharding.local_mesh(devices)
     base = _part(model, SOUNDING, dtype)
     if super_resolution is None:
-        return mm_pipeline.MMDiffusion(base.network, base.config)
+        return mm_pipeline.MMDiffusion(base.network, base.config, mesh=mesh)
     large = _part(super_resolution, UPSCALING, dtype)
     has = (base.config.video.height, base.config.video.width)
     low = large.config.data.degradation
@@ -122,7 +125,11 @@ def mm_diffusion(
             f"{has[0]}x{has[1]}; train one for that size (config.data.degradation)"
         )
     return mm_pipeline.MMDiffusion(
-        base.network, base.config, upscaler=large.network, upscaler_config=large.config
+        base.network,
+        base.config,
+        upscaler=large.network,
+        upscaler_config=large.config,
+        mesh=mesh,
     )
 
 

@@ -163,10 +163,12 @@ def load(
     Raises:
       ValueError: a network is given that the model's system does not know.
     """
-    others = {"cavp": cavp, "classifier": classifier, "vocoder": vocoder, "devices": devices}
+    others = {"cavp": cavp, "classifier": classifier, "vocoder": vocoder}
     if loading.makes_sounding_video(model):
         _refuse(others, f"{model} is MM-Diffusion's")
-        made = loading.mm_diffusion(model, super_resolution=super_resolution, dtype=dtype)
+        made = loading.mm_diffusion(
+            model, super_resolution=super_resolution, dtype=dtype, devices=devices
+        )
         return sounding.SoundingVideo(made, str(model))
     _refuse({"super_resolution": super_resolution}, f"{model} is Diff-Foley's")
     networks = loading.diff_foley(
@@ -286,10 +288,13 @@ def setting_arguments(p: argparse.ArgumentParser) -> None:
         help="official: reproduce the published code with its mistakes",
     )
     p.add_argument("--dtype", choices=("float32", "bfloat16"), help="compute type")
+    p.add_argument(
+        "--devices", type=int, help="of this process that share the work (default: all; of a CPU 1)"
+    )
 
 
 def foley_arguments(p: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Adds the networks, devices and scales of Diff-Foley."""
+    """Adds the networks and scales of Diff-Foley."""
     p.add_argument("--cavp", help="workdir of the CAVP run; default: the one the model names")
     p.add_argument(
         "--classifier",
@@ -307,9 +312,6 @@ def foley_arguments(p: argparse.ArgumentParser | argparse._ArgumentGroup) -> Non
         type=float,
         default=50.0,
         help="scale of the classifier's guidance, where there is one; 0 = off (default: 50)",
-    )
-    p.add_argument(
-        "--devices", type=int, help="of this process that share the work (default: all; of a CPU 1)"
     )
 
 

@@ -4,7 +4,7 @@ Mesh ("data", "fsdp"), both Auto: the batch is split over both axes, large param
 everything else is a copy on every device. Models say nothing about devices but `shard_batch`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import math
 import os
@@ -175,12 +175,36 @@ def shard_batch(x: jax.Array) -> jax.Array:
     Without it the partitioner lets channels follow FSDP parameters and moves whole activations.
     A no-op where there is no mesh, or where its devices do not divide the axis.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or any(axis not in mesh.axis_names for axis in AXES):
-        return x
-    if x.ndim == 0 or x.shape[0] % math.prod(mesh.shape[axis] for axis in AXES):
+    if x.ndim == 0 or x.shape[0] % (devices := num_devices()) or devices == 1:
         return x
     return jax.lax.with_sharding_constraint(x, BATCH)
+
+
+def num_devices() -> int:
+    """Devices that the compiler may split what is traced now over; 1 without a mesh of ours."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or any(axis not in mesh.axis_names for axis in AXES):
+        return 1
+    if any(kind == AxisType.Manual for kind in mesh.axis_types):
+        return 1  # inside `each_its_own`
+    return math.prod(mesh.shape[axis] for axis in AXES)
+
+
+def each_its_own(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` of batches, on every device for its own examples, without a word between them.
+
+    For functions that the compiler would split along another axis, as those under `jax.vmap`. What
+    `fn` closes over, every device has whole. Without a mesh, or where its devices do not divide
+    the batch, it is `fn` itself.
+    """
+
+    def run(*args: Any) -> Any:
+        count, rows = num_devices(), len(jax.tree.leaves(args)[0])
+        if count == 1 or rows % count:
+            return fn(*args)
+        return jax.shard_map(fn, in_specs=BATCH, out_specs=BATCH, check_vma=False)(*args)
+
+    return run
 
 
 def global_batch(local: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -42,7 +42,7 @@ class AlignmentClassifier(unet.Trunk):
         locality_bias: bool = False,
         column_s: float = 0.128,
         remat: bool = False,
-        attention_implementation: str = "xla",
+        attention_implementation: str = "auto",
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):

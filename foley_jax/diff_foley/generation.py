@@ -274,6 +274,18 @@ def solve(
     return SAMPLERS[p.sampler](canvas, p.schedule, x_T[None], num_steps=p.steps)[0]
 
 
+def sample(
+    program: Program,
+    model: nnx.Module,
+    classifier: nnx.Module | None,
+    tape: Tape,
+    *scales_and_rows: jax.Array | None,
+) -> jax.Array:
+    """`solve` from the noise of the tape's keys; its last three arguments are `solve`'s."""
+    x_T = noise(program, tape.keys_K)
+    return solve(program, model, classifier, tape, x_T, *scales_and_rows)
+
+
 def _log_prob(classifier, raw_rows_RD, tape, index_B, x_BHVC, t_B) -> jax.Array:
     if raw_rows_RD is not None:
         raw_BRD = jnp.broadcast_to(raw_rows_RD[None], (len(index_B), *raw_rows_RD.shape))
@@ -333,10 +345,7 @@ class Sampler:
         if (aligned, *choice) not in self._programs:
             program = Program(*self._fixed, *choice)
 
-            def run(model, classifier, tape, *scales_and_rows):
-                x_T = noise(program, tape.keys_K)
-                return solve(program, model, classifier, tape, x_T, *scales_and_rows)
-
+            run = functools.partial(sample, program)
             classifier = self.classifier if aligned else None
             self._programs[aligned, *choice] = network_lib.jit_pair(run, self.ldm, classifier)
         scales = (jnp.float32(settings.guidance), jnp.float32(settings.alignment))

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 import ml_collections
 import numpy as np
 
-from foley_jax.diff_foley import features, generation, sound, windows
+from foley_jax.diff_foley import features, generation, latent_diffusion, sound, windows
 from foley_jax.layers import network
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs
@@ -77,6 +77,25 @@ class Draft(NamedTuple):
     alignment: float | None
 
 
+def window_of(
+    model: latent_diffusion.LatentDiffusion,
+    config: ml_collections.ConfigDict,
+    audio: specs.AudioSpec,
+    video: specs.VideoSpec,
+) -> windows.WindowSpec:
+    """What the model sees at once: its rows and latent columns."""
+    _, columns, _ = model.latent_shape(audio.num_mels, config.data.window_frames)
+    # a model that is told when its rows are needs no row to begin with a column
+    exact = {"max_skew_s": float("inf")} if model.unet.locality_bias else {}
+    return windows.WindowSpec(
+        num_rows=config.data.num_rows,
+        num_columns=columns,
+        row_s=1.0 / video.fps,
+        column_s=model.autoencoder.downsampling[1] * audio.frame_s,
+        **exact,
+    )
+
+
 class DiffFoley:
     """The networks of Diff-Foley and the walk of videos through them.
 
@@ -125,15 +144,7 @@ class DiffFoley:
         model = ldm.module()
         self.latent_shape = model.latent_shape(self.audio.num_mels, config.data.window_frames)
         self.column_frames = model.autoencoder.downsampling[1]
-        # a model that is told when its rows are needs no row to begin with a column
-        exact = {"max_skew_s": float("inf")} if model.unet.locality_bias else {}
-        self.window = windows.WindowSpec(
-            num_rows=config.data.num_rows,
-            num_columns=self.latent_shape[1],
-            row_s=1.0 / self.video.fps,
-            column_s=self.column_frames * self.audio.frame_s,
-            **exact,
-        )
+        self.window = window_of(model, config, self.audio, self.video)
         self.sampler = generation.Sampler(
             ldm,
             classifier,

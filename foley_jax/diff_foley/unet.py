@@ -229,7 +229,7 @@ class UNet(Trunk):
     Fields beyond it: `locality_bias` (see `layers.locality`), `column_s` the seconds of one latent
     column (the default is 8 mel frames of hop 256 at 16 kHz), `self_attention_downsamples` the
     levels that also have self-attention (None: wherever there is cross-attention), `num_groups`
-    of the group norms, `attention_implementation` of the self-attention ("xla" | "cudnn").
+    of the group norms, `attention_implementation` of the self-attention (see `attention.attention`).
     """
 
     def __init__(
@@ -250,7 +250,7 @@ class UNet(Trunk):
         locality_bias: bool = False,
         column_s: float = 0.128,
         remat: bool = False,
-        attention_implementation: str = "xla",
+        attention_implementation: str = "auto",
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):

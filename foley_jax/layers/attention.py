@@ -7,9 +7,9 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import convolution
+from foley_jax.layers import convolution, flash_attention
 
-IMPLEMENTATIONS = ("xla", "cudnn")
+IMPLEMENTATIONS = ("auto", "xla", "cudnn", "flash")
 
 
 def attention(
@@ -18,19 +18,27 @@ def attention(
     v_BSND: jax.Array,
     *,
     bias_BNTS: jax.Array | None = None,
-    implementation: str = "xla",
+    implementation: str = "auto",
 ) -> jax.Array:
     """softmax(q k^T / sqrt(D) + bias) v, softmax in float32.
 
     Args:
       q_BTND, k_BSND, v_BSND: queries, keys, values, any float dtype.
       bias_BNTS: added to the logits; its axes may be 1.
-      implementation: "xla" anywhere; "cudnn" on NVIDIA GPUs in half precision, D % 8 == 0.
+      implementation: "xla" anywhere; "cudnn" on NVIDIA GPUs in half precision, D % 8 == 0;
+        "flash" on TPUs, without bias, for the shapes of `flash_attention.fits`; "auto": "flash"
+        where that is possible, else "xla".
     Returns:
       [B, T, N, D], dtype of the values.
     Raises:
       ValueError: unknown implementation.
     """
+    if implementation == "auto":
+        possible = bias_BNTS is None and flash_attention.on_tpu()
+        fits = possible and flash_attention.fits(q_BTND, k_BSND)
+        implementation = "flash" if fits else "xla"
+    if implementation == "flash":
+        return flash_attention.attention(q_BTND, k_BSND, v_BSND)
     if implementation == "cudnn":
         return jax.nn.dot_product_attention(
             q_BTND, k_BSND, v_BSND, bias=bias_BNTS, implementation="cudnn"
@@ -56,7 +64,7 @@ class MultiHeadAttention(nnx.Module):
         context_dim: int,
         num_heads: int,
         *,
-        implementation: str = "xla",
+        implementation: str = "auto",
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):

@@ -37,7 +37,7 @@ class TransformerBlock(nnx.Module):
         *,
         self_attention: bool = True,
         use_locality: bool = False,
-        implementation: str = "xla",
+        implementation: str = "auto",
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -94,7 +94,7 @@ class SpatialTransformer(nnx.Module):
         num_groups: int = 32,
         self_attention: bool = True,
         use_locality: bool = False,
-        implementation: str = "xla",
+        implementation: str = "auto",
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):

@@ -12,6 +12,7 @@ import zlib
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 import ml_collections
 import numpy as np
 
@@ -51,13 +52,29 @@ class Result(NamedTuple):
     audio: np.ndarray
 
 
+def denoiser_of(config: ml_collections.ConfigDict) -> sampling.Denoiser:
+    """What a run's network is, besides its weights."""
+    video, audio = specs.VideoSpec(**config.video), specs.AudioSpec(**config.audio)
+    count = config.data.num_frames
+    shapes = {
+        "video": (1, count, video.height, video.width, 3),
+        "audio": (1, audio.num_samples(count / video.fps), 1),
+    }
+    return sampling.Denoiser(
+        schedule=schedule_lib.linear(**config.loss.get("schedule", {})),
+        prediction=config.loss.get("prediction", "eps"),
+        shapes={name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()},
+    )
+
+
 class MMDiffusion:
     """The coupled network, perhaps a super-resolution one, and the walk of clips through them.
 
     Args:
       network: a `CoupledUNet`; `config` of its run.
       upscaler: a `SuperResolution`; `upscaler_config` of its run.
-      device_clips: clips in one device batch; by default 4 on CPU and 32 elsewhere.
+      device_clips: clips in the batch of one device; by default 4 on CPU and 32 elsewhere.
+      mesh: devices of this process that share the work, see `sharding.local_mesh`; None is one.
     """
 
     def __init__(
@@ -68,7 +85,9 @@ class MMDiffusion:
         upscaler: network_lib.Network | None = None,
         upscaler_config: ml_collections.ConfigDict | None = None,
         device_clips: int | None = None,
+        mesh: Mesh | None = None,
     ):
+        self.num_devices = 1 if mesh is None else mesh.size
         on_cpu = jax.default_backend() == "cpu"
         self.device_clips = device_clips or (4 if on_cpu else 32)
         self.video = specs.VideoSpec(**config.video)
@@ -76,24 +95,16 @@ class MMDiffusion:
         self.num_frames = config.data.num_frames
         self.num_samples = self.audio.num_samples(self.num_frames / self.video.fps)
         self.companding = config.data.get("companding", 0.0)
-        picture = (self.video.height, self.video.width, 3)
-        self._about = sampling.Denoiser(
-            schedule=schedule_lib.linear(**config.loss.get("schedule", {})),
-            prediction=config.loss.get("prediction", "eps"),
-            shapes={
-                "video": jax.ShapeDtypeStruct((1, self.num_frames, *picture), jnp.float32),
-                "audio": jax.ShapeDtypeStruct((1, self.num_samples, 1), jnp.float32),
-            },
-        )
-        self._network, self._programs = network, {}
+        self._about = denoiser_of(config)
+        self._network, self._programs = network.on(mesh), {}
         self.factor = 1
         if upscaler is not None:
             self.factor = upscaler_config.video.height // self.video.height
-            self._upscale = upscaler.jit(
+            self._upscale = upscaler.on(mesh).jit(
                 functools.partial(
                     upscaling.upscale,
                     factor=self.factor,
-                    frames_at_once=2 if on_cpu else 16,
+                    frames_at_once=self.num_devices * (2 if on_cpu else 16),
                     schedule=schedule_lib.linear(**upscaler_config.loss.get("schedule", {})),
                 ),
                 static_argnames="num_steps",
@@ -159,7 +170,8 @@ class MMDiffusion:
         self, parts: Sequence[dict[str, np.ndarray]], keys: Sequence[jax.Array], settings: Settings
     ) -> list[dict[str, np.ndarray]]:
         """The model's clips, in batches of one shape."""
-        size = min(self.device_clips, len(parts))
+        share = min(self.device_clips, -(-len(parts) // self.num_devices))
+        size = share * self.num_devices
         shift_key = jax.random.fold_in(jax.random.key(settings.seed), 0)
         program, made = self._program(settings), []
         for at in range(0, len(parts), size):

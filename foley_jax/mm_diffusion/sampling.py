@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from foley_jax import sharding
 from foley_jax.diffusion import (
     adaptive,
     ancestral,
@@ -147,7 +148,7 @@ def sample(
             made = _free(denoise, about.schedule, x_T, draw_key, settings)
         return {name: part[0] for name, part in made.items()}
 
-    return jax.vmap(one)(keys_B, dict(known))
+    return sharding.each_its_own(jax.vmap(one))(keys_B, dict(known))
 
 
 def _free(denoise, schedule, x_T: Clip, key: jax.Array, settings: Settings) -> Clip:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from foley_jax import sharding
 from foley_jax.diffusion import ddim, learned_range
 from foley_jax.diffusion import schedule as schedule_lib
 
@@ -68,12 +69,12 @@ def upscale(
     low_FHWC = low_BTHWC.reshape(b * t, *low_BTHWC.shape[2:])
 
     def batch(frame_P: jax.Array) -> jax.Array:
-        low_PHWC = low_FHWC[frame_P]
+        low_PHWC = sharding.shard_batch(low_FHWC[frame_P])
         denoise = learned_range.eps_only(lambda x, time_P: model(x, low_PHWC, time_P))
         return ddim.sample(
             denoise,
             schedule,
-            noise_BHWC[frame_P // t],
+            sharding.shard_batch(noise_BHWC[frame_P // t]),
             num_steps=num_steps,
             offset=0,
             clip_x0=True,

@@ -75,7 +75,7 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        barrier = save_barrier.SaveBarrier(str(self.folder))
+        barrier = None if self.read_only else save_barrier.SaveBarrier(str(self.folder))
         # orbax's own read_only mode warns about itself every time
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_Preservation(self.retention, self._metrics),

@@ -4,6 +4,7 @@ Orbax's own barrier knows only arrival and a time limit of 20 minutes: where one
 write its part (it may be the only one that writes much), the others would wait for it so long.
 """
 
+import itertools
 import threading
 import time
 
@@ -12,6 +13,7 @@ from jax._src import distributed  # orbax takes the client of the coordinator fr
 
 _ENDS = "set_value_start"  # orbax comes by with this name when a save begins, and when it ends
 _COMMITTED = "async_commit_complete"
+_NUMBERS = itertools.count()
 _SLOWEST_S = 0.5  # from look to look
 
 
@@ -22,11 +24,12 @@ class SaveBarrier:
     failed goes to its end without the middle ones; those that wait there hear of it and fail too.
 
     Args:
-      folder: distinguishes this from other savers of the same run.
+      folder: distinguishes this from other savers of the same run; all processes make theirs in
+        the same order.
     """
 
     def __init__(self, folder: str):
-        self._folder = folder
+        self._folder = f"foley_jax/{next(_NUMBERS)}/{folder}"  # keys of an earlier one remain
         self._save, self._is_open, self._committed = 0, False, False
         self._keys: list[str] = []  # of this process, of this save
         self._old: list[str] = []

@@ -116,7 +116,12 @@ def ended(*started):
 
 
 def start_together(arguments, folder, *, count, devices, name="run", env=None):
-    """Starts `count` processes of one run, `devices` each; logs in `folder`."""
+    """Starts `count` processes of one run, `devices` each; logs in `folder`.
+
+    Args:
+      arguments: of the command line; or a list of `count` such lists.
+    """
+    own = [arguments] * count if isinstance(arguments[0], str) else arguments
     address = f"127.0.0.1:{runs.free_port()}"
     result = []
     for index in range(count):
@@ -128,7 +133,7 @@ def start_together(arguments, folder, *, count, devices, name="run", env=None):
         }
         result.append(
             Run(
-                [*arguments, *(["--distributed"] if count > 1 else [])],
+                [*own[index], *(["--distributed"] if count > 1 else [])],
                 Path(folder) / f"{name}_{index}.log",
                 devices=devices,
                 env=joined if count > 1 else env,

@@ -59,27 +59,51 @@ def spawn(data, workdir, *args, env=None, devices=1, config="toy_config"):
         "JAX_NUM_CPU_DEVICES": str(devices),
         **(env or {}),
     }
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # processes of one run must not share it
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
 
 
 def finish(*processes, timeout=120, code=0):
-    """Waits for processes; returns their outputs, and fails if one exits with another code."""
-    outputs = [p.communicate(timeout=timeout)[0].decode() for p in processes]
-    for process, output in zip(processes, outputs):
-        assert process.returncode == code, output
+    """Waits for processes; returns their outputs, and fails if one exits with another code.
+
+    All are killed if one fails or time is up: it may be the others that it waits for.
+    """
+    deadline, outputs = time.monotonic() + timeout, []
+    try:
+        for process in processes:
+            left = max(0.1, deadline - time.monotonic())
+            outputs.append(process.communicate(timeout=left)[0].decode())
+            assert process.returncode == code, outputs[-1]
+    except subprocess.TimeoutExpired:
+        kill(*processes)
+        shown = [process.communicate(timeout=30)[0].decode()[-3000:] for process in processes]
+        raise AssertionError(f"not done in {timeout} s:\n" + "\n---\n".join(shown)) from None
+    finally:
+        kill(*processes)
     return outputs
 
 
+def kill(*processes):
+    """Kills those that still run."""
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+
+
 def wait_for(condition, processes, timeout=120):
-    """Waits until `condition()`; fails if a process ends before."""
+    """Waits until `condition()`; fails, and kills all, if one ends before or time is up."""
     deadline = time.monotonic() + timeout
-    while not condition():
-        for process in processes:
-            assert process.poll() is None, process.communicate()[0].decode()
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
+    try:
+        while not condition():
+            for process in processes:
+                assert process.poll() is None, process.communicate(timeout=30)[0].decode()
+            assert time.monotonic() < deadline, "waited too long"
+            time.sleep(0.01)
+    except BaseException:
+        kill(*processes)
+        raise
 
 
 def free_port():

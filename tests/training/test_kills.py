@@ -12,6 +12,7 @@ import forked
 import pytest
 import runs
 
+KEEP = 2  # as indexed_config.py says
 EVERY = 2  # steps from save to save
 ROWS = 8  # examples of a batch
 RECORDS = 40  # of the toy data
@@ -58,11 +59,15 @@ def unfinished(workdir):
     return {p.name for p in folder.iterdir() if "-tmp" in p.name} if folder.exists() else set()
 
 
-def saved(workdir):
-    """Newest step that stands complete on disk; 0 if there is none."""
+def whole(workdir):
+    """Steps that stand complete on disk."""
     folder = workdir / "checkpoints"
-    steps = [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.exists() else []
-    return max(steps, default=0)
+    return [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.exists() else []
+
+
+def saved(workdir):
+    """The newest of them; 0 if there is none."""
+    return max(whole(workdir), default=0)
 
 
 def continued(output):
@@ -96,7 +101,7 @@ def kills_inside_saves(data, folder, count):
     ballast = {"model__ballast": BALLAST_KB}
     losses, records = uninterrupted(data, folder / "whole", steps, **ballast)
     command = arguments(data, workdir, steps, **ballast)
-    hits, torn = 0, False
+    hits, torn, most = 0, False, 0
     for _ in range(count):
         before = saved(workdir)
         hit, output = kill_inside_a_save(command, workdir, rng)
@@ -104,6 +109,8 @@ def kills_inside_saves(data, folder, count):
         assert ("is only half written" in output) == torn, output  # named when it was there
         assert "damaged" not in output and "could not" not in output
         hits, torn = hits + hit, hit
+        most = max(most, len(whole(workdir)))
+        assert len(whole(workdir)) >= min(most, KEEP)  # no old one goes before the new one is there
         assert saved(workdir) < steps, "the run ended before it was killed often enough"
     before = saved(workdir)
     run = forked.Run(command, workdir / "last.log")

@@ -41,7 +41,8 @@ class Exhibition:
 
     def due(self, step: int) -> bool:
         """Whether it is time, after `step` updates."""
-        return self._every > 0 and step > 0 and step % self._every == 0
+        wanted = self._every > 0 and self._examples > 0
+        return wanted and step > 0 and step % self._every == 0
 
     def __call__(self, step: int, state: state_lib.TrainState) -> None:
         """Makes and writes everything; every process must call it at the same step."""

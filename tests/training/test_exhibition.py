@@ -69,12 +69,17 @@ def test_resumed_run_shows_what_an_uninterrupted_one_does(toy_data, tmp_path, on
     assert [event.step for event in board(tmp_path).Images("picture/0")] == [3, 6]
 
 
-def test_configs_without_the_fields_show_nothing(toy_data, tmp_path, one_device):
-    old = config(toy_data, total_steps=3)
-    for name in ("show_every", "show_examples"):
+def test_configs_without_the_fields_or_with_zeros_show_nothing(
+    toy_data, tmp_path, one_device, capsys
+):
+    fields, old = ("show_every", "show_examples"), config(toy_data, total_steps=3)
+    for name in fields:
         del old[name]
-    loop.train(old, tmp_path)
-    assert not board(tmp_path).Tags()["images"]
+    never, nobody = (config(toy_data, total_steps=3, **{name: 0}) for name in fields)
+    for number, quiet in enumerate((old, never, nobody)):
+        loop.train(quiet, tmp_path / str(number))
+        assert not board(tmp_path / str(number)).Tags()["images"]
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_examples_of_training_where_nothing_is_evaluated(toy_data, tmp_path, one_device):

@@ -57,7 +57,7 @@ class Cnn14(nnx.Module):
         if len(widths) != expected:
             raise ValueError(f"{len(widths)} channel widths, stem {stem!r} needs {expected}")
         self.num_mels, self.embed_dim, self.dtype = num_mels, embed_dim, dtype
-        self.bn = batch_norm.BatchNorm(num_mels, dtype=dtype, rngs=rngs)
+        self.bn = batch_norm.BatchNorm(num_mels, two_pass=True, dtype=dtype, rngs=rngs)
         options = {"dtype": dtype, "rngs": rngs}
         previous = 1 if stem == "blocks" else widths.pop(0)
         self.stem = (

@@ -18,6 +18,11 @@ class BatchNorm(nnx.Module):
     """Normalises [..., C] over all axes but the last.
 
     The running variance keeps the biased batch variance; torch keeps n / (n - 1) times that.
+
+    Args:
+      two_pass: takes the variance about the mean, in a second pass. Without, it is E[x^2] - E[x]^2,
+        which loses digits where a channel's mean is large beside its deviation, as in log-mels:
+        then even the order of the sums, which the number of devices decides, shows in the loss.
     """
 
     def __init__(
@@ -25,11 +30,12 @@ class BatchNorm(nnx.Module):
         channels: int,
         *,
         epsilon: float = EPSILON,
+        two_pass: bool = False,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
         del rngs  # nothing is drawn
-        self.epsilon = epsilon
+        self.epsilon, self.two_pass = epsilon, two_pass
         self.scale = nnx.Param(jnp.ones((channels,), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
         self.mean = nnx.BatchStat(jnp.zeros((channels,), jnp.float32))
@@ -40,7 +46,7 @@ class BatchNorm(nnx.Module):
         """Uses (and in training updates) the statistics; `relu` clips the result at zero."""
         scale, bias = self.scale[...], self.bias[...]
         if train:
-            y, mean, var = _normalize(x, scale, bias, relu, self.epsilon)
+            y, mean, var = _normalize(x, scale, bias, relu, self.epsilon, self.two_pass)
             self.mean[...] = MOMENTUM * self.mean[...] + (1 - MOMENTUM) * lax.stop_gradient(mean)
             self.var[...] = MOMENTUM * self.var[...] + (1 - MOMENTUM) * lax.stop_gradient(var)
         else:
@@ -60,22 +66,25 @@ def _affine(x, mean, var, scale, bias, relu, epsilon):
     return jnp.maximum(y, 0.0) if relu else y
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _normalize(x, scale, bias, relu, epsilon):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _normalize(x, scale, bias, relu, epsilon, two_pass):
     """Batch statistics and the normalised batch, in the type of x."""
     x32 = x.astype(jnp.float32)
     axes = tuple(range(x.ndim - 1))
     mean = x32.mean(axes)
-    var = jnp.maximum(jnp.square(x32).mean(axes) - jnp.square(mean), 0.0)
+    if two_pass:
+        var = jnp.square(x32 - _wide(mean, x)).mean(axes)
+    else:
+        var = jnp.maximum(jnp.square(x32).mean(axes) - jnp.square(mean), 0.0)
     return _affine(x, mean, var, scale, bias, relu, epsilon).astype(x.dtype), mean, var
 
 
-def _normalize_forward(x, scale, bias, relu, epsilon):
-    y, mean, var = _normalize(x, scale, bias, relu, epsilon)
+def _normalize_forward(x, scale, bias, relu, epsilon, two_pass):
+    y, mean, var = _normalize(x, scale, bias, relu, epsilon, two_pass)
     return (y, mean, var), (x, mean, var, scale, bias)
 
 
-def _normalize_backward(relu, epsilon, residuals, cotangents):
+def _normalize_backward(relu, epsilon, two_pass, residuals, cotangents):
     """Keeps only x: the mask of the ReLU and the normalised values are made again from it."""
     x, mean, var, scale, bias = residuals
     dy = cotangents[0].astype(jnp.float32)  # the statistics are used under stop_gradient
@@ -86,7 +95,10 @@ def _normalize_backward(relu, epsilon, residuals, cotangents):
     count = x.size // x.shape[-1]
     rstd = lax.rsqrt(var + epsilon)
     dbias = dy.sum(axes)
-    dscale = rstd * ((dy * x32).sum(axes) - mean * dbias)
+    if two_pass:
+        dscale = rstd * (dy * (x32 - _wide(mean, x))).sum(axes)
+    else:
+        dscale = rstd * ((dy * x32).sum(axes) - mean * dbias)
     # dx = scale * rstd * (dy - mean(dy) - normalised * mean(dy * normalised))
     a = scale * rstd
     slope = -a * rstd * dscale / count

@@ -17,6 +17,8 @@ import runs
 
 HERE = Path(__file__).parent
 PATIENCE_S = 240
+# most of a small run is compilation; the same for all runs that are compared bit for bit
+_QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["forked_imports"])
 
@@ -89,7 +91,7 @@ def _child(arguments, log, devices, env, limit_file_bytes):
     handle = os.open(log, os.O_WRONLY | os.O_APPEND)
     for number in (1, 2):
         os.dup2(handle, number)
-    os.environ.update(env)
+    os.environ.update({"XLA_FLAGS": _QUICK, **env})
     import jax
 
     jax.config.update("jax_platforms", "cpu")

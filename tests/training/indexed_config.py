@@ -9,4 +9,5 @@ def get_config(arg: str = ""):
     config.task = "indexed_task:IndexedTask"
     config.model.ballast = 0
     config.checkpoint.keep = 2
+    config.eval_batches = 0
     return config

@@ -37,7 +37,7 @@ def make_set(folder, fps, side, rate):
     records.write_index(folder, index)
 
 
-def differences(stage, folder, layouts, env):
+def differences(stage, folder, layouts):
     """Largest relative difference of a loss from one process's, by number of processes."""
     data = folder / "data"
     data.mkdir()
@@ -49,7 +49,7 @@ def differences(stage, folder, layouts, env):
         config = forked.HERE / "stage_config.py"
         command = [f"--config={config}:{stage},{data}", f"--workdir={workdir}"]
         forked.finish(
-            forked.start_together(command, workdir, count=count, devices=DEVICES // count, env=env),
+            forked.start_together(command, workdir, count=count, devices=DEVICES // count),
             timeout=600,
         )
         losses[count] = runs.losses(workdir)
@@ -62,8 +62,8 @@ def differences(stage, folder, layouts, env):
     }
 
 
-def compare(stage, folder, layouts, **env):
-    worst = differences(stage, folder, layouts, env)
+def compare(stage, folder, layouts):
+    worst = differences(stage, folder, layouts)
     print(f"{stage}: " + ", ".join(f"{n} processes {value:.1e}" for n, value in worst.items()))
     assert max(worst.values()) <= 1e-5, worst
 
@@ -75,4 +75,4 @@ def test_losses_of_a_small_stage_do_not_depend_on_the_processes(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", sorted(stage_config.MODELS))
 def test_losses_of_every_stage_do_not_depend_on_the_processes(stage, tmp_path):
-    compare(stage, tmp_path, (1, 2, 4), XLA_FLAGS="")  # compiled as for use
+    compare(stage, tmp_path, (1, 2, 4))

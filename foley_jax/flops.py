@@ -24,24 +24,29 @@ def count(fn: Callable, *args: Any) -> float:
     return of_jaxpr(jax.make_jaxpr(fn)(*args).jaxpr)
 
 
-def of_jaxpr(jaxpr: Any) -> float:
-    """FLOPs of a jaxpr, inner ones included."""
-    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+def of_jaxpr(jaxpr: Any, *, loops: bool = True) -> float:
+    """FLOPs of a jaxpr, inner ones included.
+
+    Args:
+      loops: count a loop as often as it runs; else once, and Pallas kernels not at all, as the
+        compilers do.
+    """
+    return sum(_of_equation(equation, loops) for equation in jaxpr.eqns)
 
 
-def _of_equation(equation: Any) -> float:
+def _of_equation(equation: Any, loops: bool) -> float:
     name = equation.primitive.name
     if name == "dot_general":
         return _dot(equation)
     if name == "conv_general_dilated":
         return _convolution(equation)
-    inner = [of_jaxpr(jaxpr) for jaxpr in _inner(equation.params)]
+    inner = [of_jaxpr(jaxpr, loops=loops) for jaxpr in _inner(equation.params)]
     if not inner:
         return 0.0
     if name == "scan":
-        return equation.params["length"] * sum(inner)
+        return (equation.params["length"] if loops else 1) * sum(inner)
     if name == "pallas_call":  # its inner shapes are those of one step of the grid
-        return math.prod(equation.params["grid_mapping"].grid) * sum(inner)
+        return math.prod(equation.params["grid_mapping"].grid) * sum(inner) if loops else 0.0
     if name == "cond":
         return max(inner)
     if name == "shard_map":  # its inner shapes are those of one device

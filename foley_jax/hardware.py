@@ -16,7 +16,7 @@ class Chip:
       name: as people call it.
       peak_flops: dtype -> FLOP/s of matrix units. "float32" is what JAX's default precision runs
         for float32 arguments: one bfloat16 pass on TPUs, TF32 on GPUs.
-      hbm_bytes: memory, as the maker states it.
+      hbm_bytes: memory, as the maker states it; of TPUs what the compiler lets programs use.
       hbm_bandwidth: bytes/s.
       link_bandwidth: bytes/s that a chip can send to its neighbours in one ring: by two links of
         a TPU's torus, by all NVLinks of a GPU.
@@ -31,9 +31,9 @@ class Chip:
     rings: int = 1
 
 
-def _tpu(name: str, tflops: float, gigabytes: float, gbps: float, ring_gbps: float, rings: int):
+def _tpu(name: str, tflops: float, gibibytes: float, gbps: float, ring_gbps: float, rings: int):
     peak = {"bfloat16": tflops * 1e12, "float32": tflops * 1e12}
-    return Chip(name, peak, gigabytes * 1e9, gbps * 1e9, ring_gbps * 1e9, rings)
+    return Chip(name, peak, gibibytes * 2**30, gbps * 1e9, ring_gbps * 1e9, rings)
 
 
 def _gpu(name: str, tflops: float, gigabytes: float, gbps: float, nvlink_gbps: float):
@@ -43,12 +43,11 @@ def _gpu(name: str, tflops: float, gigabytes: float, gbps: float, nvlink_gbps: f
 
 # part of jax's `device_kind`, in lower case -> chip; the first that fits
 CHIPS = {
-    "tpu v4": _tpu("TPU v4", 275, 32, 1228, 100, 3),
-    "tpu v5 lite": _tpu("TPU v5e", 197, 16, 819, 100, 2),
-    "tpu v5e": _tpu("TPU v5e", 197, 16, 819, 100, 2),
-    "tpu v5": _tpu("TPU v5p", 459, 95, 2765, 200, 3),
-    "tpu v6 lite": _tpu("TPU v6e", 918, 32, 1638, 200, 2),
-    "tpu v6e": _tpu("TPU v6e", 918, 32, 1638, 200, 2),
+    "tpu v5 lite": _tpu("TPU v5e", 197, 15.75, 819, 100, 2),
+    "tpu v5e": _tpu("TPU v5e", 197, 15.75, 819, 100, 2),
+    "tpu v5": _tpu("TPU v5p", 459, 95.74, 2765, 200, 3),
+    "tpu v6 lite": _tpu("TPU v6e", 918, 31.25, 1638, 200, 2),
+    "tpu v6e": _tpu("TPU v6e", 918, 31.25, 1638, 200, 2),
     "h200": _gpu("H200", 989.4, 141, 4800, 450),
     "h100 pcie": _gpu("H100 PCIe", 756, 80, 2000, 300),
     "h100": _gpu("H100", 989.4, 80, 3350, 450),

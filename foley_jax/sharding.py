@@ -193,9 +193,10 @@ def num_devices() -> int:
 def each_its_own(fn: Callable[..., Any]) -> Callable[..., Any]:
     """`fn` of batches, on every device for its own examples, without a word between them.
 
-    For functions that the compiler would split along another axis, as those under `jax.vmap`. What
-    `fn` closes over, every device has whole. Without a mesh, or where its devices do not divide
-    the batch, it is `fn` itself.
+    For functions that the compiler would split along another axis, as those under `jax.vmap`, or
+    not at all: Fourier transforms, of which it makes those of all devices on each. What `fn`
+    closes over, every device has whole. Without a mesh, or where its devices do not divide the
+    batch, it is `fn` itself.
     """
 
     def run(*args: Any) -> Any:

@@ -229,7 +229,7 @@ class UNet(Trunk):
     Fields beyond it: `locality_bias` (see `layers.locality`), `column_s` the seconds of one latent
     column (the default is 8 mel frames of hop 256 at 16 kHz), `self_attention_downsamples` the
     levels that also have self-attention (None: wherever there is cross-attention), `num_groups`
-    of the group norms, `attention_implementation` of the self-attention (see `attention.attention`).
+    of the group norms, `attention_implementation` as in `attention.attention`.
     """
 
     def __init__(

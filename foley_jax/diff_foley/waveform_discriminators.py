@@ -11,6 +11,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from foley_jax import sharding
 from foley_jax.layers import convolution, convolution_1d
 from foley_jax.media import mel as mel_lib
 
@@ -107,7 +108,7 @@ class ResolutionDiscriminator(nnx.Module):
         left = (n_fft - length) // 2
         window[left : left + length] = 1.0
         frames = mel_lib.frames(padded, n_fft, hop) * window.reshape(1, 1, -1)
-        return jnp.abs(jnp.fft.rfft(frames)).swapaxes(1, 2)
+        return jnp.abs(sharding.each_its_own(jnp.fft.rfft)(frames)).swapaxes(1, 2)
 
     def __call__(self, audio_BL: jax.Array) -> Opinion:
         """float [B, L] -> scores [B, F, T', 1], high for real, and features."""

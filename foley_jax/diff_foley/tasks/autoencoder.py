@@ -21,6 +21,7 @@ Config fields:
 """
 
 from collections.abc import Callable, Mapping
+import functools
 from typing import Any
 
 from flax import nnx
@@ -28,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from foley_jax import sharding
 from foley_jax.data import clips
 from foley_jax.diff_foley import autoencoder, discriminator, exhibits, latent_diffusion
 from foley_jax.layers import configured
@@ -102,7 +104,8 @@ class AutoencoderTask(task_lib.Task):
         offsets_T = jnp.arange(self.config.loss.crop_frames, dtype=jnp.int32)
         frame_BT = batch["start_B"][:, None] + offsets_T[None]
         audio_B1L = audio_lib.from_pcm16(batch["audio_BL"])[:, None]
-        return mel.log_mel_at(audio_B1L, frame_BT, self.audio)
+        own_mels = sharding.each_its_own(functools.partial(mel.log_mel_at, spec=self.audio))
+        return own_mels(audio_B1L, frame_BT)
 
     def loss(
         self, model: AutoencoderModel, batch: task_lib.Batch, key: jax.Array, *, train: bool

@@ -10,6 +10,7 @@ Source: training/open_cavp_main/src (main_wds_intra_contrast.py, data.py, model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 from typing import Any
 
 from flax import nnx
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from foley_jax import sharding
 from foley_jax.data import clips
 from foley_jax.diff_foley import cavp, contrastive, exhibits
 from foley_jax.media import mel, pictures, specs
@@ -65,7 +67,8 @@ class CavpTask:
         frames = batch["frames_BNTHWC"]
         b, n, t = frames.shape[:3]
         mel_frames = round(t / self.video.fps / self.audio.frame_s)
-        mel_BFT = mel.log_mel(pcm_to_float(batch["audio_BL"]), self.audio)
+        own_mels = sharding.each_its_own(functools.partial(mel.log_mel, spec=self.audio))
+        mel_BFT = own_mels(pcm_to_float(batch["audio_BL"]))
         clips_BNFT = cut_clips(mel_BFT, batch["mel_start_BN"], mel_frames)
         options = {"normalize": False, "pool": False, "train": train}
         # [B, N, ...] -> [B*N, ...], clip-fastest

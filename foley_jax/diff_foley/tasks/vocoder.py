@@ -20,6 +20,7 @@ Sampling: `diff_foley.vocoder.NeuralVocoder(model.generator, audio, scale="unit"
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 from typing import Any
 
 from flax import nnx
@@ -27,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from foley_jax import sharding
 from foley_jax.data import clips
 from foley_jax.diff_foley import discriminator, exhibits, vocoder, waveform_discriminators
 from foley_jax.diff_foley.tasks import autoencoder
@@ -74,7 +76,7 @@ def multi_scale_mel_loss(
 
 
 def _log10_mel(audio_BL: jax.Array, spec: specs.AudioSpec) -> jax.Array:
-    magnitude = jnp.abs(mel.stft(audio_BL, spec))
+    magnitude = jnp.abs(sharding.each_its_own(functools.partial(mel.stft, spec=spec))(audio_BL))
     mel_BTF = jnp.matmul(magnitude, mel.mel_basis(spec).T, precision=HIGHEST)
     return jnp.log10(jnp.maximum(mel_BTF, MEL_FLOOR))
 
@@ -152,7 +154,8 @@ class VocoderTask(task_lib.Task):
         count = self.config.loss.crop_frames
         audio_BL = audio_lib.from_pcm16(batch["audio_BL"])
         frame_BT = batch["start_B"][:, None] + jnp.arange(count, dtype=jnp.int32)[None]
-        mel_BFT = mel.log_mel_at(audio_BL[:, None], frame_BT, self.audio)
+        own_mels = sharding.each_its_own(functools.partial(mel.log_mel_at, spec=self.audio))
+        mel_BFT = own_mels(audio_BL[:, None], frame_BT)
         return mel_BFT, mel.sound_at(audio_BL, batch["start_B"], count, self.audio)
 
     def loss(
@@ -180,7 +183,8 @@ class VocoderTask(task_lib.Task):
         """Mels and sounds of crops, as they are and as the generator makes them."""
         mel_BFT, wanted_BL = self.crops(batch)
         made_BL = model.generator(vocoder.to_unit_input(mel_BFT))
-        made_BFT = mel.log_mel(made_BL, self.audio)[..., : mel_BFT.shape[-1]]
+        own_mels = sharding.each_its_own(functools.partial(mel.log_mel, spec=self.audio))
+        made_BFT = own_mels(made_BL)[..., : mel_BFT.shape[-1]]
         return {"in": mel_BFT, "out": made_BFT, "sound_in": wanted_BL, "sound_out": made_BL}
 
     def show(

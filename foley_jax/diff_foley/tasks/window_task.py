@@ -8,11 +8,13 @@ Config fields: config.audio, config.video, and config.loss.schedule (beta_start,
 of the scaled-linear schedule; optional).
 """
 
+import functools
 from typing import Any, Protocol
 
 import jax
 import ml_collections
 
+from foley_jax import sharding
 from foley_jax.diffusion import schedule as schedule_lib
 from foley_jax.media import audio as audio_lib
 from foley_jax.media import mel, specs
@@ -38,7 +40,8 @@ class WindowTask(task_lib.Task):
     def mels(self, batch: task_lib.Batch) -> jax.Array:
         """Log-mels of the windows in [0, 1], float32 [B, F, T]."""
         audio_BPL = audio_lib.from_pcm16(batch["audio_BPL"])
-        return mel.log_mel_at(audio_BPL, batch["mel_frame_BT"], self.audio)
+        own_mels = sharding.each_its_own(functools.partial(mel.log_mel_at, spec=self.audio))
+        return own_mels(audio_BPL, batch["mel_frame_BT"])
 
     def sounds(self, batch: task_lib.Batch) -> jax.Array:
         """The first sound from where each window begins, float32 [B, T * hop].

@@ -1,0 +1,145 @@
+"""Compiles a config's programs for chips that are not there, and says what they would cost.
+
+  python -m foley_jax.aot --config=configs/ldm.py --topology=v5e:16x16
+  python -m foley_jax.aot --config=configs/ldm.py --topology=v6e:4x4 \\
+      --config.batch_size=512 --config.mesh.fsdp=4 --config.accumulate=2
+  python -m foley_jax.aot --config=configs/ldm.py --guide=configs/alignment.py \\
+      --topology=v5p:2x2x4 --step=sample
+  python -m foley_jax.aot --table                      # all results so far, as Markdown
+
+Needs no accelerator, only `pip install 'foley_jax[tpu]'` (Linux), and some minutes for a big
+network: results are kept in --cache, by everything that they depend on. Printed are the memory of
+one chip by part, FLOPs, bytes moved in memory and between chips, and the roofline: the time of
+each at the chip's peak rate, the largest of which bounds the step. A real step takes longer.
+"""
+
+from collections.abc import Sequence
+import hashlib
+import json
+import pathlib
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file, with a variant after a colon: configs/cavp.py:demo"
+)
+_GUIDE = config_flags.DEFINE_config_file(
+    "guide", None, "Config of an alignment classifier: sampling with double guidance"
+)
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "Slice: v5e:2x4, v5e:16x16, v5p:2x2x4, v6e:4x4, ...; cpu:8 for made-up CPUs"
+)
+_STEP = flags.DEFINE_enum("step", "train", ("train", "sample"), "Which programs to compile")
+_PER_CHIP = flags.DEFINE_integer(
+    "per_chip", None, "--step=sample: windows, clips or frames of one chip (default: as sampling)"
+)
+_EFFORT = flags.DEFINE_float(
+    "effort",
+    -1.0,
+    "Of the compiler, -1 to 1; more takes several times as long and fuses a little better",
+)
+_CACHE = flags.DEFINE_string("cache", "aot", "Folder of the results")
+_TABLE = flags.DEFINE_bool("table", False, "Only print the results of --cache as Markdown")
+_OURS = ("config", "topology", "step", "guide", "per_chip", "effort", "cache", "table")
+
+
+def usage() -> str:
+    """What --help prints: examples first, then the flags."""
+    lines = [__doc__, "flags:"]
+    for name in _OURS:
+        flag = flags.FLAGS[name]
+        default = "" if flag.default in (None, False) else f" (default: {flag.default})"
+        lines.append(f"  --{name}: {flag.help}{default}")
+    return "\n".join(lines)
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses the flags; wrong ones are one line and exit code 2."""
+    if any(arg in ("-h", "--help", "--helpfull") for arg in argv[1:]):
+        print(usage())
+        sys.exit(0)
+    try:
+        rest = flags.FLAGS(list(argv))
+        if len(rest) > 1:
+            raise ValueError(f"unexpected argument {rest[1]!r}")
+        if not _TABLE.value:
+            for name in ("config", "topology"):
+                if flags.FLAGS[name].value is None:
+                    raise ValueError(f"--{name} is missing")
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())[-300:]} (see --help)", file=sys.stderr)
+        sys.exit(2)
+    return rest
+
+
+def _key(request: dict) -> str:
+    text = json.dumps(request, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _request() -> dict:
+    """Everything that a result depends on, but for our own code."""
+    import jax
+
+    return {
+        "config": _CONFIG.value.to_dict(),
+        "guide": _GUIDE.value.to_dict() if _GUIDE.value and _STEP.value == "sample" else None,
+        "file": flags.FLAGS["config"].config_filename,
+        "topology": _TOPOLOGY.value,
+        "step": _STEP.value,
+        "per_chip": _PER_CHIP.value,
+        "effort": _EFFORT.value,
+        "jax": jax.__version__,
+    }
+
+
+def run(argv: Sequence[str]) -> None:
+    """Prints the costs of the programs that the flags ask for."""
+    del argv
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_exec_time_optimization_effort", _EFFORT.value)
+    from foley_jax.aot import report
+
+    cache = pathlib.Path(_CACHE.value)
+    if _TABLE.value:
+        print(report.markdown(report.read(cache)))
+        return
+    request = _request()
+    file = cache / f"{_key(request)}.json"
+    if file.exists():
+        costs = report.load(file)
+    else:
+        costs = _compile()
+        report.save(file, request, costs)
+    for cost in costs:
+        print(report.describe(cost))
+
+
+def _compile() -> list:
+    from foley_jax.aot import cost, programs, samplers, topology
+
+    config = _CONFIG.value
+    devices = topology.devices(_TOPOLOGY.value)
+    if _STEP.value == "train":
+        made = [programs.training(config, devices)]
+    else:
+        host = topology.devices(topology.one_host(_TOPOLOGY.value, devices))
+        made = samplers.of(config, host, guide=_GUIDE.value, per_chip=_PER_CHIP.value)
+    return [cost.of(program, dtype=config.dtype) for program in made]
+
+
+def main() -> None:
+    """The command line; an expected error is one line and exit code 1."""
+    try:
+        app.run(run, flags_parser=parse)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""What a program costs: memory, arithmetic, traffic, and which of them bounds its speed."""
+
+from collections.abc import Mapping
+import dataclasses
+import re
+import time
+from typing import Any
+
+import jax
+
+from foley_jax import flops, hardware
+from foley_jax.aot import hlo, programs
+
+HEADROOM = 0.08  # of the memory; below it a program does not count as fitting
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Of one call of a program, for one chip unless said otherwise.
+
+    Attributes:
+      name: of the program.
+      chip: its kind.
+      num_chips: that the program runs on together.
+      examples: of one call, on all chips.
+      parts: bytes of every part of the arguments.
+      peak_bytes: arguments, results, temporaries and code; of a program that the compiler refused
+        for want of memory, what it says it would take.
+      hbm_bytes: memory of the chip that programs may use.
+      flops: as compiled.
+      memory_bytes: read from and written to memory.
+      collectives: kind -> (number of operations, bytes that the chip sends).
+      compute_s, memory_s, links_s: at the peak rates of the chip.
+      compile_s: what the compiler took.
+    """
+
+    name: str
+    chip: str
+    num_chips: int
+    examples: int
+    parts: Mapping[str, int]
+    peak_bytes: float
+    hbm_bytes: float
+    flops: float = 0.0
+    memory_bytes: float = 0.0
+    collectives: Mapping[str, tuple[int, float]] = dataclasses.field(default_factory=dict)
+    compute_s: float = 0.0
+    memory_s: float = 0.0
+    links_s: float = 0.0
+    compile_s: float = 0.0
+
+    @property
+    def headroom(self) -> float:
+        """Share of the memory that stays free; negative if it does not fit."""
+        return 1.0 - self.peak_bytes / self.hbm_bytes if self.hbm_bytes else 1.0
+
+    @property
+    def fits(self) -> bool:
+        return self.headroom >= HEADROOM
+
+    @property
+    def roofline_s(self) -> float:
+        """The least that a call can take, if everything else hides behind the slowest."""
+        return max(self.compute_s, self.memory_s, self.links_s)
+
+    @property
+    def bound(self) -> str:
+        """What takes the longest."""
+        times = {"compute": self.compute_s, "memory": self.memory_s, "links": self.links_s}
+        return max(times, key=times.get) if any(times.values()) else "?"
+
+
+def of(program: programs.Program, *, dtype: str) -> Cost:
+    """Compiles a program and reads what it costs.
+
+    Args:
+      program: of `programs` or `samplers`.
+      dtype: the compute type, which decides on the peak rate.
+    """
+    device = program.mesh.devices.flat[0]
+    chip = hardware.find(device.device_kind)
+    about = {
+        "name": program.name,
+        "chip": chip.name if chip else device.device_kind,
+        "num_chips": program.mesh.size,
+        "examples": program.examples,
+        "parts": program.part_bytes(),
+        "hbm_bytes": chip.hbm_bytes if chip else 0.0,
+    }
+    start = time.monotonic()
+    with program.running():
+        traced = program.jitted.trace(*program.args)
+        try:
+            compiled = traced.lower().compile()
+        except jax.errors.JaxRuntimeError as error:
+            peak_bytes = _wanted(error) + sum(about["parts"].values())
+            return Cost(**about, peak_bytes=peak_bytes, compile_s=time.monotonic() - start)
+    return Cost(
+        **about,
+        peak_bytes=_peak_bytes(compiled),
+        compile_s=time.monotonic() - start,
+        **_rates(compiled, traced, chip, program.mesh.size, dtype),
+    )
+
+
+def _rates(
+    compiled: Any, traced: Any, chip: hardware.Chip | None, num_chips: int, dtype: str
+) -> dict[str, Any]:
+    module = hlo.Module(compiled.as_text())
+    analysis = compiled.cost_analysis()
+    analysis = analysis[0] if isinstance(analysis, list) else analysis
+    jaxpr = traced.jaxpr.jaxpr
+    once, all_ = flops.of_jaxpr(jaxpr, loops=False), flops.of_jaxpr(jaxpr)
+    # The compiler counts loops once, and Pallas kernels not at all; the trace does not know of
+    # work that chips do twice.
+    arithmetic = max(all_ / num_chips, analysis["flops"] * (all_ / once if once else 1.0))
+    # XLA looks into fused instructions, we count loops as they run
+    unrolled = module.traffic() / max(1.0, module.traffic(loops=False))
+    memory = analysis["bytes accessed"] * unrolled
+    sent: dict[str, tuple[int, float]] = {}
+    for one in module.collectives():
+        number, total = sent.get(one.kind, (0, 0.0))
+        sent[one.kind] = (number + one.count, total + one.sent)
+    figures = {"flops": arithmetic, "memory_bytes": memory, "collectives": sent}
+    if chip is None:
+        return figures
+    links = sum(total for _, total in sent.values())
+    return {
+        **figures,
+        "compute_s": arithmetic / chip.peak_flops[dtype],
+        "memory_s": memory / chip.hbm_bandwidth,
+        "links_s": links / chip.link_bandwidth,
+    }
+
+
+def _peak_bytes(compiled: Any) -> float:
+    told = compiled.memory_analysis()
+    return float(
+        told.argument_size_in_bytes
+        + told.output_size_in_bytes
+        - told.alias_size_in_bytes
+        + told.temp_size_in_bytes
+        + told.generated_code_size_in_bytes
+    )
+
+
+def _wanted(error: Exception) -> float:
+    """Bytes of temporaries, from the compiler's refusal of a program; raises any other error."""
+    found = re.search(r"required[^()]*\(([\d.]+)([KMGT])\) exceeds available HBM", str(error))
+    if found is None:
+        raise error
+    return float(found[1]) * 1024.0 ** ("KMGT".index(found[2]) + 1)

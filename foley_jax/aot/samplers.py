@@ -1,0 +1,162 @@
+"""The programs of sampling, as `foley_jax.sample` runs them on the chips of one host."""
+
+from collections.abc import Callable
+import functools
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from foley_jax import sharding
+from foley_jax.aot import programs
+from foley_jax.diff_foley import generation, windows
+from foley_jax.diff_foley import pipeline as foley_pipeline
+from foley_jax.layers import network as network_lib
+from foley_jax.media import specs
+from foley_jax.mm_diffusion import pipeline as mm_pipeline
+from foley_jax.mm_diffusion import sampling, upscaling
+from foley_jax.training import task as task_lib
+
+PER_CHIP = {"ldm": 64, "mm_diffusion": 32, "mm_super_resolution": 16}
+
+
+def of(
+    config: ml_collections.ConfigDict,
+    devices: list[jax.Device],
+    *,
+    guide: ml_collections.ConfigDict | None = None,
+    per_chip: int | None = None,
+) -> list[programs.Program]:
+    """What sampling runs on the device, one program after another.
+
+    Args:
+      config: of ldm (25 steps of DPM-Solver, classifier-free guidance; then the autoencoder),
+        mm_diffusion (20 evaluations) or mm_super_resolution (25 steps).
+      devices: of one host.
+      guide: of the alignment classifier, for double guidance.
+      per_chip: windows of 8 s, clips, or frames; by default as `foley_jax.sample` takes.
+    Raises:
+      ValueError: nothing is sampled with that stage.
+    """
+    makers = {
+        "ldm": functools.partial(_diff_foley, guide=guide),
+        "mm_diffusion": _mm_diffusion,
+        "mm_super_resolution": _super_resolution,
+    }
+    if config.task not in makers:
+        raise ValueError(f"nothing is sampled with {config.task!r}; with {', '.join(makers)} it is")
+    mesh = sharding.make_mesh(devices=devices)
+    with jax.set_mesh(mesh):
+        return makers[config.task](config, mesh, (per_chip or PER_CHIP[config.task]) * mesh.size)
+
+
+def _network(config: ml_collections.ConfigDict) -> network_lib.Network:
+    """A stage's network with shapes in the place of weights."""
+    task = task_lib.resolve(config)
+    return network_lib.Network.of(nnx.eval_shape(lambda: task.build(nnx.Rngs(0))))
+
+
+def _placed(state: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Shapes of weights with their places on a mesh."""
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        state,
+        sharding.state_shardings(state, mesh),
+    )
+
+
+def _anywhere(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Shapes of arguments that come from the host, whole on every device."""
+    whole = sharding.replicated(mesh)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
+        jax.eval_shape(lambda: tree),
+    )
+
+
+def _program(
+    name: str,
+    fn: Callable,
+    networks: list[network_lib.Network],
+    args: tuple[Any, ...],
+    mesh: jax.sharding.Mesh,
+    examples: int,
+) -> programs.Program:
+    """`fn(*modules, *args)` with the networks' weights as arguments."""
+
+    def run(states: list[Any], *args: Any) -> Any:
+        return fn(*(n.module(state) for n, state in zip(networks, states, strict=True)), *args)
+
+    states = [_placed(network.state, mesh) for network in networks]
+    args = _anywhere(args, mesh)
+    parts = {"parameters": states, "inputs": args}
+    return programs.Program(name, jax.jit(run), (states, *args), mesh, parts, examples)
+
+
+def _diff_foley(
+    config: ml_collections.ConfigDict,
+    mesh: jax.sharding.Mesh,
+    count: int,
+    *,
+    guide: ml_collections.ConfigDict | None,
+) -> list[programs.Program]:
+    networks = [_network(config)] + ([] if guide is None else [_network(guide)])
+    model = networks[0].module()
+    audio, video = specs.AudioSpec(**config.audio), specs.VideoSpec(**config.video)
+    window = foley_pipeline.window_of(model, config, audio, video)
+    latent_shape = model.latent_shape(audio.num_mels, config.data.window_frames)
+    plan = windows.plan(window.num_rows, window)
+    rows_NLD = np.zeros((len(plan), window.num_rows, model.conditioner.in_dim), np.float32)
+    requests = [
+        generation.Request(plan, rows_NLD, "blank", generation.Draw(0, i)) for i in range(count)
+    ]
+    tape, _, batch = generation.lay(requests, window, count // mesh.size, num_devices=mesh.size)
+    schedule, prediction = task_lib.resolve(config).schedule, config.loss.prediction
+    fixed = generation.Program(
+        schedule, prediction, latent_shape, 25, "dpm_solver", "default", True, batch
+    )
+
+    def sample(model, *others):
+        classifier, others = (None, others) if guide is None else (others[0], others[1:])
+        return generation.sample(fixed, model, classifier, *others, None)
+
+    scales = (jnp.float32(4.5), jnp.float32(50.0))
+    height, width, channels = latent_shape
+    canvas = jnp.zeros((height, width * len(tape.keys_K), channels), jnp.float32)
+    decode = functools.partial(generation.decode, width=width)
+    first = (canvas, tape.cover.first_N)
+    return [
+        _program("sample", sample, networks, (tape, *scales), mesh, count),
+        _program("decode", decode, networks[:1], first, mesh, count),
+    ]
+
+
+def _mm_diffusion(
+    config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, count: int
+) -> list[programs.Program]:
+    about = mm_pipeline.denoiser_of(config)
+    settings = sampling.Settings()
+
+    def sample(model, keys_B, shift_key):
+        keys_B, shift_key = (jax.random.wrap_key_data(x) for x in (keys_B, shift_key))
+        return sampling.sample(model, keys_B, shift_key, {}, about=about, settings=settings)
+
+    args = (jnp.zeros((count, 2), jnp.uint32), jnp.zeros(2, jnp.uint32))
+    return [_program("sample", sample, [_network(config)], args, mesh, count)]
+
+
+def _super_resolution(
+    config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, count: int
+) -> list[programs.Program]:
+    low = config.data.degradation
+    factor = config.video.height // low.height
+
+    def sample(model, low_BTHWC, key):
+        key = jax.random.wrap_key_data(key)
+        return upscaling.upscale(model, low_BTHWC, key, factor=factor, frames_at_once=count)
+
+    args = (jnp.zeros((1, count, low.height, low.width, 3)), jnp.zeros(2, jnp.uint32))
+    return [_program("sample", sample, [_network(config)], args, mesh, count)]

@@ -1,0 +1,76 @@
+"""Devices that are not there, as the compiler knows them."""
+
+import os
+import re
+
+import jax
+from jax.experimental import topologies
+
+# libtpu asks a machine's metadata server what it runs on, unless it is told; and it wants to be
+# the only one, which matters where there are TPUs.
+_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+_ONE_HOST = {"v5p": {4: "2x2x1"}}
+_FLAT = {1: "1x1", 4: "2x2", 8: "2x4"}
+
+
+def devices(name: str) -> list[jax.Device]:
+    """The chips of a slice.
+
+    Args:
+      name: "v5e:2x4", "v5e:16x16", "v5p:2x2x4", "v6e:4x4": generation and shape as in Cloud TPU's
+        documentation; "cpu:8": as many made-up devices of this machine's CPU, for which the
+        programs have the same collectives.
+    Raises:
+      ValueError: no such slice, or the TPU compiler is not installed.
+    """
+    if match := re.fullmatch(r"cpu:(\d+)", name):
+        return _cpus(int(match[1]))
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    try:
+        return list(topologies.get_topology_desc(name, "tpu").devices)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{error}; compiling for TPUs takes libtpu: `pip install 'foley_jax[tpu]'`"
+        ) from error
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        text = str(error).splitlines()[0]
+        if "libtpu" in text.lower():
+            text += "; compiling for TPUs takes libtpu: `pip install 'foley_jax[tpu]'`"
+        raise ValueError(
+            f"--topology={name}: {text} (known are names like v5e:2x4, v5p:2x2x4, v6e:4x4, cpu:8)"
+        ) from error
+
+
+def _cpus(count: int) -> list[jax.Device]:
+    found = jax.devices("cpu")
+    if len(found) < count:
+        raise ValueError(
+            f"{count} CPU devices are wanted, this process has {len(found)}; "
+            f"start it with JAX_NUM_CPU_DEVICES={count}"
+        )
+    return found[:count]
+
+
+def one_host(name: str, slice_devices: list[jax.Device]) -> str:
+    """The slice that one host of a slice has: every process samples on its own chips.
+
+    Args:
+      name: of the slice.
+      slice_devices: its devices.
+    Raises:
+      ValueError: we do not know the shape of such a host.
+    """
+    generation = name.split(":")[0]
+    if generation == "cpu":
+        return name
+    count = sum(d.process_index == slice_devices[0].process_index for d in slice_devices)
+    shape = _ONE_HOST.get(generation, _FLAT).get(count)
+    if shape is None:
+        raise ValueError(f"{name} has {count} chips a host, a shape that is not known here")
+    return f"{generation}:{shape}"

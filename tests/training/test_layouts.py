@@ -8,7 +8,8 @@ import stage_config
 
 from foley_jax.data import records
 
-DEVICES = 4
+pytestmark = pytest.mark.slow  # test_kills.py and test_resume.py do it for the toy task
+DEVICES, LAYOUTS = 4, (1, 2, 4)  # devices in all; processes
 
 
 def make_set(folder, fps, side, rate):
@@ -37,13 +38,13 @@ def make_set(folder, fps, side, rate):
     records.write_index(folder, index)
 
 
-def differences(stage, folder, layouts):
+def differences(stage, folder):
     """Largest relative difference of a loss from one process's, by number of processes."""
     data = folder / "data"
     data.mkdir()
     make_set(data, *stage_config.sets(stage))
     losses = {}
-    for count in layouts:
+    for count in LAYOUTS:
         workdir = folder / f"of_{count}"
         workdir.mkdir()
         config = forked.HERE / "stage_config.py"
@@ -58,21 +59,12 @@ def differences(stage, folder, layouts):
     assert len(set(one.values())) == len(one) and np.isfinite(list(one.values())).all()
     return {
         count: max(abs(losses[count][step] - one[step]) / abs(one[step]) for step in one)
-        for count in layouts
+        for count in LAYOUTS
     }
 
 
-def compare(stage, folder, layouts):
-    worst = differences(stage, folder, layouts)
-    print(f"{stage}: " + ", ".join(f"{n} processes {value:.1e}" for n, value in worst.items()))
-    assert max(worst.values()) <= 1e-5, worst
-
-
-def test_losses_of_a_small_stage_do_not_depend_on_the_processes(tmp_path):
-    compare("autoencoder", tmp_path, (1, 2))
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", sorted(stage_config.MODELS))
 def test_losses_of_every_stage_do_not_depend_on_the_processes(stage, tmp_path):
-    compare(stage, tmp_path, (1, 2, 4))
+    worst = differences(stage, tmp_path)
+    print(f"{stage}: " + ", ".join(f"{n} processes {value:.1e}" for n, value in worst.items()))
+    assert max(worst.values()) <= 1e-5, worst

@@ -126,9 +126,11 @@ class Module:
         self.entry = ""
         current: list[Instruction] | None = None
         for line in text.splitlines():
-            if line.startswith("}"):
+            if (
+                line.rstrip() == "}"
+            ):  # kernels have attributes of several lines, which end in "}, ..."
                 current = None
-            elif line and not line[0].isspace() and line.rstrip().endswith("{") and "(" in line:
+            elif line.startswith(("%", "ENTRY ")) and line.rstrip().endswith("{"):
                 head = (
                     line.removeprefix("ENTRY ").split("(", 1)[0].strip().lstrip("%").split(" ")[0]
                 )

@@ -3,8 +3,6 @@
 B batch, T queries, S keys, N heads, D width of a head.
 """
 
-import functools
-
 import jax
 
 from foley_jax import sharding
@@ -32,38 +30,44 @@ def on_tpu() -> bool:
     return device is not None and "tpu" in device.device_kind.lower()
 
 
-def _blocks(num_queries: int, num_keys: int, width: int) -> dict[str, int]:
-    """Sizes of the kernel's tiles; its default, 128, reads keys and values over and over.
-
-    Backwards the keys' tiles stay small: statistics of the rows are written once for each column.
-    """
-    most = 512 if width <= LANES else 256  # tiles must fit the chip's fast memory together
-    sizes = range(LANES, most + 1, LANES)
-    q, k = (max(n for n in sizes if count % n == 0) for count in (num_queries, num_keys))
-    forward = {"block_q": q, "block_k_major": k, "block_k": k, "block_b": 1}
-    keys = {"block_q_major_dkv": q, "block_q_dkv": q}
-    keys |= {"block_k_major_dkv": LANES, "block_k_dkv": LANES}
-    return {**forward, **keys, "block_q_dq": q, "block_k_major_dq": LANES, "block_k_dq": LANES}
-
-
-def attention(q_BTND: jax.Array, k_BSND: jax.Array, v_BSND: jax.Array) -> jax.Array:
+def attention(
+    q_BTND: jax.Array, k_BSND: jax.Array, v_BSND: jax.Array, *, interpret: bool = False
+) -> jax.Array:
     """softmax(q k^T / sqrt(D)) v -> [B, T, N, D], softmax in float32.
 
     Every device of the mesh computes its own examples. The shapes must be such as `fits` takes.
-    Source: jax.experimental.pallas.ops.tpu.flash_attention.
-    """
-    from jax.experimental.pallas.ops.tpu import flash_attention  # needs Mosaic: only if used
 
-    kernel = functools.partial(
-        flash_attention.flash_attention,
-        sm_scale=q_BTND.shape[-1] ** -0.5,
-        block_sizes=flash_attention.BlockSizes(
-            **_blocks(q_BTND.shape[1], k_BSND.shape[1], q_BTND.shape[-1])
-        ),
+    Args:
+      interpret: compute what the kernel would, on any device; slow.
+    Source: jax.experimental.pallas.ops.tpu.splash_attention.
+    """
+    # needs Mosaic: imported only where it is used
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    (_, queries, heads, width), keys = q_BTND.shape, k_BSND.shape[1]
+    q, k = _tile(queries, width), _tile(keys, width)
+    tiles = splash.BlockSizes(
+        block_q=q,
+        block_kv=k,
+        block_kv_compute=k,
+        block_q_dkv=q,
+        block_kv_dkv=k,
+        block_kv_dkv_compute=k,
+        use_fused_bwd_kernel=True,
+    )
+    everything = splash.MultiHeadMask([splash.FullMask((queries, keys))] * heads)
+    kernel = splash.make_splash_mha(
+        everything, block_sizes=tiles, head_shards=1, q_seq_shards=1, interpret=interpret
     )
 
     def own(q, k, v):
-        heads_first = (x.transpose(0, 2, 1, 3) for x in (q, k, v))  # [B, N, T, D]
-        return kernel(*heads_first).transpose(0, 2, 1, 3)
+        q, k, v = (x.transpose(0, 2, 1, 3) for x in (q * width**-0.5, k, v))  # [B, N, T, D]
+        return jax.vmap(kernel)(q, k, v).transpose(0, 2, 1, 3).astype(v.dtype)
 
     return sharding.each_its_own(own)(q_BTND, k_BSND, v_BSND)
+
+
+def _tile(length: int, width: int) -> int:
+    """Places of one tile, of which the chip's fast memory must hold several."""
+    most = 512 if width <= LANES else 256
+    return max(n for n in range(LANES, most + 1, LANES) if length % n == 0)

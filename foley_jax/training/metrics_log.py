@@ -31,7 +31,11 @@ class MetricsLog:
         self._file = folder / "metrics.jsonl"
         _drop_after(self._file, start_step)
         self._handle = self._file.open("a")
-        self._board = _summary_writer()(str(folder), purge_step=start_step + 1)
+        # the file is named after the second; one that goes on within it must not write over it
+        suffix = f".from{start_step}"
+        self._board = _summary_writer()(
+            str(folder), purge_step=start_step + 1, filename_suffix=suffix
+        )
         self._bar = tqdm.tqdm(
             total=total_steps,
             initial=start_step,

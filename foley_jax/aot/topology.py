@@ -34,13 +34,9 @@ def devices(name: str) -> list[jax.Device]:
         os.environ.setdefault(key, value)
     try:
         return list(topologies.get_topology_desc(name, "tpu").devices)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{error}; compiling for TPUs takes libtpu: `pip install 'foley_jax[tpu]'`"
-        ) from error
-    except (jax.errors.JaxRuntimeError, ValueError) as error:
+    except (ImportError, RuntimeError, ValueError) as error:  # jax's own errors are RuntimeErrors
         text = str(error).splitlines()[0]
-        if "libtpu" in text.lower():
+        if "libtpu" in text.lower() or "not installed" in text:
             text += "; compiling for TPUs takes libtpu: `pip install 'foley_jax[tpu]'`"
         raise ValueError(
             f"--topology={name}: {text} (known are names like v5e:2x4, v5p:2x2x4, v6e:4x4, cpu:8)"

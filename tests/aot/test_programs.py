@@ -10,6 +10,8 @@ from foley_jax.aot import __main__ as command
 from foley_jax.aot import cost, programs, report, topology
 from tests.training import stage_config
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 QUICK = ("autoencoder",)  # to compile
 STAGES = [
     pytest.param(stage, marks=() if stage in QUICK else pytest.mark.slow)

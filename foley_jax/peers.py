@@ -192,10 +192,10 @@ def _own_addresses() -> list[str]:
     coordinator = os.environ.get("JAX_COORDINATOR_ADDRESS", "").rpartition(":")[0].strip("[]")
     if coordinator:
         found.append(coordinator)
-    for family, far in ((socket.AF_INET, "8.8.8.8"), (socket.AF_INET6, "2001:4860:4860::8888")):
+    for family, far in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect((far, 53))  # sends nothing; chooses the way out
+                probe.connect((far, 9))  # sends nothing; chooses the way out
                 found.append(probe.getsockname()[0])
         except OSError:
             continue

@@ -133,6 +133,26 @@ def _replace(tree: Any, grafts: Mapping[str, jax.Array]) -> Any:
     )
 
 
+def _gradients(
+    task: task_lib.Task, maker: Maker
+) -> Callable[..., tuple[Any, Any, dict[str, jax.Array]]]:
+    """(params, rest, batch, key) -> (gradients, next rest, metrics with the loss)."""
+
+    def gradients(
+        params: Any, rest: Any, batch: task_lib.Batch, key: jax.Array
+    ) -> tuple[Any, Any, dict[str, jax.Array]]:
+        def loss_fn(params: Any) -> tuple[jax.Array, tuple[dict, Any]]:
+            model = nnx.merge(maker.graphdef, params, rest)
+            loss, metrics = task.loss(model, batch, key, train=True)
+            new = nnx.to_pure_dict(nnx.split(model, task.trainable, ...)[2])
+            return loss, (dict(metrics), freeze.keep(rest, new, task.config.get("freeze", ())))
+
+        (loss, (metrics, new)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        return grads, new, {**metrics, "loss": loss}
+
+    return gradients
+
+
 def _accumulated(
     gradients: Callable[..., tuple[Any, Any, dict[str, jax.Array]]],
     params: Any,
@@ -198,17 +218,7 @@ def make_train_step(
             "config.mesh.fsdp or a smaller batch_size"
         )
 
-    def gradients(
-        params: Any, rest: Any, batch: task_lib.Batch, key: jax.Array
-    ) -> tuple[Any, Any, dict[str, jax.Array]]:
-        def loss_fn(params: Any) -> tuple[jax.Array, tuple[dict, Any]]:
-            model = nnx.merge(maker.graphdef, params, rest)
-            loss, metrics = task.loss(model, batch, key, train=True)
-            new = nnx.to_pure_dict(nnx.split(model, task.trainable, ...)[2])
-            return loss, (dict(metrics), freeze.keep(rest, new, task.config.get("freeze", ())))
-
-        (loss, (metrics, new)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-        return grads, new, {**metrics, "loss": loss}
+    gradients = _gradients(task, maker)
 
     def step(state: TrainState, batch: task_lib.Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         rows = len(jax.tree.leaves(batch)[0])

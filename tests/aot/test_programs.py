@@ -34,7 +34,8 @@ def sent(stage, devices, fsdp=1):
     return sum(total for _, total in made.collectives.values()), made
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", stage_config.MODELS)
 def test_what_a_device_sends_does_not_grow_with_their_number(stage):
     """Twice the devices and the batch: gradients are summed in a ring, 2 (n - 1) / n of them."""
     alone, _ = sent(stage, 1)

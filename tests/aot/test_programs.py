@@ -43,9 +43,11 @@ def test_what_a_device_sends_does_not_grow_with_their_number(stage):
     eight, _ = sent(stage, 8)
     assert alone == 0 and two > 0
     gradients = made.parts["parameters"]
-    assert two == pytest.approx(gradients, rel=0.3)  # and statistics, metrics
-    # CAVP compares all clips with each other: the rows of the whole batch are its business
-    assert eight <= (2.2 if stage == "cavp" else 1.8) * two
+    # CAVP compares all clips with each other, and its norms all examples: rows of the whole batch
+    # come to every device, in proportion to their number
+    contrastive = stage == "cavp"
+    assert 0.9 * gradients < two < (1.5 if contrastive else 1.3) * gradients  # 2 / 2 of them
+    assert eight <= (4.0 if contrastive else 1.8) * two
 
 
 @pytest.mark.parametrize("stage", STAGES)

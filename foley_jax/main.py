@@ -34,6 +34,8 @@ import traceback
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from foley_jax import command_help
+
 _ARGV: list[str] = []  # what the config's flags are read from; `parse` fills it
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -67,16 +69,6 @@ class UsageError(ValueError):
     """The command line is wrong; the message says how to put it right."""
 
 
-def usage() -> str:
-    """What --help prints: examples first, then the flags."""
-    lines = [__doc__, "flags:"]
-    for name in _OURS:
-        flag = flags.FLAGS[name]
-        default = "" if flag.default in (None, False) else f" (default: {flag.default})"
-        lines.append(f"  --{name}: {flag.help}{default}")
-    return "\n".join(lines)
-
-
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses flags and the config; returns what is left.
 
@@ -84,7 +76,7 @@ def parse(argv: Sequence[str]) -> list[str]:
       UsageError: unknown flag or config field, wrong type, missing config file or workdir.
     """
     if any(arg in ("-h", "--help", "-help", "--helpfull") for arg in argv[1:]):
-        print(usage())
+        print(command_help.usage(__doc__, _OURS))
         sys.exit(0)
     _ARGV[:], parts = _split_init_from(argv)
     try:

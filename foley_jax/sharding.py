@@ -169,6 +169,15 @@ def state_shardings(abstract: Any, mesh: Mesh, *, min_bytes: int | None = None) 
     return jax.tree.map(leaf, abstract)
 
 
+def laid_out(abstract: Any, mesh: Mesh) -> Any:
+    """ShapeDtypeStructs like those of `abstract`, each with its place by `state_shardings`."""
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        abstract,
+        state_shardings(abstract, mesh),
+    )
+
+
 def shard_batch(x: jax.Array) -> jax.Array:
     """Pins the leading axis of an activation to the batch axes of the current mesh.
 

@@ -22,6 +22,8 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
+from foley_jax import command_help
+
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, with a variant after a colon: configs/cavp.py:demo"
 )
@@ -45,20 +47,10 @@ _TABLE = flags.DEFINE_bool("table", False, "Only print the results of --cache as
 _OURS = ("config", "topology", "step", "guide", "per_chip", "effort", "cache", "table")
 
 
-def usage() -> str:
-    """What --help prints: examples first, then the flags."""
-    lines = [__doc__, "flags:"]
-    for name in _OURS:
-        flag = flags.FLAGS[name]
-        default = "" if flag.default in (None, False) else f" (default: {flag.default})"
-        lines.append(f"  --{name}: {flag.help}{default}")
-    return "\n".join(lines)
-
-
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the flags; wrong ones are one line and exit code 2."""
     if any(arg in ("-h", "--help", "--helpfull") for arg in argv[1:]):
-        print(usage())
+        print(command_help.usage(__doc__, _OURS))
         sys.exit(0)
     try:
         rest = flags.FLAGS(list(argv))

@@ -59,15 +59,6 @@ def _network(config: ml_collections.ConfigDict) -> network_lib.Network:
     return network_lib.Network.of(nnx.eval_shape(lambda: task.build(nnx.Rngs(0))))
 
 
-def _placed(state: Any, mesh: jax.sharding.Mesh) -> Any:
-    """Shapes of weights with their places on a mesh."""
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        state,
-        sharding.state_shardings(state, mesh),
-    )
-
-
 def _anywhere(tree: Any, mesh: jax.sharding.Mesh) -> Any:
     """Shapes of arguments that come from the host, whole on every device."""
     whole = sharding.replicated(mesh)
@@ -90,7 +81,7 @@ def _program(
     def run(states: list[Any], *args: Any) -> Any:
         return fn(*(n.module(state) for n, state in zip(networks, states, strict=True)), *args)
 
-    states = [_placed(network.state, mesh) for network in networks]
+    states = [sharding.laid_out(network.state, mesh) for network in networks]
     args = _anywhere(args, mesh)
     parts = {"parameters": states, "inputs": args}
     return programs.Program(name, jax.jit(run), (states, *args), mesh, parts, examples)

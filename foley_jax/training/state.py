@@ -65,7 +65,7 @@ class Maker:
         seed: int,
         ema: bool,
     ):
-        self._mesh, self._seed, self._ema = mesh, seed, ema
+        self._ema = ema
         captured = []
 
         def init() -> tuple[Any, Any]:
@@ -86,14 +86,7 @@ class Maker:
                 + (f"; config.freeze is {frozen!r}" if frozen else "")
             )
         self.optimizer = make_optimizer(params)
-        self.abstract = self._with_shardings(jax.eval_shape(self._finish, params, rest))
-
-    def _with_shardings(self, tree: Any) -> Any:
-        return jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-            tree,
-            sharding.state_shardings(tree, self._mesh),
-        )
+        self.abstract = sharding.laid_out(jax.eval_shape(self._finish, params, rest), mesh)
 
     @property
     def shardings(self) -> TrainState:

@@ -13,6 +13,7 @@ import threading
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
@@ -215,6 +216,13 @@ def each_its_own(fn: Callable[..., Any]) -> Callable[..., Any]:
         return jax.shard_map(fn, in_specs=BATCH, out_specs=BATCH, check_vma=False)(*args)
 
     return run
+
+
+def true_everywhere(ours: bool) -> bool:
+    """Whether it is true of every process; all of them must ask."""
+    if jax.process_count() == 1:
+        return ours
+    return bool(multihost_utils.process_allgather(np.array(ours)).all())
 
 
 def global_batch(local: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -14,10 +14,9 @@ from typing import Any
 
 from etils import epath
 import jax
-from jax.experimental import multihost_utils
-import numpy as np
 import orbax.checkpoint as ocp
 
+from foley_jax import sharding
 from foley_jax.training import checksum, paths, save_barrier
 from foley_jax.training import manifest as manifest_lib
 from foley_jax.training import retention as retention_lib
@@ -146,8 +145,8 @@ class Checkpoints:
         except Exception as caught:  # whatever a file system may say
             error = caught
         failed = error is not None
-        if jax.process_count() > 1 and not self.read_only:
-            failed = bool(np.any(multihost_utils.process_allgather(np.asarray(failed))))
+        if not self.read_only:
+            failed = not sharding.true_everywhere(not failed)
         if failed:
             self._give_up(error)
         self._pending = None

@@ -1,9 +1,6 @@
 """Pictures and sound of a few held-out examples, at intervals, for TensorBoard."""
 
-import jax
-from jax.experimental import multihost_utils
 import ml_collections
-import numpy as np
 
 from foley_jax import sharding
 from foley_jax.data import pipeline
@@ -80,14 +77,7 @@ class Exhibition:
                 )
             except Exception as caught:
                 error = caught
-            if not _everywhere(error is None):
+            if not sharding.true_everywhere(error is None):
                 raise error or ValueError("another process cannot read its examples")
             self._batch = sharding.global_batch(rows, self._evaluator.mesh)
         return self._batch
-
-
-def _everywhere(ours: bool) -> bool:
-    """Whether it is true of every process; all of them must ask."""
-    if jax.process_count() == 1:
-        return ours
-    return bool(multihost_utils.process_allgather(np.array(ours)).all())

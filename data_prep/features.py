@@ -45,7 +45,7 @@ import numpy as np
 import tqdm
 
 from data_prep import batched_rows, divided_shards, places
-from foley_jax import sharding
+from foley_jax import program_cache, sharding
 from foley_jax.data import pipeline as data_pipeline
 from foley_jax.data import records
 from foley_jax.diff_foley import features, image_encoders
@@ -325,6 +325,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.features",
         description=__doc__,
+        epilog=program_cache.HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -361,6 +362,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.distributed:
             sharding.join_processes()
             args.process_index, args.process_count = jax.process_index(), jax.process_count()
+        program_cache.turn_on()
         index = extract_set(
             args.shards,
             args.out,

@@ -24,7 +24,7 @@ import jax
 from jax.experimental import multihost_utils
 import tqdm
 
-from foley_jax import batch, loading, sample, sharding, speed
+from foley_jax import batch, loading, program_cache, sample, sharding, speed
 from foley_jax.diff_foley import pipeline
 
 POLL_S = 0.5  # how often a process looks whether the others have ended
@@ -331,11 +331,13 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m foley_jax.generate",
         description=__doc__,
-        epilog="""Sample k of a video NAME is out/seedS/NAME.wav with S = --seed + k; a folder is
+        epilog=f"""Sample k of a video NAME is out/seedS/NAME.wav with S = --seed + k; a folder is
 a run for `python -m foley_jax.evaluation --generated=SYSTEM=out/seedS`. Run it again after a stop,
 or with more --samples: what is there is not made again. out/failures.json names the videos that
 failed (the exit code is then 1), out/speed.json says how long a clip took. With --distributed the
-same command runs in every process; they share the videos, and the file system.""",
+same command runs in every process; they share the videos, and the file system.
+
+{program_cache.HELP}""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("inputs", nargs="+", help="videos or folders of them")
@@ -365,6 +367,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.distributed:
             sharding.join_processes()
+        program_cache.turn_on()
         if loading.makes_sounding_video(args.model):
             raise ValueError(_not_for_sounding(args.model))
         own = {name: getattr(args, name, None) for name in sample.NETWORKS}

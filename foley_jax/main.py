@@ -20,6 +20,9 @@ field of the config can be set on the command line, as above; configs/*.py expla
 `tensorboard --logdir=WORKDIR` shows curves, pictures and sound. What --profile wrote is opened by
 `pip install xprof && xprof --logdir=WORKDIR/profile --port=8791`, at http://localhost:8791.
 
+Compiled programs are kept in JAX_COMPILATION_CACHE_DIR (default ~/.cache/foley_jax/programs), so
+that the same run starts quickly again; JAX_ENABLE_COMPILATION_CACHE=0 keeps none.
+
 --mode=evaluate measures the losses on held-out data; what follows "--" goes to foley_jax.evaluation
 instead, which makes sounds with the run and judges them (its report: WORKDIR/report).
 """
@@ -154,11 +157,13 @@ def run(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         _judge(argv[1:])
         return
-    from foley_jax import peers, sharding  # after the flags: --help and wrong flags answer at once
+    # after the flags: --help and wrong flags answer at once
+    from foley_jax import peers, program_cache, sharding
 
     if _DISTRIBUTED.value:
         sharding.join_processes()
         peers.watch()
+    program_cache.turn_on()
     from foley_jax.training import loop  # must not touch a device before that
 
     logging.set_verbosity(logging.WARNING)

@@ -22,7 +22,7 @@ import sys
 import numpy as np
 import tqdm
 
-from foley_jax import batch, loading, sounding
+from foley_jax import batch, loading, program_cache, sounding
 from foley_jax.diff_foley import pipeline
 from foley_jax.media import audio as audio_io
 from foley_jax.media import plots
@@ -235,7 +235,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m foley_jax.sample",
         description="Puts generated sound to silent videos (Diff-Foley), or makes sounding videos, "
         "and each from the other (MM-Diffusion).",
-        epilog="""examples:
+        epilog=f"""examples:
   python -m foley_jax.sample silent.mp4 --model=runs/ldm --out=out
   python -m foley_jax.sample my_videos/ --model=runs/ldm --classifier=runs/alignment --out=out
   python -m foley_jax.sample silent.mp4 --model=official_files/ --num_samples=4 --keep_best=2
@@ -246,12 +246,12 @@ def parser() -> argparse.ArgumentParser:
 For every input NAME it writes out/NAME.mp4 (picture with sound), NAME.wav, NAME.png (the mel, or
 frames and waveform) and an entry in out/scores.json; the second best of --keep_best is
 NAME.best2.mp4, and so on; MM-Diffusion adds contact_sheet.png. Run it again after a stop: finished
-inputs are skipped. Inputs that fail are listed at the end and the exit code is 1.""",
+inputs are skipped. Inputs that fail are listed at the end and the exit code is 1.
+
+{program_cache.HELP}""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument(
-        "inputs", nargs="*", help="videos (or, for MM-Diffusion, sounds) or folders of them"
-    )
+    p.add_argument("inputs", nargs="*", help="videos, or for MM-Diffusion sounds, or folders")
     p.add_argument(
         "--model",
         required=True,
@@ -267,11 +267,8 @@ inputs are skipped. Inputs that fail are listed at the end and the exit code is 
     of_foley = p.add_argument_group("Diff-Foley (sound for videos)")
     foley_arguments(of_foley)
     of_foley.add_argument("--keep_best", type=int, default=1, help="how many of them are saved")
-    of_foley.add_argument(
-        "--reconstruct",
-        action="store_true",
-        help="no generation: each video's own sound through autoencoder and vocoder",
-    )
+    about = "no generation: each video's own sound through autoencoder and vocoder"
+    of_foley.add_argument("--reconstruct", action="store_true", help=about)
     _sounding_arguments(p.add_argument_group("MM-Diffusion (sounding videos)"))
     return p
 
@@ -374,6 +371,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     args = parser().parse_args(argv)
     networks = {name: getattr(args, name) for name in NETWORKS}
+    program_cache.turn_on()
     try:
         model = load(args.model, devices=args.devices, **networks)
         networks = {"model": args.model, **networks}

@@ -17,6 +17,8 @@ _CACHE = Path(__file__).parents[1] / ".pytest_cache"
 os.environ["NUMBA_CACHE_DIR"] = str(
     _CACHE / "numba" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
 )
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # of processes that tests start
+jax.config.update("jax_enable_compilation_cache", True)
 jax.config.update("jax_compilation_cache_dir", str(_CACHE / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_platforms", "cpu")

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "foley_jax.flops": set(),
     "foley_jax.command_help": set(),
     "foley_jax.hardware": set(),
+    "foley_jax.program_cache": set(),
     "foley_jax.data": {"foley_jax.media"},
     "foley_jax.layers": {"foley_jax.sharding"},
     "foley_jax.training": {

@@ -38,7 +38,7 @@ import sys
 
 import numpy as np
 
-from foley_jax import convert, generate, loading, sample, speed
+from foley_jax import convert, generate, loading, program_cache, sample, speed
 from foley_jax.diff_foley import features, pipeline
 from foley_jax.evaluation import feature_store, run_card, seeds, tables
 from foley_jax.evaluation.pages import page
@@ -81,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m foley_jax.evaluation",
         description=__doc__,
+        epilog=program_cache.HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--protocol", required=True, help="one, or several with commas between")
@@ -119,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     args = parser().parse_args(argv)
     names = args.protocol.split(",")
+    program_cache.turn_on()
     try:
         means = _means(args)
         rules = [by_name.make(name, means) for name in names]

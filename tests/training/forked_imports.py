@@ -8,4 +8,4 @@ import configs.base  # noqa: F401
 from foley_jax import main, peers  # noqa: F401
 from foley_jax.training import loop  # noqa: F401
 
-jax.config.update("jax_compilation_cache_dir", None)  # processes of a run must not share it
+jax.config.update("jax_enable_compilation_cache", False)  # processes of a run must not share it

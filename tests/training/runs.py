@@ -57,9 +57,9 @@ def spawn(data, workdir, *args, env=None, devices=1, config="toy_config"):
         "PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}",
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_ENABLE_COMPILATION_CACHE": "0",  # processes of one run must not share it
         **(env or {}),
     }
-    environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # processes of one run must not share it
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from foley_jax import convert
+from foley_jax import convert, program_cache
 from foley_jax.evaluation import feature_store, run_card, seeds
 from foley_jax.evaluation.memorisation import clip_descriptors, memorisation_report, neighbours
 from foley_jax.evaluation.memorisation import nearest_clips as clips
@@ -188,6 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(
         prog="python -m foley_jax.evaluation.memorisation",
         description=__doc__,
+        epilog=program_cache.HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--training", type=Path, required=True, help="what the generator was trained on")
@@ -205,6 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--stride", type=float, help="between spans of training files; default half")
     p.add_argument("--metric", choices=neighbours.METRICS, default=neighbours.METRICS[0])
     args = p.parse_args(argv)
+    program_cache.turn_on()
     try:
         run(args)
     except (FileNotFoundError, ValueError) as error:

@@ -1,0 +1,93 @@
+"""Compiled programs are kept on disk: a command that runs again does not compile again.
+
+Front doors turn this on when they start; a library that only imports ours is left as it is. JAX's
+own environment variables, or `jax.config`, have the last word (`HELP` names them).
+"""
+
+import os
+import pathlib
+import sys
+import zlib
+
+import jax
+
+HELP = """Compiled programs are kept in JAX_COMPILATION_CACHE_DIR (default
+~/.cache/foley_jax/programs); JAX_ENABLE_COMPILATION_CACHE=0 keeps none."""
+CHECKED = ".checked"  # its time is that of the last look for torn entries
+_ENTRIES = "*-cache"  # names that JAX gives them
+_USUAL_LEAST_S = 1.0  # JAX's own bound of what is worth keeping
+
+
+def turn_on() -> pathlib.Path | None:
+    """Keeps compiled programs, from now on.
+
+    In the folder that JAX was told, else in foley_jax/programs of the user's cache folder
+    ($XDG_CACHE_HOME or ~/.cache); every program, unless JAX was told a least compile time. To be
+    called behind `sharding.join_processes`, and before anything is compiled. The processes of one
+    run on CPUs share none: where some found a program and others did not, they have waited for
+    each other for ever.
+
+    Returns:
+      The folder; None where nothing is kept: that is switched off, several processes run on CPUs,
+      or the folder cannot be written (a warning says so).
+    """
+    if not jax.config.jax_enable_compilation_cache:
+        return None
+    if _several_on_cpus():
+        jax.config.update("jax_enable_compilation_cache", False)
+        return None
+    told = jax.config.jax_compilation_cache_dir
+    if told and "://" in told:
+        return None  # a store that JAX reaches by itself
+    folder = pathlib.Path(told) if told else _usual_folder()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what lies there is run
+        _remove_torn(folder)
+    except OSError as error:
+        print(f"warning: compiled programs are not kept: {error}", file=sys.stderr)
+        jax.config.update("jax_enable_compilation_cache", False)
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if jax.config.jax_persistent_cache_min_compile_time_secs == _USUAL_LEAST_S:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    return folder
+
+
+def _several_on_cpus() -> bool:
+    # asked first: a process that joined no others must not touch a device yet
+    if not jax.distributed.is_initialized():
+        return False
+    return jax.process_count() > 1 and jax.default_backend() == "cpu"
+
+
+def _usual_folder() -> pathlib.Path:
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(base) / "foley_jax" / "programs"
+
+
+def _remove_torn(folder: pathlib.Path) -> None:
+    """Removes entries that a process did not live to finish.
+
+    JAX warns of such a one, compiles, and leaves it where it is, so that the program would be
+    compiled again by every later process. Looked at are those younger than the last look.
+    """
+    stamp = folder / CHECKED
+    since = stamp.stat().st_mtime if stamp.exists() else 0.0
+    stamp.touch()  # before the look; raises where nothing can be written
+    for entry in folder.glob(_ENTRIES):
+        try:
+            if entry.stat().st_mtime >= since and not _whole(entry.read_bytes()):
+                entry.unlink()
+        except FileNotFoundError:
+            pass  # another process removed it
+
+
+def _whole(entry: bytes) -> bool:
+    """Whether nothing is missing; of zstd's, which has no checksum here, always true."""
+    if entry[:1] != b"\x78":  # zlib's first byte
+        return bool(entry)
+    try:
+        zlib.decompress(entry)
+    except zlib.error:
+        return False
+    return True

@@ -61,9 +61,24 @@ MAY_IMPORT = {
         "foley_jax.flops",
         "foley_jax.hardware",
     },
+    # times everything beside PyTorch; nothing imports it
+    "foley_jax.bench": {
+        *(f"foley_jax.{system}" for system in SYSTEMS),
+        "foley_jax.layers",
+        "foley_jax.diffusion",
+        "foley_jax.media",
+        "foley_jax.data",
+        "foley_jax.training",
+        "foley_jax.sharding",
+        "foley_jax.flops",
+        "foley_jax.command_help",
+        "configs",
+    },
     "data_prep": {"foley_jax.media", "foley_jax.data"},
     "configs": set(),
 }
+# rooms that nobody else enters, front doors included
+CLOSED = ("foley_jax.aot", "foley_jax.bench")
 # front doors may import anything below; nothing imports them
 FRONT_DOORS = (
     "foley_jax.main",
@@ -74,7 +89,7 @@ FRONT_DOORS = (
     "foley_jax.generate",
     "foley_jax.convert",
     "foley_jax.aot.__main__",
-    "foley_jax.bench",
+    "foley_jax.bench.__main__",
     "foley_jax.evaluation.__main__",
     "foley_jax.evaluation.memorisation.__main__",
     "data_prep.features",
@@ -100,7 +115,8 @@ ONLY_IN = {
     "orbax": ("foley_jax.training.checkpoint",),
     "grain": ("foley_jax.data.pipeline",),
     "av": ("foley_jax.media",),
-    "torch": ("foley_jax.torch_files",),
+    "torch": ("foley_jax.torch_files", "foley_jax.bench.peers"),
+    "diffusers": ("foley_jax.bench.peers",),
     "huggingface_hub": ("foley_jax.hub",),
     "librosa": ("foley_jax.media",),
     "tensorboardX": ("foley_jax.training.metrics_log",),
@@ -165,6 +181,8 @@ def complaints(module):
         if any(inside(imported, door) for door in FRONT_DOORS) and not inside(module, imported):
             if imported not in FRONT_DOORS_MAY_USE.get(module, ()):
                 yield f"{where}: nothing imports a front door"
+        elif any(inside(imported, r) and not inside(module, r) for r in CLOSED):
+            yield f"{where}: nothing imports it but its own front door"
         elif module in FRONT_DOORS or module == "foley_jax":
             pass
         elif ours(imported) and not any(inside(imported, r) for r in {room, *MAY_IMPORT[room]}):
@@ -221,6 +239,9 @@ def test_no_circles_between_modules():
         ("foley_jax.diffusion.x", "from flax import nnx", "jax only"),
         ("foley_jax.data.x", "from ..training import loop", "may import"),
         ("foley_jax.diff_foley.x", "from foley_jax.training import task", None),
+        ("foley_jax.sample", "from foley_jax.bench import measure", "its own front door"),
+        ("foley_jax.bench.x", "def f():\n    import torch", "only foley_jax.torch_files, foley"),
+        ("foley_jax.bench.peers.x", "def f():\n    import torch, diffusers", None),
         ("foley_jax.sample", "from foley_jax.training import checkpoint", None),
     ],
 )

@@ -1,0 +1,25 @@
+"""What is measured, by name; a suite's file is imported when it is asked for."""
+
+from collections.abc import Iterator
+import importlib
+
+from foley_jax.bench import case
+
+# suite -> module with `cases(ask) -> Iterator[case.Case]`
+MODULES = {
+    "unet_forward": "latent_diffusion",
+    "vae_decode": "latent_diffusion",
+}
+SUITES = tuple(MODULES)
+
+
+def cases(suite: str, ask: case.Ask) -> Iterator[case.Case]:
+    """The cases of a suite, each built when the one before it has been measured.
+
+    Raises:
+      ValueError: no such suite.
+    """
+    if suite not in MODULES:
+        raise ValueError(f"no suite {suite!r}; there are {', '.join(SUITES)}")
+    module = importlib.import_module(f"{__name__}.{MODULES[suite]}")
+    yield from getattr(module, suite)(ask)

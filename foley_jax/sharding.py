@@ -200,20 +200,46 @@ def num_devices() -> int:
     return math.prod(mesh.shape[axis] for axis in AXES)
 
 
-def each_its_own(fn: Callable[..., Any]) -> Callable[..., Any]:
+def on_tpu() -> bool:
+    """Whether what is traced now is for TPUs: those of the mesh, else of this process."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return jax.default_backend() == "tpu"
+    device = mesh.abstract_device
+    return device is not None and "tpu" in device.device_kind.lower()
+
+
+def each_its_own(
+    fn: Callable[..., Any], *, whole: int = 0, sums: bool = False
+) -> Callable[..., Any]:
     """`fn` of batches, on every device for its own examples, without a word between them.
 
     For functions that the compiler would split along another axis, as those under `jax.vmap`, or
     not at all: Fourier transforms, of which it makes those of all devices on each. What `fn`
     closes over, every device has whole. Without a mesh, or where its devices do not divide the
     batch, it is `fn` itself.
+
+    Args:
+      fn: batches -> batches.
+      whole: so many of the last arguments are no batches: every device has them whole.
+      sums: `fn` returns (batches, sums over its examples); those of all devices are added.
     """
 
     def run(*args: Any) -> Any:
         count, rows = num_devices(), len(jax.tree.leaves(args)[0])
         if count == 1 or rows % count:
             return fn(*args)
-        return jax.shard_map(fn, in_specs=BATCH, out_specs=BATCH, check_vma=False)(*args)
+
+        def own(*args: Any) -> Any:
+            if not sums:
+                return fn(*args)
+            batches, totals = fn(*args)
+            return batches, jax.lax.psum(totals, AXES)
+
+        everywhere = PartitionSpec()
+        in_specs = (BATCH,) * (len(args) - whole) + (everywhere,) * whole
+        out_specs = (BATCH, everywhere) if sums else BATCH
+        return jax.shard_map(own, in_specs=in_specs, out_specs=out_specs, check_vma=False)(*args)
 
     return run
 

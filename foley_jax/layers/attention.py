@@ -7,9 +7,10 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import convolution, flash_attention
+from foley_jax import sharding
+from foley_jax.layers import convolution, flash_attention, fused_attention
 
-IMPLEMENTATIONS = ("auto", "xla", "cudnn", "flash")
+IMPLEMENTATIONS = ("auto", "xla", "cudnn", "fused", "flash")
 
 
 def attention(
@@ -26,17 +27,17 @@ def attention(
       q_BTND, k_BSND, v_BSND: queries, keys, values, any float dtype.
       bias_BNTS: added to the logits; its axes may be 1.
       implementation: "xla" anywhere; "cudnn" on NVIDIA GPUs in half precision, D % 8 == 0;
-        "flash" on TPUs, without bias, for the shapes of `flash_attention.fits`; "auto": "flash"
-        where that is possible, else "xla".
+        "fused" and "flash" on TPUs, without bias, for the shapes that `fused_attention.fits` and
+        `flash_attention.fits` take; "auto": the first of these that is possible, else "xla".
     Returns:
       [B, T, N, D], dtype of the values.
     Raises:
       ValueError: unknown implementation.
     """
     if implementation == "auto":
-        possible = bias_BNTS is None and flash_attention.on_tpu()
-        fits = possible and flash_attention.fits(q_BTND, k_BSND)
-        implementation = "flash" if fits else "xla"
+        implementation = _best(q_BTND, k_BSND) if bias_BNTS is None else "xla"
+    if implementation == "fused":
+        return fused_attention.attention(q_BTND, k_BSND, v_BSND)
     if implementation == "flash":
         return flash_attention.attention(q_BTND, k_BSND, v_BSND)
     if implementation == "cudnn":
@@ -53,6 +54,15 @@ def attention(
         logits_BNTS = logits_BNTS + bias_BNTS.astype(jnp.float32)
     weights_BNTS = jax.nn.softmax(logits_BNTS, axis=-1).astype(v_BSND.dtype)
     return jnp.einsum("bnts,bsnd->btnd", weights_BNTS, v_BSND)
+
+
+def _best(q_BTND: jax.Array, k_BSND: jax.Array) -> str:
+    """The implementation for these shapes, without bias, where it is traced for."""
+    if not sharding.on_tpu():
+        return "xla"
+    if fused_attention.fits(q_BTND, k_BSND):
+        return "fused"
+    return "flash" if flash_attention.fits(q_BTND, k_BSND) else "xla"
 
 
 class MultiHeadAttention(nnx.Module):

@@ -21,15 +21,6 @@ def fits(q_BTND: jax.Array, k_BSND: jax.Array) -> bool:
     return whole and batch % sharding.num_devices() == 0
 
 
-def on_tpu() -> bool:
-    """Whether what is traced now is for TPUs: those of the mesh, else of this process."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return jax.default_backend() == "tpu"
-    device = mesh.abstract_device
-    return device is not None and "tpu" in device.device_kind.lower()
-
-
 def attention(
     q_BTND: jax.Array, k_BSND: jax.Array, v_BSND: jax.Array, *, interpret: bool = False
 ) -> jax.Array:

@@ -53,7 +53,7 @@ def test_which_shapes_it_takes():
 
 def test_on_this_cpu_auto_is_the_plain_form():
     q, k, v = qkv((1, 512, 1, 8))
-    assert not flash_attention.on_tpu()
+    assert not sharding.on_tpu()
     text = str(jax.make_jaxpr(attention.attention)(q, k, v))
     assert "pallas_call" not in text
 

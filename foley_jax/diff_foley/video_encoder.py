@@ -7,12 +7,13 @@ Source: inference/model/cavp_modules.py `ResNet3dSlowOnly`.
 """
 
 from collections.abc import Sequence
+import functools
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import batch_norm, bias_free, patch_norm
+from foley_jax.layers import batch_norm, bias_free, patch_norm, rematerialisation
 
 STEMS = ("conv7", "patch4", "motion4")
 EXPANSION = 4  # a bottleneck's output over its inner width
@@ -57,7 +58,7 @@ class ConvNorm(nnx.Module):
             x = self.conv(x_NHWC[:, :: self.stride, :: self.stride])
         else:
             x = self.conv(x_NHWC)
-        return self.bn(x, train=train, relu=relu)
+        return self.bn(rematerialisation.kept(x), train=train, relu=relu)
 
 
 class Bottleneck(nnx.Module):
@@ -103,6 +104,7 @@ class SlowOnly(nnx.Module):
         width: int = 64,
         inflate: Sequence[bool] = (False, False, True, True),
         stem: str = "conv7",
+        remat: bool = False,
         *,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -115,13 +117,15 @@ class SlowOnly(nnx.Module):
           patch map, for small pictures), or "motion4" (two of them, one of the picture and one
           of its change since the frame before, so that a still background does not hide what
           moves); all divide the sides by 4.
+        remat: in training keep of a bottleneck the outputs of its convolutions alone, and make
+          the rest again in the backward pass.
         dtype: compute dtype; parameters are float32.
         """
         if stem not in STEMS:
             raise ValueError(f"stem is {stem!r}; known stems: {', '.join(STEMS)}")
         if len(depths) != len(inflate):
             raise ValueError(f"{len(depths)} depths but {len(inflate)} inflate flags")
-        self.stem, self.dtype = stem, dtype
+        self.stem, self.remat, self.dtype = stem, remat, dtype
         if stem == "conv7":
             self.conv1 = ConvNorm(3, width, kernel=7, stride=2, dtype=dtype, rngs=rngs)
         else:
@@ -166,8 +170,10 @@ class SlowOnly(nnx.Module):
         self, index: int, x_NHWC: jax.Array, num_frames: int, *, train: bool
     ) -> jax.Array:
         """Layer `index` (1-based, official numbering) on [B*T, H, W, C]."""
+        call = functools.partial(Bottleneck.__call__, num_frames=num_frames, train=train)
         for block in getattr(self, f"layer{index}"):
-            x_NHWC = block(x_NHWC, num_frames, train=train)
+            again = self.remat and train
+            x_NHWC = rematerialisation.run(call, block, x_NHWC) if again else call(block, x_NHWC)
         return x_NHWC
 
     def __call__(self, x_BTHWC: jax.Array, *, train: bool = False) -> jax.Array:

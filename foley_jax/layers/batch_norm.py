@@ -10,6 +10,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from foley_jax.layers import rematerialisation
+
 EPSILON = 1e-5  # torch's default
 MOMENTUM = 0.9  # torch's 0.1: the share of the old running statistics
 
@@ -76,6 +78,7 @@ def _normalize(x, scale, bias, relu, epsilon, two_pass):
         var = jnp.square(x32 - _wide(mean, x)).mean(axes)
     else:
         var = jnp.maximum(jnp.square(x32).mean(axes) - jnp.square(mean), 0.0)
+    mean, var = rematerialisation.kept(mean), rematerialisation.kept(var)
     return _affine(x, mean, var, scale, bias, relu, epsilon).astype(x.dtype), mean, var
 
 

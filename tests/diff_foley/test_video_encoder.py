@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from foley_jax import flops
 from foley_jax.diff_foley import video_encoder
 
 TINY = {"depths": (1, 1, 1), "width": 4, "inflate": (False, True, True)}
@@ -94,6 +95,27 @@ def test_gradients_are_finite_and_reach_every_parameter(stem, side):
     grads = compiled.gradient(_tiny(stem), lambda module: module(x, train=True).std())
     for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
         assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, jax.tree_util.keystr(path)
+
+
+def test_rematerialisation_changes_nothing_and_makes_no_convolution_twice():
+    x = _frames(2, 3, 32, 32, 3)
+    made, flop = [], []
+    for remat in (False, True):
+        encoder = _tiny("conv7", remat=remat)
+        graph, state = nnx.split(encoder)
+
+        def loss(state, graph=graph):
+            module = nnx.merge(graph, state)
+            y = module(x, train=True)
+            return jnp.square(y).sum(), nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+
+        gradient = jax.grad(loss, has_aux=True, allow_int=True)
+        made.append(jax.device_get(jax.jit(gradient)(state)))
+        flop.append(flops.count(gradient, state))
+        assert ("remat" in str(jax.make_jaxpr(gradient)(state))) == remat
+    for a, b in zip(*(jax.tree.leaves(m) for m in made), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, np.abs(b).max()))
+    assert flop[0] == flop[1]
 
 
 def test_compute_type_is_the_one_asked_for():

@@ -113,9 +113,7 @@ def load(model: pathlib.Path, mesh: jax.sharding.Mesh | None = None) -> Extracto
     if jax.default_backend() == "cpu":
         config.dtype = "float32"  # half precision is slower there
     task = task_lib.resolve(config)
-    network = network_lib.Network.rebuild(
-        lambda: task.build(nnx.Rngs(0)), task.trainable, params, rest
-    )
+    network = network_lib.Network.rebuild(task.build, task.trainable, params, rest)
     identity = _identity(model, network, str(config.dtype))
     video = specs.VideoSpec(**config.video)
     return _extractor(network, features.encode_frames, video, identity, mesh)
@@ -141,7 +139,7 @@ def load_image_encoder(
             f"`python -m foley_jax.convert {kind} FILE FOLDER`"
         )
     network = network_lib.Network.rebuild(
-        lambda: image_encoders.from_config(fields, rngs=nnx.Rngs(0)), nnx.Param, params, rest
+        lambda rngs: image_encoders.from_config(fields, rngs=rngs), nnx.Param, params, rest
     )
     video = specs.VideoSpec(fps, fields.image_size, fields.image_size)
     identity = _identity(model, network, "float32")

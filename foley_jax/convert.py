@@ -31,8 +31,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from foley_jax import hub, torch_files
-from foley_jax.layers import conversion_report, strict_fill, torch_checkpoint
+from foley_jax import hub, torch_files, weight_keys
+from foley_jax.layers import conversion_report, network, strict_fill, torch_checkpoint
 from foley_jax.training import task as task_lib
 
 # modules with a KINDS dict; imported only when a kind is looked up
@@ -162,10 +162,10 @@ def _module(
 ) -> tuple[nnx.Module, strict_fill.Filled]:
     model = _model_config(kind, overrides)
 
-    def build() -> nnx.Module:
-        return kind.build(model, rngs=nnx.Rngs(0))
+    def build(rngs: nnx.Rngs) -> nnx.Module:
+        return kind.build(model, rngs=rngs)
 
-    graphdef, abstract = nnx.split(nnx.eval_shape(build))
+    graphdef, abstract = nnx.split(network.shapes(build))
     targets = traverse_util.flatten_dict(nnx.to_pure_dict(abstract))
     named = {_name(path): leaf for path, leaf in targets.items()}
     filled = strict_fill.fill(kind, state, named, averaged=averaged)
@@ -194,7 +194,9 @@ def _initialised(build: Any, paths: Sequence[tuple[Any, ...]]) -> dict[str, jax.
         return {}
 
     def init() -> dict[str, jax.Array]:
-        flat = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(build())))
+        flat = traverse_util.flatten_dict(
+            nnx.to_pure_dict(nnx.state(build(weight_keys.WeightKeys(0))))
+        )
         return {_name(path): flat[path] for path in paths}
 
     return jax.jit(init)()

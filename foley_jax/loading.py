@@ -211,16 +211,14 @@ def load_vocoder(
         )
     build = convert.kinds()[kind].build
     network = network_lib.Network.rebuild(
-        lambda: build(own.model, rngs=nnx.Rngs(0)), nnx.Param, params, rest
+        lambda rngs: build(own.model, rngs=rngs), nnx.Param, params, rest
     )
     return vocoders.NeuralVocoder.public(network.module(), own.model)
 
 
 def _restore(task: task_lib.Task, params: Mapping, rest: Mapping) -> network_lib.Network:
     """The task's model with a checkpoint's arrays."""
-    return network_lib.Network.rebuild(
-        lambda: task.build(nnx.Rngs(0)), task.trainable, params, rest
-    )
+    return network_lib.Network.rebuild(task.build, task.trainable, params, rest)
 
 
 def _resolve_beside(run_dir: Path, target: str) -> Path:

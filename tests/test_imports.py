@@ -25,13 +25,15 @@ MAY_IMPORT = {
     "foley_jax.command_help": set(),
     "foley_jax.hardware": set(),
     "foley_jax.program_cache": set(),
+    "foley_jax.weight_keys": set(),
     "foley_jax.data": {"foley_jax.media"},
-    "foley_jax.layers": {"foley_jax.sharding"},
+    "foley_jax.layers": {"foley_jax.sharding", "foley_jax.weight_keys"},
     "foley_jax.training": {
         "foley_jax.data",
         "foley_jax.sharding",
         "foley_jax.flops",
         "foley_jax.hardware",
+        "foley_jax.weight_keys",
     },
     **{
         f"foley_jax.{system}": {

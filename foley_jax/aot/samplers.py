@@ -4,7 +4,6 @@ from collections.abc import Callable
 import functools
 from typing import Any
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -56,7 +55,7 @@ def of(
 def _network(config: ml_collections.ConfigDict) -> network_lib.Network:
     """A stage's network with shapes in the place of weights."""
     task = task_lib.resolve(config)
-    return network_lib.Network.of(nnx.eval_shape(lambda: task.build(nnx.Rngs(0))))
+    return network_lib.Network.of(network_lib.shapes(task.build))
 
 
 def _anywhere(tree: Any, mesh: jax.sharding.Mesh) -> Any:

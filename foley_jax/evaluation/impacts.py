@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from foley_jax.layers import network as network_lib
 from foley_jax.media import fitting, pixels, specs
 
 LONGEST_DELAY_S = 0.15  # one frame at 10 fps, and half as much for sources of 20 fps and more
@@ -82,7 +83,7 @@ class ImpactNet(nnx.Module):
 
 def network(width: int) -> tuple[nnx.GraphDef, dict]:
     """Static definition of the network, and the shapes of its weights as a nested dict."""
-    abstract = nnx.eval_shape(lambda: ImpactNet(width, rngs=nnx.Rngs(0)))
+    abstract = network_lib.shapes(lambda rngs: ImpactNet(width, rngs=rngs))
     graphdef, state = nnx.split(abstract)
     return graphdef, nnx.to_pure_dict(state)
 

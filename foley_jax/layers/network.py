@@ -9,7 +9,15 @@ from flax import nnx
 import jax
 from jax.sharding import Mesh
 
-from foley_jax import sharding
+from foley_jax import sharding, weight_keys
+
+# makes a module with initial weights from keys, e.g. `task.build`
+Build = Callable[[nnx.Rngs | weight_keys.WeightKeys], nnx.Module]
+
+
+def shapes(build: Build) -> nnx.Module:
+    """What `build` makes, with `jax.ShapeDtypeStruct`s in the place of weights."""
+    return nnx.eval_shape(lambda: build(weight_keys.WeightKeys(0)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,19 +37,16 @@ class Network:
         return cls(graphdef, nnx.to_pure_dict(state))
 
     @classmethod
-    def rebuild(
-        cls, build: Callable[[], nnx.Module], trainable: Any, params: Mapping, rest: Mapping
-    ) -> "Network":
+    def rebuild(cls, build: Build, trainable: Any, params: Mapping, rest: Mapping) -> "Network":
         """What `build` makes with a checkpoint's arrays, without making random weights.
 
         Args:
-          build: makes the module, e.g. `lambda: task.build(nnx.Rngs(0))`; only traced.
+          build: makes the module; only traced.
           trainable: the nnx filter that divided the arrays: `task.trainable`, or `nnx.Param`.
           params: nested dict of arrays, what `trainable` selects.
           rest: nested dict of all other arrays.
         """
-        abstract = nnx.eval_shape(build)
-        graphdef, _, _ = nnx.split(abstract, trainable, ...)
+        graphdef, _, _ = nnx.split(shapes(build), trainable, ...)
         return cls.of(nnx.merge(graphdef, params, rest))
 
     def on(self, mesh: Mesh | None) -> "Network":

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from foley_jax import sharding
+from foley_jax import sharding, weight_keys
 from foley_jax.training import freeze, init_rng, paths
 from foley_jax.training import task as task_lib
 
@@ -70,7 +70,7 @@ class Maker:
 
         def init() -> tuple[Any, Any]:
             # the key is made inside, so that nothing is moved to the devices
-            model = task.build(nnx.Rngs(init_rng.key(seed)))
+            model = task.build(weight_keys.WeightKeys(init_rng.key(seed)))
             graphdef, params, rest = nnx.split(model, task.trainable, ...)
             captured.append(graphdef)
             return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)

@@ -5,7 +5,6 @@ import pathlib
 import subprocess
 import sys
 
-from flax import nnx
 import jax
 import numpy as np
 import torch
@@ -34,5 +33,5 @@ def network(kind: str, values: dict[str, np.ndarray], folder: pathlib.Path) -> n
     config.dtype = "float32"
     task = task_lib.resolve(config)
     return network_lib.Network.rebuild(
-        lambda: task.build(nnx.Rngs(0)), task.trainable, params, jax.tree.map(np.asarray, rest)
+        task.build, task.trainable, params, jax.tree.map(np.asarray, rest)
     )

@@ -1,0 +1,47 @@
+"""Keys of initial weights: those of `nnx.Rngs`, without its cost under a trace."""
+
+from flax import nnx
+import jax
+import numpy as np
+import tiny_foley
+
+from foley_jax import weight_keys
+from foley_jax.layers import network
+from foley_jax.training import init_rng
+from foley_jax.training import task as task_lib
+
+
+def test_weights_are_those_of_flax():
+    def build(rngs):
+        return nnx.List([nnx.Linear(2, 3, rngs=rngs), nnx.Embed(4, 5, rngs=rngs)])
+
+    for key in (0, init_rng.key(3)):
+        ours, theirs = (build(make(key)) for make in (weight_keys.WeightKeys, nnx.Rngs))
+        for a, b in zip(*(jax.tree.leaves(nnx.state(m)) for m in (ours, theirs)), strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert not np.array_equal(ours[0].kernel[...].ravel()[:5], ours[1].embedding[0])
+
+
+def test_shapes_of_a_whole_model_come_without_weights():
+    build = task_lib.resolve(tiny_foley.ldm()).build
+    ours, theirs = network.shapes(build), nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+    assert nnx.graphdef(ours) == nnx.graphdef(theirs)
+    described = [
+        [(path, leaf.shape, leaf.dtype) for path, leaf in jax.tree.leaves_with_path(nnx.state(m))]
+        for m in (ours, theirs)
+    ]
+    assert described[0] == described[1]
+    assert all(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(nnx.state(ours)))
+
+
+def test_tracing_a_network_does_not_read_the_trace_again_and_again(monkeypatch):
+    """What makes `nnx.Rngs` slow there: see `WeightKeys`."""
+    asked = []
+    whole = jax.core.Tracer.sharding.fget
+    monkeypatch.setattr(
+        jax.core.Tracer, "sharding", property(lambda self: (asked.append(1), whole(self)))
+    )
+    network.shapes(lambda rngs: nnx.Linear(2, 3, rngs=rngs))
+    ours = len(asked)
+    nnx.eval_shape(lambda: nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+    assert ours == 0 and len(asked) > 0

@@ -40,7 +40,7 @@ def get_config(arg: str = ""):
                 "width": 64,
                 "inflate": (False, False, True, True),
                 "stem": "conv7",
-                "remat": True,
+                "remat": "",  # "norms" on v6e, "blocks" on v5e: see the README's table of slices
             },
             "audio": {
                 "channels": (64, 128, 256, 512, 1024, 2048),

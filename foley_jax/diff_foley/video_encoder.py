@@ -104,7 +104,7 @@ class SlowOnly(nnx.Module):
         width: int = 64,
         inflate: Sequence[bool] = (False, False, True, True),
         stem: str = "conv7",
-        remat: bool = False,
+        remat: str = "",
         *,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -117,8 +117,9 @@ class SlowOnly(nnx.Module):
           patch map, for small pictures), or "motion4" (two of them, one of the picture and one
           of its change since the frame before, so that a still background does not hide what
           moves); all divide the sides by 4.
-        remat: in training keep of a bottleneck the outputs of its convolutions alone, and make
-          the rest again in the backward pass.
+        remat: what of a bottleneck is made again in the backward pass: "" nothing, "norms" all
+          but its convolutions, "blocks" everything; each takes less memory than the one before,
+          and more time.
         dtype: compute dtype; parameters are float32.
         """
         if stem not in STEMS:
@@ -172,8 +173,10 @@ class SlowOnly(nnx.Module):
         """Layer `index` (1-based, official numbering) on [B*T, H, W, C]."""
         call = functools.partial(Bottleneck.__call__, num_frames=num_frames, train=train)
         for block in getattr(self, f"layer{index}"):
-            again = self.remat and train
-            x_NHWC = rematerialisation.run(call, block, x_NHWC) if again else call(block, x_NHWC)
+            if self.remat and train:
+                x_NHWC = rematerialisation.run(self.remat, call, block, x_NHWC)
+            else:
+                x_NHWC = call(block, x_NHWC)
         return x_NHWC
 
     def __call__(self, x_BTHWC: jax.Array, *, train: bool = False) -> jax.Array:

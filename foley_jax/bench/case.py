@@ -1,6 +1,7 @@
 """One thing to measure: our program, what others would run instead, and when the two are equal."""
 
 from collections.abc import Callable, Mapping
+import contextlib
 import dataclasses
 import time
 from typing import Any
@@ -33,33 +34,44 @@ class Ask:
 
 
 class Program:
-    """A jitted function with its arguments, compiled once and called again and again."""
+    """A jitted function with its arguments, compiled once and called again and again.
+
+    Attributes:
+      flops: of one call, see `foley_jax.flops`; known once it is compiled.
+    """
 
     def __init__(
         self,
         jitted: Callable,
         args: tuple[Any, ...],
         *,
+        mesh: jax.sharding.Mesh | None = None,
         next_args: Callable[[tuple[Any, ...], Any], tuple[Any, ...]] | None = None,
     ):
         """Args:
         jitted: what `jax.jit` gave.
         args: its arguments, pytrees of arrays.
+        mesh: devices, for programs that are divided over them.
         next_args: (arguments, output) -> arguments of the next call: a training step's state. By
           default the same again.
         """
         self._jitted, self._args, self._next = jitted, args, next_args
+        self._mesh = mesh
         self._compiled = None
+        self.flops = 0.0
+
+    def _running(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext() if self._mesh is None else jax.set_mesh(self._mesh)
 
     def compile(self) -> float:
-        """Traces and compiles; returns the seconds."""
-        began = time.perf_counter()
-        self._compiled = self._jitted.lower(*self._args).compile()
-        return time.perf_counter() - began
-
-    def flops(self) -> float:
-        """Of one call: see `foley_jax.flops`."""
-        return flops.count(self._jitted, *self._args)
+        """Traces, counts and compiles; returns the seconds of tracing and compiling."""
+        with self._running():
+            began = time.perf_counter()
+            traced = self._jitted.trace(*self._args)
+            self._compiled = traced.lower().compile()
+            seconds = time.perf_counter() - began
+            self.flops = flops.of_jaxpr(traced.jaxpr.jaxpr)
+        return seconds
 
     def memory_bytes(self) -> int | None:
         """What the compiler sets aside besides the arguments; None where it does not say."""
@@ -70,7 +82,8 @@ class Program:
 
     def __call__(self) -> Any:
         """One call, to its end."""
-        output = jax.block_until_ready(self._compiled(*self._args))
+        with self._running():
+            output = jax.block_until_ready(self._compiled(*self._args))
         if self._next is not None:
             self._args = self._next(self._args, output)
         return output

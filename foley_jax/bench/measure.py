@@ -108,7 +108,7 @@ def run(case: case_lib.Case, *, repeats: int) -> Result:
         examples=case.examples,
         unit=case.unit,
         note=case.note,
-        flops=case.ours.flops(),
+        flops=case.ours.flops,
         compile_s=compile_s,
         ours=times[""],
         peers=peers,

@@ -23,13 +23,17 @@ _KEPT = {"logit_scale": math.log(1 / 0.07), "latent_scale": 0.18215}  # of CAVP,
 def network(build: Callable[[], nnx.Module], seed: int = 0) -> network_lib.Network:
     """What `build` makes, filled by `value`: activations keep their size, no layer is zero."""
     graphdef, abstract = nnx.split(nnx.eval_shape(build))
+    return network_lib.Network(graphdef, filled(nnx.to_pure_dict(abstract), seed))
+
+
+def filled(abstract: Any, seed: int = 0) -> Any:
+    """A nested dict of shapes and dtypes, filled by `value`."""
 
     def fill(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
         name = "/".join(str(getattr(key, "key", key)) for key in path)
         return jnp.asarray(value(name, leaf.shape, seed), leaf.dtype)
 
-    state = jax.tree_util.tree_map_with_path(fill, nnx.to_pure_dict(abstract))
-    return network_lib.Network(graphdef, state)
+    return jax.tree_util.tree_map_with_path(fill, abstract)
 
 
 def value(name: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

@@ -64,7 +64,7 @@ def to_compvis(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return renamed
 
 
-def unet_name(name: str) -> str:
+def unet_name(name: str, blocks_per_level: int = _BLOCKS_PER_LEVEL) -> str:
     """CompVis name of a diffusers U-Net tensor, both without prefix."""
     if ".resnets." in name:
         for pattern, replacement in _RES_BLOCK:
@@ -76,24 +76,24 @@ def unet_name(name: str) -> str:
     name = re.sub(r"^mid_block\.resnets\.(\d+)\.", lambda m: f"middle_block.{2 * int(m[1])}.", name)
     return re.sub(
         r"^(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.",
-        _unet_block,
+        lambda match: _unet_block(match, blocks_per_level),
         name,
     )
 
 
-def _unet_block(match: re.Match) -> str:
+def _unet_block(match: re.Match, blocks: int) -> str:
     """Index of a block in the official flat lists `input_blocks` and `output_blocks`."""
     side, level, kind, index = match[1], int(match[2]), match[3], int(match[4])
     place = 0 if kind == "resnets" else 1
     if side == "down":
-        first = (_BLOCKS_PER_LEVEL + 1) * level + 1
+        first = (blocks + 1) * level + 1
         if kind == "downsamplers":
-            return f"input_blocks.{first + _BLOCKS_PER_LEVEL}.0."
+            return f"input_blocks.{first + blocks}.0."
         return f"input_blocks.{first + index}.{place}."
-    first = (_BLOCKS_PER_LEVEL + 1) * level
+    first = (blocks + 1) * level
     if kind == "upsamplers":
         # behind the attention, which the lowest level does not have
-        return f"output_blocks.{first + _BLOCKS_PER_LEVEL}.{1 if level == 0 else 2}."
+        return f"output_blocks.{first + blocks}.{1 if level == 0 else 2}."
     return f"output_blocks.{first + index}.{place}."
 
 

@@ -110,3 +110,87 @@ def autoencoder(
         if ".attentions." in key and value.ndim == 4:
             own[key] = value[:, :, 0, 0]  # 1x1 convolutions are dense layers there
     return torch_side.fill(module, own, ours=ours)
+
+
+def conditioner(state: Mapping[str, np.ndarray], prefix: str, *, ours: str = "float32") -> Any:
+    """Diff-Foley's conditioner: a module from rows [B, L, D] to context rows.
+
+    Args:
+      state: official state dict.
+      prefix: "cond_stage_model." of latent diffusion, "cond_model." of the classifiers.
+    """
+    import torch
+
+    class Conditioner(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            out_dim, in_dim = state[prefix + "embedder.0.weight"].shape
+            self.embedder = torch.nn.Sequential(torch.nn.Linear(in_dim, out_dim))
+            self.pos_emb = torch.nn.Embedding(*state[prefix + "pos_emb.weight"].shape)
+
+        def forward(self, rows_BLD):
+            return self.embedder(rows_BLD) + self.pos_emb.weight[: rows_BLD.shape[1]]
+
+    with torch.device("meta"):
+        module = Conditioner()
+    own = {key: state[prefix + key] for key in module.state_dict()}
+    return torch_side.fill(module, own, ours=ours)
+
+
+def alignment(
+    state: Mapping[str, np.ndarray], config: Mapping[str, Any], *, ours: str = "float32"
+) -> Any:
+    """The guidance classifier, of diffusers' blocks: (latents, times, raw rows) -> logits [B].
+
+    Args:
+      state: official state dict of the classifier.
+      config: its `config.model`.
+    """
+    import diffusers
+    import torch
+
+    fields = config["classifier"]
+    down, up = _levels(fields, "{}Block2D", "CrossAttn{}Block2D")
+    width = fields["channel_mult"][-1] * fields["model_channels"]
+    pooled = state["model.classifier.weight"].shape[1]
+
+    class Alignment(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unet = diffusers.UNet2DConditionModel(
+                in_channels=fields["in_channels"],
+                block_out_channels=[m * fields["model_channels"] for m in fields["channel_mult"]],
+                layers_per_block=fields["num_res_blocks"],
+                cross_attention_dim=fields["context_dim"],
+                attention_head_dim=fields["num_heads"],
+                norm_num_groups=fields.get("num_groups", 32),
+                down_block_types=down,
+                up_block_types=up,
+            )
+            del self.unet.up_blocks
+            self.unet.conv_norm_out = torch.nn.GroupNorm(fields.get("num_groups", 32), width)
+            self.unet.conv_out = torch.nn.Conv2d(width, pooled, 3, padding=1)
+            self.head = torch.nn.Linear(pooled, 1)
+
+        def forward(self, x, t_B, rows_BLD):
+            unet, context = self.unet, embed(rows_BLD)
+            time = unet.time_embedding(unet.time_proj(t_B).to(x.dtype))
+            h = unet.conv_in(x)
+            for block in unet.down_blocks:
+                attends = getattr(block, "has_cross_attention", False)
+                h, _ = block(h, time, **({"encoder_hidden_states": context} if attends else {}))
+            h = unet.mid_block(h, time, encoder_hidden_states=context)
+            h = unet.conv_out(torch.nn.functional.silu(unet.conv_norm_out(h)))
+            return self.head(h.mean((2, 3)))[:, 0]
+
+    embed = conditioner(state, "cond_model.", ours=ours)
+    with torch.device("meta"):
+        module = Alignment()
+
+    def name(key: str) -> str:
+        if key.startswith("head."):
+            return "classifier." + key.removeprefix("head.")
+        blocks = fields["num_res_blocks"]
+        return diffusers_names.unet_name(key.removeprefix("unet."), blocks_per_level=blocks)
+
+    return torch_side.fill(module, _part(module, state, "model.", name), ours=ours)

@@ -67,6 +67,11 @@ def fill(module: Any, state: Mapping[str, np.ndarray], *, ours: str = "float32")
     return module.to(memory_format=torch.channels_last)
 
 
+def placed(module: Any, *, ours: str = "float32") -> Any:
+    """A filled module on the device, in the dtype of the computation."""
+    return module.to(device(), dtype(ours))
+
+
 def images(x_BHWC: Any, *, ours: str = "float32") -> Any:
     """[B, H, W, C] array -> [B, C, H, W] tensor, channels last in memory."""
     import torch

@@ -9,6 +9,16 @@ from foley_jax.bench import case
 MODULES = {
     "unet_forward": "latent_diffusion",
     "vae_decode": "latent_diffusion",
+    "griffin_lim": "sound",
+    "ldm_sample": "windows",
+    "ldm_train": "windows",
+    "cavp_encode": "cavp",
+    "cavp_train": "cavp",
+    "mm_forward": "mm_diffusion",
+    "mm_sample": "mm_diffusion",
+    "mm_train": "mm_diffusion",
+    "sr_sample": "super_resolution",
+    "loader": "loader",
 }
 SUITES = tuple(MODULES)
 

@@ -179,6 +179,18 @@ def laid_out(abstract: Any, mesh: Mesh) -> Any:
     )
 
 
+def compiler_options(mesh: Mesh) -> dict[str, Any] | None:
+    """For `jax.jit` of programs whose parameters are cut over the devices of `mesh`.
+
+    XLA for TPUs would multiply by a cut parameter piece by piece while the pieces travel around.
+    Products over few rows read and write the rows anew for every piece: a transformer of 1280
+    channels on 8 v5e moved 15.2 GB instead of 3.8, and sent 0.45 instead of 0.26 GB.
+    """
+    if mesh.shape["fsdp"] == 1 or mesh.devices.flat[0].platform != "tpu":
+        return None
+    return {"xla_jf_spmd_threshold_for_windowed_einsum_mib": 2**20}
+
+
 def shard_batch(x: jax.Array) -> jax.Array:
     """Pins the leading axis of an activation to the batch axes of the current mesh.
 

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import types
 
 from flax import nnx
 import jax
@@ -68,6 +69,13 @@ def test_shard_batch_pins_under_a_mesh_and_is_nothing_without():
     np.testing.assert_array_equal(pinned, 2 * x)
     np.testing.assert_array_equal(odd, 2 * x[:3])
     np.testing.assert_array_equal(gradient, 2 * x)
+
+
+@pytest.mark.parametrize(("platform", "fsdp"), [("tpu", 8), ("tpu", 1), ("cpu", 8)])
+def test_options_are_for_parameters_cut_over_tpus(platform, fsdp):
+    devices = np.array([types.SimpleNamespace(platform=platform)])
+    mesh = types.SimpleNamespace(shape={"fsdp": fsdp}, devices=devices)
+    assert bool(sharding.compiler_options(mesh)) == (platform == "tpu" and fsdp > 1)
 
 
 def test_global_batch_keeps_rows_in_order():

@@ -241,4 +241,5 @@ def make_train_step(
         donate_argnums=0,
         in_shardings=(maker.shardings, sharding.batch(mesh)),
         out_shardings=(maker.shardings, sharding.replicated(mesh)),
+        compiler_options=sharding.compiler_options(mesh),
     )

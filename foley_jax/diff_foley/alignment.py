@@ -79,7 +79,7 @@ class AlignmentClassifier(unet.Trunk):
         self,
         x_BHWC: jax.Array,
         t_B: jax.Array,
-        context_BLD: jax.Array,
+        context: jax.Array | unet.KeysValues,
         *,
         context_s_BL: jax.Array | None = None,
         column_s: float | None = None,
@@ -89,14 +89,15 @@ class AlignmentClassifier(unet.Trunk):
         Args:
           x_BHWC: scaled latents, noised to step t.
           t_B: steps in model time [0, num_steps), float32, fractions allowed; 0 for clean latents.
-          context_BLD: rows of width `context_dim`, usually behind the conditioner; any number.
+          context: rows [B, L, D] of width `context_dim`, usually behind the conditioner, any
+            number of them; or their `keys_values`.
           context_s_BL, column_s: see `unet.UNet.__call__`.
         Returns:
           float32 [B].
         Raises:
           ValueError: sizes that do not fit the config.
         """
-        h, _, _ = self.down(x_BHWC, t_B, context_BLD, context_s_BL, column_s)
+        h, _, _ = self.down(x_BHWC, t_B, context, context_s_BL, column_s)
         h = self.conv_out(jax.nn.silu(self.norm_out(h)))
         pooled_BC = h.astype(jnp.float32).mean(axis=(1, 2))
         return self.head(pooled_BC)[:, 0]
@@ -142,11 +143,15 @@ class AlignmentModel(nnx.Module):
             self.autoencoder, self.latent_scale[...], mel_BFT, key=key
         )
 
+    def keys_values(self, rows_BLD: jax.Array, *, embed: bool = True) -> unet.KeysValues:
+        """What the classifier's cross-attentions make of CAVP rows; see `logits`."""
+        return self.classifier.keys_values(self.conditioner(rows_BLD) if embed else rows_BLD)
+
     def logits(
         self,
         x_BHWC: jax.Array,
         t_B: jax.Array,
-        rows_BLD: jax.Array,
+        rows: jax.Array | unet.KeysValues,
         *,
         embed: bool = True,
         context_s_BL: jax.Array | None = None,
@@ -156,27 +161,28 @@ class AlignmentModel(nnx.Module):
         Args:
           x_BHWC: scaled latents, noised to step t.
           t_B: steps in model time, float32.
-          rows_BLD: CAVP rows of the window.
+          rows: CAVP rows [B, L, D] of the window, or their `keys_values`.
           embed: True passes them through the conditioner, as in training. False is preset
             'official': the published sampler hands the raw rows, and all of the video's instead
-            of the window's, to the classifier, which has never seen such rows.
+            of the window's, to the classifier, which has never seen such rows. Of keys and
+            values, it was decided when they were made.
           context_s_BL: seconds of each row; see `unet.UNet.__call__`.
         """
-        context_BLD = self.conditioner(rows_BLD) if embed else rows_BLD
-        return self.classifier(x_BHWC, t_B, context_BLD, context_s_BL=context_s_BL)
+        context = self.conditioner(rows) if embed and not isinstance(rows, list) else rows
+        return self.classifier(x_BHWC, t_B, context, context_s_BL=context_s_BL)
 
     def log_prob(
         self,
         x_BHWC: jax.Array,
         t_B: jax.Array,
-        rows_BLD: jax.Array,
+        rows: jax.Array | unet.KeysValues,
         *,
         embed: bool = True,
         context_s_BL: jax.Array | None = None,
     ) -> jax.Array:
         """log of the probability of a match, float32 [B]; arguments as of `logits`."""
         return jax.nn.log_sigmoid(
-            self.logits(x_BHWC, t_B, rows_BLD, embed=embed, context_s_BL=context_s_BL)
+            self.logits(x_BHWC, t_B, rows, embed=embed, context_s_BL=context_s_BL)
         )
 
 

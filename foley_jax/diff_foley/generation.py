@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from foley_jax import sharding
+from foley_jax.diff_foley import conditions
 from foley_jax.diff_foley import windows as windows_lib
 from foley_jax.diffusion import ddim, dpm_solver, guidance, joint, plms, process
 from foley_jax.layers import network as network_lib
@@ -249,24 +250,28 @@ def solve(
       (MultiDiffusion).
     """
     p = program
-    context_NLD = model.conditioner(tape.rows_NLD)
-    null_1LD = model.conditioner(jnp.zeros_like(tape.rows_NLD[:1]))
-    if p.preset == "official":
-        null_1LD = jnp.zeros_like(null_1LD)
-    null_BLD = jnp.broadcast_to(null_1LD, (p.batch, *null_1LD.shape[1:]))
+    official = p.preset == "official"
+    contexts, null = conditions.of_model(model, tape.rows_NLD, p.batch, zero_null=official)
+    every = (contexts, conditions.in_batches(tape.times_NL, p.batch))
+    if classifier is not None:
+        judged = conditions.of_classifier(classifier, tape.rows_NLD, p.batch, raw_rows_RD)
+        every = (*every, judged)
 
     def network(x_BHVC: jax.Array, t_B: jax.Array, context_and_times: Any) -> jax.Array:
-        context_BLD, times_BL = context_and_times
-        return model.denoise(x_BHVC, t_B, context_BLD, context_s_BL=times_BL)
+        context, times_BL = context_and_times
+        return model.denoise(x_BHVC, t_B, context, context_s_BL=times_BL)
 
     def predict(x_BHVC: jax.Array, t_B: jax.Array, index_B: jax.Array) -> jax.Array:
         x_BHVC, t_B = sharding.shard_batch(x_BHVC), sharding.shard_batch(t_B)
-        times_BL = tape.times_NL[index_B]
-        condition, null = (context_NLD[index_B], times_BL), (null_BLD, times_BL)
-        denoise = guidance.classifier_free(network, condition, null, scale if p.guided else 1)
+        context, times_BL, *judged = conditions.at(every, index_B[0] // p.batch)
+        condition, null_condition = (context, times_BL), (null, times_BL)
+        own_scale = scale if p.guided else 1
+        denoise = guidance.classifier_free(network, condition, null_condition, own_scale)
         denoise = process.as_eps(denoise, p.schedule, p.prediction)
         if classifier is not None:
-            log_prob = functools.partial(_log_prob, classifier, raw_rows_RD, tape, index_B)
+            # all rows of the video are judged at the times of a window that begins with them
+            times = times_BL if raw_rows_RD is None else None
+            log_prob = functools.partial(_log_prob, classifier, *judged, times)
             denoise = guidance.double_guidance(denoise, log_prob, p.schedule, alignment)
         return denoise(x_BHVC, t_B)
 
@@ -286,12 +291,8 @@ def sample(
     return solve(program, model, classifier, tape, x_T, *scales_and_rows)
 
 
-def _log_prob(classifier, raw_rows_RD, tape, index_B, x_BHVC, t_B) -> jax.Array:
-    if raw_rows_RD is not None:
-        raw_BRD = jnp.broadcast_to(raw_rows_RD[None], (len(index_B), *raw_rows_RD.shape))
-        return classifier.log_prob(x_BHVC, t_B, raw_BRD, embed=False)
-    rows_BLD = tape.rows_NLD[index_B]
-    return classifier.log_prob(x_BHVC, t_B, rows_BLD, context_s_BL=tape.times_NL[index_B])
+def _log_prob(classifier, rows, times_BL, x_BHVC, t_B) -> jax.Array:
+    return classifier.log_prob(x_BHVC, t_B, rows, context_s_BL=times_BL)
 
 
 def decode(model: nnx.Module, z_HWC: jax.Array, first_B: jax.Array, *, width: int) -> jax.Array:

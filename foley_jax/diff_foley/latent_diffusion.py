@@ -52,13 +52,13 @@ class LatentDiffusion(nnx.Module):
         self,
         z_BHWC: jax.Array,
         t_B: jax.Array,
-        context_BLD: jax.Array,
+        context: jax.Array | unet.KeysValues,
         *,
         context_s_BL: jax.Array | None = None,
         column_s: float | None = None,
     ) -> jax.Array:
         """The U-Net's prediction for noisy scaled latents; see `UNet.__call__`."""
-        return self.unet(z_BHWC, t_B, context_BLD, context_s_BL=context_s_BL, column_s=column_s)
+        return self.unet(z_BHWC, t_B, context, context_s_BL=context_s_BL, column_s=column_s)
 
     def latent_shape(self, num_mels: int, num_frames: int) -> tuple[int, int, int]:
         """(H, W, C) of the latent of a mel of that size."""

@@ -5,8 +5,9 @@ The nesting `input_blocks` / `middle_block` / `output_blocks` is the official on
 renames only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import itertools
 from typing import Any
 
 from flax import nnx
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 
 from foley_jax import sharding
 from foley_jax.layers import (
+    attention,
     configured,
     convolution,
     embedding,
@@ -27,6 +29,8 @@ from foley_jax.layers import (
 
 NORM_EPSILON = 1e-5  # openaimodel util.GroupNorm32
 TIME_MULT = 4  # width of the time embedding over model_channels
+# of every entry, of its spatial transformers, of their blocks
+KeysValues = list[list[list[attention.KeysValues]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,10 +138,8 @@ class Trunk(nnx.Module):
         self.input_blocks, widths = blocks.inputs(in_channels, channel_mult, num_res_blocks)
         self.widths = tuple(widths)
         ch = widths[-1]
-        attention = blocks.transformer(ch, middle_self_attention)
-        self.middle_block = nnx.List(
-            [blocks.res_block(ch, ch), attention, blocks.res_block(ch, ch)]
-        )
+        middle = blocks.transformer(ch, middle_self_attention)
+        self.middle_block = nnx.List([blocks.res_block(ch, ch), middle, blocks.res_block(ch, ch)])
         self.in_channels = in_channels
         self.model_channels = blocks.model_channels
         self.context_dim = blocks.context_dim
@@ -147,7 +149,7 @@ class Trunk(nnx.Module):
         self.remat = remat
         self.dtype = blocks.dtype
 
-    def _check(self, x_BHWC: jax.Array, context_BLD: jax.Array) -> None:
+    def _check(self, x_BHWC: jax.Array) -> None:
         factor = 2**self.num_halvings
         _, h, w, c = x_BHWC.shape
         if c != self.in_channels or h % factor or w % factor:
@@ -156,11 +158,20 @@ class Trunk(nnx.Module):
                 f"multiples of {factor}; check the autoencoder's config against the "
                 f"{type(self).__name__}'s"
             )
+
+    def _check_context(self, context_BLD: jax.Array) -> None:
         if context_BLD.shape[-1] != self.context_dim:
             raise ValueError(
                 f"context rows have width {context_BLD.shape[-1]}, the {type(self).__name__} "
                 f"expects {self.context_dim}; check conditioner.out_dim"
             )
+
+    def _contexts(self, context: jax.Array | KeysValues) -> Sequence[Any]:
+        """The context of each of `entries`."""
+        if isinstance(context, list):
+            return context
+        self._check_context(context)
+        return [context.astype(self.dtype)] * len(self.entries())
 
     def _relative_rows(
         self, x_BHWC: jax.Array, context_s_BL: jax.Array, column_s: float
@@ -174,37 +185,58 @@ class Trunk(nnx.Module):
             for i in range(self.num_halvings + 1)
         }
 
-    def run_layers(self, layers, h, time_BD, context_BLD, relative):
-        """One entry of `input_blocks`, `middle_block` or `output_blocks`."""
+    def entries(self) -> list[nnx.List]:
+        """What `run_layers` runs, in order."""
+        return [*self.input_blocks, self.middle_block]
 
-        def run(h, time_BD, context_BLD, relative):
+    def keys_values(self, context_BLD: jax.Array) -> KeysValues:
+        """Keys and values of all cross-attentions, which depend on nothing but the context.
+
+        `__call__` takes them in its place: samplers, whose context is the same at every step, make
+        them once.
+        """
+        self._check_context(context_BLD)
+        context = context_BLD.astype(self.dtype)
+        made = []
+        for layers in self.entries():
+            inner = (y for y in layers if isinstance(y, transformer.SpatialTransformer))
+            made.append([layer.keys_values(context) for layer in inner])
+        return made
+
+    def run_layers(self, layers, h, time_BD, context, relative):
+        """One of `entries`; `context` is the rows, or what `keys_values` has for this entry."""
+
+        def run(h, time_BD, context, relative):
+            own = iter(context) if isinstance(context, list) else itertools.repeat(context)
             for layer in layers:
                 if isinstance(layer, residual.ResBlock):
                     h = layer(h, time_BD)
                 elif isinstance(layer, transformer.SpatialTransformer):
-                    h = layer(h, context_BLD, relative.get(h.shape[2]))
+                    h = layer(h, next(own), relative.get(h.shape[2]))
                 else:
                     h = layer(h)
             return sharding.shard_batch(h)
 
         run = jax.checkpoint(run) if self.remat else run
-        return run(h, time_BD, context_BLD, relative)
+        return run(h, time_BD, context, relative)
 
     def down(
         self,
         x_BHWC: jax.Array,
         t_B: jax.Array,
-        context_BLD: jax.Array,
+        context: jax.Array | KeysValues,
         context_s_BL: jax.Array | None,
         column_s: float | None,
-    ) -> tuple[jax.Array, list[jax.Array], tuple]:
+    ) -> tuple[jax.Array, list[jax.Array], Callable[[nnx.List, jax.Array], jax.Array]]:
         """The way down and the middle; arguments as of `UNet.__call__`.
 
         Returns:
-          The middle's output, the outputs of all `input_blocks`, and what else `run_layers` takes.
+          The middle's output, the outputs of all `input_blocks`, and what runs the entries that
+          follow, one after another.
         """
-        self._check(x_BHWC, context_BLD)
-        b, num_rows, _ = context_BLD.shape
+        self._check(x_BHWC)
+        contexts = iter(self._contexts(context))
+        b, num_rows = jax.tree.leaves(context)[0].shape[:2]
         if context_s_BL is None:
             rows = jnp.arange(num_rows, dtype=jnp.float32) * locality.ROW_S
             context_s_BL = jnp.broadcast_to(rows[None], (b, num_rows))
@@ -214,12 +246,15 @@ class Trunk(nnx.Module):
         time_BD = self.time_embed[0](embedding.timestep_embedding(t_B, self.model_channels))
         # every block starts its time branch with a SiLU: done once here
         time_BD = jax.nn.silu(self.time_embed[1](jax.nn.silu(time_BD)))
-        given = (time_BD, context_BLD.astype(self.dtype), relative)
+
+        def run(layers: nnx.List, h: jax.Array) -> jax.Array:
+            return self.run_layers(layers, h, time_BD, next(contexts), relative)
+
         h, skips = x_BHWC.astype(self.dtype), []
         for layers in self.input_blocks:
-            h = self.run_layers(layers, h, *given)
+            h = run(layers, h)
             skips.append(h)
-        return self.run_layers(self.middle_block, h, *given), skips, given
+        return run(self.middle_block, h), skips, run
 
 
 class UNet(Trunk):
@@ -283,11 +318,15 @@ class UNet(Trunk):
         )
         self.conv_out = convolution.Conv(ch, out_channels, zero_init=True, dtype=dtype, rngs=rngs)
 
+    def entries(self) -> list[nnx.List]:
+        """See `Trunk.entries`."""
+        return [*super().entries(), *self.output_blocks]
+
     def __call__(
         self,
         x_BHWC: jax.Array,
         t_B: jax.Array,
-        context_BLD: jax.Array,
+        context: jax.Array | KeysValues,
         *,
         context_s_BL: jax.Array | None = None,
         column_s: float | None = None,
@@ -297,7 +336,7 @@ class UNet(Trunk):
         Args:
           x_BHWC: noisy scaled latents.
           t_B: steps in model time [0, num_steps), float32, fractions allowed.
-          context_BLD: feature rows after the conditioner.
+          context: feature rows [B, L, D] after the conditioner, or their `keys_values`.
           context_s_BL: seconds of each row relative to the start of the window, used with
             `locality_bias` only; default 0, 0.25, 0.5, ...
           column_s: seconds of one latent column; default the config's.
@@ -307,10 +346,9 @@ class UNet(Trunk):
           ValueError: sizes that do not fit the config.
         Source: Diff-Foley adm openaimodel.UNetModel.forward.
         """
-        h, skips, given = self.down(x_BHWC, t_B, context_BLD, context_s_BL, column_s)
+        h, skips, run = self.down(x_BHWC, t_B, context, context_s_BL, column_s)
         for layers in self.output_blocks:
-            h = jnp.concatenate([h, skips.pop()], axis=-1)
-            h = self.run_layers(layers, h, *given)
+            h = run(layers, jnp.concatenate([h, skips.pop()], axis=-1))
         return self.conv_out(jax.nn.silu(self.norm_out(h))).astype(jnp.float32)
 
 

@@ -3,6 +3,8 @@
 B batch, T queries, S keys, N heads, D width of a head, C channels.
 """
 
+from typing import NamedTuple
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -65,6 +67,13 @@ def _best(q_BTND: jax.Array, k_BSND: jax.Array) -> str:
     return "flash" if flash_attention.fits(q_BTND, k_BSND) else "xla"
 
 
+class KeysValues(NamedTuple):
+    """What queries attend to: keys and values [B, S, N, D]."""
+
+    keys_BSND: jax.Array
+    values_BSND: jax.Array
+
+
 class MultiHeadAttention(nnx.Module):
     """Self- or cross-attention without q/k/v biases. Source: SD attention.CrossAttention."""
 
@@ -88,19 +97,24 @@ class MultiHeadAttention(nnx.Module):
         self.num_heads = num_heads
         self.implementation = implementation
 
+    def keys_values(self, context_BSC: jax.Array) -> KeysValues:
+        """Of a context [B, S, C]; `__call__` takes them in its place."""
+        return KeysValues(*(self._split(to(context_BSC)) for to in (self.to_k, self.to_v)))
+
     def __call__(
         self,
         x_BTC: jax.Array,
-        context_BSC: jax.Array | None = None,
+        context: jax.Array | KeysValues | None = None,
         *,
         bias_BNTS: jax.Array | None = None,
     ) -> jax.Array:
-        """[B, T, C] attends to `context_BSC` (to itself when None) -> [B, T, C]."""
-        context = x_BTC if context_BSC is None else context_BSC
-        q, k, v = self.to_q(x_BTC), self.to_k(context), self.to_v(context)
-        # [B, T, N*D] -> [B, T, N, D]
-        split = lambda y: y.reshape(*y.shape[:2], self.num_heads, -1)  # noqa: E731
-        y = attention(
-            split(q), split(k), split(v), bias_BNTS=bias_BNTS, implementation=self.implementation
-        )
+        """[B, T, C] attends to a context [B, S, C] (to itself when None) -> [B, T, C]."""
+        q = self._split(self.to_q(x_BTC))
+        if not isinstance(context, KeysValues):
+            context = self.keys_values(x_BTC if context is None else context)
+        y = attention(q, *context, bias_BNTS=bias_BNTS, implementation=self.implementation)
         return self.to_out(y.reshape(x_BTC.shape))  # [B, T, N, D] -> [B, T, C]
+
+    def _split(self, y_BTC: jax.Array) -> jax.Array:
+        """[B, T, N*D] -> [B, T, N, D]."""
+        return y_BTC.reshape(*y_BTC.shape[:2], self.num_heads, -1)

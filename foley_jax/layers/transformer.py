@@ -78,7 +78,16 @@ class TransformerBlock(nnx.Module):
         self.norm3 = norm()
         self.ff = GatedFeedForward(channels, **build)
 
-    def _cross(self, h_BHWC: jax.Array, context_BLD: jax.Array, relative_BWL: jax.Array | None):
+    def keys_values(self, context_BLD: jax.Array) -> attention.KeysValues:
+        """Of the cross-attention; `__call__` takes them in place of the context."""
+        return self.attn2.keys_values(context_BLD)
+
+    def _cross(
+        self,
+        h_BHWC: jax.Array,
+        context: jax.Array | attention.KeysValues,
+        relative_BWL: jax.Array | None,
+    ) -> jax.Array:
         b, h, w, c = h_BHWC.shape
         query, bias = self.norm2(h_BHWC), None
         if self.locality is not None:
@@ -87,18 +96,21 @@ class TransformerBlock(nnx.Module):
             # one bias per column, the same on all rows: [B, N, W, L] -> [B, N, H*W, L]
             n, s = bias_BNWL.shape[1], bias_BNWL.shape[-1]
             bias = jnp.broadcast_to(bias_BNWL[:, :, None], (b, n, h, w, s)).reshape(b, n, h * w, s)
-        y = self.attn2(query.reshape(b, h * w, c), context_BLD, bias_BNTS=bias)
+        y = self.attn2(query.reshape(b, h * w, c), context, bias_BNTS=bias)
         return y.reshape(b, h, w, c)
 
     def __call__(
-        self, h_BHWC: jax.Array, context_BLD: jax.Array, relative_BWL: jax.Array | None = None
+        self,
+        h_BHWC: jax.Array,
+        context: jax.Array | attention.KeysValues,
+        relative_BWL: jax.Array | None = None,
     ) -> jax.Array:
         """[B, H, W, C] -> [B, H, W, C]; `relative_BWL` as `locality.relative_rows` gives it."""
         b, h, w, c = h_BHWC.shape
         if self.attn1 is not None:
             tokens = self.norm1(h_BHWC).reshape(b, h * w, c)
             h_BHWC = h_BHWC + self.attn1(tokens).reshape(b, h, w, c)
-        h_BHWC = h_BHWC + self._cross(h_BHWC, context_BLD, relative_BWL)
+        h_BHWC = h_BHWC + self._cross(h_BHWC, context, relative_BWL)
         return h_BHWC + self.ff(self.norm3(h_BHWC))
 
 
@@ -140,11 +152,18 @@ class SpatialTransformer(nnx.Module):
         )
         self.proj_out = convolution.Conv(channels, channels, (1, 1), zero_init=True, **build)
 
+    def keys_values(self, context_BLD: jax.Array) -> list[attention.KeysValues]:
+        """Of every block; `__call__` takes them in place of the context."""
+        return [block.keys_values(context_BLD) for block in self.transformer_blocks]
+
     def __call__(
-        self, x_BHWC: jax.Array, context_BLD: jax.Array, relative_BWL: jax.Array | None = None
+        self,
+        x_BHWC: jax.Array,
+        context: jax.Array | list[attention.KeysValues],
+        relative_BWL: jax.Array | None = None,
     ) -> jax.Array:
-        """[B, H, W, C] -> [B, H, W, C]."""
+        """[B, H, W, C] and a context [B, L, D], or its keys and values -> [B, H, W, C]."""
         h = self.proj_in(self.norm(x_BHWC))
-        for block in self.transformer_blocks:
-            h = block(h, context_BLD, relative_BWL)
+        for i, block in enumerate(self.transformer_blocks):
+            h = block(h, context[i] if isinstance(context, list) else context, relative_BWL)
         return x_BHWC + self.proj_out(h)

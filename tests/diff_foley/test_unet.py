@@ -54,6 +54,26 @@ def test_prediction_depends_on_step_and_context(fields):
     assert np.abs(out - run(x, t, -context)).max() > 1e-3
 
 
+@pytest.mark.parametrize(
+    "fields", [{"depth": 2}, {"locality_bias": True, "attention_downsamples": (1,), "remat": True}]
+)
+def test_keys_and_values_stand_for_their_context(fields):
+    graphdef, params = _filled(**fields)
+    x, t, context = _inputs()
+
+    @filled.jit
+    def both(params, x, t, context):
+        model = nnx.merge(graphdef, params)
+        made = model.keys_values(context)
+        return made, [model(x, t, given, context_s_BL=TIMES_S) for given in (context, made)]
+
+    made, (want, got) = both(params, x, t, context)
+    assert len(jax.tree.leaves(made)) > 0
+    np.testing.assert_allclose(got, want, atol=1e-6)
+    with pytest.raises(ValueError, match="context rows have width 5"):
+        nnx.merge(graphdef, params).keys_values(context[..., :5])
+
+
 def test_examples_do_not_see_each_other():
     run, (x, t, context) = _compiled(), _inputs()
     out = run(x, t, context)

@@ -1,0 +1,119 @@
+"""Keys and values of a sample's condition: made once, not at every solver step."""
+
+import functools
+
+import filled
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_foley
+
+from foley_jax import flops
+from foley_jax.diff_foley import conditions, generation, pipeline, windows
+from foley_jax.layers import network as network_lib
+from foley_jax.media import specs
+from foley_jax.training import task as task_lib
+
+SCALES = (jnp.float32(4.5), jnp.float32(50.0))
+
+
+@functools.cache
+def _networks():
+    """The latent diffusion model and the alignment classifier, no layer zero."""
+    return [
+        network_lib.Network.of(filled.model(c())) for c in (tiny_foley.ldm, tiny_foley.alignment)
+    ]
+
+
+def _program(batch, steps, guided=True, preset="default"):
+    """A sampling program of three windows: traceable, and its arguments."""
+    config = tiny_foley.ldm()
+    model = _networks()[0].module()
+    audio, video = specs.AudioSpec(**config.audio), specs.VideoSpec(**tiny_foley.cavp().video)
+    window = pipeline.window_of(model, config, audio, video)
+    plan = windows.plan(2 * window.num_rows, window)
+    rows_NLD = np.random.default_rng(0).standard_normal((len(plan), window.num_rows, 8))
+    request = generation.Request(plan, rows_NLD.astype(np.float32), "x", generation.Draw(0))
+    tape, _, batch = generation.lay([request], window, batch)
+    shape = model.latent_shape(audio.num_mels, config.data.window_frames)
+    task = task_lib.resolve(config)
+    program = generation.Program(
+        task.schedule, config.loss.prediction, shape, steps, "dpm_solver", preset, True, batch
+    )
+
+    def run(states, tape, raw_rows_RD=None):
+        model, classifier = (n.module(s) for n, s in zip(_networks(), states))
+        classifier = classifier if guided else None
+        return generation.sample(program, model, classifier, tape, *SCALES, raw_rows_RD)
+
+    return run, ([n.state for n in _networks()], tape), program
+
+
+def _per_step(batch, **options):
+    """FLOPs of one more solver step; a loop over batches counts once."""
+    counts = []
+    for steps in (2, 3):
+        run, args, _ = _program(batch, steps, **options)
+        counts.append(flops.count(run, *args))
+    return counts[1] - counts[0]
+
+
+def _of_denoiser(batch):
+    """FLOPs of the U-Net whose keys and values are there, for both halves of guidance."""
+    model = _networks()[0].module()
+    _, _, program = _program(batch, 2)
+    z = jnp.zeros((2 * batch, *program.latent_shape))
+    context = jnp.zeros((2 * batch, 4, 8))
+    times = jnp.zeros((2 * batch, 4))
+    keys_values = jax.eval_shape(model.unet.keys_values, context)
+
+    def run(context):
+        return model.denoise(z, jnp.zeros(2 * batch), context, context_s_BL=times)
+
+    return flops.count(run, keys_values), flops.count(run, context)
+
+
+@pytest.mark.parametrize("batch", [4, 2], ids=["one_batch", "several_batches"])
+def test_a_step_projects_no_context(monkeypatch, batch):
+    kept, anew = _of_denoiser(batch)
+    assert kept < anew
+    assert _per_step(batch, guided=False) == kept
+    with_classifier = _per_step(batch)
+    monkeypatch.setattr(conditions, "KEPT_BYTES", 0)
+    assert _per_step(batch, guided=False) == anew
+    assert _per_step(batch) > with_classifier + anew - kept
+
+
+@pytest.mark.parametrize(("batch", "guided"), [(4, False), (2, True)])
+def test_sounds_are_the_same_as_with_a_projection_at_every_step(monkeypatch, batch, guided):
+    run, args, _ = _program(batch, 2, guided=guided)
+    made = []
+    for kept in (conditions.KEPT_BYTES, 0):
+        monkeypatch.setattr(conditions, "KEPT_BYTES", kept)
+        made.append(np.asarray(filled.jit(lambda *a: run(*a))(*args)))
+    assert np.abs(made[0]).max() > 0.1
+    np.testing.assert_allclose(*made, atol=1e-5)
+
+
+def test_one_null_condition_serves_all_windows():
+    model = _networks()[0].module()
+    rows_NLD = np.ones((6, 4, 8), np.float32)
+    for zero_null in (False, True):
+        contexts, null = conditions.of_model(model, rows_NLD, 2, zero_null=zero_null)
+        row = model.conditioner(jnp.zeros((1, 4, 8)))
+        want = model.unet.keys_values(jnp.zeros_like(row) if zero_null else row)
+        for got, one in zip(jax.tree.leaves(null), jax.tree.leaves(want), strict=True):
+            np.testing.assert_allclose(got, np.repeat(one, 2, axis=0), atol=1e-6)
+        assert all(leaf.shape[:2] == (3, 2) for leaf in jax.tree.leaves(contexts))
+
+
+def test_the_official_classifier_sees_all_rows_of_the_video_in_every_batch():
+    classifier = _networks()[1].module()
+    raw_RD = np.random.default_rng(1).standard_normal((9, 8)).astype(np.float32)
+    made = conditions.of_classifier(classifier, np.ones((4, 4, 8), np.float32), 2, raw_RD)
+    z, t = jnp.ones((2, *_program(2, 2)[2].latent_shape)), jnp.zeros(2)
+    want = classifier.log_prob(z, t, jnp.stack([raw_RD, raw_RD]), embed=False)
+    for number in (0, 1):
+        got = classifier.log_prob(z, t, conditions.at(made, jnp.int32(number)))
+        np.testing.assert_allclose(got, want, atol=1e-5)

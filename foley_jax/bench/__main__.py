@@ -120,7 +120,7 @@ def _place(threads: int):
     no_peers = "--no_peer: no peers" if _NO_PEER.value else torch_side.absent()
     versions = {"jax": jax.__version__}
     if not no_peers:
-        torch_side.set_threads(threads)
+        torch_side.prepare(threads)
         for name in ("torch", "diffusers"):
             try:
                 versions[name] = importlib.metadata.version(name)
@@ -139,19 +139,23 @@ def _place(threads: int):
 
 
 def _suite(name: str, place, out: pathlib.Path) -> bool:
-    """Measures and saves one suite; False if a case could not be measured."""
+    """Measures one suite and saves it case by case; False if one could not be measured.
+
+    A case that is refused, or for which there is too little memory, keeps no other from its turn.
+    """
     from foley_jax.bench import case, measure, report, suites
 
     ask = case.Ask(_SIZE.value, _DTYPE.value, peers=not place.no_peers)
     results, good = [], True
-    try:
-        for one in suites.cases(name, ask):
+    for one in suites.cases(name, ask):
+        try:
             results.append(measure.run(one, repeats=_REPEATS.value))
-            print(report.describe(place, results[-1]), flush=True)
-    except measure.Different as error:
-        print(f"error: {error}", file=sys.stderr)
-        good = False
-    if results:
+        except (ValueError, RuntimeError, MemoryError) as error:
+            where = "" if isinstance(error, measure.Different) else f"{name}, {one.name}: "
+            print(f"error: {where}{error}", file=sys.stderr)
+            good = False
+            continue
+        print(report.describe(place, results[-1]), flush=True)
         report.save(out, place, results)
         (out / "table.md").write_text(report.markdown(report.read(out)) + "\n")
     return good

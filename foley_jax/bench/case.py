@@ -32,6 +32,14 @@ class Ask:
         """The value for this size: `ask.of(tiny=1, small=2, paper=4)`."""
         return by_size[self.size]
 
+    def tolerance(self, exact: float, half: float) -> float:
+        """How far outputs may lie apart: `exact` in full float32, `half` with fewer digits.
+
+        GPUs multiply float32 by TF32, which has the digits of float16, in JAX and in our peers.
+        """
+        full = self.dtype == "float32" and jax.default_backend() == "cpu"
+        return exact if full else half
+
 
 class Program:
     """A jitted function with its arguments, compiled once and called again and again.

@@ -6,9 +6,11 @@ import pathlib
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 
-from foley_jax.bench import report
+from foley_jax.bench import case, report, suites
 
 ROOT = pathlib.Path(__file__).parents[2]
 TIMEOUT_S = 120
@@ -78,6 +80,25 @@ def test_an_empty_folder_is_one_line(tmp_path):
     assert made.returncode == 1
     assert made.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "holds no results" in made.stderr
+
+
+def test_a_refused_case_keeps_no_other_from_its_turn(tmp_path, monkeypatch, capsys):
+    from foley_jax.bench import __main__ as main
+
+    x = np.ones((4, 4), np.float32)
+    wrong = case.Peer(lambda: x, lambda output: output)
+
+    def cases(suite, ask):
+        for name, peers in (("bad", {"torch": wrong}), ("good", {})):
+            program = case.Program(jax.jit(lambda x: x @ x), (x,))
+            yield case.Case(suite, name, ask.size, program, 1, "thing", peers)
+
+    monkeypatch.setattr(suites, "cases", cases)
+    place = report.Place("cpu", "a processor", "float32", 1, 1e11, {})
+    assert not main._suite("griffin_lim", place, tmp_path)
+    assert "griffin_lim, bad: the output of torch differs" in capsys.readouterr().err
+    assert [result.name for _, result in report.read(tmp_path)] == ["good"]
+    assert "griffin_lim, good" in (tmp_path / "table.md").read_text()
 
 
 def _parsed(args, monkeypatch, capsys):

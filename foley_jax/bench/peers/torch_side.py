@@ -22,11 +22,14 @@ def absent() -> str:
     return ""
 
 
-def set_threads(count: int) -> None:
-    """As many threads as XLA takes, which go by the cores that the process may use."""
+def prepare(threads: int) -> None:
+    """As many threads as XLA takes; on a GPU TF32 as XLA has it, and convolutions tried out."""
     import torch
 
-    torch.set_num_threads(count)
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
 
 
 def device() -> Any:

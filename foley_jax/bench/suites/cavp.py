@@ -71,7 +71,7 @@ def cavp_encode(ask: case.Ask) -> Iterator[case.Case]:
             1,
             "clip",
             made,
-            tolerance=1e-3 if ask.dtype == "float32" else 0.3,
+            tolerance=ask.tolerance(1e-3, 0.3),
         )
 
 
@@ -99,7 +99,7 @@ def cavp_train(ask: case.Ask) -> Iterator[case.Case]:
             videos,
             "video",
             _train_peers(ask, made, batch),
-            tolerance=1e-3 if ask.dtype == "float32" else 5e-2,  # of the loss
+            tolerance=ask.tolerance(1e-3, 5e-2),  # of the loss
             output=steps.first_loss,
             note="torch is given the mels, ours makes them; no dropout on either side",
         )

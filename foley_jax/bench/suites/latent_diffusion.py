@@ -70,7 +70,7 @@ def unet_forward(ask: case.Ask) -> Iterator[case.Case]:
             "window",
             _unet_peers(ask, module, args),
             # float32: sums in another order, through 25 blocks
-            tolerance=1e-3 if ask.dtype == "float32" else 0.3,
+            tolerance=ask.tolerance(1e-3, 0.3),
         )
 
 
@@ -125,5 +125,5 @@ def vae_decode(ask: case.Ask) -> Iterator[case.Case]:
             batch,
             "window" if sides == LATENT else f"latent of {sides[0]}x{sides[1]}",
             peers,
-            tolerance=1e-3 if ask.dtype == "float32" else 0.3,
+            tolerance=ask.tolerance(1e-3, 0.3),
         )

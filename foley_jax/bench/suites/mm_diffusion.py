@@ -109,7 +109,7 @@ def mm_forward(ask: case.Ask) -> Iterator[case.Case]:
         1,
         "clip",
         peers,
-        tolerance=1e-3 if ask.dtype == "float32" else 0.3,
+        tolerance=ask.tolerance(1e-3, 0.3),
     )
 
 
@@ -143,7 +143,7 @@ def mm_sample(ask: case.Ask) -> Iterator[case.Case]:
             batch,
             "clip",
             peers,
-            tolerance=2e-2 if ask.dtype == "float32" else 1.0,
+            tolerance=ask.tolerance(2e-2, 1.0),
             note="by DDIM, whose 20 evaluations cost what those of the paper's sampler do",
         )
 
@@ -203,7 +203,7 @@ def mm_train(ask: case.Ask) -> Iterator[case.Case]:
             batch,
             "clip",
             _train_peers(ask, made, given),
-            tolerance=1e-3 if ask.dtype == "float32" else 2e-2,  # of the loss
+            tolerance=ask.tolerance(1e-3, 2e-2),  # of the loss
             output=steps.first_loss,
             note="without dropout, averaged weights and recomputation on both sides",
         )

@@ -65,7 +65,7 @@ def sr_sample(ask: case.Ask) -> Iterator[case.Case]:
             frames,
             "frame",
             _peers(ask, network.state, fields, low, noise, steps),
-            tolerance=2e-2 if ask.dtype == "float32" else 1.0,
+            tolerance=ask.tolerance(2e-2, 1.0),
         )
 
 

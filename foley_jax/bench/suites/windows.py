@@ -77,7 +77,7 @@ def ldm_sample(ask: case.Ask) -> Iterator[case.Case]:
                 "window",
                 sampling.peers(ask, guided),
                 # 25 evaluations one after another; in half precision only that it is no other sound
-                tolerance=2e-2 if ask.dtype == "float32" else 1.0,
+                tolerance=ask.tolerance(2e-2, 1.0),
                 output=lambda output: output[0],
                 note="compared are the mels: torch's Griffin-Lim starts from random phases",
             )
@@ -193,7 +193,7 @@ def ldm_train(ask: case.Ask) -> Iterator[case.Case]:
             batch,
             "window",
             _train_peers(ask, made, given),
-            tolerance=1e-3 if ask.dtype == "float32" else 2e-2,  # of the loss
+            tolerance=ask.tolerance(1e-3, 2e-2),  # of the loss
             output=steps.first_loss,
             note="torch is given the mels, ours makes them; no recomputation on either side",
         )

@@ -42,9 +42,15 @@ _EFFORT = flags.DEFINE_float(
     -1.0,
     "Of the compiler, -1 to 1; more takes several times as long and fuses a little better",
 )
+_OPTIONS = flags.DEFINE_list(
+    "compiler_options",
+    [],
+    "NAME=VALUE,... of XLA. Where a program takes for ever: xla_jf_enable_multi_output_fusion=false",
+)
 _CACHE = flags.DEFINE_string("cache", "aot", "Folder of the results")
 _TABLE = flags.DEFINE_bool("table", False, "Only print the results of --cache as Markdown")
-_OURS = ("config", "topology", "step", "guide", "per_chip", "effort", "cache", "table")
+_OURS = ("config", "topology", "step", "guide", "per_chip", "effort", "compiler_options")
+_OURS += ("cache", "table")
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -60,6 +66,9 @@ def parse(argv: Sequence[str]) -> list[str]:
             for name in ("config", "topology"):
                 if flags.FLAGS[name].value is None:
                     raise ValueError(f"--{name} is missing")
+        for option in _OPTIONS.value:
+            if "=" not in option:
+                raise ValueError(f"--compiler_options has {option!r}, expected NAME=VALUE")
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())[-300:]} (see --help)", file=sys.stderr)
         sys.exit(2)
@@ -69,6 +78,10 @@ def parse(argv: Sequence[str]) -> list[str]:
 def _key(request: dict) -> str:
     text = json.dumps(request, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _options() -> dict[str, str]:
+    return dict(option.split("=", 1) for option in _OPTIONS.value)
 
 
 def _request() -> dict:
@@ -84,6 +97,7 @@ def _request() -> dict:
         "per_chip": _PER_CHIP.value,
         "effort": _EFFORT.value,
         "jax": jax.__version__,
+        **({"options": _options()} if _OPTIONS.value else {}),
     }
 
 
@@ -121,7 +135,7 @@ def _compile() -> list:
     else:
         host = topology.devices(topology.one_host(_TOPOLOGY.value, devices))
         made = samplers.of(config, host, guide=_GUIDE.value, per_chip=_PER_CHIP.value)
-    return [cost.of(program, dtype=config.dtype) for program in made]
+    return [cost.of(program, dtype=config.dtype, options=_options()) for program in made]
 
 
 def main() -> None:

@@ -70,12 +70,13 @@ class Cost:
         return max(times, key=times.get) if any(times.values()) else "?"
 
 
-def of(program: programs.Program, *, dtype: str) -> Cost:
+def of(program: programs.Program, *, dtype: str, options: Mapping[str, str] | None = None) -> Cost:
     """Compiles a program and reads what it costs.
 
     Args:
       program: of `programs` or `samplers`.
       dtype: the compute type, which decides on the peak rate.
+      options: of the compiler.
     """
     device = program.mesh.devices.flat[0]
     chip = hardware.find(device.device_kind)
@@ -91,7 +92,7 @@ def of(program: programs.Program, *, dtype: str) -> Cost:
     with program.running():
         traced = program.jitted.trace(*program.args)
         try:
-            compiled = traced.lower().compile()
+            compiled = traced.lower().compile(compiler_options=dict(options or {}))
         except jax.errors.JaxRuntimeError as error:
             peak_bytes = _wanted(error) + sum(about["parts"].values())
             return Cost(**about, peak_bytes=peak_bytes, compile_s=time.monotonic() - start)

@@ -144,6 +144,7 @@ def test_help_and_wrong_flags(capsys):
     for argv, code, shown in (
         (["aot", "--help"], 0, "--topology"),
         (["aot", "--config=configs/ldm.py:demo"], 2, "--topology is missing"),
+        (["aot", "--table", "--compiler_options=fast"], 2, "'fast', expected NAME=VALUE"),
     ):
         with pytest.raises(SystemExit) as end:
             command.parse(argv)

@@ -45,7 +45,7 @@ _EFFORT = flags.DEFINE_float(
 _OPTIONS = flags.DEFINE_list(
     "compiler_options",
     [],
-    "NAME=VALUE,... of XLA. Where a program takes for ever: xla_jf_enable_multi_output_fusion=false",
+    "NAME=VALUE,... of XLA; xla_jf_enable_multi_output_fusion=false spares a pass of many minutes",
 )
 _CACHE = flags.DEFINE_string("cache", "aot", "Folder of the results")
 _TABLE = flags.DEFINE_bool("table", False, "Only print the results of --cache as Markdown")

@@ -48,8 +48,8 @@ def of(
     if config.task not in makers:
         raise ValueError(f"nothing is sampled with {config.task!r}; with {', '.join(makers)} it is")
     mesh = sharding.make_mesh(devices=devices)
-    with jax.set_mesh(mesh):
-        return makers[config.task](config, mesh, (per_chip or PER_CHIP[config.task]) * mesh.size)
+    # not under `jax.set_mesh`: keys of noise are made here, and the chips are not
+    return makers[config.task](config, mesh, (per_chip or PER_CHIP[config.task]) * mesh.size)
 
 
 def _network(config: ml_collections.ConfigDict) -> network_lib.Network:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from foley_jax.bench import measure
+from foley_jax.bench import measure, slopes
 
 COLUMNS = ("cpu", "gpu", "tpu")
 
@@ -165,6 +165,11 @@ def markdown(rows: Sequence[tuple[Place, measure.Result]]) -> str:
         "Ratios are our time over the peer's, the median (and quartiles) over neighbouring calls: "
         "below 1 we are faster. Memory is what one call takes besides weights."
     )
+    groups: dict[str, list[measure.Result]] = {}
+    for place, result in rows:
+        groups.setdefault(f"{place.device}, {place.dtype}, {result.size}", []).append(result)
+    for where, results in groups.items():
+        lines += slopes.markdown(results, where)
     return "\n".join(lines)
 
 

@@ -19,6 +19,8 @@ MODULES = {
     "mm_train": "mm_diffusion",
     "sr_sample": "super_resolution",
     "loader": "loader",
+    "first_sample": "first_sample",
+    "scaling": "scaling",
 }
 SUITES = tuple(MODULES)
 

@@ -19,7 +19,8 @@ def count(fn: Callable, *args: Any) -> float:
       *args: pytrees of arrays or ShapeDtypeStructs.
     Returns:
       FLOPs over all devices. What is computed twice (rematerialisation) counts twice. Of a
-      `cond` the dearest branch counts; a loop of unknown length counts once.
+      `cond` the dearest branch counts, of `platform_dependent` the default; a loop of unknown
+      length counts once.
     """
     return of_jaxpr(jax.make_jaxpr(fn)(*args).jaxpr)
 
@@ -48,7 +49,8 @@ def _of_equation(equation: Any, loops: bool) -> float:
     if name == "pallas_call":  # its inner shapes are those of one step of the grid
         return math.prod(equation.params["grid_mapping"].grid) * sum(inner) if loops else 0.0
     if name == "cond":
-        return max(inner)
+        platforms = equation.params.get("branches_platforms") or ()
+        return inner[platforms.index(None)] if None in platforms else max(inner)
     if name == "shard_map":  # its inner shapes are those of one device
         return equation.params["mesh"].size * sum(inner)
     return sum(inner)

@@ -33,6 +33,14 @@ def test_a_loop_counts_as_often_as_it_runs():
     )
 
 
+def test_what_platforms_compute_in_their_own_way_counts_as_the_default():
+    def product(x):
+        return jax.lax.platform_dependent(x, cpu=lambda x: x @ x @ x, default=lambda x: x @ x)
+
+    (x,) = shapes((8, 8))
+    assert flops.count(product, x) == 2 * 8**3
+
+
 @pytest.mark.parametrize("groups", [1, 4])
 def test_convolution(groups):
     def convolve(x, k):

@@ -55,8 +55,7 @@ class Conv2d(nnx.Module):
 class TemporalConv3(nnx.Module):
     """Three neighbouring frames, zeros beyond the ends: [B, T, P, in] -> [B, T, P, out].
 
-    One product gives every frame's part in the frame after it, in itself and in the one before;
-    then those parts are added. Kernel [3, in, out].
+    Kernel [3, in, out].
     """
 
     def __init__(
@@ -74,15 +73,4 @@ class TemporalConv3(nnx.Module):
 
     def __call__(self, x_BTPC: jax.Array) -> jax.Array:
         kernel = self.kernel[...].astype(self.dtype)
-        _, c, o = kernel.shape
-        # [3, C, O] -> [C, 3*O]
-        parts = cpu_gradients.dense(
-            x_BTPC.astype(self.dtype), kernel.swapaxes(0, 1).reshape(c, 3 * o)
-        )
-        after, same, before = jnp.split(parts, 3, axis=-1)
-        still = ((0, 0), (0, 0))
-        return (
-            jnp.pad(after[:, :-1], ((0, 0), (1, 0), *still))
-            + same
-            + jnp.pad(before[:, 1:], ((0, 0), (0, 1), *still))
-        )
+        return cpu_gradients.temporal_conv3(x_BTPC.astype(self.dtype), kernel)

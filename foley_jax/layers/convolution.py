@@ -5,12 +5,9 @@ B batch, H W space, C channels; channels last.
 
 from flax import nnx
 import jax
-from jax import lax
 import jax.numpy as jnp
 
-from foley_jax.layers import initializers
-
-Padding = tuple[tuple[int, int], tuple[int, int]]
+from foley_jax.layers import cpu_convolution, initializers
 
 
 def dense(
@@ -49,7 +46,7 @@ class Conv(nnx.Module):
         kernel_size: tuple[int, int] = (3, 3),
         *,
         stride: int = 1,
-        padding: Padding | None = None,
+        padding: cpu_convolution.Padding | None = None,
         zero_init: bool = False,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -71,13 +68,7 @@ class Conv(nnx.Module):
         if kernel.shape[:2] == (1, 1) and self.stride == 1 and not any(map(any, self.padding)):
             y = jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
         else:
-            y = lax.conv_general_dilated(
-                x,
-                kernel,
-                window_strides=(self.stride, self.stride),
-                padding=self.padding,
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
+            y = cpu_convolution.conv2d(x, kernel, self.stride, self.padding)
         return y + bias.reshape(1, 1, 1, -1)
 
 

@@ -4,7 +4,7 @@ XLA:CPU turns a kernel gradient into a convolution or a transposed product that 
 slower than the forward pass, and the input gradient of a strided convolution into one over a grid
 full of zeros. The rules here are written as plain products over pixels; on other platforms the
 library's own gradients are used.
-B batch, H W space, C channels in, O channels out.
+B batch, T frames, P pixels, H W space, C channels in, O channels out.
 """
 
 import functools
@@ -13,7 +13,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from foley_jax.layers import convolution
+from foley_jax.layers import convolution, cpu_convolution
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -47,9 +47,44 @@ def _kernel_product(x, dy):
 dense.defvjp(_dense_forward, _dense_backward)
 
 
+@jax.custom_vjp
+def temporal_conv3(x_BTPC: jax.Array, kernel_3CO: jax.Array) -> jax.Array:
+    """Three neighbouring frames, zeros beyond the ends: [B, T, P, C] -> [B, T, P, O]."""
+
+    def cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return cpu_convolution.over_a_column(x, kernel[:, None])
+
+    return lax.platform_dependent(x_BTPC, kernel_3CO, cpu=cpu, default=_temporal_parts)
+
+
+def _temporal_parts(x, kernel):
+    """One product gives every frame's part in the frame after it, in itself and in the one before;
+    then those parts are added."""
+    _, c, o = kernel.shape
+    parts = dense(x, kernel.swapaxes(0, 1).reshape(c, 3 * o))  # [3, C, O] -> [C, 3*O]
+    after, same, before = jnp.split(parts, 3, axis=-1)
+    still = ((0, 0), (0, 0))
+    return (
+        jnp.pad(after[:, :-1], ((0, 0), (1, 0), *still))
+        + same
+        + jnp.pad(before[:, 1:], ((0, 0), (0, 1), *still))
+    )
+
+
+def _temporal_forward(x, kernel):
+    return temporal_conv3(x, kernel), (x, kernel)
+
+
+def _temporal_backward(residuals, dy):
+    return jax.vjp(_temporal_parts, *residuals)[1](dy)
+
+
+temporal_conv3.defvjp(_temporal_forward, _temporal_backward)
+
+
 def _convolve(x, kernel, stride):
-    pad = [(n // 2, n // 2) for n in kernel.shape[:2]]  # both sides, as torch
-    return lax.conv_general_dilated(x, kernel, (stride,) * 2, pad, dimension_numbers=_LAYOUT)
+    pad = tuple((n // 2, n // 2) for n in kernel.shape[:2])  # both sides, as torch
+    return cpu_convolution.conv2d(x, kernel, stride, pad)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

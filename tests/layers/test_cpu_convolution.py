@@ -1,0 +1,72 @@
+"""The convolution of CPUs, and its gradients, are the library's."""
+
+import functools
+
+import filled
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from foley_jax.layers import cpu_convolution, cpu_gradients
+
+
+def _data(*shapes):
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.standard_normal(s), jnp.float32) for s in shapes]
+
+
+def _library(x, kernel, stride, padding):
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _gradients(fn, x, kernel):
+    def both(x, kernel):
+        out, vjp = jax.vjp(fn, x, kernel)
+        return out, *vjp(jnp.cos(jnp.arange(out.size, dtype=out.dtype)).reshape(out.shape))
+
+    return filled.jit(both)(x, kernel)
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 4)])
+@pytest.mark.parametrize("kernel_size", [(3, 3), (5, 3), (3, 1), (1, 3), (1, 1)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_forms_of_convolution_equal_the_library(size, kernel_size, stride):
+    x, kernel = _data((2, *size, 3), (*kernel_size, 3, 4))
+    about = {"stride": stride, "padding": tuple((n // 2, n // 2) for n in kernel_size)}
+    ours = _gradients(lambda x, k: cpu_convolution.conv2d(x, k, *about.values()), x, kernel)
+    library = functools.partial(_library, **about)
+    for got, want in zip(ours, _gradients(library, x, kernel)):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)  # sums of ~100 products
+
+
+def test_padding_that_changes_the_size():
+    x, kernel = _data((1, 6, 8, 3), (3, 3, 3, 4))
+    padding = ((0, 1), (0, 1))
+    got = cpu_convolution.conv2d(x, kernel, 2, padding)
+    np.testing.assert_allclose(got, _library(x, kernel, 2, padding), rtol=1e-6)
+
+
+def test_three_frames_and_gradients_equal_the_library():
+    x, kernel = _data((2, 5, 6, 3), (3, 3, 4))
+    library = functools.partial(_library, stride=1, padding=((1, 1), (0, 0)))
+    ours = _gradients(cpu_gradients.temporal_conv3, x, kernel)
+    theirs = _gradients(lambda x, k: library(x, k[:, None]), x, kernel)
+    for got, want in zip(ours, theirs):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_other_platforms_keep_the_library():
+    """Their programs have one plain convolution, of the size that was asked for."""
+    x, kernel = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((2, 6, 8, 3), (3, 3, 3, 4)))
+    traced = jax.jit(lambda x, k: cpu_convolution.conv2d(x, k, 1, ((1, 1), (1, 1)))).trace(
+        x, kernel
+    )
+    texts = {p: traced.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "tpu", "cuda")}
+    wanted = "pad = [[1, 1], [1, 1]]"
+    for platform, text in texts.items():
+        assert text.count("stablehlo.convolution") == 1
+        assert (wanted in text) == (platform != "cpu"), platform

@@ -12,11 +12,12 @@ Demo (embedded set, simple scenes, 32x32 and 8 kHz; see `launch/mm_demo.sh`):
 
 from configs import base
 
-VARIANTS = ("", "released", "demo")
+VARIANTS = ("", "h200", "released", "demo")
 
 
 def get_config(arg: str = ""):
-    """'' = the paper; 'released' = as the released weights were trained; 'demo' = embedded set."""
+    """'' = the paper; 'h200' = the same on one GPU of 141 GB; 'released' = as the released weights
+    were trained; 'demo' = embedded set."""
     config = base.base("mm_diffusion")
     config.total_steps = 100_000
     config.batch_size = 128
@@ -61,6 +62,8 @@ def get_config(arg: str = ""):
         # torchvision of that time did not antialias; RandomHorizontalFlip(p=True) always mirrors
         config.video.antialias = False
         config.data.mirror = True
+    elif arg == "h200":
+        config.accumulate = 4
     elif arg == "demo":
         _demo(config)
     elif arg:

@@ -37,7 +37,7 @@ def test_every_variant_is_a_task(config, variant):
 
 @pytest.mark.parametrize("config", [mm_diffusion, mm_super_resolution])
 def test_unknown_variant_names_those_there_are(config):
-    with pytest.raises(ValueError, match="no variant 'huge'; variants: '', 'released', 'demo'"):
+    with pytest.raises(ValueError, match="no variant 'huge'; variants: '', .*'released', 'demo'"):
         config.get_config("huge")
 
 

@@ -143,6 +143,19 @@ def power_of_two(count: int) -> int:
     return 1 << max(0, count - 1).bit_length()
 
 
+def batch_size(count: int, most: int) -> int:
+    """Windows to evaluate at once, so that few are computed in vain and few programs compiled.
+
+    One of 1, 2, 3, 4, 6, 8, 12, ... where all fit into one batch; else `most`, or three quarters
+    of it where that leaves less of the last batch empty.
+    """
+    if count <= most:
+        above = power_of_two(count)
+        return min(most, above * 3 // 4 if above >= 4 and count <= above * 3 // 4 else above)
+    choices = (most, most * 3 // 4) if most % 4 == 0 else (most,)
+    return min(choices, key=lambda size: (-(-count // size) * size, -size))
+
+
 def lay(
     requests: Sequence[Request],
     spec: windows_lib.WindowSpec,
@@ -176,7 +189,7 @@ def lay(
         keys.append(block_keys(request.draw.seed, request.name, request.draw.sample, count))
         column += count * spec.num_columns
     room = max(room, len(first))
-    batch = num_devices * min(max_batch, power_of_two(-(-room // num_devices)))
+    batch = num_devices * batch_size(-(-room // num_devices), max_batch)
     # a sound never has more blocks than windows, so one size serves both
     size = batch * power_of_two(-(-room // batch))
     share_NV = np.zeros((size, spec.num_columns), np.float32)  # padding has no share

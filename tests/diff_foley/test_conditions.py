@@ -27,7 +27,7 @@ def _networks():
 
 
 def _program(batch, steps, guided=True, preset="default"):
-    """A sampling program of three windows: traceable, and its arguments."""
+    """A sampling program of five windows: traceable, and its arguments."""
     config = tiny_foley.ldm()
     model = _networks()[0].module()
     audio, video = specs.AudioSpec(**config.audio), specs.VideoSpec(**tiny_foley.cavp().video)
@@ -63,6 +63,7 @@ def _of_denoiser(batch):
     """FLOPs of the U-Net whose keys and values are there, for both halves of guidance."""
     model = _networks()[0].module()
     _, _, program = _program(batch, 2)
+    batch = program.batch
     z = jnp.zeros((2 * batch, *program.latent_shape))
     context = jnp.zeros((2 * batch, 4, 8))
     times = jnp.zeros((2 * batch, 4))
@@ -74,26 +75,39 @@ def _of_denoiser(batch):
     return flops.count(run, keys_values), flops.count(run, context)
 
 
-@pytest.mark.parametrize("batch", [4, 2], ids=["one_batch", "several_batches"])
+@pytest.mark.parametrize("batch", [8, 2], ids=["one_batch", "several_batches"])
 def test_a_step_projects_no_context(monkeypatch, batch):
     kept, anew = _of_denoiser(batch)
     assert kept < anew
     assert _per_step(batch, guided=False) == kept
-    with_classifier = _per_step(batch)
     monkeypatch.setattr(conditions, "KEPT_BYTES", 0)
     assert _per_step(batch, guided=False) == anew
-    assert _per_step(batch) > with_classifier + anew - kept
 
 
-@pytest.mark.parametrize(("batch", "guided"), [(4, False), (2, True)])
-def test_sounds_are_the_same_as_with_a_projection_at_every_step(monkeypatch, batch, guided):
-    run, args, _ = _program(batch, 2, guided=guided)
+@pytest.mark.slow
+def test_nor_does_a_step_with_the_classifier(monkeypatch):
+    kept, anew = _of_denoiser(8)
+    with_classifier = _per_step(8)
+    monkeypatch.setattr(conditions, "KEPT_BYTES", 0)
+    assert _per_step(8) > with_classifier + anew - kept
+
+
+@pytest.mark.parametrize("batch", [8, 2], ids=["one_batch", "several_batches"])
+def test_sounds_are_the_same_as_with_a_projection_at_every_step(monkeypatch, batch):
+    run, args, _ = _program(batch, 2, guided=False)
     made = []
     for kept in (conditions.KEPT_BYTES, 0):
         monkeypatch.setattr(conditions, "KEPT_BYTES", kept)
         made.append(np.asarray(filled.jit(lambda *a: run(*a))(*args)))
     assert np.abs(made[0]).max() > 0.1
     np.testing.assert_allclose(*made, atol=1e-5)
+
+
+def test_all_steps_are_one_program_that_never_asks_the_host():
+    run, args, _ = _program(8, 3)
+    text = str(jax.make_jaxpr(run)(*args))
+    assert text.count("scan[") >= 1 and "length=3" in text
+    assert "callback" not in text and "while[" not in text
 
 
 def test_one_null_condition_serves_all_windows():
@@ -108,12 +122,34 @@ def test_one_null_condition_serves_all_windows():
         assert all(leaf.shape[:2] == (3, 2) for leaf in jax.tree.leaves(contexts))
 
 
-def test_the_official_classifier_sees_all_rows_of_the_video_in_every_batch():
-    classifier = _networks()[1].module()
-    raw_RD = np.random.default_rng(1).standard_normal((9, 8)).astype(np.float32)
-    made = conditions.of_classifier(classifier, np.ones((4, 4, 8), np.float32), 2, raw_RD)
+@pytest.mark.parametrize("official", [False, True])
+def test_the_classifier_judges_by_keys_and_values(official):
+    """Of its window's rows; preset "official" of all rows of the video, in every batch."""
+    rng = np.random.default_rng(1)
+    rows_NLD, raw_RD = (rng.standard_normal(n).astype(np.float32) for n in ((4, 4, 8), (9, 8)))
     z, t = jnp.ones((2, *_program(2, 2)[2].latent_shape)), jnp.zeros(2)
-    want = classifier.log_prob(z, t, jnp.stack([raw_RD, raw_RD]), embed=False)
+
+    @filled.jit
+    def judged(state, rows_NLD, raw_RD, number):
+        classifier = _networks()[1].module(state)
+        made = conditions.of_classifier(classifier, rows_NLD, 2, raw_RD if official else None)
+        raw_BRD = jnp.stack([raw_RD, raw_RD])
+        own_BLD = jax.lax.dynamic_slice_in_dim(rows_NLD, 2 * number, 2)
+        want = classifier.log_prob(z, t, raw_BRD if official else own_BLD, embed=not official)
+        return classifier.log_prob(z, t, conditions.at(made, number)), want
+
     for number in (0, 1):
-        got = classifier.log_prob(z, t, conditions.at(made, jnp.int32(number)))
+        got, want = judged(_networks()[1].state, rows_NLD, raw_RD, jnp.int32(number))
         np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("most", [1, 5, 8, 64])
+def test_little_is_computed_in_vain_by_few_programs(most):
+    sizes = [generation.batch_size(count, most) for count in range(1, 1000)]
+    computed = [-(-count // size) * size for count, size in enumerate(sizes, 1)]
+    wasted = [total / count for count, total in enumerate(computed, 1)]
+    assert min(sizes) >= 1 and max(sizes) <= most and min(wasted) >= 1
+    # one more than a power of two is the worst; and it is never a batch more than needed
+    assert max(wasted) < 1.5 or most == 5
+    assert all(total - count < most for count, total in enumerate(computed, 1))
+    assert len(set(sizes)) <= 2 * most.bit_length()

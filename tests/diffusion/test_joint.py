@@ -52,6 +52,14 @@ def test_one_window_is_the_plain_sampler():
     np.testing.assert_allclose(got, want[0], rtol=2e-6, atol=1e-6)  # values up to 13
 
 
+@pytest.mark.parametrize(("batch", "loops"), [(PADDED, 0), (4, 1)])
+def test_one_batch_needs_no_loop(batch, loops):
+    """GPUs ask the host about every round of a loop whose length they do not know."""
+    denoise = joint.denoiser(_tanh, _cover(STARTS, PADDED), batch=batch)
+    traced = jax.make_jaxpr(denoise)(_noise(60)[None], jnp.zeros(1))
+    assert str(traced).count("while[") == loops
+
+
 def test_neighbours_on_the_tape_and_the_batch_size_do_not_matter():
     noise = _noise(4 * WIDTH)
     both = _run(_tanh, _cover([0, 2 * WIDTH, 3 * WIDTH], 4), 2, noise)

@@ -43,8 +43,8 @@ class Start:
 
     Attributes:
       wall_s, cpu_s: elapsed, and of all its threads.
-      trace_s, lower_s, compile_s: of these spent tracing, lowering, and compiling or loading what
-        was compiled; they overlap with nothing.
+      trace_s, lower_s, compile_s: of the elapsed spent tracing (functions inside others count
+        again), lowering, and compiling or loading what was compiled.
       peak_bytes: most memory it had.
     """
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from foley_jax.bench import case, measure, suites
+from foley_jax.bench.suites import mm_diffusion, windows
 
 # what they decorate with jax.jit is decorated before the fixture puts another in its place
 for module in sorted(set(suites.MODULES.values())):
@@ -26,7 +27,10 @@ NEEDS_DIFFUSERS = ("unet_forward", "vae_decode", "ldm_sample", "ldm_train")
 @pytest.mark.parametrize(
     "suite", [*ALONE, *(pytest.param(s, marks=pytest.mark.slow) for s in LONG)]
 )
-def test_ours_and_the_peer_agree(suite):
+def test_ours_and_the_peer_agree(suite, monkeypatch):
+    # steps repeat what one does, and programs that are compiled quickly run slowly
+    monkeypatch.setattr(windows, "STEPS", 2)
+    monkeypatch.setattr(mm_diffusion, "STEPS", 2)
     if suite in NEEDS_DIFFUSERS:
         pytest.importorskip("diffusers", reason="its peers are diffusers' networks")
     pytest.importorskip("torch", reason="peers are torch modules")

@@ -71,8 +71,12 @@ def _forward(x, kernel, stride, padding):
 
 
 def _backward(stride, padding, residuals, dy):
+    # not `jax.vjp`, which would trace (and count) the forward pass once more
+    x, kernel = residuals
     library = functools.partial(_library, stride=stride, padding=padding)
-    return jax.vjp(library, *residuals)[1](dy)
+    (dx,) = jax.linear_transpose(lambda x: library(x, kernel), x)(dy)
+    (dkernel,) = jax.linear_transpose(lambda kernel: library(x, kernel), kernel)(dy)
+    return dx, dkernel
 
 
 conv2d.defvjp(_forward, _backward)

@@ -60,8 +60,14 @@ def temporal_conv3(x_BTPC: jax.Array, kernel_3CO: jax.Array) -> jax.Array:
 def _temporal_parts(x, kernel):
     """One product gives every frame's part in the frame after it, in itself and in the one before;
     then those parts are added."""
-    _, c, o = kernel.shape
-    parts = dense(x, kernel.swapaxes(0, 1).reshape(c, 3 * o))  # [3, C, O] -> [C, 3*O]
+    return _add_to_neighbours(dense(x, _side_by_side(kernel)))
+
+
+def _side_by_side(kernel_3CO):
+    return kernel_3CO.swapaxes(0, 1).reshape(kernel_3CO.shape[1], -1)  # [3, C, O] -> [C, 3*O]
+
+
+def _add_to_neighbours(parts):
     after, same, before = jnp.split(parts, 3, axis=-1)
     still = ((0, 0), (0, 0))
     return (
@@ -76,7 +82,12 @@ def _temporal_forward(x, kernel):
 
 
 def _temporal_backward(residuals, dy):
-    return jax.vjp(_temporal_parts, *residuals)[1](dy)
+    x, kernel_3CO = residuals
+    count, c, o = kernel_3CO.shape
+    parts = jax.ShapeDtypeStruct((*dy.shape[:-1], count * o), dy.dtype)
+    (dparts,) = jax.linear_transpose(_add_to_neighbours, parts)(dy)
+    dx, dkernel = _dense_backward((x, _side_by_side(kernel_3CO)), dparts)
+    return dx, dkernel.reshape(c, count, o).swapaxes(0, 1)  # [C, 3*O] -> [3, C, O]
 
 
 temporal_conv3.defvjp(_temporal_forward, _temporal_backward)

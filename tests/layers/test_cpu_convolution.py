@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from foley_jax import flops
 from foley_jax.layers import cpu_convolution, cpu_gradients
 
 
@@ -70,3 +71,16 @@ def test_other_platforms_keep_the_library():
     for platform, text in texts.items():
         assert text.count("stablehlo.convolution") == 1
         assert (wanted in text) == (platform != "cpu"), platform
+
+
+@pytest.mark.parametrize("form", ["conv2d", "temporal_conv3"])
+def test_gradients_do_not_count_the_forward_pass_again(form):
+    fn, kernel = {
+        "conv2d": (lambda *a: cpu_convolution.conv2d(*a, 1, ((1, 1), (1, 1))), (3, 3, 5, 7)),
+        "temporal_conv3": (cpu_gradients.temporal_conv3, (3, 5, 7)),
+    }[form]
+    args = [jnp.ones(shape, jnp.float32) for shape in ((2, 4, 6, 5), kernel)]
+    gradient = jax.grad(lambda *a: fn(*a).sum(), (0, 1))
+    # forward, input's, kernel's
+    assert 2.9 * flops.count(fn, *args) <= flops.count(gradient, *args)
+    assert flops.count(gradient, *args) <= 3.1 * flops.count(fn, *args)

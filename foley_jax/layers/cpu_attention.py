@@ -1,9 +1,12 @@
-"""Attention in pieces that stay in a CPU's cache; the same function as `attention.attention`.
+"""Attention as CPUs like it; the same function as `attention.attention`.
 
 Written out, the logits of a clip's pixels go through memory four times; a head's, of some queries
-at a time, do not. On other platforms, and where a batch is split over devices, nothing changes.
+at a time, stay in the cache. Heads of few tokens go all at once, as a batch that comes first.
+On other platforms, and where a batch is split over devices, nothing changes.
 B batch, T queries, S keys, N heads, D width of a head, G groups of queries.
 """
+
+import functools
 
 import jax
 from jax import lax
@@ -23,12 +26,12 @@ def attention(q_BTND: jax.Array, k_BSND: jax.Array, v_BSND: jax.Array) -> jax.Ar
     Args:
       q_BTND, k_BSND, v_BSND: queries, keys, values, any float dtype.
     """
+    if not _on_one_cpu():
+        return attention_lib.attention(q_BTND, k_BSND, v_BSND)
     b, t, n, _ = q_BTND.shape
     s = k_BSND.shape[1]
     pays = t * s >= _HEAD and b * n * t * s >= _WORTH_IT
-    if not pays or not _on_one_cpu() or not _piece(t, s):
-        return attention_lib.attention(q_BTND, k_BSND, v_BSND)
-    return _in_pieces(q_BTND, k_BSND, v_BSND)
+    return _by_heads(q_BTND, k_BSND, v_BSND, _piece(t, s) if pays else 0)
 
 
 def _on_one_cpu() -> bool:
@@ -46,36 +49,42 @@ def _piece(t: int, s: int) -> int:
     return next((size for size in sizes if t % size == 0), 0)
 
 
-@jax.custom_vjp
-def _in_pieces(q_BTND: jax.Array, k_BSND: jax.Array, v_BSND: jax.Array) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _by_heads(q_BTND: jax.Array, k_BSND: jax.Array, v_BSND: jax.Array, size: int) -> jax.Array:
+    """All heads side by side, or one after another with `size` queries at a time."""
     b, t, n, d = q_BTND.shape
-    size = _piece(t, k_BSND.shape[1])
     # [B, T, N, D] -> [B*N, T, D]
     q, k, v = (x.swapaxes(1, 2).reshape(b * n, -1, d) for x in (q_BTND, k_BSND, v_BSND))
-    q_HGTD = (q * d**-0.5).reshape(b * n, t // size, size, d)
+    q = q * d**-0.5
+    if size:
+        q_HGTD = q.reshape(b * n, t // size, size, d)
 
-    def head(qkv):
-        q_GTD, k_SD, v_SD = qkv
+        def head(qkv: tuple[jax.Array, ...]) -> jax.Array:
+            q_GTD, k_SD, v_SD = qkv
+            return lax.map(lambda q_TD: _attend(q_TD, k_SD, v_SD), q_GTD)
 
-        def piece(q_TD: jax.Array) -> jax.Array:
-            logits_TS = jnp.matmul(q_TD, k_SD.T, preferred_element_type=jnp.float32)
-            weights_TS = jnp.exp(logits_TS - logits_TS.max(-1, keepdims=True))
-            y_TD = jnp.matmul(weights_TS.astype(v_SD.dtype), v_SD)
-            return (y_TD / weights_TS.sum(-1, keepdims=True)).astype(v_SD.dtype)
-
-        return lax.map(piece, q_GTD)
-
-    y = lax.map(head, (q_HGTD, k, v))  # [B*N, G, T/G, D]
+        y = lax.map(head, (q_HGTD, k, v))  # [B*N, G, T/G, D]
+    else:
+        y = _attend(q, k, v)
     return y.reshape(b, n, t, d).swapaxes(1, 2)
 
 
-def _forward(q, k, v):
-    return _in_pieces(q, k, v), (q, k, v)
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """[..., T, D] attends to [..., S, D]; divides by the weights' sum at the end."""
+    logits = jnp.matmul(q, k.swapaxes(-1, -2), preferred_element_type=jnp.float32)
+    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
+    y = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    return (y / weights.sum(-1, keepdims=True)).astype(v.dtype)
 
 
-def _backward(residuals, dy):
+def _forward(q, k, v, size):
+    return _by_heads(q, k, v, size), (q, k, v)
+
+
+def _backward(size, residuals, dy):
     """The gradients of what is written out."""
+    del size
     return jax.vjp(attention_lib.attention, *residuals)[1](dy)
 
 
-_in_pieces.defvjp(_forward, _backward)
+_by_heads.defvjp(_forward, _backward)

@@ -1,5 +1,7 @@
 """Attention in pieces is attention."""
 
+import functools
+
 import filled
 import jax
 import jax.numpy as jnp
@@ -43,6 +45,19 @@ def test_equals_attention_with_its_gradients(small_pieces, queries):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
+def test_heads_side_by_side_equal_attention_with_its_gradients():
+    qkv = _data((2, 6, 3, 8), (2, 5, 3, 8), (2, 5, 3, 8))
+
+    def both(fn, *qkv):
+        y, vjp = jax.vjp(fn, *qkv)
+        return y, *vjp(jnp.cos(y))
+
+    ours = filled.jit(functools.partial(both, cpu_attention.attention))(*qkv)
+    plain = filled.jit(functools.partial(both, attention.attention))(*qkv)
+    for got, want in zip(ours, plain):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
 def test_half_precision_keeps_its_type(small_pieces):
     qkv = [x.astype(jnp.bfloat16) for x in _data(*[(1, 32, 2, 8)] * 3)]
     got = filled.jit(cpu_attention.attention)(*qkv)
@@ -55,12 +70,12 @@ def _text(qkv):
     return jax.jit(cpu_attention.attention).lower(*qkv).as_text()
 
 
-def test_heads_of_few_tokens_are_left_alone():
+def test_heads_of_few_tokens_are_not_taken_apart():
     shape = jax.ShapeDtypeStruct((2**14, 16, 1, 8), jnp.float32)
     assert _loops(_text([shape] * 3)) == 0
 
 
-def test_a_prime_number_of_queries_is_left_alone(small_pieces):
+def test_a_prime_number_of_queries_is_not_taken_apart(small_pieces):
     shape = jax.ShapeDtypeStruct((1, 61, 1, 8), jnp.float32)
     assert _loops(_text([shape] * 3)) == 0
 

@@ -43,6 +43,7 @@ MAY_IMPORT = {
             "foley_jax.data",
             "foley_jax.sharding",
             "foley_jax.training.task",
+            "foley_jax.flops",
         }
         for system in SYSTEMS
     },

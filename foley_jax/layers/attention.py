@@ -10,9 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from foley_jax import sharding
-from foley_jax.layers import convolution, flash_attention, fused_attention
+from foley_jax.layers import (
+    convolution,
+    cpu_attention,
+    flash_attention,
+    fused_attention,
+    plain_attention,
+)
 
-IMPLEMENTATIONS = ("auto", "xla", "cudnn", "fused", "flash")
+IMPLEMENTATIONS = ("auto", "xla", "cpu", "cudnn", "fused", "flash")
 
 
 def attention(
@@ -30,7 +36,8 @@ def attention(
       bias_BNTS: added to the logits; its axes may be 1.
       implementation: "xla" anywhere; "cudnn" on NVIDIA GPUs in half precision, D % 8 == 0;
         "fused" and "flash" on TPUs, without bias, for the shapes that `fused_attention.fits` and
-        `flash_attention.fits` take; "auto": the first of these that is possible, else "xla".
+        `flash_attention.fits` take; "cpu" without bias, see `cpu_attention`; "auto": the best of
+        these (but "cudnn") that is possible here.
     Returns:
       [B, T, N, D], dtype of the values.
     Raises:
@@ -38,6 +45,8 @@ def attention(
     """
     if implementation == "auto":
         implementation = _best(q_BTND, k_BSND) if bias_BNTS is None else "xla"
+    if implementation == "cpu":
+        return cpu_attention.attention(q_BTND, k_BSND, v_BSND)
     if implementation == "fused":
         return fused_attention.attention(q_BTND, k_BSND, v_BSND)
     if implementation == "flash":
@@ -48,18 +57,13 @@ def attention(
         )
     if implementation != "xla":
         raise ValueError(f"attention implementation {implementation!r} is not in {IMPLEMENTATIONS}")
-    scale = q_BTND.shape[-1] ** -0.5
-    logits_BNTS = jnp.einsum(
-        "btnd,bsnd->bnts", q_BTND * scale, k_BSND, preferred_element_type=jnp.float32
-    )
-    if bias_BNTS is not None:
-        logits_BNTS = logits_BNTS + bias_BNTS.astype(jnp.float32)
-    weights_BNTS = jax.nn.softmax(logits_BNTS, axis=-1).astype(v_BSND.dtype)
-    return jnp.einsum("bnts,bsnd->btnd", weights_BNTS, v_BSND)
+    return plain_attention.attention(q_BTND, k_BSND, v_BSND, bias_BNTS)
 
 
 def _best(q_BTND: jax.Array, k_BSND: jax.Array) -> str:
     """The implementation for these shapes, without bias, where it is traced for."""
+    if cpu_attention.on_one_cpu():
+        return "cpu"
     if not sharding.on_tpu():
         return "xla"
     if fused_attention.fits(q_BTND, k_BSND):

@@ -1,8 +1,7 @@
-"""Attention as CPUs like it; the same function as `attention.attention`.
+"""Attention as CPUs like it; same numbers.
 
 Written out, the logits of a clip's pixels go through memory four times; a head's, of some queries
 at a time, stay in the cache. Heads of few tokens go all at once, as a batch that comes first.
-On other platforms, and where a batch is split over devices, nothing changes.
 B batch, T queries, S keys, N heads, D width of a head, G groups of queries.
 """
 
@@ -13,7 +12,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from foley_jax import sharding
-from foley_jax.layers import attention as attention_lib
+from foley_jax.layers import plain_attention
 
 _LOGITS = 2**17  # of one piece: half a MiB; of pieces from 2**16 to 2**20, the fastest measured
 _WORTH_IT = 2**20  # logits of a call; fewer stay in the cache anyway
@@ -26,15 +25,13 @@ def attention(q_BTND: jax.Array, k_BSND: jax.Array, v_BSND: jax.Array) -> jax.Ar
     Args:
       q_BTND, k_BSND, v_BSND: queries, keys, values, any float dtype.
     """
-    if not _on_one_cpu():
-        return attention_lib.attention(q_BTND, k_BSND, v_BSND)
     b, t, n, _ = q_BTND.shape
     s = k_BSND.shape[1]
     pays = t * s >= _HEAD and b * n * t * s >= _WORTH_IT
     return _by_heads(q_BTND, k_BSND, v_BSND, _piece(t, s) if pays else 0)
 
 
-def _on_one_cpu() -> bool:
+def on_one_cpu() -> bool:
     """Whether what is traced now is for a CPU, and not to be split."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
@@ -84,7 +81,7 @@ def _forward(q, k, v, size):
 def _backward(size, residuals, dy):
     """The gradients of what is written out."""
     del size
-    return jax.vjp(attention_lib.attention, *residuals)[1](dy)
+    return jax.vjp(plain_attention.attention, *residuals)[1](dy)
 
 
 _by_heads.defvjp(_forward, _backward)

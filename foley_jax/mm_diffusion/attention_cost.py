@@ -3,8 +3,9 @@
     python -m foley_jax.mm_diffusion.attention_cost                 # 16, 32 and 64 frames
     python -m foley_jax.mm_diffusion.attention_cost --frames 16 128
 
-Nothing is computed: XLA compiles both for the levels of the paper's U-Net and counts what they
-would do. Windows cost in proportion to the number of frames, whole clips to its square.
+Nothing is computed: both are traced for the levels of the paper's U-Net, their products counted,
+and compiled for what memory they would take here. Windows cost in proportion to the number of
+frames, whole clips to its square.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from foley_jax import flops
 from foley_jax.mm_diffusion import window_attention
 
 
@@ -43,7 +45,7 @@ class Cost(NamedTuple):
     """Of one cross-attention of one clip, without its norm and projections.
 
     Attributes:
-      flops: additions and multiplications.
+      flops: additions and multiplications of the matrix products.
       bytes: memory beside inputs and outputs, in float32, on the backend that compiled it.
     """
 
@@ -52,7 +54,7 @@ class Cost(NamedTuple):
 
 
 def cost(level: Level, num_frames: int, window: int) -> Cost:
-    """Cost of `window_attention.cross_attention`, by XLA's own count.
+    """Cost of `window_attention.cross_attention`.
 
     Args:
       num_frames: F of the clip.
@@ -66,17 +68,13 @@ def cost(level: Level, num_frames: int, window: int) -> Cost:
         num_heads=level.channels // HEAD_CHANNELS,
     )
     width = 3 * level.channels  # queries, keys, values
-    compiled = (
-        jax.jit(attend)
-        .lower(
-            jax.ShapeDtypeStruct((1, num_frames, level.side**2, width), jnp.float32),
-            jax.ShapeDtypeStruct((1, num_frames * level.per_frame, width), jnp.float32),
-            jax.ShapeDtypeStruct((), jnp.int32),
-        )
-        .compile()
+    args = (
+        jax.ShapeDtypeStruct((1, num_frames, level.side**2, width), jnp.float32),
+        jax.ShapeDtypeStruct((1, num_frames * level.per_frame, width), jnp.float32),
+        jax.ShapeDtypeStruct((), jnp.int32),
     )
-    memory = compiled.memory_analysis().temp_size_in_bytes
-    return Cost(compiled.cost_analysis()["flops"], memory)
+    compiled = jax.jit(attend).lower(*args).compile()
+    return Cost(flops.count(attend, *args), compiled.memory_analysis().temp_size_in_bytes)
 
 
 def table(frames: Sequence[int], levels: Sequence[Level] = PAPER) -> Iterator[str]:

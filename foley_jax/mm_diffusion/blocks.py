@@ -11,9 +11,9 @@ from jax import lax
 import jax.numpy as jnp
 
 from foley_jax.layers import (
+    attention,
     convolution,
     convolution_1d,
-    cpu_attention,
     initializers,
     normalization,
 )
@@ -145,7 +145,7 @@ class SelfAttention(nnx.Module):
         b, t, _ = x_BTC.shape
         # [B, T, 3*N*D] -> [B, T, 3, N, D]
         qkv = self.qkv(self.norm(x_BTC)).reshape(b, t, 3, self.num_heads, -1)
-        y = cpu_attention.attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        y = attention.attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
         return x_BTC + self.proj_out(y.reshape(x_BTC.shape))  # [B, T, N, D] -> [B, T, C]
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from foley_jax import sharding
-from foley_jax.layers import configured, convolution, cpu_attention, embedding, unet_layout
+from foley_jax.layers import attention, configured, convolution, embedding, unet_layout
 from foley_jax.mm_diffusion import blocks
 
 TIME_MULT = 4  # width of the time embedding over model_channels
@@ -78,7 +78,7 @@ class HeadwiseAttention(blocks.SelfAttention):
         x_BTC = x_BHWC.reshape(b, h * w, c)
         # [B, T, N*3*D] -> [B, T, N, 3*D]
         qkv = self.qkv(self.norm(x_BTC)).reshape(b, h * w, self.num_heads, -1)
-        y = cpu_attention.attention(*jnp.split(qkv, 3, axis=-1))
+        y = attention.attention(*jnp.split(qkv, 3, axis=-1))
         x_BTC = x_BTC + self.proj_out(y.reshape(x_BTC.shape))  # [B, T, N, D] -> [B, T, C]
         return x_BTC.reshape(x_BHWC.shape)
 

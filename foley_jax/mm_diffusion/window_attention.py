@@ -11,7 +11,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import convolution, cpu_attention, normalization
+from foley_jax.layers import attention, convolution, normalization
 
 NORM_EPSILON = 1e-5  # nn.GroupNorm32
 NUM_GROUPS = 32
@@ -53,7 +53,7 @@ def _attend(q_BTC: jax.Array, kv_BSC: jax.Array, num_heads: int) -> jax.Array:
     k, v = jnp.split(kv_BSC, 2, axis=-1)
     # [..., S, C] -> [B, S, N, D]
     k, v = (y.reshape(-1, y.shape[-2], num_heads, c // num_heads) for y in (k, v))
-    return cpu_attention.attention(q, k, v).reshape(*lead, t, c)
+    return attention.attention(q, k, v).reshape(*lead, t, c)
 
 
 def cross_attention(

@@ -12,8 +12,7 @@ def test_windows_grow_with_the_clip_and_whole_clips_with_its_square(level):
     assert windowed[1].flops / windowed[0].flops == pytest.approx(2, rel=0.01)
     assert whole[1].flops / whole[0].flops == pytest.approx(4, rel=0.01)
     assert windowed[1].bytes / windowed[0].bytes == pytest.approx(2, rel=0.05)
-    assert whole[1].bytes / whole[0].bytes > 3
-    # two products in each direction, of every query with the keys of its window; softmax beside
+    # two products in each direction, of every query with the keys of its window
     pairs = 2 * 16 * level.side**2 * level.per_frame * level.window
     assert windowed[0].flops == pytest.approx(2 * 2 * pairs * level.channels, rel=0.03)
 

@@ -105,8 +105,8 @@ def _backward(heads, interpret, q_BTC, k_BSC, v_BSC, dy_BTC):
     )(q_BTC, k_BSC, v_BSC, dy_BTC)
 
 
-def _dot(a: jax.Array, b: jax.Array, over_a: int, over_b: int) -> jax.Array:
-    """Product of two matrices over one axis of each, in float32."""
+def dot(a: jax.Array, b: jax.Array, over_a: int, over_b: int) -> jax.Array:
+    """Product of two matrices over one axis of each, in float32; within a kernel."""
     axes = (((over_a,), (over_b,)), ((), ()))
     return jax.lax.dot_general(a, b, axes, preferred_element_type=jnp.float32)
 
@@ -118,7 +118,7 @@ def _heads(count: int, channels: int) -> list[slice]:
 
 def _exponentials(q_TD: jax.Array, k_SD: jax.Array) -> jax.Array:
     """Softmax of the logits [T, S], not yet divided by its sum."""
-    logits_TS = _dot(q_TD, k_SD, 1, 1) * q_TD.shape[1] ** -0.5
+    logits_TS = dot(q_TD, k_SD, 1, 1) * q_TD.shape[1] ** -0.5
     return jnp.exp(logits_TS - logits_TS.max(axis=1, keepdims=True))
 
 
@@ -126,7 +126,7 @@ def _forward_kernel(heads, q_ref, k_ref, v_ref, y_ref):
     for own in _heads(heads, q_ref.shape[2]):
         q_TD, k_SD, v_SD = (ref[0, :, own] for ref in (q_ref, k_ref, v_ref))
         p_TS = _exponentials(q_TD, k_SD)
-        y_TD = _dot(p_TS.astype(v_SD.dtype), v_SD, 1, 0) / p_TS.sum(axis=1, keepdims=True)
+        y_TD = dot(p_TS.astype(v_SD.dtype), v_SD, 1, 0) / p_TS.sum(axis=1, keepdims=True)
         y_ref[0, :, own] = y_TD.astype(y_ref.dtype)
 
 
@@ -144,12 +144,12 @@ def _backward_kernel(
         q_TD, k_SD, v_SD, dy_TD = (ref[0, :, own] for ref in (q_ref, k_ref, v_ref, dy_ref))
         p_TS = _exponentials(q_TD, k_SD)
         p_TS = p_TS / p_TS.sum(axis=1, keepdims=True)
-        dv_sum_ref[:, own] += _dot(p_TS.astype(dy_TD.dtype), dy_TD, 0, 0)
-        dp_TS = _dot(dy_TD, v_SD, 1, 1)
+        dv_sum_ref[:, own] += dot(p_TS.astype(dy_TD.dtype), dy_TD, 0, 0)
+        dp_TS = dot(dy_TD, v_SD, 1, 1)
         dlogits_TS = p_TS * (dp_TS - (p_TS * dp_TS).sum(axis=1, keepdims=True))
         dlogits_TS = (dlogits_TS * q_TD.shape[1] ** -0.5).astype(q_TD.dtype)
-        dq_ref[0, :, own] = _dot(dlogits_TS, k_SD, 1, 0).astype(dq_ref.dtype)
-        dk_sum_ref[:, own] += _dot(dlogits_TS, q_TD, 0, 0)
+        dq_ref[0, :, own] = dot(dlogits_TS, k_SD, 1, 0).astype(dq_ref.dtype)
+        dk_sum_ref[:, own] += dot(dlogits_TS, q_TD, 0, 0)
 
     @pl.when(pl.program_id(1) == pl.num_programs(1) - 1)
     def _():

@@ -16,6 +16,7 @@ from jax.experimental.pallas import tpu as pltpu
 import jax.numpy as jnp
 
 from foley_jax import sharding
+from foley_jax.layers.fused_attention import dot
 
 MOST_CHANNELS = 640  # weights and their gradients in float32 stay on the chip
 TILE_ELEMENTS = 256 * 1280  # of the hidden activations of one tile
@@ -137,16 +138,10 @@ def _backward(interpret, x, dy, weights):
     return dx_RC.reshape(x.shape), Weights(*shaped)
 
 
-def _dot(a: jax.Array, b: jax.Array, over_a: int, over_b: int) -> jax.Array:
-    """Product of two matrices over one axis of each, in float32."""
-    axes = (((over_a,), (over_b,)), ((), ()))
-    return jax.lax.dot_general(a, b, axes, preferred_element_type=jnp.float32)
-
-
 def _inner(x_RC, value_ref, value_bias_ref, gate_ref, gate_bias_ref):
     """Value, gate, and the normal distribution function of the gate: float32 [R, H] each."""
-    value_RH = _dot(x_RC, value_ref[...], 1, 0) + value_bias_ref[...].astype(jnp.float32)
-    gate_RH = _dot(x_RC, gate_ref[...], 1, 0) + gate_bias_ref[...].astype(jnp.float32)
+    value_RH = dot(x_RC, value_ref[...], 1, 0) + value_bias_ref[...].astype(jnp.float32)
+    gate_RH = dot(x_RC, gate_ref[...], 1, 0) + gate_bias_ref[...].astype(jnp.float32)
     return value_RH, gate_RH, 0.5 * (1.0 + jax.lax.erf(gate_RH * 0.5**0.5))
 
 
@@ -155,7 +150,7 @@ def _forward_kernel(x_ref, *refs):
     x_RC = x_ref[...]
     value_RH, gate_RH, cdf_RH = _inner(x_RC, *inner_refs)
     product_RH = (value_RH * gate_RH * cdf_RH).astype(x_RC.dtype)
-    y_RC = _dot(product_RH, out_ref[...], 1, 0) + out_bias_ref[...].astype(jnp.float32)
+    y_RC = dot(product_RH, out_ref[...], 1, 0) + out_bias_ref[...].astype(jnp.float32)
     y_ref[...] = y_RC.astype(y_ref.dtype)
 
 
@@ -172,16 +167,16 @@ def _backward_kernel(x_ref, dy_ref, *refs):
     inner_refs = (value_ref, value_bias_ref, gate_ref, gate_bias_ref)
     value_RH, gate_RH, cdf_RH = _inner(x_RC, *inner_refs)
     gelu_RH = gate_RH * cdf_RH
-    dout_ref[...] += _dot((value_RH * gelu_RH).astype(x_RC.dtype), dy_RC, 0, 0)
+    dout_ref[...] += dot((value_RH * gelu_RH).astype(x_RC.dtype), dy_RC, 0, 0)
     dout_bias_ref[...] += dy_RC.astype(jnp.float32).sum(axis=0, keepdims=True)
-    dproduct_RH = _dot(dy_RC, out_ref[...], 1, 1)
+    dproduct_RH = dot(dy_RC, out_ref[...], 1, 1)
     density_RH = jnp.exp(-0.5 * gate_RH**2) * (2.0 * math.pi) ** -0.5
     dvalue_RH = dproduct_RH * gelu_RH
     dgate_RH = dproduct_RH * value_RH * (cdf_RH + gate_RH * density_RH)
     dvalue_bias_ref[...] += dvalue_RH.sum(axis=0, keepdims=True)
     dgate_bias_ref[...] += dgate_RH.sum(axis=0, keepdims=True)
     dvalue_RH, dgate_RH = dvalue_RH.astype(x_RC.dtype), dgate_RH.astype(x_RC.dtype)
-    dx_RC = _dot(dvalue_RH, value_ref[...], 1, 1) + _dot(dgate_RH, gate_ref[...], 1, 1)
+    dx_RC = dot(dvalue_RH, value_ref[...], 1, 1) + dot(dgate_RH, gate_ref[...], 1, 1)
     dx_ref[...] = dx_RC.astype(dx_ref.dtype)
-    dvalue_ref[...] += _dot(x_RC, dvalue_RH, 0, 0)
-    dgate_ref[...] += _dot(x_RC, dgate_RH, 0, 0)
+    dvalue_ref[...] += dot(x_RC, dvalue_RH, 0, 0)
+    dgate_ref[...] += dot(x_RC, dgate_RH, 0, 0)

@@ -24,31 +24,50 @@ from ml_collections import config_flags
 
 from foley_jax import command_help
 
+_FLAGS = flags.FlagValues()  # of this command alone: others have flags of the same names
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, with a variant after a colon: configs/cavp.py:demo"
+    "config",
+    None,
+    "Config file, with a variant after a colon: configs/cavp.py:demo",
+    flag_values=_FLAGS,
 )
 _GUIDE = config_flags.DEFINE_config_file(
-    "guide", None, "Config of an alignment classifier: sampling with double guidance"
+    "guide",
+    None,
+    "Config of an alignment classifier: sampling with double guidance",
+    flag_values=_FLAGS,
 )
 _TOPOLOGY = flags.DEFINE_string(
-    "topology", None, "Slice: v5e:2x4, v5e:16x16, v5p:2x2x4, v6e:4x4, ...; cpu:8 for made-up CPUs"
+    "topology",
+    None,
+    "Slice: v5e:2x4, v5e:16x16, v5p:2x2x4, v6e:4x4, ...; cpu:8 for made-up CPUs",
+    flag_values=_FLAGS,
 )
-_STEP = flags.DEFINE_enum("step", "train", ("train", "sample"), "Which programs to compile")
+_STEP = flags.DEFINE_enum(
+    "step", "train", ("train", "sample"), "Which programs to compile", flag_values=_FLAGS
+)
 _PER_CHIP = flags.DEFINE_integer(
-    "per_chip", None, "--step=sample: windows, clips or frames of one chip (default: as sampling)"
+    "per_chip",
+    None,
+    "--step=sample: windows, clips or frames of one chip (default: as sampling)",
+    flag_values=_FLAGS,
 )
 _EFFORT = flags.DEFINE_float(
     "effort",
     -1.0,
     "Of the compiler, -1 to 1; more takes several times as long and fuses a little better",
+    flag_values=_FLAGS,
 )
 _OPTIONS = flags.DEFINE_list(
     "compiler_options",
     [],
     "NAME=VALUE,... of XLA; xla_jf_enable_multi_output_fusion=false spares a pass of many minutes",
+    flag_values=_FLAGS,
 )
-_CACHE = flags.DEFINE_string("cache", "aot", "Folder of the results")
-_TABLE = flags.DEFINE_bool("table", False, "Only print the results of --cache as Markdown")
+_CACHE = flags.DEFINE_string("cache", "aot", "Folder of the results", flag_values=_FLAGS)
+_TABLE = flags.DEFINE_bool(
+    "table", False, "Only print the results of --cache as Markdown", flag_values=_FLAGS
+)
 _OURS = ("config", "topology", "step", "guide", "per_chip", "effort", "compiler_options")
 _OURS += ("cache", "table")
 
@@ -56,15 +75,16 @@ _OURS += ("cache", "table")
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the flags; wrong ones are one line and exit code 2."""
     if any(arg in ("-h", "--help", "--helpfull") for arg in argv[1:]):
-        print(command_help.usage(__doc__, _OURS))
+        print(command_help.usage(__doc__, _OURS, _FLAGS))
         sys.exit(0)
     try:
-        rest = flags.FLAGS(list(argv))
+        rest = _FLAGS(list(argv))
+        flags.FLAGS.mark_as_parsed()  # app.run asks for it
         if len(rest) > 1:
             raise ValueError(f"unexpected argument {rest[1]!r}")
         if not _TABLE.value:
             for name in ("config", "topology"):
-                if flags.FLAGS[name].value is None:
+                if _FLAGS[name].value is None:
                     raise ValueError(f"--{name} is missing")
         for option in _OPTIONS.value:
             if "=" not in option:
@@ -91,7 +111,7 @@ def _request() -> dict:
     return {
         "config": _CONFIG.value.to_dict(),
         "guide": _GUIDE.value.to_dict() if _GUIDE.value and _STEP.value == "sample" else None,
-        "file": flags.FLAGS["config"].config_filename,
+        "file": _FLAGS["config"].config_filename,
         "topology": _TOPOLOGY.value,
         "step": _STEP.value,
         "per_chip": _PER_CHIP.value,

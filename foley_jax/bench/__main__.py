@@ -24,21 +24,36 @@ from absl import app, flags
 from foley_jax import command_help
 
 _SIZES = ("tiny", "small", "paper")
+_FLAGS = flags.FlagValues()  # of this command alone: others have flags of the same names
 _SIZE = flags.DEFINE_enum(
-    "size", "small", _SIZES, "tiny: seconds; small: what a CPU does in a minute or two; paper"
+    "size",
+    "small",
+    _SIZES,
+    "tiny: seconds; small: what a CPU does in a minute or two; paper",
+    flag_values=_FLAGS,
 )
 _THREADS = flags.DEFINE_integer(
-    "threads", None, "Of a CPU, for both (default: all cores that the process may use)"
+    "threads",
+    None,
+    "Of a CPU, for both (default: all cores that the process may use)",
+    flag_values=_FLAGS,
 )
-_REPEATS = flags.DEFINE_integer("repeats", 10, "Calls of each that count", lower_bound=1)
-_OUT = flags.DEFINE_string("out", "bench", "Folder of the results: JSON, and table.md")
-_TABLE = flags.DEFINE_bool("table", False, "Only print the results of --out as Markdown")
-_NO_PEER = flags.DEFINE_bool("no_peer", False, "Time ours alone")
+_REPEATS = flags.DEFINE_integer(
+    "repeats", 10, "Calls of each that count", lower_bound=1, flag_values=_FLAGS
+)
+_OUT = flags.DEFINE_string(
+    "out", "bench", "Folder of the results: JSON, and table.md", flag_values=_FLAGS
+)
+_TABLE = flags.DEFINE_bool(
+    "table", False, "Only print the results of --out as Markdown", flag_values=_FLAGS
+)
+_NO_PEER = flags.DEFINE_bool("no_peer", False, "Time ours alone", flag_values=_FLAGS)
 _DTYPE = flags.DEFINE_enum(
     "dtype",
     "float32",
     ("float32", "bfloat16"),
     "Of our computation; PyTorch's half precision is float16 on GPUs",
+    flag_values=_FLAGS,
 )
 _OURS = ("size", "threads", "repeats", "dtype", "no_peer", "out", "table")
 
@@ -52,11 +67,12 @@ def _suites() -> tuple[str, ...]:
 def parse(argv: Sequence[str]) -> list[str]:
     """Parses the flags; wrong ones are one line and exit code 2."""
     if any(arg in ("-h", "--help", "--helpfull") for arg in argv[1:]):
-        print(command_help.usage(__doc__, _OURS))
+        print(command_help.usage(__doc__, _OURS, _FLAGS))
         print(f"suites: {', '.join(_suites())}, or all")
         sys.exit(0)
     try:
-        rest = flags.FLAGS(list(argv))
+        rest = _FLAGS(list(argv))
+        flags.FLAGS.mark_as_parsed()  # app.run asks for it
         known = _suites()
         for name in rest[1:]:
             if name not in (*known, "all"):

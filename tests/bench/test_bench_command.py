@@ -103,15 +103,13 @@ def test_a_refused_case_keeps_no_other_from_its_turn(tmp_path, monkeypatch, caps
 
 def _parsed(args, monkeypatch, capsys):
     """Exit code and text of parsing alone, with flags as they were afterwards."""
-    from absl import flags
-
     from foley_jax.bench import __main__ as main
 
-    saved = {name: flags.FLAGS[name].value for name in main._OURS}
+    saved = {name: main._FLAGS[name].value for name in main._OURS}
     try:
         with pytest.raises(SystemExit) as stop:
             main.parse(["bench", *args])
     finally:
         for name, value in saved.items():
-            flags.FLAGS[name].value = value
+            main._FLAGS[name].value = value
     return stop.value.code, capsys.readouterr()

@@ -1,8 +1,9 @@
-"""What --help of a command with absl flags prints."""
+"""What commands with absl flags have in common: their --help, and how they end."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import sys
 
-from absl import flags
+from absl import app, flags
 
 
 def usage(doc: str, names: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> str:
@@ -19,3 +20,25 @@ def usage(doc: str, names: Sequence[str], values: flags.FlagValues = flags.FLAGS
         default = "" if flag.default in (None, False) else f" (default: {flag.default})"
         lines.append(f"  --{name}: {flag.help}{default}")
     return "\n".join(lines)
+
+
+def start(
+    run: Callable[[Sequence[str]], None], parse: Callable[[Sequence[str]], list[str]]
+) -> None:
+    """Runs a command whose flags are its own; an expected error is one line and exit code 1.
+
+    Args:
+      run: the command, given what `parse` returns.
+      parse: of sys.argv; fills the command's own FlagValues.
+    """
+
+    def parse_all(argv: Sequence[str]) -> list[str]:
+        rest = parse(argv)
+        flags.FLAGS.mark_as_parsed()  # app.run asks for it
+        return rest
+
+    try:
+        app.run(run, flags_parser=parse_all)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

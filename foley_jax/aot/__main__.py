@@ -19,7 +19,7 @@ import json
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from foley_jax import command_help
@@ -79,7 +79,6 @@ def parse(argv: Sequence[str]) -> list[str]:
         sys.exit(0)
     try:
         rest = _FLAGS(list(argv))
-        flags.FLAGS.mark_as_parsed()  # app.run asks for it
         if len(rest) > 1:
             raise ValueError(f"unexpected argument {rest[1]!r}")
         if not _TABLE.value:
@@ -158,14 +157,5 @@ def _compile() -> list:
     return [cost.of(program, dtype=config.dtype, options=_options()) for program in made]
 
 
-def main() -> None:
-    """The command line; an expected error is one line and exit code 1."""
-    try:
-        app.run(run, flags_parser=parse)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    main()
+    command_help.start(run, parse)

@@ -19,7 +19,7 @@ import os
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import flags
 
 from foley_jax import command_help
 
@@ -72,7 +72,6 @@ def parse(argv: Sequence[str]) -> list[str]:
         sys.exit(0)
     try:
         rest = _FLAGS(list(argv))
-        flags.FLAGS.mark_as_parsed()  # app.run asks for it
         known = _suites()
         for name in rest[1:]:
             if name not in (*known, "all"):
@@ -177,14 +176,5 @@ def _suite(name: str, place, out: pathlib.Path) -> bool:
     return good
 
 
-def main() -> None:
-    """The command line; an expected error is one line and exit code 1."""
-    try:
-        app.run(run, flags_parser=parse)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    main()
+    command_help.start(run, parse)

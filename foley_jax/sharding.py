@@ -214,11 +214,21 @@ def num_devices() -> int:
 
 def on_tpu() -> bool:
     """Whether what is traced now is for TPUs: those of the mesh, else of this process."""
+    return _traced_for("tpu")
+
+
+def on_one_cpu() -> bool:
+    """Whether what is traced now is for a CPU, and not to be split over several devices."""
+    return num_devices() == 1 and _traced_for("cpu")
+
+
+def _traced_for(platform: str) -> bool:
+    """Whether a "cpu" or "tpu" is what the mesh has, or without one this process."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
-        return jax.default_backend() == "tpu"
+        return jax.default_backend() == platform
     device = mesh.abstract_device
-    return device is not None and "tpu" in device.device_kind.lower()
+    return device is not None and platform in device.device_kind.lower()
 
 
 def each_its_own(

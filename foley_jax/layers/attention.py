@@ -62,7 +62,7 @@ def attention(
 
 def _best(q_BTND: jax.Array, k_BSND: jax.Array) -> str:
     """The implementation for these shapes, without bias, where it is traced for."""
-    if cpu_attention.on_one_cpu():
+    if sharding.on_one_cpu():
         return "cpu"
     if not sharding.on_tpu():
         return "xla"

@@ -11,7 +11,6 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from foley_jax import sharding
 from foley_jax.layers import plain_attention
 
 _LOGITS = 2**17  # of one piece: half a MiB; of pieces from 2**16 to 2**20, the fastest measured
@@ -29,15 +28,6 @@ def attention(q_BTND: jax.Array, k_BSND: jax.Array, v_BSND: jax.Array) -> jax.Ar
     s = k_BSND.shape[1]
     pays = t * s >= _HEAD and b * n * t * s >= _WORTH_IT
     return _by_heads(q_BTND, k_BSND, v_BSND, _piece(t, s) if pays else 0)
-
-
-def on_one_cpu() -> bool:
-    """Whether what is traced now is for a CPU, and not to be split."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return jax.default_backend() == "cpu"
-    device = mesh.abstract_device
-    return sharding.num_devices() == 1 and device is not None and device.device_kind == "cpu"
 
 
 def _piece(t: int, s: int) -> int:

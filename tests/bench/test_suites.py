@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 ALONE = ("griffin_lim", "cavp_encode", "loader", "vae_decode")
 NO_PEERS = ("first_sample", "scaling")  # of our commands alone; they have tests of their own
 LONG = tuple(name for name in suites.SUITES if name not in (*ALONE, *NO_PEERS))
+MAY_BE_EQUAL = ("loader", "mm_train")  # records; a loss and a length, which round alike
 NEEDS_DIFFUSERS = ("unet_forward", "vae_decode", "ldm_sample", "ldm_train")
 
 
@@ -41,7 +42,7 @@ def test_ours_and_the_peer_agree(suite, monkeypatch):
         for beside in result.peers.values():
             # a tenth of what is allowed, and not the same array by accident
             assert beside.difference <= one.tolerance / 10
-            assert beside.difference > 0 or suite == "loader"
+            assert beside.difference > 0 or suite in MAY_BE_EQUAL
         assert result.flops > 0 or suite in ("griffin_lim", "loader")
         count += 1
     assert count

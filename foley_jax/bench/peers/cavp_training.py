@@ -83,7 +83,9 @@ class _Audio(nn.Module):
     def __init__(self, state: State):
         super().__init__()
         state = state.at("spec_encoder")
-        self.norm = state.batch_norm("bn")
+        # every mel bin is a channel. Over [B, F, L, 1], as the official network has it, torch 2.13
+        # gives wrong gradients on CPUs: it takes those that come back for channels-last ones
+        self.norm = state.batch_norm("bn", nn.BatchNorm1d)
         self.convs, self.norms = nn.ModuleList(), nn.ModuleList()
         for index in range(1, len(cavp._POOLS) + 1):
             block = state.at(f"conv_block{index}")
@@ -93,7 +95,7 @@ class _Audio(nn.Module):
         self.fc, self.project = state.linear("fc1"), state.linear("final_project")
 
     def forward(self, mel_BFL: torch.Tensor) -> torch.Tensor:
-        x = self.norm(mel_BFL[..., None])  # every mel bin is a channel
+        x = self.norm(mel_BFL)[..., None]
         x = x.permute(0, 3, 2, 1).contiguous(memory_format=torch.channels_last)
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms)):
             x = F.relu(norm(conv(x)))

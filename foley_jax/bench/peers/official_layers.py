@@ -87,11 +87,11 @@ class OfficialState:
         layer = nn.GroupNorm(num_groups, len(weight), epsilon, device="meta")
         return _filled(layer, weight, part.take("bias"))
 
-    def batch_norm(self, name: str) -> nn.BatchNorm2d:
+    def batch_norm(self, name: str, kind: type[nn.Module] = nn.BatchNorm2d) -> nn.Module:
         """Batch normalisation with torch's epsilon, by its running statistics."""
         part = self.at(name)
         weight = part.take("weight")
-        layer = nn.BatchNorm2d(len(weight), device="meta")
+        layer = kind(len(weight), device="meta")
         layer.running_mean, layer.running_var = part.take("running_mean"), part.take("running_var")
         layer.num_batches_tracked = torch.zeros((), dtype=torch.int64)
         return _filled(layer, weight, part.take("bias"))

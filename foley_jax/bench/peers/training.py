@@ -18,7 +18,7 @@ def step(
     optimizer: Mapping[str, Any],
     ours: str,
 ) -> dict[str, case.Peer]:
-    """A peer whose call makes one update and gives its loss.
+    """A peer whose call makes one update and gives its loss and the length of its gradients.
 
     Args:
       loss_fn: the loss as a scalar tensor, from float32 parameters.
@@ -43,7 +43,11 @@ def step(
         with torch.autocast(torch_side.device().type, torch.bfloat16, enabled=ours != "float32"):
             loss = loss_fn()
         loss.backward()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         adamw.step()
-        return loss.detach()
+        return {"loss": loss.detach(), "grad_norm": norm}
 
-    return {"torch": torch_side.peer(update, torch_side.array, training=True)}
+    def output(metrics: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: torch_side.array(value) for name, value in metrics.items()}
+
+    return {"torch": torch_side.peer(update, output, training=True)}

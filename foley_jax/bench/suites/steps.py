@@ -72,9 +72,9 @@ def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def first_loss(output: tuple[Any, Mapping[str, jax.Array]]) -> jax.Array:
-    """What is compared: a step's loss."""
-    return output[1]["loss"]
+def compared(output: tuple[Any, Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
+    """What of a step is compared: the loss, and the length of all gradients together."""
+    return {name: output[1][name] for name in ("loss", "grad_norm")}
 
 
 def keys(config: ml_collections.ConfigDict, count: int) -> jax.Array:

@@ -41,13 +41,12 @@ class Resize(nnx.Module):
 
     def __init__(self, channels: int, *, down: bool, dtype: jnp.dtype, rngs: nnx.Rngs):
         # the source pads (0, 1, 0, 1) before its stride-2 conv: only bottom and right
-        resample = {"stride": 2, "padding": ((0, 1), (0, 1))} if down else {}
+        resample = {"stride": 2, "padding": ((0, 1), (0, 1))} if down else {"doubles": True}
         self.conv = convolution.Conv(channels, channels, **resample, dtype=dtype, rngs=rngs)
-        self.down = down
 
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, H/2, W/2, C] (down) or [B, 2H, 2W, C]."""
-        return self.conv(x_BHWC if self.down else convolution.upsample_nearest(x_BHWC))
+        return self.conv(x_BHWC)
 
 
 class Level(nnx.Module):

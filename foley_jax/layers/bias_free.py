@@ -7,7 +7,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import cpu_gradients, initializers
+from foley_jax.layers import cpu_dense, cpu_gradients, initializers
 
 
 class Dense(nnx.Module):
@@ -26,7 +26,7 @@ class Dense(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return cpu_gradients.dense(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+        return cpu_dense.dense(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
 
 
 class Conv2d(nnx.Module):

@@ -7,7 +7,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import cpu_convolution, initializers
+from foley_jax.layers import cpu_convolution, cpu_dense, cpu_forms, initializers, upsampling
 
 
 def dense(
@@ -28,6 +28,7 @@ def dense(
         bias_init=initializers.bias(in_dim, zero=zero_init),
         dtype=dtype,
         param_dtype=jnp.float32,
+        dot_general=cpu_dense.dot_general,
         rngs=rngs,
     )
 
@@ -36,7 +37,8 @@ class Conv(nnx.Module):
     """2-D convolution [B, H, W, in] -> [B, H', W', out]; kernel [kh, kw, in, out].
 
     `padding=None` is torch's `padding=k//2` on both sides (SAME would pad only the end at
-    stride 2). A 1x1 convolution is computed as a matrix product.
+    stride 2). A 1x1 convolution is computed as a matrix product. `doubles` repeats every pixel
+    2x2 before a 3x3 convolution.
     """
 
     def __init__(
@@ -46,7 +48,8 @@ class Conv(nnx.Module):
         kernel_size: tuple[int, int] = (3, 3),
         *,
         stride: int = 1,
-        padding: cpu_convolution.Padding | None = None,
+        padding: cpu_forms.Padding | None = None,
+        doubles: bool = False,
         zero_init: bool = False,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -58,25 +61,22 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(bias_init(rngs.params(), (out_channels,)))
         self.stride = stride
         self.padding = ((kh // 2, kh // 2), (kw // 2, kw // 2)) if padding is None else padding
-        self.dtype = dtype
+        self.doubles, self.dtype = doubles, dtype
+        if doubles and (kernel_size, stride, padding) != ((3, 3), 1, None):
+            raise ValueError("only a plain 3x3 convolution can double the picture before it")
 
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         """Convolves in the compute dtype."""
         x = x_BHWC.astype(self.dtype)
         kernel = self.kernel[...].astype(self.dtype)
         bias = self.bias[...].astype(self.dtype)
-        if kernel.shape[:2] == (1, 1) and self.stride == 1 and not any(map(any, self.padding)):
-            y = jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
+        if self.doubles:
+            y = upsampling.conv3x3(x, kernel)
+        elif kernel.shape[:2] == (1, 1) and self.stride == 1 and not any(map(any, self.padding)):
+            y = cpu_dense.matmul(x, kernel[0, 0])
         else:
             y = cpu_convolution.conv2d(x, kernel, self.stride, self.padding)
         return y + bias.reshape(1, 1, 1, -1)
-
-
-def upsample_nearest(x_BHWC: jax.Array) -> jax.Array:
-    """Repeats every pixel 2x2 by a broadcast (no gather): [B, H, W, C] -> [B, 2H, 2W, C]."""
-    b, h, w, c = x_BHWC.shape
-    x = jnp.broadcast_to(x_BHWC[:, :, None, :, None, :], (b, h, 2, w, 2, c))
-    return x.reshape(b, 2 * h, 2 * w, c)
 
 
 def space_to_depth(x_BHWC: jax.Array, patch: tuple[int, int]) -> jax.Array:
@@ -114,8 +114,8 @@ class Upsample(nnx.Module):
     """Nearest x2, then a 3x3 convolution. Source: openaimodel.Upsample."""
 
     def __init__(self, channels: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
-        self.conv = Conv(channels, channels, dtype=dtype, rngs=rngs)
+        self.conv = Conv(channels, channels, doubles=True, dtype=dtype, rngs=rngs)
 
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, 2H, 2W, C]."""
-        return self.conv(upsample_nearest(x_BHWC))
+        return self.conv(x_BHWC)

@@ -1,7 +1,7 @@
-"""Dense maps and convolutions with gradients that XLA:CPU computes fast; same numbers.
+"""Convolutions with gradients that XLA:CPU computes fast; same numbers.
 
-XLA:CPU turns a kernel gradient into a convolution or a transposed product that runs several times
-slower than the forward pass, and the input gradient of a strided convolution into one over a grid
+XLA:CPU turns a kernel gradient into a convolution that runs several times slower than the forward
+pass, and the input gradient of a strided convolution into one over a grid
 full of zeros. The rules here are written as plain products over pixels; on other platforms the
 library's own gradients are used.
 B batch, T frames, P pixels, H W space, C channels in, O channels out.
@@ -13,38 +13,9 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from foley_jax.layers import convolution, cpu_convolution
+from foley_jax.layers import convolution, cpu_convolution, cpu_dense, cpu_forms
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-
-
-@jax.custom_vjp
-def dense(x: jax.Array, kernel_CO: jax.Array) -> jax.Array:
-    """x @ kernel over the last axis: [..., C] -> [..., O]."""
-    return jnp.matmul(x, kernel_CO)
-
-
-def _dense_forward(x, kernel_CO):
-    return dense(x, kernel_CO), (x, kernel_CO)
-
-
-def _dense_backward(residuals, dy):
-    x, kernel_CO = residuals
-    dx = lax.dot_general(dy, kernel_CO, (((dy.ndim - 1,), (1,)), ((), ())))
-    return dx, _kernel_product(x, dy)
-
-
-def _kernel_product(x, dy):
-    """Sum over all pixels of x (outer) dy, [..., C], [..., O] -> [C, O].
-
-    x, which is stored, is the side that gets transposed in memory; jax's rule would take dy,
-    with everything that makes it recomputed column by column.
-    """
-    x_RC = x.reshape(-1, x.shape[-1])
-    return lax.dot_general(x_RC, dy.reshape(-1, dy.shape[-1]), (((0,), (0,)), ((), ())))
-
-
-dense.defvjp(_dense_forward, _dense_backward)
 
 
 @jax.custom_vjp
@@ -52,7 +23,10 @@ def temporal_conv3(x_BTPC: jax.Array, kernel_3CO: jax.Array) -> jax.Array:
     """Three neighbouring frames, zeros beyond the ends: [B, T, P, C] -> [B, T, P, O]."""
 
     def cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return cpu_convolution.over_a_column(x, kernel[:, None])
+        narrows = kernel.shape[1] >= 4 * kernel.shape[2]  # then the parts are cheap to add
+        if narrows and cpu_dense.pays(x, _side_by_side(kernel)):
+            return _temporal_parts(x, kernel)
+        return cpu_forms.over_a_column(x, kernel[:, None], 1, 1)
 
     return lax.platform_dependent(x_BTPC, kernel_3CO, cpu=cpu, default=_temporal_parts)
 
@@ -60,7 +34,7 @@ def temporal_conv3(x_BTPC: jax.Array, kernel_3CO: jax.Array) -> jax.Array:
 def _temporal_parts(x, kernel):
     """One product gives every frame's part in the frame after it, in itself and in the one before;
     then those parts are added."""
-    return _add_to_neighbours(dense(x, _side_by_side(kernel)))
+    return _add_to_neighbours(cpu_dense.product(x, _side_by_side(kernel)))
 
 
 def _side_by_side(kernel_3CO):
@@ -86,7 +60,7 @@ def _temporal_backward(residuals, dy):
     count, c, o = kernel_3CO.shape
     parts = jax.ShapeDtypeStruct((*dy.shape[:-1], count * o), dy.dtype)
     (dparts,) = jax.linear_transpose(_add_to_neighbours, parts)(dy)
-    dx, dkernel = _dense_backward((x, _side_by_side(kernel_3CO)), dparts)
+    dx, dkernel = cpu_dense.gradients(x, _side_by_side(kernel_3CO), dparts)
     return dx, dkernel.reshape(c, count, o).swapaxes(0, 1)  # [C, 3*O] -> [3, C, O]
 
 
@@ -144,7 +118,7 @@ def _kernel_gradient(x, dy, shape, pad):
     dy = jnp.pad(dy, ((0, 0), (0, 0), (pad[1][1], pad[1][0]), (0, 0)))
     shifts = [dy[:, :, kw - 1 - j : kw - 1 - j + w] for j in range(kw)]
     dy = jnp.concatenate(shifts, axis=-1)  # [B, H, W, kw*O]
-    rows = [_kernel_product(x[:, i : i + h], dy) for i in range(kh)]
+    rows = [cpu_dense.kernel_product(x[:, i : i + h], dy) for i in range(kh)]
     # [kh, C, kw*O] -> [kh, kw, C, O]
     return jnp.stack(rows).reshape(kh, c, kw, o).swapaxes(1, 2)
 

@@ -8,13 +8,20 @@ import jax
 import jax.numpy as jnp
 
 from foley_jax import sharding
-from foley_jax.layers import attention, convolution, fused_feed_forward, locality, normalization
+from foley_jax.layers import (
+    attention,
+    convolution,
+    cpu_dense,
+    fused_feed_forward,
+    locality,
+    normalization,
+)
 
 FEED_FORWARD_MULT = 4  # SD attention.FeedForward
 
 
 def _affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    return jnp.matmul(x, kernel) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+    return cpu_dense.matmul(x, kernel) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 class GatedFeedForward(nnx.Module):

@@ -16,6 +16,7 @@ from foley_jax.layers import (
     convolution_1d,
     initializers,
     normalization,
+    upsampling,
 )
 
 NORM_EPSILON = 1e-5  # nn.GroupNorm32
@@ -102,7 +103,7 @@ def resample_video(x_BFHWC: jax.Array, how: Resample) -> jax.Array:
     if how == "down":
         return x_BFHWC.reshape(b, f, h // 2, 2, w // 2, 2, c).mean((3, 5))
     if how == "up":
-        x = convolution.upsample_nearest(x_BFHWC.reshape(b * f, h, w, c))
+        x = upsampling.nearest(x_BFHWC.reshape(b * f, h, w, c))
         return x.reshape(b, f, 2 * h, 2 * w, c)
     return x_BFHWC
 

@@ -44,7 +44,8 @@ class ResBlock(nnx.Module):
     ):
         build = {"dtype": dtype, "rngs": rngs}
         self.norm1 = blocks.group_norm(in_channels, rngs=rngs)
-        self.conv1 = convolution.Conv(in_channels, out_channels, **build)
+        doubles = resample == "up"
+        self.conv1 = convolution.Conv(in_channels, out_channels, doubles=doubles, **build)
         # float32 as in the official half-precision mode
         self.time_proj = convolution.dense(time_dim, 2 * out_channels, rngs=rngs)
         self.norm2 = blocks.group_norm(out_channels, rngs=rngs)
@@ -58,7 +59,8 @@ class ResBlock(nnx.Module):
 
     def __call__(self, x_BHWC: jax.Array, time_BD: jax.Array) -> jax.Array:
         """[B, H, W, in] -> [B, H', W', out]; `time_BD` is the embedding after its SiLU."""
-        h = self.conv1(resample(jax.nn.silu(self.norm1(x_BHWC)), self.resample))
+        h = jax.nn.silu(self.norm1(x_BHWC))
+        h = self.conv1(h if self.conv1.doubles else resample(h, self.resample))
         x = resample(x_BHWC, self.resample)
         scale_shift = self.time_proj(time_BD).astype(h.dtype)[:, None, None]
         scale, shift = jnp.split(scale_shift, 2, axis=-1)

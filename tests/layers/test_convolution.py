@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from foley_jax.layers import convolution
+from foley_jax.layers import convolution, upsampling
 
 ATOL = 1e-5  # float32 sums of a few hundred products
 
@@ -70,7 +70,7 @@ def test_zero_init_is_zero():
 def test_nearest_upsampling_repeats_pixels():
     x = np.arange(6.0, dtype=np.float32).reshape(1, 2, 3, 1)
     want = x.repeat(2, axis=1).repeat(2, axis=2)
-    np.testing.assert_array_equal(convolution.upsample_nearest(x), want)
+    np.testing.assert_array_equal(upsampling.nearest(x), want)
 
 
 def test_resampling_layers_halve_and_double():

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax.layers import cpu_gradients
+from foley_jax.layers import cpu_dense, cpu_gradients
 
 
 def _data(*shapes):
@@ -39,6 +39,6 @@ def test_convolution_and_gradients_equal_the_library(size, kernel_size, stride):
 
 def test_dense_and_gradients_equal_matmul():
     x, kernel = _data((2, 5, 3), (3, 4))
-    ours = _gradients(cpu_gradients.dense, x, kernel)
+    ours = _gradients(cpu_dense.dense, x, kernel)
     for got, want in zip(ours, _gradients(jnp.matmul, x, kernel)):
         np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)

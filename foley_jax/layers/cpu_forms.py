@@ -1,0 +1,39 @@
+"""What the forms of convolution for CPUs are made of.
+
+B batch, H W space, C channels in, O channels out.
+"""
+
+from collections.abc import Callable
+
+import jax
+from jax import lax
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+Padding = tuple[tuple[int, int], tuple[int, int]]
+_PIECE = 2**22  # bytes of the pictures of one piece: with what is made of them they fit the cache
+
+
+def over_a_column(x: jax.Array, kernel: jax.Array, before: int, after: int) -> jax.Array:
+    """A kernel [k, 1, C, O] with `before + after` = k - 1 rows of zeros: all pixels are one
+    sequence, with W from row to row."""
+    b, h, w, c = x.shape
+    y = lax.conv_general_dilated(
+        x.reshape(b, h * w, c),
+        kernel[:, 0],
+        (1,),
+        ((before * w, after * w),),
+        rhs_dilation=(w,),
+        dimension_numbers=("NWC", "WIO", "NWC"),
+    )
+    return y.reshape(b, h, w, -1)
+
+
+def in_pieces(fn: Callable[[jax.Array], jax.Array], x_BHWC: jax.Array) -> jax.Array:
+    """`fn` of a few pictures after the other, as many as stay in the cache."""
+    b = x_BHWC.shape[0]
+    most = max(1, _PIECE * b // (x_BHWC.size * x_BHWC.dtype.itemsize))
+    size = next(n for n in range(min(b, most), 0, -1) if b % n == 0)
+    if size == b:
+        return fn(x_BHWC)
+    y = lax.map(fn, x_BHWC.reshape(b // size, size, *x_BHWC.shape[1:]))
+    return y.reshape(b, *y.shape[2:])

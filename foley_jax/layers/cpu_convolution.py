@@ -7,13 +7,15 @@ one device have better forms still: `cpu_winograd` and `cpu_phases`.
 B batch, H W space, C channels in, O channels out.
 """
 
+from collections.abc import Callable
 import functools
 
 import jax
 from jax import lax
+import jax.numpy as jnp
 
 from foley_jax import sharding
-from foley_jax.layers import cpu_forms, cpu_phases, cpu_winograd
+from foley_jax.layers import cpu_dense, cpu_forms, cpu_phases, cpu_winograd
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -33,21 +35,26 @@ def conv2d(
       [B, H', W', O], dtype of x.
     """
     library = functools.partial(_library, stride=stride, padding=padding)
-    rows, columns = kernel_hwCO.shape[:2]
-    keeps_size = padding == ((rows // 2, rows // 2), (columns // 2, columns // 2))
-    if stride == 2:
-        if not (sharding.on_one_cpu() and cpu_phases.pays(x_BHWC, kernel_hwCO, padding)):
-            return library(x_BHWC, kernel_hwCO)
-        cpu = functools.partial(cpu_phases.of_input, padding=padding)
-    elif stride != 1 or not keeps_size or (rows, columns) == (1, 1):
+    cpu = _form(x_BHWC, kernel_hwCO, stride, padding)
+    if cpu is None:
         return library(x_BHWC, kernel_hwCO)
-    elif columns == 1:
-        cpu = functools.partial(cpu_forms.over_a_column, before=rows // 2, after=rows // 2)
-    elif sharding.on_one_cpu() and cpu_winograd.pays(x_BHWC, kernel_hwCO):
-        cpu = cpu_winograd.conv3x3
-    else:
-        cpu = _with_one_more
     return lax.platform_dependent(x_BHWC, kernel_hwCO, cpu=cpu, default=library)
+
+
+def _form(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: cpu_forms.Padding
+) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+    """What a CPU should compute instead of the library's convolution; None: nothing else."""
+    rows, columns = kernel.shape[:2]
+    if stride == 2 and sharding.on_one_cpu() and cpu_phases.pays(x, kernel, padding):
+        return functools.partial(cpu_phases.of_input, padding=padding)
+    keeps_size = padding == ((rows // 2, rows // 2), (columns // 2, columns // 2))
+    if stride != 1 or not keeps_size or (rows, columns) == (1, 1):
+        return None
+    if columns == 1:
+        return functools.partial(cpu_forms.over_a_column, before=rows // 2, after=rows // 2)
+    winograd = sharding.on_one_cpu() and cpu_winograd.pays(x, kernel)
+    return cpu_winograd.conv3x3 if winograd else _with_one_more
 
 
 def _library(
@@ -71,11 +78,44 @@ def gradients(
     x: jax.Array, kernel: jax.Array, dy: jax.Array, stride: int, padding: cpu_forms.Padding
 ) -> tuple[jax.Array, jax.Array]:
     """Of `conv2d`'s input and kernel, from that of its output."""
-    # not `jax.vjp`, which would trace (and count) the forward pass once more
-    library = functools.partial(_library, stride=stride, padding=padding)
-    (dx,) = jax.linear_transpose(lambda x: library(x, kernel), x)(dy)
-    (dkernel,) = jax.linear_transpose(lambda kernel: library(x, kernel), kernel)(dy)
-    return dx, dkernel
+
+    def library(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # not `jax.vjp`, which would trace (and count) the forward pass once more
+        convolve = functools.partial(_library, stride=stride, padding=padding)
+        (dx,) = jax.linear_transpose(lambda x: convolve(x, kernel), x)(dy)
+        (dkernel,) = jax.linear_transpose(lambda kernel: convolve(x, kernel), kernel)(dy)
+        return dx, dkernel
+
+    if stride != 1 or dy.shape[:3] != x.shape[:3]:
+        return library(x, kernel, dy)
+    plain = functools.partial(plain_gradients, padding=padding)
+    return lax.platform_dependent(x, kernel, dy, cpu=plain, default=library)
+
+
+def plain_gradients(
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, padding: cpu_forms.Padding
+) -> tuple[jax.Array, jax.Array]:
+    """The same of stride 1, where H and W stay, as CPUs like it."""
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    rest = tuple((n - 1 - pad[0], n - 1 - pad[1]) for n, pad in zip(kernel.shape, padding))
+    form = _form(dy, turned, 1, rest) or functools.partial(_library, padding=rest)
+    return form(dy, turned), _kernel_gradient(x, dy, kernel.shape, padding)
+
+
+def _kernel_gradient(
+    x: jax.Array, dy: jax.Array, shape: tuple[int, ...], padding: cpu_forms.Padding
+) -> jax.Array:
+    """One product per kernel row, all kernel columns side by side."""
+    kh, kw, c, o = shape
+    h, w = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), padding[0], (0, 0), (0, 0)))
+    # column j of the kernel pairs x[w + j - pad] with dy[w]
+    dy = jnp.pad(dy, ((0, 0), (0, 0), (padding[1][1], padding[1][0]), (0, 0)))
+    shifts = [dy[:, :, kw - 1 - j : kw - 1 - j + w] for j in range(kw)]
+    dy = jnp.concatenate(shifts, axis=-1)  # [B, H, W, kw*O]
+    rows = [cpu_dense.kernel_product(x[:, i : i + h], dy) for i in range(kh)]
+    # [kh, C, kw*O] -> [kh, kw, C, O]
+    return jnp.stack(rows).reshape(kh, c, kw, o).swapaxes(1, 2)
 
 
 def _forward(x, kernel, stride, padding):

@@ -15,8 +15,6 @@ import jax.numpy as jnp
 
 from foley_jax.layers import convolution, cpu_convolution, cpu_dense, cpu_forms
 
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
-
 
 @jax.custom_vjp
 def temporal_conv3(x_BTPC: jax.Array, kernel_3CO: jax.Array) -> jax.Array:
@@ -92,35 +90,12 @@ def _conv_backward(stride, residuals, dy):
         if stride == 2:
             return _backward_by_blocks(x, kernel, dy)
         pad = ((kernel.shape[0] // 2,) * 2, (kernel.shape[1] // 2,) * 2)
-        return _backward(x, kernel, dy, pad)
+        return cpu_convolution.plain_gradients(x, kernel, dy, pad)
 
     return lax.platform_dependent(x, kernel, dy, cpu=cpu, default=library)
 
 
 conv2d.defvjp(_conv_forward, _conv_backward)
-
-
-def _backward(x, kernel, dy, pad):
-    """Both gradients of a stride-1 convolution that keeps H and W."""
-
-    def convolve(x):
-        return lax.conv_general_dilated(x, kernel, (1, 1), pad, dimension_numbers=_LAYOUT)
-
-    return jax.vjp(convolve, x)[1](dy)[0], _kernel_gradient(x, dy, kernel.shape, pad)
-
-
-def _kernel_gradient(x, dy, shape, pad):
-    """One product per kernel row, all kernel columns side by side."""
-    kh, kw, c, o = shape
-    h, w = x.shape[1:3]
-    x = jnp.pad(x, ((0, 0), pad[0], (0, 0), (0, 0)))
-    # column j of the kernel pairs x[w + j - pad] with dy[w]
-    dy = jnp.pad(dy, ((0, 0), (0, 0), (pad[1][1], pad[1][0]), (0, 0)))
-    shifts = [dy[:, :, kw - 1 - j : kw - 1 - j + w] for j in range(kw)]
-    dy = jnp.concatenate(shifts, axis=-1)  # [B, H, W, kw*O]
-    rows = [cpu_dense.kernel_product(x[:, i : i + h], dy) for i in range(kh)]
-    # [kh, C, kw*O] -> [kh, kw, C, O]
-    return jnp.stack(rows).reshape(kh, c, kw, o).swapaxes(1, 2)
 
 
 def _backward_by_blocks(x, kernel, dy):
@@ -145,5 +120,5 @@ def _backward_by_blocks(x, kernel, dy):
 
     x_blocks, to_x = jax.vjp(blocks, x)
     kernel_blocks, to_kernel = jax.vjp(block_kernel, kernel)
-    dx, dkernel = _backward(x_blocks, kernel_blocks, dy, pad)
+    dx, dkernel = cpu_convolution.plain_gradients(x_blocks, kernel_blocks, dy, pad)
     return to_x(dx)[0], to_kernel(dkernel)[0]

@@ -61,19 +61,17 @@ def _taps(parity: int, before: int) -> tuple[slice, tuple[int, int]]:
 def _small(
     x: jax.Array, kernel: jax.Array, rows: tuple[int, int], columns: tuple[int, int]
 ) -> jax.Array:
-    """A kernel of one or two rows and columns that reach this far back and on."""
-    w = x.shape[2]
-    if kernel.shape[:2] == (1, 1) and rows == columns == (0, 0):
+    """A kernel of one row, or of two of which one reaches back or on; columns likewise."""
+    if kernel.shape[:2] == (1, 1):
         return cpu_dense.product(x, kernel[0, 0])
-    if kernel.shape[1] == 1 and columns == (0, 0):
+    if kernel.shape[1] == 1:
         return cpu_forms.over_a_column(x, kernel, *rows)
-    # one column more than there was, see `cpu_convolution`
-    back, on = columns
+    # two columns: one more than there was, see `cpu_convolution`
     y = lax.conv_general_dilated(
-        x, kernel, (1, 1), (rows, (max(back, 1), max(on, 1))), dimension_numbers=cpu_forms.LAYOUT
+        x, kernel, (1, 1), (rows, (1, 1)), dimension_numbers=cpu_forms.LAYOUT
     )
-    start = max(back, 1) - back
-    return y[:, :, start : start + w]
+    start = 1 - columns[0]
+    return y[:, :, start : start + x.shape[2]]
 
 
 def doubling_pays(x_BHWC: jax.Array, kernel_hwCO: jax.Array) -> bool:

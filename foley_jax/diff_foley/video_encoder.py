@@ -13,7 +13,8 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import batch_norm, bias_free, patch_norm, rematerialisation
+from foley_jax import sharding
+from foley_jax.layers import batch_norm, bias_free, cpu_forms, patch_norm, rematerialisation
 
 STEMS = ("conv7", "patch4", "motion4")
 EXPANSION = 4  # a bottleneck's output over its inner width
@@ -134,6 +135,7 @@ class SlowOnly(nnx.Module):
             self.conv1 = patch_norm.PatchNorm(3, width, 4, **patch)
             self.motion = patch_norm.PatchNorm(3, width, 4, **patch) if stem == "motion4" else None
         self.num_layers = len(depths)
+        self.layers_of_single_frames = next((i for i, x in enumerate(inflate) if x), len(depths))
         channels = 2 * width if stem == "motion4" else width
         for i, depth in enumerate(depths):
             inner = width * 2**i
@@ -179,6 +181,13 @@ class SlowOnly(nnx.Module):
                 x_NHWC = call(block, x_NHWC)
         return x_NHWC
 
+    def _up_to(self, layer: int, x_BTHWC: jax.Array, *, train: bool) -> jax.Array:
+        """The stem and the layers 1 to `layer`: [B, T, H, W, 3] -> [B*T, H', W', C]."""
+        x = self.apply_stem(x_BTHWC, train=train)
+        for index in range(1, layer + 1):
+            x = self.apply_layer(index, x, x_BTHWC.shape[1], train=train)
+        return x
+
     def __call__(self, x_BTHWC: jax.Array, *, train: bool = False) -> jax.Array:
         """One feature per frame.
 
@@ -192,8 +201,14 @@ class SlowOnly(nnx.Module):
         if x_BTHWC.ndim != 5 or x_BTHWC.shape[-1] != 3:
             raise ValueError(f"frames have shape {x_BTHWC.shape}, expected [B, T, H, W, 3]")
         b, t = x_BTHWC.shape[:2]
-        x = self.apply_stem(x_BTHWC, train=train)
-        for index in range(1, self.num_layers + 1):
+        alone = self.layers_of_single_frames
+        if train or self.stem == "motion4" or not sharding.on_one_cpu():
+            x = self._up_to(alone, x_BTHWC, train=train)
+        else:  # a few frames at a time: a CPU is slow where memory is new
+            frames_NHWC = x_BTHWC.reshape(b * t, *x_BTHWC.shape[2:])
+            call = lambda x_NHWC: self._up_to(alone, x_NHWC[None], train=False)  # noqa: E731
+            x = cpu_forms.in_pieces(call, frames_NHWC)
+        for index in range(alone + 1, self.num_layers + 1):
             x = self.apply_layer(index, x, t, train=train)
         # [B*T, H, W, C] -> [B, T, C], averaged in float32
         return x.astype(jnp.float32).mean(axis=(1, 2)).astype(self.dtype).reshape(b, t, -1)

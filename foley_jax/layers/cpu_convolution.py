@@ -77,25 +77,18 @@ def _with_one_more(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def gradients(
     x: jax.Array, kernel: jax.Array, dy: jax.Array, stride: int, padding: cpu_forms.Padding
 ) -> tuple[jax.Array, jax.Array]:
-    """Of `conv2d`'s input and kernel, from that of its output."""
-
-    def library(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # not `jax.vjp`, which would trace (and count) the forward pass once more
-        convolve = functools.partial(_library, stride=stride, padding=padding)
-        (dx,) = jax.linear_transpose(lambda x: convolve(x, kernel), x)(dy)
-        (dkernel,) = jax.linear_transpose(lambda kernel: convolve(x, kernel), kernel)(dy)
-        return dx, dkernel
-
-    if stride != 1 or dy.shape[:3] != x.shape[:3]:
-        return library(x, kernel, dy)
-    plain = functools.partial(plain_gradients, padding=padding)
-    return lax.platform_dependent(x, kernel, dy, cpu=plain, default=library)
+    """Of `conv2d`'s input and kernel, from that of its output, as the library has them."""
+    # not `jax.vjp`, which would trace (and count) the forward pass once more
+    library = functools.partial(_library, stride=stride, padding=padding)
+    (dx,) = jax.linear_transpose(lambda x: library(x, kernel), x)(dy)
+    (dkernel,) = jax.linear_transpose(lambda kernel: library(x, kernel), kernel)(dy)
+    return dx, dkernel
 
 
 def plain_gradients(
     x: jax.Array, kernel: jax.Array, dy: jax.Array, padding: cpu_forms.Padding
 ) -> tuple[jax.Array, jax.Array]:
-    """The same of stride 1, where H and W stay, as CPUs like it."""
+    """The same of stride 1, where H and W stay, as CPUs like it; it takes longer to compile."""
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     rest = tuple((n - 1 - pad[0], n - 1 - pad[1]) for n, pad in zip(kernel.shape, padding))
     form = _form(dy, turned, 1, rest) or functools.partial(_library, padding=rest)

@@ -71,13 +71,13 @@ def kernel_product(x: jax.Array, dy: jax.Array) -> jax.Array:
     return lax.dot_general(x_RC, dy.reshape(-1, dy.shape[-1]), (((0,), (0,)), ((), ())))
 
 
-def matmul(x: jax.Array, kernel_CO: jax.Array) -> jax.Array:
-    """`dense` where that pays, else the library's product with the library's gradients."""
-    return dense(x, kernel_CO) if pays(x, kernel_CO) else jnp.matmul(x, kernel_CO)
-
-
 def dot_general(x: jax.Array, kernel_CO: jax.Array, dimension_numbers: Any, **options: Any):
-    """The same for `nnx.Linear`, which calls it as `lax.dot_general`."""
+    """`lax.dot_general` as `nnx.Linear` calls it; where that pays, `dense`."""
     if pays(x, kernel_CO):
         return dense(x, kernel_CO)
     return lax.dot_general(x, kernel_CO, dimension_numbers, **options)
+
+
+def matmul(x: jax.Array, kernel_CO: jax.Array) -> jax.Array:
+    """`dense` where that pays, else the library's product with the library's gradients."""
+    return dot_general(x, kernel_CO, (((x.ndim - 1,), (0,)), ((), ())))

@@ -1,9 +1,9 @@
 """Convolutions with gradients that XLA:CPU computes fast; same numbers.
 
 XLA:CPU turns a kernel gradient into a convolution that runs several times slower than the forward
-pass, and the input gradient of a strided convolution into one over a grid
-full of zeros. The rules here are written as plain products over pixels; on other platforms the
-library's own gradients are used.
+pass, and the input gradient of a strided convolution into one over a grid full of zeros. The rules
+here are written as plain products over pixels; on other platforms the library's own gradients are
+used.
 B batch, T frames, P pixels, H W space, C channels in, O channels out.
 """
 

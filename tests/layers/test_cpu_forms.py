@@ -101,7 +101,7 @@ def test_a_doubled_picture_is_convolved_before_it_is_doubled(always, size):
     for got, want in zip(
         _gradients(upsampling.conv3x3, x, kernel), _gradients(two_steps, x, kernel)
     ):
-        np.testing.assert_allclose(got, want, rtol=1e-5, atol=3e-5)  # Winograd's, going back
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
 def test_dense_maps_as_convolutions_equal_products(always):

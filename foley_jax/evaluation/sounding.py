@@ -253,6 +253,7 @@ def card(
         "impact_detector": dataclasses.asdict(settings),
         "onset_detector": dataclasses.asdict(onsets.Detector()),
         "tolerances_s": scores.TOLERANCES_S,
+        "span_s": scores.SPAN_S,
         "sound_rate_hz": RATE_HZ,
         "num_pairings": scores.NUM_PAIRINGS,
         "num_bootstrap": bootstrap.NUM_RESAMPLES,

@@ -16,6 +16,20 @@ def test_figures_of_made_up_times_are_exact():
     assert found["precision"] == 2 / 5 and found["recall"] == 2 / 4
     assert found["f1@100ms"] == pytest.approx(4 / 9)
     assert found["f1@150ms"] == pytest.approx(8 / 9)
+    # 50 ms takes in 0.25 and 0.5, 100 ms no more, 150 ms and wider all that can match
+    assert found["f1@50-500ms"] == pytest.approx((4 + 4 + 8 * 8) / 9 / 10)
+
+
+def test_mean_over_tolerances_falls_with_the_distance():
+    true = [[1.0, 3.0, 5.0], [2.0, 4.0]]
+    found = [
+        scores.figures([[t + late_s for t in times] for times in true], true)
+        for late_s in (0.0, 0.09, 0.19, 0.39)
+    ]
+    # 90 ms late one of ten tolerances misses, then three, then seven
+    assert [f["f1@50-500ms"] for f in found] == pytest.approx([1.0, 0.9, 0.7, 0.3])
+    assert [f["f1@100ms"] for f in found] == [1.0, 1.0, 0.0, 0.0]
+    assert found[0]["shuffled_f1@50-500ms"] == 0.0
 
 
 def test_shuffled_score_averages_every_rotation_of_three_clips():
@@ -30,6 +44,7 @@ def test_shuffled_score_never_pairs_a_clip_with_itself():
     assert scores.figures(times, times)["f1@100ms"] == 1.0
     assert scores.shuffled_f1(times, times, 0.1) == 0.0
     assert np.isnan(scores.shuffled_f1(times[:1], times[:1], 0.1))
+    assert np.isnan(scores.figures(times[:1], times[:1])["shuffled_f1@50-500ms"])
 
 
 def test_clips_of_unequal_number_are_refused():

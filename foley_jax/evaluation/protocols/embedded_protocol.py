@@ -62,6 +62,7 @@ class Embedded(protocol.ListeningRules):
         return {
             "detector": dataclasses.asdict(DETECTOR),
             "tolerances_s": scores.TOLERANCES_S,
+            "span_s": scores.SPAN_S,
             "sample_rate_hz": self.sample_rate_hz,
             "num_pairings": scores.NUM_PAIRINGS,
             "num_bootstrap": bootstrap.NUM_RESAMPLES,

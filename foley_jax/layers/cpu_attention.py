@@ -11,8 +11,6 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from foley_jax.layers import plain_attention
-
 _LOGITS = 2**17  # of one piece: half a MiB; of pieces from 2**16 to 2**20, the fastest measured
 _WORTH_IT = 2**20  # logits of a call; fewer stay in the cache anyway
 _HEAD = 2**14  # logits of a head; a loop over smaller ones costs more than it saves
@@ -39,21 +37,34 @@ def _piece(t: int, s: int) -> int:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _by_heads(q_BTND: jax.Array, k_BSND: jax.Array, v_BSND: jax.Array, size: int) -> jax.Array:
     """All heads side by side, or one after another with `size` queries at a time."""
-    b, t, n, d = q_BTND.shape
-    # [B, T, N, D] -> [B*N, T, D]
-    q, k, v = (x.swapaxes(1, 2).reshape(b * n, -1, d) for x in (q_BTND, k_BSND, v_BSND))
-    q = q * d**-0.5
-    if size:
-        q_HGTD = q.reshape(b * n, t // size, size, d)
+    q, k, v = (_heads_first(x) for x in (q_BTND, k_BSND, v_BSND))
+    q = q * q.shape[-1] ** -0.5
+    if not size:
+        return _heads_last(_attend(q, k, v), q_BTND)
 
-        def head(qkv: tuple[jax.Array, ...]) -> jax.Array:
-            q_GTD, k_SD, v_SD = qkv
-            return lax.map(lambda q_TD: _attend(q_TD, k_SD, v_SD), q_GTD)
+    def head(qkv: tuple[jax.Array, ...]) -> jax.Array:
+        q_GTD, k_SD, v_SD = qkv
+        return lax.map(lambda q_TD: _attend(q_TD, k_SD, v_SD), q_GTD)
 
-        y = lax.map(head, (q_HGTD, k, v))  # [B*N, G, T/G, D]
-    else:
-        y = _attend(q, k, v)
+    return _heads_last(lax.map(head, (_pieces(q, size), k, v)), q_BTND)
+
+
+def _heads_first(x_BTND: jax.Array) -> jax.Array:
+    """[B, T, N, D] -> [B*N, T, D]."""
+    b, t, n, d = x_BTND.shape
+    return x_BTND.swapaxes(1, 2).reshape(b * n, t, d)
+
+
+def _heads_last(y: jax.Array, like_BTND: jax.Array) -> jax.Array:
+    """[B*N, T, D], or in pieces [B*N, G, T/G, D] -> [B, T, N, D]."""
+    b, t, n, d = like_BTND.shape
     return y.reshape(b, n, t, d).swapaxes(1, 2)
+
+
+def _pieces(x_HTD: jax.Array, size: int) -> jax.Array:
+    """[B*N, T, D] -> [B*N, G, T/G, D]."""
+    h, t, d = x_HTD.shape
+    return x_HTD.reshape(h, t // size, size, d)
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -68,10 +79,53 @@ def _forward(q, k, v, size):
     return _by_heads(q, k, v, size), (q, k, v)
 
 
-def _backward(size, residuals, dy):
-    """The gradients of what is written out."""
-    del size
-    return jax.vjp(plain_attention.attention, *residuals)[1](dy)
+def _backward(size, residuals, dy_BTND):
+    """The weights again, piece by piece."""
+    q_BTND, k_BSND, v_BSND = residuals
+    scale = q_BTND.shape[-1] ** -0.5
+    q, k, v, dy = (_heads_first(x) for x in (*residuals, dy_BTND))
+    q = q * scale
+    if size:
+
+        def head(arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            q_GTD, dy_GTD, k_SD, v_SD = arrays
+
+            def piece(sums, q_dy):
+                dq_TD, *more = _gradients(*q_dy, k_SD, v_SD)
+                return tuple(a + b for a, b in zip(sums, more)), dq_TD
+
+            shapes = (k_SD.shape[::-1], v_SD.shape[::-1])
+            zeros = tuple(jnp.zeros(shape, jnp.float32) for shape in shapes)
+            sums, dq_GTD = lax.scan(piece, zeros, (q_GTD, dy_GTD))
+            return dq_GTD, *sums
+
+        dq, dk, dv = lax.map(head, (_pieces(q, size), _pieces(dy, size), k, v))
+    else:
+        dq, dk, dv = _gradients(q, dy, k, v)
+    pairs = (
+        (scale * dq, q_BTND),
+        (dk.swapaxes(1, 2), k_BSND),
+        (dv.swapaxes(1, 2), v_BSND),
+    )
+    return tuple(_heads_last(x, like).astype(like.dtype) for x, like in pairs)
+
+
+def _gradients(
+    q: jax.Array, dy: jax.Array, k: jax.Array, v: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Of q, k and v, by the gradient of what [..., T, D] gets from [..., S, D].
+
+    Returns:
+      float32 [..., T, D], and those of k and v turned: [..., D, S]. Their products are several
+      times slower where S are the rows.
+    """
+    product = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(product(q, k.swapaxes(-1, -2)))
+    dv_DS = product(dy.swapaxes(-1, -2), weights.astype(v.dtype))
+    dweights = product(dy, v.swapaxes(-1, -2))
+    mean = (weights * dweights).sum(-1, keepdims=True)
+    dlogits = (weights * (dweights - mean)).astype(q.dtype)
+    return product(dlogits, k), product(q.swapaxes(-1, -2), dlogits), dv_DS
 
 
 _by_heads.defvjp(_forward, _backward)

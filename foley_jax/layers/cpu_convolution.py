@@ -15,7 +15,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from foley_jax import sharding
-from foley_jax.layers import cpu_dense, cpu_forms, cpu_phases, cpu_winograd
+from foley_jax.layers import cpu_columns, cpu_dense, cpu_forms, cpu_phases, cpu_winograd
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -77,7 +77,10 @@ def _with_one_more(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def gradients(
     x: jax.Array, kernel: jax.Array, dy: jax.Array, stride: int, padding: cpu_forms.Padding
 ) -> tuple[jax.Array, jax.Array]:
-    """Of `conv2d`'s input and kernel, from that of its output, as the library has them."""
+    """Of `conv2d`'s input and kernel, from that of its output, as the library has them; on one
+    CPU those of few pixels as products."""
+    if stride == 1 and cpu_columns.pays(x, kernel, padding):
+        return cpu_columns.gradients(x, kernel, dy)
     # not `jax.vjp`, which would trace (and count) the forward pass once more
     library = functools.partial(_library, stride=stride, padding=padding)
     (dx,) = jax.linear_transpose(lambda x: library(x, kernel), x)(dy)

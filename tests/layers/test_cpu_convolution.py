@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax import flops
-from foley_jax.layers import cpu_convolution, cpu_gradients
+from foley_jax import flops, sharding
+from foley_jax.layers import cpu_columns, cpu_convolution, cpu_gradients
 
 
 def _data(*shapes):
@@ -35,7 +35,9 @@ def _gradients(fn, x, kernel):
 @pytest.mark.parametrize("size", [(6, 8), (7, 4)])
 @pytest.mark.parametrize("kernel_size", [(3, 3), (5, 3), (3, 1), (1, 3), (1, 1)])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_forms_of_convolution_equal_the_library(size, kernel_size, stride):
+@pytest.mark.parametrize("few", [True, False], ids=["few pixels", "many"])
+def test_forms_of_convolution_equal_the_library(size, kernel_size, stride, few, monkeypatch):
+    monkeypatch.setattr(cpu_columns, "_PIXELS", 96 if few else 1)  # of sizes (6, 8), just as many
     x, kernel = _data((2, *size, 3), (*kernel_size, 3, 4))
     about = {"stride": stride, "padding": tuple((n // 2, n // 2) for n in kernel_size)}
     ours = _gradients(lambda x, k: cpu_convolution.conv2d(x, k, *about.values()), x, kernel)
@@ -84,3 +86,21 @@ def test_gradients_do_not_count_the_forward_pass_again(form):
     # forward, input's, kernel's
     assert 2.9 * flops.count(fn, *args) <= flops.count(gradient, *args)
     assert flops.count(gradient, *args) <= 3.1 * flops.count(fn, *args)
+
+
+def _operations(fn, *args):
+    text = jax.jit(fn).lower(*args).as_text()
+    return [text.count(f"stablehlo.{name}") for name in ("dot_general", "convolution")]
+
+
+def test_gradients_over_few_pixels_are_products():
+    run = functools.partial(cpu_convolution.gradients, stride=1, padding=((1, 1), (1, 1)))
+    x, kernel, dy = _data((2, 16, 16, 3), (3, 3, 3, 4), (2, 16, 16, 4))
+    assert _operations(run, x, kernel, dy) == [2, 0]
+    one_more = _data((2, 16, 17, 3), (3, 3, 3, 4), (2, 16, 17, 4))
+    assert _operations(run, *one_more) == [0, 2]
+    half = [a.astype(jnp.bfloat16) for a in (x, kernel, dy)]
+    assert _operations(run, *half) == [0, 2]
+    mesh = sharding.make_mesh(devices=jax.devices()[:2])
+    with jax.set_mesh(mesh):
+        assert _operations(run, x, kernel, dy) == [0, 2]

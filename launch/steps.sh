@@ -1,6 +1,9 @@
 # Sourced by the demo scripts: steps with times, dry runs, two jobs side by side. No use alone.
 # shellcheck shell=bash disable=SC2086,SC2046  # commands are kept as text, whose words are split
 
+# On Linux, memory in pages of 2 MiB: training steps on a CPU take up to a fifth less time.
+export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
+
 SECONDS=0
 step() { printf '\n=== %s   (%d:%02d)\n' "$1" $((SECONDS / 60)) $((SECONDS % 60)); }
 run() {

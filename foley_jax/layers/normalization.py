@@ -9,6 +9,17 @@ from jax import lax
 import jax.numpy as jnp
 
 
+def factor(a_BC: jax.Array, x: jax.Array) -> jax.Array:
+    """[B, C] as what x [B, ..., C] can be multiplied with.
+
+    Of a single example the whole axis B is spread, too: its gradient is then a sum that XLA:CPU
+    computes 30 to 40 times as fast as one that keeps an axis of length 1 (jaxlib 0.10.2).
+    """
+    if x.shape[0] == 1:
+        return lax.broadcast_in_dim(a_BC[0], x.shape, (x.ndim - 1,))
+    return a_BC.reshape(x.shape[0], *(1,) * (x.ndim - 2), -1)
+
+
 class GroupNorm32(nnx.Module):
     """Group normalisation computed in float32 and cast back to the input's dtype.
 
@@ -41,7 +52,7 @@ class GroupNorm32(nnx.Module):
         centred = x_BSC - mean_BC[:, None]
         variance_BC = self._group_mean(centred * centred)
         a_BC = lax.rsqrt(variance_BC + self.epsilon) * self.scale[...][None]
-        y = centred * a_BC[:, None] + self.bias[...].reshape(1, 1, c)
+        y = centred * factor(a_BC, x_BSC) + self.bias[...].reshape(1, 1, c)
         return y.reshape(x.shape).astype(x.dtype)
 
 

@@ -261,9 +261,9 @@ class ResBlock(nnx.Module):
 
         def second(h, norm, conv, key):
             h = norm(h)
-            per_channel = (h.shape[0], *(1,) * (h.ndim - 2), h.shape[-1])
-            scale, shift = (y.astype(h.dtype).reshape(per_channel) for y in (scale_BC, shift_BC))
-            return conv(dropout(jax.nn.silu(h * (1 + scale) + shift), self.dropout_rate, key))
+            scale, shift = (y.astype(h.dtype) for y in (scale_BC, shift_BC))
+            h = h * normalization.factor(1 + scale, h) + normalization.factor(shift, h)
+            return conv(dropout(jax.nn.silu(h), self.dropout_rate, key))
 
         h = self.video_conv1(jax.nn.silu(self.video_norm1(video_BFHWC)))
         h = resample_video(h, self.resample)

@@ -14,7 +14,14 @@ import jax
 import jax.numpy as jnp
 
 from foley_jax import sharding
-from foley_jax.layers import attention, configured, convolution, embedding, unet_layout
+from foley_jax.layers import (
+    attention,
+    configured,
+    convolution,
+    embedding,
+    normalization,
+    unet_layout,
+)
 from foley_jax.mm_diffusion import blocks
 
 TIME_MULT = 4  # width of the time embedding over model_channels
@@ -62,9 +69,10 @@ class ResBlock(nnx.Module):
         h = jax.nn.silu(self.norm1(x_BHWC))
         h = self.conv1(h if self.conv1.doubles else resample(h, self.resample))
         x = resample(x_BHWC, self.resample)
-        scale_shift = self.time_proj(time_BD).astype(h.dtype)[:, None, None]
-        scale, shift = jnp.split(scale_shift, 2, axis=-1)
-        h = self.conv2(jax.nn.silu(self.norm2(h) * (1 + scale) + shift))
+        scale_BC, shift_BC = jnp.split(self.time_proj(time_BD).astype(h.dtype), 2, axis=-1)
+        h = self.norm2(h)
+        h = h * normalization.factor(1 + scale_BC, h) + normalization.factor(shift_BC, h)
+        h = self.conv2(jax.nn.silu(h))
         return h + (x if self.shortcut is None else self.shortcut(x))
 
 

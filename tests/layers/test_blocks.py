@@ -23,18 +23,36 @@ def _normal(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def test_group_norm_is_torchs():
-    x = 3.0 + 2.0 * _normal(2, 3, 5, 8)
-    norm = normalization.GroupNorm32(8, num_groups=4, epsilon=1e-5, rngs=nnx.Rngs(0))
-    norm.scale[...], norm.bias[...] = _normal(8, seed=1), _normal(8, seed=2)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_group_norm_and_its_gradients_are_torchs(batch):
+    x, dy = 3.0 + 2.0 * _normal(batch, 3, 5, 8), _normal(batch, 3, 5, 8, seed=3)
+    scale, bias = _normal(8, seed=1), _normal(8, seed=2)
+
+    def ours(x, scale, bias):
+        norm = normalization.GroupNorm32(8, num_groups=4, epsilon=1e-5, rngs=nnx.Rngs(0))
+        norm.scale[...], norm.bias[...] = scale, bias
+        return norm(x)
+
+    y, vjp = jax.vjp(ours, x, scale, bias)
+    theirs = [torch.tensor(a, requires_grad=True) for a in (x, scale, bias)]
     want = torch.nn.functional.group_norm(
-        torch.tensor(x).permute(0, 3, 1, 2),
-        4,
-        torch.tensor(np.asarray(norm.scale[...])),
-        torch.tensor(np.asarray(norm.bias[...])),
-        eps=1e-5,
+        theirs[0].permute(0, 3, 1, 2), 4, *theirs[1:], eps=1e-5
     ).permute(0, 2, 3, 1)
-    np.testing.assert_allclose(norm(x), want, atol=1e-5)
+    want.backward(torch.tensor(dy))
+    np.testing.assert_allclose(y, want.detach(), atol=1e-5)
+    for got, tensor in zip(vjp(jnp.asarray(dy)), theirs, strict=True):
+        np.testing.assert_allclose(got, tensor.grad, atol=2e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_factor_per_channel_multiplies_its_channel(batch):
+    x, a_BC = jnp.asarray(_normal(batch, 3, 5, 4)), jnp.asarray(_normal(batch, 4, seed=1))
+    multiplied = lambda x, a: x * normalization.factor(a, x)  # noqa: E731
+    y, vjp = jax.vjp(multiplied, x, a_BC)
+    np.testing.assert_array_equal(y, x * a_BC[:, None, None])
+    dx, da = vjp(jnp.ones_like(y))
+    np.testing.assert_array_equal(dx, jnp.broadcast_to(a_BC[:, None, None], x.shape))
+    np.testing.assert_allclose(da, x.sum((1, 2)), rtol=1e-5)
 
 
 def test_group_norm_keeps_float32_statistics_in_bfloat16():

@@ -74,6 +74,20 @@ def _small(
     return y[:, :, start : start + x.shape[2]]
 
 
+def max_pool(x_BHWC: jax.Array) -> jax.Array:
+    """Maxima of 3x3, stride 2, zeros around; even H and W, nothing negative: [B, H/2, W/2, C]."""
+    return _maxima(lax.optimization_barrier(_maxima(x_BHWC, 1)), 2)
+
+
+def _maxima(x: jax.Array, axis: int) -> jax.Array:
+    """Of every other place of an axis and its two neighbours."""
+    pairs = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
+    even, odd = (lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in range(2))
+    shift = [(1, -1, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
+    before = lax.pad(odd, jnp.zeros((), x.dtype), shift)
+    return jnp.maximum(jnp.maximum(before, even), odd)
+
+
 def doubling_pays(x_BHWC: jax.Array, kernel_hwCO: jax.Array) -> bool:
     """Whether `of_doubled` takes this kernel, and is faster."""
     b, h, w, _ = x_BHWC.shape

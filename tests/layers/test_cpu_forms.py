@@ -1,6 +1,7 @@
 """The forms that pay on large pictures give the library's numbers and gradients."""
 
 import filled
+from flax import nnx
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -72,6 +73,14 @@ def test_winograd_rounds_three_times_as_much_as_a_plain_sum():
     exact = filled.jit(_library)(x, kernel)  # of itself 3e-7 of a standard deviation
     error = cpu_winograd.conv3x3(x, kernel) - exact
     assert jnp.sqrt(jnp.square(error).mean()) < 1.5e-6 * exact.std()
+
+
+@pytest.mark.parametrize("size", [(2, 4), (6, 8)])
+def test_maxima_by_phases_are_the_librarys(size):
+    (x,) = _data((3, *size, 5))
+    x = jnp.maximum(x, 0.0)
+    want = nnx.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+    np.testing.assert_array_equal(cpu_phases.max_pool(x), want)
 
 
 @pytest.mark.parametrize("rows", [(1, 1), (0, 1), (1, 0)])

@@ -65,6 +65,7 @@ def test_sigterm_saves_and_the_same_command_continues(toy_data, tmp_path, uninte
     assert runs.losses(tmp_path) == uninterrupted
 
 
+@pytest.mark.slow
 def test_two_processes_resume_bit_exact(toy_data, tmp_path, uninterrupted):
     """Two real processes, killed and started again; the losses are those of one process."""
 

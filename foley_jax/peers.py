@@ -214,7 +214,9 @@ def _read(link: socket.socket, count: int) -> bytes:
 
 def _end(news: str) -> None:
     """Ends this process at once: its main thread may wait for the other for ever."""
-    print(f"\nerror: {news}", file=sys.stderr, flush=True)
+    # one write: jax's own threads may be writing, too
+    sys.stderr.write(f"\nerror: {news}\n")
+    sys.stderr.flush()
     sys.stdout.flush()
     os._exit(1)
 

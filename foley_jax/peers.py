@@ -214,10 +214,12 @@ def _read(link: socket.socket, count: int) -> bytes:
 
 def _end(news: str) -> None:
     """Ends this process at once: its main thread may wait for the other for ever."""
-    # one write: jax's own threads may be writing, too
-    sys.stderr.write(f"\nerror: {news}\n")
-    sys.stderr.flush()
     sys.stdout.flush()
+    sys.stderr.flush()
+    # jax's threads write to descriptor 2 until the end; nothing shall stand behind this line
+    own = os.dup(2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    os.write(own, f"\nerror: {news}\n".encode())
     os._exit(1)
 
 

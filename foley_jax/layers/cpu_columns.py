@@ -18,10 +18,9 @@ _PIXELS = 512  # of all pictures; with more, the kernel is turned in no time
 def pays(x_BHWC: jax.Array, kernel_hwCO: jax.Array, padding: cpu_forms.Padding) -> bool:
     """Whether one CPU is faster with these gradients, of a convolution of stride 1."""
     floats = x_BHWC.dtype == kernel_hwCO.dtype == jnp.float32
-    rows, columns = kernel_hwCO.shape[:2]
-    keeps_size = padding == ((rows // 2, rows // 2), (columns // 2, columns // 2))
+    wide = kernel_hwCO.shape[:2] != (1, 1) and cpu_forms.keeps_size(kernel_hwCO, padding)
     few = x_BHWC.shape[0] * x_BHWC.shape[1] * x_BHWC.shape[2] <= _PIXELS
-    return floats and keeps_size and rows * columns > 1 and few and sharding.on_one_cpu()
+    return floats and wide and few and sharding.on_one_cpu()
 
 
 def gradients(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:

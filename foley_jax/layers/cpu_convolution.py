@@ -48,8 +48,7 @@ def _form(
     rows, columns = kernel.shape[:2]
     if stride == 2 and sharding.on_one_cpu() and cpu_phases.pays(x, kernel, padding):
         return functools.partial(cpu_phases.of_input, padding=padding)
-    keeps_size = padding == ((rows // 2, rows // 2), (columns // 2, columns // 2))
-    if stride != 1 or not keeps_size or (rows, columns) == (1, 1):
+    if stride != 1 or not cpu_forms.keeps_size(kernel, padding) or (rows, columns) == (1, 1):
         return None
     if columns == 1:
         return functools.partial(cpu_forms.over_a_column, before=rows // 2, after=rows // 2)

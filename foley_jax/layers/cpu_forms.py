@@ -13,6 +13,12 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 _PIECE = 2**22  # bytes of the pictures of one piece: with what is made of them they fit the cache
 
 
+def keeps_size(kernel_hwCO: jax.Array, padding: Padding) -> bool:
+    """Whether a convolution of stride 1 has an output of its input's H and W, and both sides have
+    the same zeros."""
+    return padding == tuple((n // 2, n // 2) for n in kernel_hwCO.shape[:2])
+
+
 def over_a_column(x: jax.Array, kernel: jax.Array, before: int, after: int) -> jax.Array:
     """A kernel [k, 1, C, O] with `before + after` = k - 1 rows of zeros: all pixels are one
     sequence, with W from row to row."""

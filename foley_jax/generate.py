@@ -24,7 +24,7 @@ import jax
 from jax.experimental import multihost_utils
 import tqdm
 
-from foley_jax import batch, loading, program_cache, sample, sharding, speed
+from foley_jax import batch, loading, program_cache, sample, setting_arguments, sharding, speed
 from foley_jax.diff_foley import pipeline
 
 POLL_S = 0.5  # how often a process looks whether the others have ended
@@ -356,8 +356,8 @@ same command runs in every process; they share the videos, and the file system.
         help="several processes: joins the others first. Address, number and index come from the "
         "cluster, or from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID",
     )
-    sample.setting_arguments(p)
-    sample.foley_arguments(p)
+    setting_arguments.of_both(p)
+    setting_arguments.of_foley(p)
     return p
 
 
@@ -376,7 +376,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.inputs,
             args.out,
             args.samples,
-            settings=sample.foley_settings(args),
+            settings=setting_arguments.foley_settings(args),
             networks={"model": args.model, **own},
             mux=args.videos,
             group=args.group,

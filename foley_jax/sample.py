@@ -22,7 +22,7 @@ import sys
 import numpy as np
 import tqdm
 
-from foley_jax import batch, loading, program_cache, sounding
+from foley_jax import batch, loading, program_cache, setting_arguments, sounding
 from foley_jax.diff_foley import pipeline
 from foley_jax.media import audio as audio_io
 from foley_jax.media import plots
@@ -259,96 +259,22 @@ inputs are skipped. Inputs that fail are listed at the end and the exit code is 
         "official file, or hub:OWNER/NAME",
     )
     p.add_argument("--out", default="out", help="output folder (default: out)")
-    setting_arguments(p)
+    setting_arguments.of_both(p)
     p.add_argument(
         "--num_samples", type=int, default=1, help="sounds made per video, or clips from noise"
     )
     p.add_argument("--group", type=int, default=16, help="inputs per device batch (default: 16)")
     of_foley = p.add_argument_group("Diff-Foley (sound for videos)")
-    foley_arguments(of_foley)
+    setting_arguments.of_foley(of_foley)
     of_foley.add_argument("--keep_best", type=int, default=1, help="how many of them are saved")
     about = "no generation: each video's own sound through autoencoder and vocoder"
     of_foley.add_argument("--reconstruct", action="store_true", help=about)
-    _sounding_arguments(p.add_argument_group("MM-Diffusion (sounding videos)"))
+    setting_arguments.of_sounding(p.add_argument_group("MM-Diffusion (sounding videos)"))
     return p
 
 
-def setting_arguments(p: argparse.ArgumentParser) -> None:
-    """Adds what both systems and both commands of generation know."""
-    p.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
-    p.add_argument("--steps", type=int, help="solver steps (default: the sampler's own)")
-    p.add_argument("--sampler", help="dpm_solver (default), ddim, or one of the system's others")
-    p.add_argument(
-        "--preset",
-        choices=("default", "official"),
-        default="default",
-        help="official: reproduce the published code with its mistakes",
-    )
-    p.add_argument("--dtype", choices=("float32", "bfloat16"), help="compute type")
-    p.add_argument(
-        "--devices", type=int, help="of this process that share the work (default: all; of a CPU 1)"
-    )
-
-
-def foley_arguments(p: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Adds the networks and scales of Diff-Foley."""
-    p.add_argument("--cavp", help="workdir of the CAVP run; default: the one the model names")
-    p.add_argument(
-        "--classifier",
-        action="append",
-        help="workdir or file of an alignment classifier; once more for one that only scores",
-    )
-    p.add_argument(
-        "--vocoder", help="workdir of a vocoder run or converted BigVGAN (default: Griffin-Lim)"
-    )
-    p.add_argument(
-        "--guidance", type=float, default=4.5, help="classifier-free guidance scale (default: 4.5)"
-    )
-    p.add_argument(
-        "--alignment",
-        type=float,
-        default=50.0,
-        help="scale of the classifier's guidance, where there is one; 0 = off (default: 50)",
-    )
-
-
-def _sounding_arguments(p: argparse._ArgumentGroup) -> None:
-    p.add_argument(
-        "--super_resolution", help="workdir or official file of a network that enlarges pictures"
-    )
-    p.add_argument(
-        "--sr_steps",
-        type=int,
-        default=sampling.Settings.sr_steps,
-        help="its steps for every frame (default: 25)",
-    )
-    p.add_argument(
-        "--method",
-        choices=sampling.METHODS,
-        default="gradient",
-        help="how a given picture or sound conditions the other (default: gradient)",
-    )
-    p.add_argument(
-        "--scale",
-        type=float,
-        help="strength of the gradient, per squared-error sum (default: 0.3); with "
-        "--preset=official the scripts' --classifier_scale (default: 3)",
-    )
-
-
-def foley_settings(args: argparse.Namespace) -> pipeline.Settings:
-    """The settings among parsed arguments.
-
-    Raises:
-      ValueError: one is out of range.
-    """
-    fields = [field.name for field in dataclasses.fields(pipeline.Settings)]
-    given = {name: getattr(args, name, None) for name in fields}
-    return pipeline.Settings(**{k: v for k, v in given.items() if v is not None})
-
-
 def _foley_job(args: argparse.Namespace, foley: Foley, networks: dict) -> tuple[batch.Job, list]:
-    settings = foley_settings(args)
+    settings = setting_arguments.foley_settings(args)
     settings.aligned(foley.model.classifier is not None)
     videos = batch.find_files(args.inputs)
     if not videos:

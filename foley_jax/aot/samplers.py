@@ -13,6 +13,7 @@ from foley_jax import sharding
 from foley_jax.aot import programs
 from foley_jax.diff_foley import generation, windows
 from foley_jax.diff_foley import pipeline as foley_pipeline
+from foley_jax.diff_foley import tape as tape_lib
 from foley_jax.layers import network as network_lib
 from foley_jax.media import specs
 from foley_jax.mm_diffusion import pipeline as mm_pipeline
@@ -101,9 +102,9 @@ def _diff_foley(
     plan = windows.plan(window.num_rows, window)
     rows_NLD = np.zeros((len(plan), window.num_rows, model.conditioner.in_dim), np.float32)
     requests = [
-        generation.Request(plan, rows_NLD, "blank", generation.Draw(0, i)) for i in range(count)
+        tape_lib.Request(plan, rows_NLD, "blank", tape_lib.Draw(0, i)) for i in range(count)
     ]
-    tape, _, batch = generation.lay(requests, window, count // mesh.size, num_devices=mesh.size)
+    tape, _, batch = tape_lib.lay(requests, window, count // mesh.size, num_devices=mesh.size)
     schedule, prediction = task_lib.resolve(config).schedule, config.loss.prediction
     fixed = generation.Program(
         schedule, prediction, latent_shape, 25, "dpm_solver", "default", True, batch

@@ -11,7 +11,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.diff_foley import autoencoder, conditioner, latent_diffusion, unet
+from foley_jax.diff_foley import autoencoder, conditioner, latent_diffusion, unet, unet_blocks
 from foley_jax.layers import configured, convolution, normalization
 
 CONTEXT_DIM = 512  # CAVP's width, which is why the official sampler's raw rows fit (see `logits`)
@@ -46,7 +46,7 @@ class AlignmentClassifier(unet.Trunk):
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        blocks = unet.Blocks(
+        blocks = unet_blocks.Blocks(
             model_channels=model_channels,
             attention_downsamples=attention_downsamples,
             self_attention_downsamples=self_attention_downsamples,
@@ -70,7 +70,7 @@ class AlignmentClassifier(unet.Trunk):
         )
         ch, pooled = self.widths[-1], self.widths[-1] // 2
         self.norm_out = normalization.GroupNorm32(
-            ch, num_groups=num_groups, epsilon=unet.NORM_EPSILON, rngs=rngs
+            ch, num_groups=num_groups, epsilon=unet_blocks.NORM_EPSILON, rngs=rngs
         )
         self.conv_out = convolution.Conv(ch, pooled, zero_init=True, dtype=dtype, rngs=rngs)
         self.head = convolution.dense(pooled, 1, rngs=rngs)  # float32, as all that follows

@@ -1,17 +1,14 @@
 """Feature rows to latents and latents to mels, on the device.
 
-A "tape" is one latent canvas that holds the videos of a device batch one after the other, each
-in a whole number of blocks of one window's width. Windows never reach across two videos, so a
-video's sound does not depend on its neighbours on the tape.
+The windows lie on a `tape`.
 Axis letters: N windows, B of them evaluated at once, H V C latent rows, columns of a window and
 channels, W columns of the tape, L rows, D width, K blocks, R rows of a whole video.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import dataclasses
 import functools
-from typing import Any, NamedTuple
-import zlib
+from typing import Any
 
 from flax import nnx
 import jax
@@ -20,6 +17,7 @@ import numpy as np
 
 from foley_jax import sharding
 from foley_jax.diff_foley import conditions
+from foley_jax.diff_foley import tape as tape_lib
 from foley_jax.diff_foley import windows as windows_lib
 from foley_jax.diffusion import ddim, dpm_solver, guidance, joint, plms, process
 from foley_jax.layers import network as network_lib
@@ -90,121 +88,6 @@ class Settings:
         return not quirk
 
 
-class Draw(NamedTuple):
-    """What a sound's noise comes from, besides the name of its video."""
-
-    seed: int
-    sample: int = 0
-
-
-class Request(NamedTuple):
-    """One sound to make: its windows, their rows [N, L, D] and what its noise comes from."""
-
-    windows: Sequence[windows_lib.Window]
-    rows_NLD: np.ndarray
-    name: str
-    draw: Draw
-
-
-class Tape(NamedTuple):
-    """Arguments of a sampling program, padded so that few shapes occur.
-
-    Attributes:
-      cover: windows on the tape.
-      rows_NLD: float32 feature rows of every window.
-      times_NL: float32 seconds of the rows from the start of their window.
-      keys_K: raw key data of every block's noise.
-    """
-
-    cover: joint.Cover
-    rows_NLD: np.ndarray
-    times_NL: np.ndarray
-    keys_K: np.ndarray
-
-
-def block_keys(seed: int, name: str, sample: int, num_blocks: int) -> np.ndarray:
-    """Raw key data per block of columns.
-
-    A column's noise is a function of seed, video name, sample and column only: key k of a split
-    does not depend on how many there are.
-    """
-    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
-    key = jax.random.fold_in(key, sample)
-    return np.asarray(jax.random.key_data(jax.random.split(key, num_blocks)))
-
-
-def num_blocks(windows: Sequence[windows_lib.Window], spec: windows_lib.WindowSpec) -> int:
-    """Blocks of one window's width that hold all windows."""
-    return -(-windows[-1].column // spec.num_columns) + 1
-
-
-def power_of_two(count: int) -> int:
-    """The smallest power of two that is not less."""
-    return 1 << max(0, count - 1).bit_length()
-
-
-def batch_size(count: int, most: int) -> int:
-    """Windows to evaluate at once, so that few are computed in vain and few programs compiled.
-
-    One of 1, 2, 3, 4, 6, 8, 12, ... where all fit into one batch; else `most`, or three quarters
-    of it where that leaves less of the last batch empty.
-    """
-    if count <= most:
-        above = power_of_two(count)
-        return min(most, above * 3 // 4 if above >= 4 and count <= above * 3 // 4 else above)
-    choices = (most, most * 3 // 4) if most % 4 == 0 else (most,)
-    return min(choices, key=lambda size: (-(-count // size) * size, -size))
-
-
-def lay(
-    requests: Sequence[Request],
-    spec: windows_lib.WindowSpec,
-    max_batch: int,
-    *,
-    num_devices: int = 1,
-    room: int = 0,
-) -> tuple[Tape, list[int], int]:
-    """Lays sounds one after the other on a tape.
-
-    Args:
-      requests: the sounds.
-      spec: lengths of a window.
-      max_batch: most windows that one device evaluates at once.
-      num_devices: that share a batch.
-      room: windows to lay out the tape for, if there are fewer; padding costs less than compiling
-        another program does.
-    Returns:
-      The tape; first column of every sound; windows that a device batch holds.
-    """
-    starts, first, shares, rows, times, keys = [], [], [], [], [], []
-    column = 0
-    for request in requests:
-        columns = [w.column for w in request.windows]
-        count = num_blocks(request.windows, spec)
-        starts.append(column)
-        first.extend(column + c for c in columns)
-        shares.append(windows_lib.weights(columns, spec.num_columns))
-        rows.append(request.rows_NLD)
-        times.append(windows_lib.row_times(request.windows, spec))
-        keys.append(block_keys(request.draw.seed, request.name, request.draw.sample, count))
-        column += count * spec.num_columns
-    room = max(room, len(first))
-    batch = num_devices * batch_size(-(-room // num_devices), max_batch)
-    # a sound never has more blocks than windows, so one size serves both
-    size = batch * power_of_two(-(-room // batch))
-    share_NV = np.zeros((size, spec.num_columns), np.float32)  # padding has no share
-    share_NV[: len(first)] = np.concatenate(shares)
-    first_N = _padded(np.array(first, np.int32), size)
-    cover = joint.Cover(first_N, share_NV, np.int32(len(first)))
-    arrays = (np.concatenate(part) for part in (rows, times, keys))
-    return Tape(cover, *(_padded(a, size) for a in arrays)), starts, batch
-
-
-def _padded(array: np.ndarray, size: int) -> np.ndarray:
-    """Repeats the last entry until there are `size`."""
-    return array[np.minimum(np.arange(size), len(array) - 1)]
-
-
 @dataclasses.dataclass(frozen=True)
 class Program:
     """What is fixed in a sampling program; the rest are its arguments.
@@ -240,7 +123,7 @@ def solve(
     program: Program,
     model: nnx.Module,
     classifier: nnx.Module | None,
-    tape: Tape,
+    tape: tape_lib.Tape,
     x_T: jax.Array,
     scale: jax.Array,
     alignment: jax.Array,
@@ -296,7 +179,7 @@ def sample(
     program: Program,
     model: nnx.Module,
     classifier: nnx.Module | None,
-    tape: Tape,
+    tape: tape_lib.Tape,
     *scales_and_rows: jax.Array | None,
 ) -> jax.Array:
     """`solve` from the noise of the tape's keys; its last three arguments are `solve`'s."""
@@ -351,7 +234,7 @@ class Sampler:
         self._match = scorer and scorer.jit(functools.partial(match, width=width))
 
     def latents(
-        self, tape: Tape, settings: Settings, batch: int, raw_rows_RD: np.ndarray | None
+        self, tape: tape_lib.Tape, settings: Settings, batch: int, raw_rows_RD: np.ndarray | None
     ) -> jax.Array:
         """Scaled latents [H, W, C] of a tape."""
         aligned = settings.aligned(self.classifier is not None)
@@ -366,7 +249,7 @@ class Sampler:
         raw_rows_RD = raw_rows_RD if aligned else None
         return self._programs[aligned, *choice](tape, *scales, raw_rows_RD)
 
-    def mels(self, z_HWC: jax.Array, tape: Tape, batch: int) -> np.ndarray:
+    def mels(self, z_HWC: jax.Array, tape: tape_lib.Tape, batch: int) -> np.ndarray:
         """Mel [F, T] of every window of a tape, one device batch at a time."""
         first_N = tape.cover.first_N
         parts = [
@@ -375,7 +258,7 @@ class Sampler:
         ]
         return np.concatenate(parts)[: int(tape.cover.count)]
 
-    def alignment(self, z_HWC: jax.Array, tape: Tape, batch: int) -> np.ndarray | None:
+    def alignment(self, z_HWC: jax.Array, tape: tape_lib.Tape, batch: int) -> np.ndarray | None:
         """Probability of every window that its sound belongs to its rows; None if unknown."""
         if self._match is None:
             return None

@@ -15,17 +15,16 @@ from jax.sharding import Mesh
 import ml_collections
 import numpy as np
 
-from foley_jax.diff_foley import features, generation, latent_diffusion, sound, windows
+from foley_jax.diff_foley import features, generation, latent_diffusion, similarity, sound, windows
+from foley_jax.diff_foley import tape as tape_lib
 from foley_jax.layers import network
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs
 from foley_jax.media import vocoder as vocoder_lib
 
-Draw, Settings = generation.Draw, generation.Settings
+Draw, Settings = tape_lib.Draw, generation.Settings
 # what `DiffFoley.watch` is told of
 STAGES = ("features", "diffusion", "autoencoder", "vocoder", "scores")
-SCORE_SECONDS = 4.0  # CAVP compares picture and sound over clips of this length
-SCORE_CLIPS = 4  # of them at once
 
 
 class Source(NamedTuple):
@@ -113,6 +112,7 @@ class DiffFoley:
         `draft` and `finish` overlap where these run in two threads.
       room: None, or 0 from when on small batches are padded to the size of the largest before them,
         instead of compiling a program of their own; it grows to that one's windows.
+      similarity: scores pairs of picture and sound, see `similarity.Similarity`.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class DiffFoley:
             latent_shape=self.latent_shape,
         )
         self._encode_video = cavp.jit(features.encode_frames)
-        self._embed_video, self._compare = cavp.jit(_embed_video), cavp.jit(_compare)
+        self.similarity = similarity.Similarity(cavp, self.video, self.cavp_audio)
         self._decode = ldm.jit(_autoencode)
 
     # ---- generation ---------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class DiffFoley:
             for i, draw in owners:
                 plan = (windows.official if official else windows.plan)(len(rows[i]), self.window)
                 cut_NLD = windows.rows(rows[i], plan, self.window)
-                requests.append(generation.Request(plan, cut_NLD, sources[i].path.stem, draw))
+                requests.append(tape_lib.Request(plan, cut_NLD, sources[i].path.stem, draw))
             raw_rows_RD = rows[group[0]] if official and aligned else None
             made = self._mels(requests, settings, raw_rows_RD)
             for (i, draw), (mel_FT, parts_NFT, match) in zip(owners, made):
@@ -228,14 +228,14 @@ class DiffFoley:
 
     def _mels(
         self,
-        requests: Sequence[generation.Request],
+        requests: Sequence[tape_lib.Request],
         settings: Settings,
         raw_rows_RD: np.ndarray | None,
     ) -> list[tuple[np.ndarray, np.ndarray | None, float | None]]:
         """(joined mel, window mels or None, alignment or None) of every request."""
         if self.room is not None:
             self.room = max(self.room, sum(len(request.windows) for request in requests))
-        tape, _, batch = generation.lay(
+        tape, _, batch = tape_lib.lay(
             requests,
             self.window,
             self.device_windows,
@@ -285,10 +285,10 @@ class DiffFoley:
             else:
                 audios = self.vocode([d.mel_FT for d in drafts], lengths)
         with self.watch("scores"):
-            similar = self._similarities([d.source.frames_THWC for d in drafts], audios)
+            similar = self.similarity([d.source.frames_THWC for d in drafts], audios)
         results = []
-        for draft, audio, similarity in zip(drafts, audios, similar):
-            scores = {"cavp_similarity": similarity}
+        for draft, audio, own in zip(drafts, audios, similar):
+            scores = {"cavp_similarity": own}
             if draft.alignment is not None:
                 scores["alignment"] = draft.alignment
             frames = min(draft.mel_FT.shape[1], self.audio.num_frames(len(audio)))
@@ -310,7 +310,7 @@ class DiffFoley:
 
     def _vocode_official(self, draft: Draft, length: int) -> np.ndarray:
         name, count = draft.source.path.stem, len(draft.window_mels_NFT)
-        raw = generation.block_keys(draft.draw.seed, f"{name}/vocoder", draft.draw.sample, count)
+        raw = tape_lib.block_keys(draft.draw.seed, f"{name}/vocoder", draft.draw.sample, count)
         keys_N = jax.random.wrap_key_data(raw)
         return sound.vocode_official(draft.window_mels_NFT, length, self.audio, keys_N=keys_N)
 
@@ -326,51 +326,6 @@ class DiffFoley:
         audios = self.vocode(mels, lengths)
         return [Result(audio, mel_FT, {}) for audio, mel_FT in zip(audios, mels)]
 
-    # ---- scores -------------------------------------------------------------------------------
-
-    def similarity(self, frames_THWC: np.ndarray, audio: np.ndarray) -> float:
-        """Mean cosine similarity of picture and sound over 4 s clips by CAVP; nan if shorter.
-
-        Args:
-          frames_THWC: uint8 frames at the CAVP rate.
-          audio: float32 [samples], starting with the first frame.
-        """
-        return self._similarities([frames_THWC], [audio])[0]
-
-    def _similarities(
-        self, videos_THWC: Sequence[np.ndarray], audios: Sequence[np.ndarray]
-    ) -> list[float]:
-        """`similarity` of pairs; a picture that comes with several sounds is embedded once."""
-        clip_frames = round(SCORE_SECONDS * self.video.fps)
-        mel_frames = round(SCORE_SECONDS / self.cavp_audio.frame_s)
-        similar, embedded = [], {}
-        for frames, audio in zip(videos_THWC, audios):
-            mel_count = self.cavp_audio.num_frames(len(audio))
-            count = min(len(frames) // clip_frames, mel_count // mel_frames)
-            if not count:
-                similar.append(float("nan"))
-                continue
-            mel_FT = np.asarray(mel_lib.log_mel(audio[None], self.cavp_audio))[0]
-            mel_BFT = np.stack(np.split(mel_FT[:, : count * mel_frames], count, axis=1))
-            if (id(frames), count) not in embedded:
-                cut = frames[: count * clip_frames]
-                clips_BTHWC = cut.reshape(count, clip_frames, *cut.shape[1:])
-                embedded[id(frames), count] = _in_batches(self._embed_video, clips_BTHWC)
-            video_BD = embedded[id(frames), count]
-            similar.append(float(_in_batches(self._compare, video_BD, mel_BFT).mean()))
-        return similar
-
-
-def _in_batches(program: Callable[..., jax.Array], *arrays: np.ndarray) -> np.ndarray:
-    """A program over the leading axis, `SCORE_CLIPS` entries at once."""
-    count = len(arrays[0])
-    batch = min(SCORE_CLIPS, generation.power_of_two(count))
-    parts = []
-    for at in range(0, count, batch):
-        index = np.minimum(np.arange(at, at + batch), count - 1)  # pads the last
-        parts.append(np.asarray(program(*(array[index] for array in arrays))))
-    return np.concatenate(parts)[:count]
-
 
 def ranked(results: Sequence[Result]) -> list[Result]:
     """Best first: by the mean of the ranks under every score that all results have.
@@ -384,15 +339,6 @@ def ranked(results: Sequence[Result]) -> list[Result]:
     last = -values[names[-1]] if names else np.zeros(len(results))
     order = np.lexsort((last, np.broadcast_to(ranks, len(results))))
     return [results[i] for i in order]
-
-
-def _embed_video(cavp: nnx.Module, frames_BTHWC: jax.Array) -> jax.Array:
-    frames_BTHWC = frames_BTHWC.astype(jnp.float32) / 255.0
-    return cavp.encode_video(frames_BTHWC, normalize=True, pool=True)
-
-
-def _compare(cavp: nnx.Module, video_BD: jax.Array, mel_BFT: jax.Array) -> jax.Array:
-    return (video_BD * cavp.encode_spec(mel_BFT, normalize=True, pool=True)).sum(-1)
 
 
 def _autoencode(model: nnx.Module, mel_BFT: jax.Array) -> jax.Array:

@@ -6,7 +6,6 @@ renames only.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import dataclasses
 import itertools
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from foley_jax import sharding
+from foley_jax.diff_foley import unet_blocks
 from foley_jax.layers import (
     attention,
     configured,
@@ -24,93 +24,10 @@ from foley_jax.layers import (
     normalization,
     residual,
     transformer,
-    unet_layout,
 )
 
-NORM_EPSILON = 1e-5  # openaimodel util.GroupNorm32
-TIME_MULT = 4  # width of the time embedding over model_channels
 # of every entry, of its spatial transformers, of their blocks
 KeysValues = list[list[list[attention.KeysValues]]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Blocks:
-    """Makes the layers of one network; the fields are those of `UNet`."""
-
-    model_channels: int
-    attention_downsamples: Sequence[int]
-    self_attention_downsamples: Sequence[int] | None
-    num_heads: int
-    context_dim: int
-    depth: int
-    num_groups: int
-    locality_bias: bool
-    attention_implementation: str
-    dtype: jnp.dtype
-    rngs: nnx.Rngs
-
-    def res_block(self, in_ch: int, out_ch: int) -> residual.ResBlock:
-        return residual.ResBlock(
-            in_ch,
-            out_ch,
-            time_dim=TIME_MULT * self.model_channels,
-            epsilon=NORM_EPSILON,
-            num_groups=self.num_groups,
-            zero_init=True,
-            dtype=self.dtype,
-            rngs=self.rngs,
-        )
-
-    def transformer(self, ch: int, self_attention: bool) -> transformer.SpatialTransformer:
-        return transformer.SpatialTransformer(
-            ch,
-            self.num_heads,
-            self.context_dim,
-            depth=self.depth,
-            num_groups=self.num_groups,
-            self_attention=self_attention,
-            use_locality=self.locality_bias,
-            implementation=self.attention_implementation,
-            dtype=self.dtype,
-            rngs=self.rngs,
-        )
-
-    def level(self, in_ch: int, out_ch: int, downsample: int) -> list[nnx.Module]:
-        """A residual block, with attention where this resolution has it."""
-        layers: list[nnx.Module] = [self.res_block(in_ch, out_ch)]
-        if downsample in self.attention_downsamples:
-            own = self.self_attention_downsamples
-            layers.append(self.transformer(out_ch, own is None or downsample in own))
-        return layers
-
-    def level_widths(self, channel_mult: Sequence[int]) -> list[int]:
-        return [mult * self.model_channels for mult in channel_mult]
-
-    def inputs(
-        self, in_channels: int, channel_mult: Sequence[int], num_res_blocks: int
-    ) -> tuple[nnx.List, list[int]]:
-        """The way down, and the width of every entry."""
-        build = {"dtype": self.dtype, "rngs": self.rngs}
-        return unet_layout.way_down(
-            convolution.Conv(in_channels, self.model_channels, **build),
-            self.model_channels,
-            self.level_widths(channel_mult),
-            num_res_blocks,
-            level=self.level,
-            down=lambda ch: convolution.Downsample(ch, **build),
-        )
-
-    def outputs(
-        self, widths: Sequence[int], channel_mult: Sequence[int], num_res_blocks: int
-    ) -> nnx.List:
-        """The way up; every entry takes the matching one of the way down beside its input."""
-        return unet_layout.way_up(
-            widths,
-            self.level_widths(channel_mult),
-            num_res_blocks,
-            level=self.level,
-            up=lambda ch: convolution.Upsample(ch, dtype=self.dtype, rngs=self.rngs),
-        )
 
 
 class Trunk(nnx.Module):
@@ -118,7 +35,7 @@ class Trunk(nnx.Module):
 
     def __init__(
         self,
-        blocks: Blocks,
+        blocks: unet_blocks.Blocks,
         *,
         in_channels: int,
         channel_mult: Sequence[int],
@@ -127,7 +44,7 @@ class Trunk(nnx.Module):
         column_s: float,
         remat: bool,
     ):
-        time_dim = TIME_MULT * blocks.model_channels
+        time_dim = unet_blocks.TIME_MULT * blocks.model_channels
         build = {"dtype": blocks.dtype, "rngs": blocks.rngs}
         self.time_embed = nnx.List(
             [
@@ -289,7 +206,7 @@ class UNet(Trunk):
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        blocks = Blocks(
+        blocks = unet_blocks.Blocks(
             model_channels=model_channels,
             attention_downsamples=attention_downsamples,
             self_attention_downsamples=self_attention_downsamples,
@@ -314,7 +231,7 @@ class UNet(Trunk):
         self.output_blocks = blocks.outputs(self.widths, channel_mult, num_res_blocks)
         ch = channel_mult[0] * model_channels
         self.norm_out = normalization.GroupNorm32(
-            ch, num_groups=num_groups, epsilon=NORM_EPSILON, rngs=rngs
+            ch, num_groups=num_groups, epsilon=unet_blocks.NORM_EPSILON, rngs=rngs
         )
         self.conv_out = convolution.Conv(ch, out_channels, zero_init=True, dtype=dtype, rngs=rngs)
 

@@ -11,6 +11,7 @@ import tiny_foley
 
 from foley_jax import flops
 from foley_jax.diff_foley import conditions, generation, pipeline, windows
+from foley_jax.diff_foley import tape as tape_lib
 from foley_jax.layers import network as network_lib
 from foley_jax.media import specs
 from foley_jax.training import task as task_lib
@@ -34,8 +35,8 @@ def _program(batch, steps, guided=True, preset="default"):
     window = pipeline.window_of(model, config, audio, video)
     plan = windows.plan(2 * window.num_rows, window)
     rows_NLD = np.random.default_rng(0).standard_normal((len(plan), window.num_rows, 8))
-    request = generation.Request(plan, rows_NLD.astype(np.float32), "x", generation.Draw(0))
-    tape, _, batch = generation.lay([request], window, batch)
+    request = tape_lib.Request(plan, rows_NLD.astype(np.float32), "x", tape_lib.Draw(0))
+    tape, _, batch = tape_lib.lay([request], window, batch)
     shape = model.latent_shape(audio.num_mels, config.data.window_frames)
     task = task_lib.resolve(config)
     program = generation.Program(
@@ -145,7 +146,7 @@ def test_the_classifier_judges_by_keys_and_values(official):
 
 @pytest.mark.parametrize("most", [1, 5, 8, 64])
 def test_little_is_computed_in_vain_by_few_programs(most):
-    sizes = [generation.batch_size(count, most) for count in range(1, 1000)]
+    sizes = [tape_lib.batch_size(count, most) for count in range(1, 1000)]
     computed = [-(-count // size) * size for count, size in enumerate(sizes, 1)]
     wasted = [total / count for count, total in enumerate(computed, 1)]
     assert min(sizes) >= 1 and max(sizes) <= most and min(wasted) >= 1

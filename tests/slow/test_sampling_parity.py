@@ -12,6 +12,7 @@ import pytest
 
 from foley_jax import convert
 from foley_jax.diff_foley import generation, windows
+from foley_jax.diff_foley import tape as tape_lib
 from foley_jax.diffusion import schedule
 from foley_jax.layers import network
 
@@ -39,8 +40,8 @@ def test_double_guided_sampling_equals_the_notebook():
     classifier = _network("diff_foley/guidance_classifier", "classifier")
     rows_RD = fill.unit_rows(fill.inp("e2e_feat", (1, 33, 512), PREFIX))[0]
     plan = windows.official(len(rows_RD), SPEC)
-    request = generation.Request(plan, windows.rows(rows_RD, plan, SPEC), "e2e", generation.Draw(0))
-    tape, _, batch = generation.lay([request], SPEC, max_batch=1)
+    request = tape_lib.Request(plan, windows.rows(rows_RD, plan, SPEC), "e2e", tape_lib.Draw(0))
+    tape, _, batch = tape_lib.lay([request], SPEC, max_batch=1)
     settings = generation.Settings(preset="official")
     assert settings.aligned(True)
     program = generation.Program(

@@ -21,6 +21,7 @@ from foley_jax import flops
 from foley_jax.bench import case, measure, slopes, weights
 from foley_jax.diff_foley import generation, windows
 from foley_jax.diff_foley import pipeline as foley_pipeline
+from foley_jax.diff_foley import tape as tape_lib
 from foley_jax.mm_diffusion import pipeline as mm_pipeline
 from foley_jax.mm_diffusion import sampling as mm_sampling
 from foley_jax.training import task as task_lib
@@ -125,10 +126,8 @@ def _foley_flops(
     plan = windows.plan(num_rows, model.window)
     width = model.ldm.module().conditioner.in_dim
     rows_NLD = np.zeros((len(plan), model.window.num_rows, width), np.float32)
-    requests = [
-        generation.Request(plan, rows_NLD, str(i), generation.Draw(0)) for i in range(count)
-    ]
-    tape, _, batch = generation.lay(requests, model.window, model.device_windows)
+    requests = [tape_lib.Request(plan, rows_NLD, str(i), tape_lib.Draw(0)) for i in range(count)]
+    tape, _, batch = tape_lib.lay(requests, model.window, model.device_windows)
     schedule, prediction = task_lib.resolve(config).schedule, config.loss.prediction
 
     def solving(steps: int) -> float:
@@ -136,7 +135,7 @@ def _foley_flops(
             schedule, prediction, model.latent_shape, steps, "dpm_solver", "default", True, batch
         )
 
-        def run(state: Any, tape: generation.Tape, scale: jax.Array) -> jax.Array:
+        def run(state: Any, tape: tape_lib.Tape, scale: jax.Array) -> jax.Array:
             whole = model.ldm.module(state)
             return generation.sample(program, whole, None, tape, scale, scale, None)
 

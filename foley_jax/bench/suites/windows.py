@@ -20,6 +20,7 @@ from foley_jax.bench.peers import stable_diffusion
 from foley_jax.bench.suites import latent_diffusion, steps
 from foley_jax.diff_foley import generation, windows
 from foley_jax.diff_foley import pipeline as foley_pipeline
+from foley_jax.diff_foley import tape as tape_lib
 from foley_jax.diffusion import process
 from foley_jax.layers import network as network_lib
 from foley_jax.media import mel, specs, vocoder
@@ -104,10 +105,10 @@ class Sampling:
         rows_NLD = rng.standard_normal((batch, len(plan), window.num_rows, width), np.float32)
         rows_NLD /= np.linalg.norm(rows_NLD, axis=-1, keepdims=True)
         requests = [
-            generation.Request(plan, rows, "noise", generation.Draw(0, i))
+            tape_lib.Request(plan, rows, "noise", tape_lib.Draw(0, i))
             for i, rows in enumerate(rows_NLD)
         ]
-        self.tape, _, at_once = generation.lay(requests, window, batch)
+        self.tape, _, at_once = tape_lib.lay(requests, window, batch)
         self.batch = batch
         self.fixed = generation.Program(
             task.schedule,

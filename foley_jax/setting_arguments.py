@@ -1,0 +1,82 @@
+"""Arguments of the commands that generate: settings of both systems, and of each."""
+
+import argparse
+import dataclasses
+
+from foley_jax.diff_foley import pipeline
+from foley_jax.mm_diffusion import sampling
+
+
+def of_both(p: argparse.ArgumentParser) -> None:
+    """Adds what both systems and both commands of generation know."""
+    p.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    p.add_argument("--steps", type=int, help="solver steps (default: the sampler's own)")
+    p.add_argument("--sampler", help="dpm_solver (default), ddim, or one of the system's others")
+    p.add_argument(
+        "--preset",
+        choices=("default", "official"),
+        default="default",
+        help="official: reproduce the published code with its mistakes",
+    )
+    p.add_argument("--dtype", choices=("float32", "bfloat16"), help="compute type")
+    p.add_argument(
+        "--devices", type=int, help="of this process that share the work (default: all; of a CPU 1)"
+    )
+
+
+def of_foley(p: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Adds the networks and scales of Diff-Foley."""
+    p.add_argument("--cavp", help="workdir of the CAVP run; default: the one the model names")
+    p.add_argument(
+        "--classifier",
+        action="append",
+        help="workdir or file of an alignment classifier; once more for one that only scores",
+    )
+    p.add_argument(
+        "--vocoder", help="workdir of a vocoder run or converted BigVGAN (default: Griffin-Lim)"
+    )
+    p.add_argument(
+        "--guidance", type=float, default=4.5, help="classifier-free guidance scale (default: 4.5)"
+    )
+    p.add_argument(
+        "--alignment",
+        type=float,
+        default=50.0,
+        help="scale of the classifier's guidance, where there is one; 0 = off (default: 50)",
+    )
+
+
+def of_sounding(p: argparse._ArgumentGroup) -> None:
+    """Adds the settings of MM-Diffusion."""
+    p.add_argument(
+        "--super_resolution", help="workdir or official file of a network that enlarges pictures"
+    )
+    p.add_argument(
+        "--sr_steps",
+        type=int,
+        default=sampling.Settings.sr_steps,
+        help="its steps for every frame (default: 25)",
+    )
+    p.add_argument(
+        "--method",
+        choices=sampling.METHODS,
+        default="gradient",
+        help="how a given picture or sound conditions the other (default: gradient)",
+    )
+    p.add_argument(
+        "--scale",
+        type=float,
+        help="strength of the gradient, per squared-error sum (default: 0.3); with "
+        "--preset=official the scripts' --classifier_scale (default: 3)",
+    )
+
+
+def foley_settings(args: argparse.Namespace) -> pipeline.Settings:
+    """The settings among parsed arguments.
+
+    Raises:
+      ValueError: one is out of range.
+    """
+    fields = [field.name for field in dataclasses.fields(pipeline.Settings)]
+    given = {name: getattr(args, name, None) for name in fields}
+    return pipeline.Settings(**{k: v for k, v in given.items() if v is not None})

@@ -189,7 +189,7 @@ def run(
     if samples < 1 or (group or 1) < 1:
         raise ValueError(f"samples is {samples} and group {group}, expected at least 1")
     settings = dataclasses.replace(settings or pipeline.Settings(), num_samples=1, keep_best=1)
-    settings.aligned(model.model.classifier is not None)
+    model.model.check(settings)
     paths = batch.find_files(videos)
     if not paths:
         raise FileNotFoundError(f"no video files found in {', '.join(map(str, videos))}")
@@ -255,7 +255,7 @@ def _about(
     settings: pipeline.Settings, networks: dict[str, Any], num_devices: int, count: int
 ) -> dict[str, Any]:
     """What speed depends on."""
-    named = ("steps", "sampler", "guidance", "alignment", "preset")
+    named = ("steps", "sampler", "guidance", "alignment", "cache_interval", "preset")
     kind = jax.local_devices()[0].device_kind
     return {
         "devices": f"{num_devices * count} x {kind}",

@@ -89,6 +89,8 @@ class Foley:
         num_samples: int = 1,
         keep_best: int = 1,
         sampler: str = "dpm_solver",
+        cache_interval: int = 1,
+        cache_depth: int = 1,
         preset: str = "default",
     ) -> Clip | list[Clip]:
         """Makes sound for one video of any length, frame rate and size.
@@ -104,6 +106,8 @@ class Foley:
           keep_best: how many to return, best first (see `Clip.scores`); one is returned as a
             Clip, several as a list.
           sampler: "dpm_solver" (DPM-Solver++(2M)), "ddim" or "plms".
+          cache_interval, cache_depth: the U-Net's deep layers are computed at every
+            `cache_interval`-th step only, for speed; see `generation.Settings`.
           preset: "default", or "official": the published notebook with its mistakes, among them
             a pitch that is 27 % low; see `generation.Settings`.
         Raises:
@@ -118,6 +122,8 @@ class Foley:
             num_samples=num_samples,
             keep_best=keep_best,
             sampler=sampler,
+            cache_interval=cache_interval,
+            cache_depth=cache_depth,
             preset=preset,
         )
         results = self.model.generate([self.read(video)], settings)[0]
@@ -275,7 +281,7 @@ inputs are skipped. Inputs that fail are listed at the end and the exit code is 
 
 def _foley_job(args: argparse.Namespace, foley: Foley, networks: dict) -> tuple[batch.Job, list]:
     settings = setting_arguments.foley_settings(args)
-    settings.aligned(foley.model.classifier is not None)
+    foley.model.check(settings)
     videos = batch.find_files(args.inputs)
     if not videos:
         raise FileNotFoundError(f"no video files found in {', '.join(args.inputs) or 'no input'}")

@@ -44,6 +44,19 @@ def of_foley(p: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
         default=50.0,
         help="scale of the classifier's guidance, where there is one; 0 = off (default: 50)",
     )
+    p.add_argument(
+        "--cache_interval",
+        type=int,
+        default=1,
+        help="compute the U-Net's deep layers at every so-manieth step only: 2 or 3 save time and "
+        "change the sound a little (default: 1, exact)",
+    )
+    p.add_argument(
+        "--cache_depth",
+        type=int,
+        default=1,
+        help="entries of the way down, and up, that are computed at every step (default: 1)",
+    )
 
 
 def of_sounding(p: argparse._ArgumentGroup) -> None:

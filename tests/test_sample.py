@@ -77,6 +77,18 @@ def test_seed_decides_the_sound_and_the_batch_does_not(foley, videos):
     assert np.abs(other.mel_FT - alone.mel_FT).max() > 1e-3
 
 
+def test_kept_features_change_the_sound_and_no_deeper_than_the_network(
+    foley, runs, videos, tmp_path, capsys
+):
+    exact, near = (
+        foley(videos / "v0.5.mp4", steps=3, cache_interval=interval).mel_FT for interval in (1, 2)
+    )
+    assert np.abs(near - exact).max() > 1e-4
+    arguments = [str(videos), f"--model={runs / 'ldm'}", f"--out={tmp_path}"]
+    assert sample.main([*arguments, "--cache_interval=2", "--cache_depth=50"]) == 1
+    assert "cache depth is 50" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_presets_differ_in_the_null_condition(foley, videos):
     made = [
         foley(videos / "v0.5.mp4", steps=2, preset=preset).mel_FT

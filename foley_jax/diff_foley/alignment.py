@@ -97,7 +97,8 @@ class AlignmentClassifier(unet.Trunk):
         Raises:
           ValueError: sizes that do not fit the config.
         """
-        h, _, _ = self.down(x_BHWC, t_B, context, context_s_BL, column_s)
+        run = self.runner(x_BHWC, t_B, context, context_s_BL, column_s)
+        h, _ = self.down(run, x_BHWC)
         h = self.conv_out(jax.nn.silu(self.norm_out(h)))
         pooled_BC = h.astype(jnp.float32).mean(axis=(1, 2))
         return self.head(pooled_BC)[:, 0]

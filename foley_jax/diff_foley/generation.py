@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from foley_jax import sharding
-from foley_jax.diff_foley import conditions
+from foley_jax.diff_foley import conditions, feature_cache
 from foley_jax.diff_foley import tape as tape_lib
 from foley_jax.diff_foley import windows as windows_lib
 from foley_jax.diffusion import ddim, dpm_solver, guidance, joint, plms, process
@@ -37,6 +37,9 @@ class Settings:
       num_samples: sounds made per video.
       keep_best: how many of them are wanted, best scores first.
       sampler: "dpm_solver" (DPM-Solver++(2M), the paper's), "ddim" or "plms".
+      cache_interval: solver steps that one computation of the U-Net's deep entries serves: 2 or
+        3 save time and change the sound a little, 1 is exact; see `feature_cache`.
+      cache_depth: entries of the way down, and up, that are computed at every step.
       preset: "default", or "official" to reproduce the published notebook with its mistakes:
         zeros as null condition, which training never saw (spec D1); the raw rows of the whole
         video for the classifier (D2) and none of it at guidance 1 with DPM-Solver; a 22.05 kHz
@@ -53,6 +56,8 @@ class Settings:
     num_samples: int = 1
     keep_best: int = 1
     sampler: str = "dpm_solver"
+    cache_interval: int = 1
+    cache_depth: int = 1
     preset: str = "default"
 
     def __post_init__(self):
@@ -68,8 +73,13 @@ class Settings:
             raise ValueError(
                 f"keep_best is {self.keep_best}, expected 1 to num_samples={self.num_samples}"
             )
+        feature_cache.FeatureCache(self.cache_interval, self.cache_depth)  # checks them
         if self.alignment < 0:
             raise ValueError(f"alignment is {self.alignment}, expected 0 (off) or more")
+
+    @property
+    def cache(self) -> feature_cache.FeatureCache:
+        return feature_cache.FeatureCache(self.cache_interval, self.cache_depth)
 
     def aligned(self, has_classifier: bool) -> bool:
         """Whether the classifier's gradient acts.
@@ -98,6 +108,7 @@ class Program:
       steps, sampler, preset: see `Settings`.
       guided: the classifier-free guidance scale is not 1.
       batch: windows evaluated at once.
+      cache: of the U-Net's deep features.
     """
 
     schedule: Any
@@ -108,6 +119,7 @@ class Program:
     preset: str
     guided: bool
     batch: int
+    cache: feature_cache.FeatureCache = feature_cache.FeatureCache()
 
 
 def noise(program: Program, keys_K: jax.Array) -> jax.Array:
@@ -153,11 +165,13 @@ def solve(
         judged = conditions.of_classifier(classifier, tape.rows_NLD, p.batch, raw_rows_RD)
         every = (*every, judged)
 
-    def network(x_BHVC: jax.Array, t_B: jax.Array, context_and_times: Any) -> jax.Array:
-        context, times_BL = context_and_times
-        return model.denoise(x_BHVC, t_B, context, context_s_BL=times_BL)
+    def predict(
+        unet: Callable[..., jax.Array], x_BHVC: jax.Array, t_B: jax.Array, index_B: jax.Array
+    ) -> jax.Array:
+        def network(x_BHVC: jax.Array, t_B: jax.Array, context_and_times: Any) -> jax.Array:
+            context, times_BL = context_and_times
+            return unet(x_BHVC, t_B, context, context_s_BL=times_BL)
 
-    def predict(x_BHVC: jax.Array, t_B: jax.Array, index_B: jax.Array) -> jax.Array:
         x_BHVC, t_B = sharding.shard_batch(x_BHVC), sharding.shard_batch(t_B)
         context, times_BL, *judged = conditions.at(every, index_B[0] // p.batch)
         condition, null_condition = (context, times_BL), (null, times_BL)
@@ -171,7 +185,19 @@ def solve(
             denoise = guidance.double_guidance(denoise, log_prob, p.schedule, alignment)
         return denoise(x_BHVC, t_B)
 
-    canvas = joint.denoiser(predict, tape.cover, batch=p.batch)
+    if p.cache.interval == 1:
+        exact = functools.partial(predict, model.denoise)
+        canvas = joint.denoiser(exact, tape.cover, batch=p.batch)
+    else:
+        canvas = feature_cache.denoiser(
+            p.cache,
+            predict,
+            model.unet,
+            tape.cover,
+            batch=p.batch,
+            examples=(1 + p.guided) * p.batch,
+            latent_shape=p.latent_shape,
+        )
     return SAMPLERS[p.sampler](canvas, p.schedule, x_T[None], num_steps=p.steps)[0]
 
 
@@ -238,7 +264,8 @@ class Sampler:
     ) -> jax.Array:
         """Scaled latents [H, W, C] of a tape."""
         aligned = settings.aligned(self.classifier is not None)
-        choice = (settings.steps, settings.sampler, settings.preset, settings.guidance != 1, batch)
+        guided, cache = settings.guidance != 1, settings.cache
+        choice = (settings.steps, settings.sampler, settings.preset, guided, batch, cache)
         if (aligned, *choice) not in self._programs:
             program = Program(*self._fixed, *choice)
 

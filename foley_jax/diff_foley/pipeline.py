@@ -142,6 +142,7 @@ class DiffFoley:
         on_cpu = jax.default_backend() == "cpu"
         self.device_windows = device_windows or (8 if on_cpu else 64)
         model = ldm.module()
+        self._deep_shape = model.unet.deep_shape
         self.latent_shape = model.latent_shape(self.audio.num_mels, config.data.window_frames)
         self.column_frames = model.autoencoder.downsampling[1]
         self.window = window_of(model, config, self.audio, self.video)
@@ -157,6 +158,16 @@ class DiffFoley:
         self._encode_video = cavp.jit(features.encode_frames)
         self.similarity = similarity.Similarity(cavp, self.video, self.cavp_audio)
         self._decode = ldm.jit(_autoencode)
+
+    def check(self, settings: Settings) -> None:
+        """Whether the networks can follow the settings.
+
+        Raises:
+          ValueError: PLMS with a classifier, or a cache deeper than the U-Net.
+        """
+        settings.aligned(self.classifier is not None)
+        if settings.cache_interval > 1:
+            self._deep_shape(self.latent_shape, settings.cache_depth)
 
     # ---- generation ---------------------------------------------------------------------------
 

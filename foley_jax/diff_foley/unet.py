@@ -28,6 +28,7 @@ from foley_jax.layers import (
 
 # of every entry, of its spatial transformers, of their blocks
 KeysValues = list[list[list[attention.KeysValues]]]
+Run = Callable[[int, jax.Array], jax.Array]  # one of the entries, by its number
 
 
 class Trunk(nnx.Module):
@@ -137,22 +138,17 @@ class Trunk(nnx.Module):
         run = jax.checkpoint(run) if self.remat else run
         return run(h, time_BD, context, relative)
 
-    def down(
+    def runner(
         self,
         x_BHWC: jax.Array,
         t_B: jax.Array,
         context: jax.Array | KeysValues,
         context_s_BL: jax.Array | None,
         column_s: float | None,
-    ) -> tuple[jax.Array, list[jax.Array], Callable[[nnx.List, jax.Array], jax.Array]]:
-        """The way down and the middle; arguments as of `UNet.__call__`.
-
-        Returns:
-          The middle's output, the outputs of all `input_blocks`, and what runs the entries that
-          follow, one after another.
-        """
+    ) -> Run:
+        """What runs one of `entries`, by its number; arguments as of `UNet.__call__`."""
         self._check(x_BHWC)
-        contexts = iter(self._contexts(context))
+        entries, contexts = self.entries(), self._contexts(context)
         b, num_rows = jax.tree.leaves(context)[0].shape[:2]
         if context_s_BL is None:
             rows = jnp.arange(num_rows, dtype=jnp.float32) * locality.ROW_S
@@ -164,14 +160,22 @@ class Trunk(nnx.Module):
         # every block starts its time branch with a SiLU: done once here
         time_BD = jax.nn.silu(self.time_embed[1](jax.nn.silu(time_BD)))
 
-        def run(layers: nnx.List, h: jax.Array) -> jax.Array:
-            return self.run_layers(layers, h, time_BD, next(contexts), relative)
+        def run(number: int, h: jax.Array) -> jax.Array:
+            return self.run_layers(entries[number], h, time_BD, contexts[number], relative)
 
-        h, skips = x_BHWC.astype(self.dtype), []
-        for layers in self.input_blocks:
-            h = run(layers, h)
+        return run
+
+    def down(self, run: Run, h: jax.Array, first: int = 0) -> tuple[jax.Array, list[jax.Array]]:
+        """The way down from entry `first` on, and the middle.
+
+        Returns:
+          The middle's output, and the outputs of the entries before it.
+        """
+        h, skips = h.astype(self.dtype), []
+        for number in range(first, len(self.input_blocks)):
+            h = run(number, h)
             skips.append(h)
-        return run(self.middle_block, h), skips, run
+        return run(len(self.input_blocks), h), skips
 
 
 class UNet(Trunk):
@@ -263,9 +267,87 @@ class UNet(Trunk):
           ValueError: sizes that do not fit the config.
         Source: Diff-Foley adm openaimodel.UNetModel.forward.
         """
-        h, skips, run = self.down(x_BHWC, t_B, context, context_s_BL, column_s)
-        for layers in self.output_blocks:
-            h = run(layers, jnp.concatenate([h, skips.pop()], axis=-1))
+        run = self.runner(x_BHWC, t_B, context, context_s_BL, column_s)
+        return self._predicted(self._within(run, x_BHWC, 0))
+
+    def reusing(
+        self,
+        x_BHWC: jax.Array,
+        t_B: jax.Array,
+        context: jax.Array | KeysValues,
+        deep_BHWC: jax.Array,
+        *,
+        fresh: jax.Array,
+        depth: int,
+        context_s_BL: jax.Array | None = None,
+        column_s: float | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """`__call__` that may take what its deep entries gave at an earlier step.
+
+        Always run are the first `depth` entries of the way down and the last `depth` of the way
+        up; the others only if `fresh`.
+
+        Args:
+          deep_BHWC: what the last call returned, of `deep_shape`; any values where `fresh`.
+          fresh: bool scalar, decided on the device.
+          depth: at least 1, less than the way down has entries.
+        Returns:
+          The prediction; the deep entries' output, for the next call.
+        Raises:
+          ValueError: `depth` out of range, or as for `__call__`.
+        Source: Ma et al. 2023 (DeepCache), section 3.3.
+        """
+        self._check_depth(depth)
+        run = self.runner(x_BHWC, t_B, context, context_s_BL, column_s)
+        h, skips = x_BHWC.astype(self.dtype), []
+        for number in range(depth):
+            h = run(number, h)
+            skips.append(h)
+        deep_BHWC = jax.lax.cond(
+            fresh, lambda h, _: self._within(run, h, depth), lambda _, deep: deep, h, deep_BHWC
+        )
+        return self._predicted(self._up(run, deep_BHWC, skips, 0)), deep_BHWC
+
+    def deep_shape(self, latent_shape: Sequence[int], depth: int) -> tuple[int, int, int]:
+        """[H, W, C] of the features that `reusing` keeps of a latent [H, W, C].
+
+        Raises:
+          ValueError: `depth` out of range.
+        """
+        self._check_depth(depth)
+        taken = self.output_blocks[-depth][0].norm1.scale.shape[0]
+        halvings = sum(
+            isinstance(layers[0], convolution.Downsample) for layers in self.input_blocks[:depth]
+        )
+        height, width, _ = latent_shape
+        return height >> halvings, width >> halvings, taken - self.widths[depth - 1]
+
+    def _check_depth(self, depth: int) -> None:
+        most = len(self.input_blocks) - 1
+        if not 1 <= depth <= most:
+            raise ValueError(
+                f"cache depth is {depth}, expected 1 to {most}: so many of this U-Net's "
+                f"{most + 1} entries of the way down are computed at every step"
+            )
+
+    def _within(self, run: Run, h: jax.Array, first: int) -> jax.Array:
+        """The U-Net from entry `first` of its way down to the matching one of its way up."""
+        return self._up(run, *self.down(run, h, first), first)
+
+    def _up(
+        self,
+        run: Run,
+        h: jax.Array,
+        skips: Sequence[jax.Array],
+        first: int,
+    ) -> jax.Array:
+        """The entries of the way up that take `skips`, the outputs of entry `first` and on."""
+        last = 2 * len(self.input_blocks)
+        for i in reversed(range(len(skips))):
+            h = run(last - first - i, jnp.concatenate([h, skips[i]], axis=-1))
+        return h
+
+    def _predicted(self, h: jax.Array) -> jax.Array:
         return self.conv_out(jax.nn.silu(self.norm_out(h))).astype(jnp.float32)
 
 

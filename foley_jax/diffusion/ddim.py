@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from foley_jax.diffusion import memory as memory_lib
 from foley_jax.diffusion import process
 from foley_jax.diffusion.schedule import Schedule
 
@@ -64,7 +65,7 @@ def step(
 
 
 def sample(
-    denoise_fn: process.DenoiseFn,
+    denoise_fn: process.DenoiseFn | memory_lib.Denoiser,
     schedule: Schedule,
     x_T: process.Tree,
     *,
@@ -100,12 +101,15 @@ def sample(
     inputs = (jnp.asarray(schedule.model_times)[steps], abar, jnp.append(abar[1:], last), keys)
     x_T = jax.tree.map(lambda a: a.astype(jnp.float32), x_T)
     batch = jax.tree.leaves(x_T)[0].shape[0]
+    denoise, memory = memory_lib.of(denoise_fn)
 
-    def body(x, now):
+    def body(carry, now):
+        x, memory = carry
         time, abar, abar_previous, step_key = now
-        eps = denoise_fn(x, jnp.full((batch,), time))
+        eps, memory = denoise(x, jnp.full((batch,), time), memory)
         noise = process.noise_like(x, key=step_key) if eta else None
-        return step(x, eps, abar, abar_previous, noise, eta=eta, clip_x0=clip_x0), None
+        x = step(x, eps, abar, abar_previous, noise, eta=eta, clip_x0=clip_x0)
+        return (x, memory), None
 
-    x_0, _ = jax.lax.scan(body, x_T, inputs)
+    (x_0, _), _ = jax.lax.scan(body, (x_T, memory), inputs)
     return x_0

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from foley_jax.diffusion import log_snr as log_snr_lib
+from foley_jax.diffusion import memory as memory_lib
 from foley_jax.diffusion import process, thresholding
 from foley_jax.diffusion.schedule import Schedule
 
@@ -69,7 +70,7 @@ def _steps(
 
 
 def sample(
-    denoise_fn: process.DenoiseFn,
+    denoise_fn: process.DenoiseFn | memory_lib.Denoiser,
     schedule: Schedule,
     x_T: process.Tree,
     *,
@@ -105,20 +106,21 @@ def sample(
         raise ValueError(f"num_steps is {num_steps}, expected at least 1")
     x_T = jax.tree.map(lambda a: a.astype(jnp.float32), x_T)
     batch = jax.tree.leaves(x_T)[0].shape[0]
+    denoise, memory = memory_lib.of(denoise_fn)
 
     def step(carry, s: _Step):
-        x, previous = carry
-        eps = denoise_fn(x, jnp.full((batch,), s.time))
+        x, previous, memory = carry
+        eps, memory = denoise(x, jnp.full((batch,), s.time), memory)
         data = jax.tree.map(lambda a, e: (a - s.sigma * e.astype(a.dtype)) / s.alpha, x, eps)
         data = thresholding.dynamic(data) if threshold else data
 
         def leaf(a, m0, m1):
             return s.keep * a + s.push * (m0 + s.slope * (m0 - m1))
 
-        return (jax.tree.map(leaf, x, data, previous), data), None
+        return (jax.tree.map(leaf, x, data, previous), data, memory), None
 
-    start = (x_T, jax.tree.map(jnp.zeros_like, x_T))
+    start = (x_T, jax.tree.map(jnp.zeros_like, x_T), memory)
     times = model_times(schedule, num_steps, spacing)
     numbers = _steps(schedule, times, lower_order_final, integer_times)
-    (x_0, _), _ = jax.lax.scan(step, start, numbers)
+    (x_0, _, _), _ = jax.lax.scan(step, start, numbers)
     return x_0

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from foley_jax.diffusion import ddim, process
+from foley_jax.diffusion import memory as memory_lib
 from foley_jax.diffusion.schedule import Schedule
 
 # weights of this evaluation and the three before it, by how many there are
@@ -50,7 +51,7 @@ def _evaluations(schedule: Schedule, num_steps: int, offset: int) -> _Evaluation
 
 
 def sample(
-    denoise_fn: process.DenoiseFn,
+    denoise_fn: process.DenoiseFn | memory_lib.Denoiser,
     schedule: Schedule,
     x_T: process.Tree,
     *,
@@ -75,10 +76,11 @@ def sample(
     """
     x_T = jax.tree.map(lambda a: a.astype(jnp.float32), x_T)
     batch = jax.tree.leaves(x_T)[0].shape[0]
+    denoise, memory = memory_lib.of(denoise_fn)
 
     def body(carry, now: _Evaluation):
-        base, x, history = carry
-        eps = denoise_fn(x, jnp.full((batch,), now.time))
+        base, x, history, memory = carry
+        eps, memory = denoise(x, jnp.full((batch,), now.time), memory)
         eps = jax.tree.map(lambda e: e.astype(jnp.float32), eps)
         recent = (eps, *history)
         mixed = jax.tree.map(
@@ -90,9 +92,9 @@ def sample(
             jax.tree.map(lambda old, new: jnp.where(now.keep, new, old), old, new)
             for old, new in zip(history, recent)
         )
-        return (base, moved, history), None
+        return (base, moved, history, memory), None
 
     zeros = jax.tree.map(jnp.zeros_like, x_T)
-    start = (x_T, x_T, (zeros, zeros, zeros))
-    (_, x_0, _), _ = jax.lax.scan(body, start, _evaluations(schedule, num_steps, offset))
+    start = (x_T, x_T, (zeros, zeros, zeros), memory)
+    (_, x_0, _, _), _ = jax.lax.scan(body, start, _evaluations(schedule, num_steps, offset))
     return x_0

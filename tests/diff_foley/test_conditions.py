@@ -10,12 +10,13 @@ import pytest
 import tiny_foley
 
 from foley_jax import flops
-from foley_jax.diff_foley import conditions, generation, pipeline, windows
+from foley_jax.diff_foley import conditions, feature_cache, generation, pipeline, windows
 from foley_jax.diff_foley import tape as tape_lib
 from foley_jax.layers import network as network_lib
 from foley_jax.media import specs
 from foley_jax.training import task as task_lib
 
+EXACT = feature_cache.FeatureCache()
 SCALES = (jnp.float32(4.5), jnp.float32(50.0))
 
 
@@ -27,7 +28,14 @@ def _networks():
     ]
 
 
-def _program(batch, steps, guided=True, preset="default"):
+def _program(
+    batch,
+    steps,
+    guided=True,
+    preset="default",
+    sampler="dpm_solver",
+    cache=EXACT,
+):
     """A sampling program of five windows: traceable, and its arguments."""
     config = tiny_foley.ldm()
     model = _networks()[0].module()
@@ -40,7 +48,15 @@ def _program(batch, steps, guided=True, preset="default"):
     shape = model.latent_shape(audio.num_mels, config.data.window_frames)
     task = task_lib.resolve(config)
     program = generation.Program(
-        task.schedule, config.loss.prediction, shape, steps, "dpm_solver", preset, True, batch
+        task.schedule,
+        config.loss.prediction,
+        shape,
+        steps,
+        sampler,
+        preset,
+        True,
+        batch,
+        cache,
     )
 
     def run(states, tape, raw_rows_RD=None):

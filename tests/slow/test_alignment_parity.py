@@ -53,7 +53,7 @@ def _walk(classifier, x, t_B, context):
     out = {}
     time = classifier.time_embed[0](embedding.timestep_embedding(t_B, classifier.model_channels))
     out["time_embed"] = classifier.time_embed[1](jax.nn.silu(time))
-    h, skips, _ = classifier.down(x, t_B, context, None, None)
+    h, skips = classifier.down(classifier.runner(x, t_B, context, None, None), x)
     for i, skip in enumerate(skips):
         out[f"input_blocks.{i}"] = skip
     out["middle_block"] = h

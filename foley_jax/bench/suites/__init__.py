@@ -11,6 +11,7 @@ MODULES = {
     "vae_decode": "latent_diffusion",
     "griffin_lim": "sound",
     "ldm_sample": "windows",
+    "ldm_cached": "windows",
     "ldm_train": "windows",
     "cavp_encode": "cavp",
     "cavp_train": "cavp",

@@ -3,8 +3,9 @@
 B windows, P sounds, L samples or feature rows, T mel frames, D width of a row.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import functools
+import math
 from typing import Any
 
 from flax import nnx
@@ -18,7 +19,7 @@ from configs import ldm as ldm_config
 from foley_jax.bench import case, weights
 from foley_jax.bench.peers import stable_diffusion
 from foley_jax.bench.suites import latent_diffusion, steps
-from foley_jax.diff_foley import generation, windows
+from foley_jax.diff_foley import feature_cache, generation, windows
 from foley_jax.diff_foley import pipeline as foley_pipeline
 from foley_jax.diff_foley import tape as tape_lib
 from foley_jax.diffusion import process
@@ -84,6 +85,36 @@ def ldm_sample(ask: case.Ask) -> Iterator[case.Case]:
             )
 
 
+def ldm_cached(ask: case.Ask) -> Iterator[case.Case]:
+    """Sampling that keeps the U-Net's deep features, beside the same that computes every step."""
+    task = task_lib.resolve(stage(ask))
+    network = weights.network(lambda: task.build(nnx.Rngs(0)))
+    exact = Sampling(task, network, None, batch=1).program()
+    exact.compile()
+    for interval in ask.of(tiny=(2,), small=(2, 3, 5), paper=(2, 3, 5)):
+        cache = feature_cache.FeatureCache(interval)
+        yield case.Case(
+            "ldm_cached",
+            f"CFG, batch 1, cache interval {interval}",
+            ask.size,
+            _Uncounted(*Sampling(task, network, None, batch=1, cache=cache).call()),
+            1,
+            "window",
+            {"every step": case.Peer(exact, lambda output: output[0])} if ask.peers else {},
+            tolerance=math.inf,  # it is another sound: see the README for how far off
+            output=lambda output: output[0],
+        )
+
+
+class _Uncounted(case.Program):
+    """A program whose FLOPs are unknown: a branch counts as if it were always taken."""
+
+    def compile(self) -> float:
+        seconds = super().compile()
+        self.flops = 0.0
+        return seconds
+
+
 class Sampling:
     """One program from feature rows to sound, and what it takes."""
 
@@ -93,6 +124,7 @@ class Sampling:
         network: network_lib.Network,
         classifier: network_lib.Network | None,
         batch: int,
+        cache: feature_cache.FeatureCache | None = None,
     ):
         self.task, self.network, self.classifier = task, network, classifier
         config, model = task.config, network.module()
@@ -119,10 +151,15 @@ class Sampling:
             "default",
             True,
             at_once,
+            cache or feature_cache.FeatureCache(),
         )
 
     def program(self) -> case.Program:
-        """Denoised, decoded and made audible without a look at the host."""
+        """`call`, ready to be timed."""
+        return case.Program(*self.call())
+
+    def call(self) -> tuple[Callable, tuple[Any, ...]]:
+        """What is denoised, decoded and made audible without a look at the host; its arguments."""
         network, classifier = self.network, self.classifier
         decode = functools.partial(generation.decode, width=self.latent_shape[1])
 
@@ -136,7 +173,7 @@ class Sampling:
 
         states = [network.state] + ([] if classifier is None else [classifier.state])
         scales = (jnp.float32(GUIDANCE), jnp.float32(ALIGNMENT))
-        return case.Program(jax.jit(run), (states, self.tape, *scales))
+        return jax.jit(run), (states, self.tape, *scales)
 
     def peers(self, ask: case.Ask, guided: Mapping[str, Any]) -> dict[str, case.Peer]:
         """The same in torch, from the same noise."""

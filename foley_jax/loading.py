@@ -1,6 +1,7 @@
 """Models for sampling: from run folders, converted or official files, or the Hugging Face hub."""
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -218,7 +219,8 @@ def load_vocoder(
 
 def _restore(task: task_lib.Task, params: Mapping, rest: Mapping) -> network_lib.Network:
     """The task's model with a checkpoint's arrays."""
-    return network_lib.Network.rebuild(task.build, task.trainable, params, rest)
+    network = network_lib.Network.rebuild(task.build, task.trainable, params, rest)
+    return dataclasses.replace(network, origin=task.config.to_json(sort_keys=True))
 
 
 def _resolve_beside(run_dir: Path, target: str) -> Path:

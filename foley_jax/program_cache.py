@@ -11,8 +11,12 @@ import zlib
 
 import jax
 
+from foley_jax import trace_cache
+
 HELP = """Compiled programs are kept in JAX_COMPILATION_CACHE_DIR (default
-~/.cache/foley_jax/programs); JAX_ENABLE_COMPILATION_CACHE=0 keeps none."""
+~/.cache/foley_jax/programs); JAX_ENABLE_COMPILATION_CACHE=0 keeps none. What JAX traced for
+sampling is kept in its folder traces; FOLEY_JAX_KEEP_TRACES=0 keeps none of that."""
+TRACES = "traces"  # folder for `trace_cache`, inside
 CHECKED = ".checked"  # its time is that of the last look for torn entries
 _ENTRIES = "*-cache"  # names that JAX gives them
 _USUAL_LEAST_S = 1.0  # JAX's own bound of what is worth keeping
@@ -42,6 +46,7 @@ def turn_on() -> pathlib.Path | None:
     folder = pathlib.Path(told) if told else _usual_folder()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what lies there is run
+        (folder / TRACES).mkdir(mode=0o700, exist_ok=True)
         _remove_torn(folder)
     except OSError as error:
         print(f"warning: compiled programs are not kept: {error}", file=sys.stderr)
@@ -50,6 +55,7 @@ def turn_on() -> pathlib.Path | None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if jax.config.jax_persistent_cache_min_compile_time_secs == _USUAL_LEAST_S:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    trace_cache.turn_on(folder / TRACES)
     return folder
 
 

@@ -1,6 +1,15 @@
 """Keys of initial weights, given out where nothing but keys is needed of `nnx.Rngs`."""
 
+import functools
+
 import jax
+
+
+@functools.cache
+def no_weights() -> jax.Array:
+    """The key of weights whose values nobody will see: initialisers may take any."""
+    with jax.ensure_compile_time_eval():  # it outlives the trace that asks for it first
+        return jax.random.key(0)
 
 
 class WeightKeys:
@@ -22,4 +31,19 @@ class WeightKeys:
 
     def params(self) -> jax.Array:
         """The next key; layers ask for it under this name."""
+        return self()
+
+
+class ShapeKeys:
+    """Gives `no_weights` again and again, where only the shapes of weights are asked for.
+
+    Tracing what draws them takes half of the time of building a network.
+    """
+
+    def __call__(self) -> jax.Array:
+        """The key."""
+        return no_weights()
+
+    def params(self) -> jax.Array:
+        """The key; layers ask for it under this name."""
         return self()

@@ -18,6 +18,7 @@ os.environ["NUMBA_CACHE_DIR"] = str(
     _CACHE / "numba" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
 )
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # of processes that tests start
+os.environ["FOLEY_JAX_KEEP_TRACES"] = "0"  # tests put other functions into what is traced
 jax.config.update("jax_enable_compilation_cache", True)
 jax.config.update("jax_compilation_cache_dir", str(_CACHE / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

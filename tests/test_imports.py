@@ -24,10 +24,11 @@ MAY_IMPORT = {
     "foley_jax.flops": set(),
     "foley_jax.command_help": set(),
     "foley_jax.hardware": set(),
-    "foley_jax.program_cache": set(),
+    "foley_jax.program_cache": {"foley_jax.trace_cache"},
+    "foley_jax.trace_cache": set(),
     "foley_jax.weight_keys": set(),
     "foley_jax.data": {"foley_jax.media"},
-    "foley_jax.layers": {"foley_jax.sharding", "foley_jax.weight_keys"},
+    "foley_jax.layers": {"foley_jax.sharding", "foley_jax.trace_cache", "foley_jax.weight_keys"},
     "foley_jax.training": {
         "foley_jax.data",
         "foley_jax.sharding",
@@ -90,6 +91,7 @@ FRONT_DOORS = (
     "foley_jax.loading",
     "foley_jax.sounding",
     "foley_jax.generate",
+    "foley_jax.setting_arguments",
     "foley_jax.convert",
     "foley_jax.aot.__main__",
     "foley_jax.bench.__main__",
@@ -97,11 +99,21 @@ FRONT_DOORS = (
     "foley_jax.evaluation.memorisation.__main__",
     "data_prep.features",
 )
-# the front door of sampling has four files, and loads official weights through the converter
+# the front door of sampling has several files, and loads official weights through the converter
 FRONT_DOORS_MAY_USE = {
     "foley_jax.main": {"foley_jax.evaluation.__main__"},
-    "foley_jax.generate": {"foley_jax.sample", "foley_jax.batch", "foley_jax.loading"},
-    "foley_jax.sample": {"foley_jax.batch", "foley_jax.loading", "foley_jax.sounding"},
+    "foley_jax.generate": {
+        "foley_jax.sample",
+        "foley_jax.batch",
+        "foley_jax.loading",
+        "foley_jax.setting_arguments",
+    },
+    "foley_jax.sample": {
+        "foley_jax.batch",
+        "foley_jax.loading",
+        "foley_jax.setting_arguments",
+        "foley_jax.sounding",
+    },
     "foley_jax.sounding": {"foley_jax.batch"},
     "foley_jax.loading": {"foley_jax.convert"},
     "foley_jax.evaluation.memorisation.__main__": {"foley_jax.convert"},

@@ -6,7 +6,7 @@ import numpy as np
 import tiny_foley
 
 from foley_jax import weight_keys
-from foley_jax.layers import network
+from foley_jax.layers import convolution, network
 from foley_jax.training import init_rng
 from foley_jax.training import task as task_lib
 
@@ -32,6 +32,20 @@ def test_shapes_of_a_whole_model_come_without_weights():
     ]
     assert described[0] == described[1]
     assert all(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(nnx.state(ours)))
+
+
+def test_shapes_draw_nothing_and_weights_do_behind_them():
+    """The key that stands for none is asked for within a trace first; it must outlive it."""
+    weight_keys.no_weights.cache_clear()
+
+    def build(rngs):
+        return convolution.dense(3, 4, rngs=rngs)
+
+    network.shapes(build)
+    traced = jax.make_jaxpr(lambda: nnx.state(build(weight_keys.ShapeKeys())))()
+    assert not any("random" in str(equation.primitive) for equation in traced.eqns)
+    drawn = build(weight_keys.WeightKeys(0))
+    assert np.abs(drawn.kernel[...]).min() > 0 and np.abs(drawn.bias[...]).min() > 0
 
 
 def test_tracing_a_network_does_not_read_the_trace_again_and_again(monkeypatch):

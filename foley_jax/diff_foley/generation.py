@@ -255,9 +255,10 @@ class Sampler:
         self._fixed = (schedule, prediction, latent_shape)
         width = spec.num_columns
         self._programs: dict[tuple, Callable] = {}
-        self._decode = ldm.jit(functools.partial(decode, width=width))
+        self._decode = ldm.jit(functools.partial(decode, width=width), name=f"decode {width}")
         scorer = scorer or classifier
-        self._match = scorer and scorer.jit(functools.partial(match, width=width))
+        matched = functools.partial(match, width=width)
+        self._match = scorer and scorer.jit(matched, name=f"match {width}")
 
     def latents(
         self, tape: tape_lib.Tape, settings: Settings, batch: int, raw_rows_RD: np.ndarray | None
@@ -271,7 +272,9 @@ class Sampler:
 
             run = functools.partial(sample, program)
             classifier = self.classifier if aligned else None
-            self._programs[aligned, *choice] = network_lib.jit_pair(run, self.ldm, classifier)
+            name = f"sample {aligned} {choice}"
+            made = network_lib.jit_pair(run, self.ldm, classifier, name=name)
+            self._programs[aligned, *choice] = made
         scales = (jnp.float32(settings.guidance), jnp.float32(settings.alignment))
         raw_rows_RD = raw_rows_RD if aligned else None
         return self._programs[aligned, *choice](tape, *scales, raw_rows_RD)

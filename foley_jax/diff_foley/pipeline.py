@@ -155,9 +155,9 @@ class DiffFoley:
             spec=self.window,
             latent_shape=self.latent_shape,
         )
-        self._encode_video = cavp.jit(features.encode_frames)
+        self._encode_video = cavp.jit(features.encode_frames, name="encode_frames")
         self.similarity = similarity.Similarity(cavp, self.video, self.cavp_audio)
-        self._decode = ldm.jit(_autoencode)
+        self._decode = ldm.jit(_autoencode, name="autoencode")
 
     def check(self, settings: Settings) -> None:
         """Whether the networks can follow the settings.

@@ -24,7 +24,8 @@ class Similarity:
 
     def __init__(self, cavp: network.Network, video: specs.VideoSpec, audio: specs.AudioSpec):
         self.video, self.audio = video, audio
-        self._embed_video, self._compare = cavp.jit(_embed_video), cavp.jit(_compare)
+        self._embed_video = cavp.jit(_embed_video, name="embed_video")
+        self._compare = cavp.jit(_compare, name="compare")
 
     def __call__(
         self, videos_THWC: Sequence[np.ndarray], audios: Sequence[np.ndarray]

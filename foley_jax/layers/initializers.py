@@ -5,6 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from foley_jax import weight_keys
+
 Initializer = Callable[..., jax.Array]
 
 # torch: kaiming_uniform(a=sqrt(5)) == U(-1/sqrt(fan_in), 1/sqrt(fan_in)) == variance 1/(3 fan_in)
@@ -18,7 +20,7 @@ def kernel(*, zero: bool = False) -> Initializer:
     """
     if zero:
         return jax.nn.initializers.zeros
-    return jax.nn.initializers.variance_scaling(KERNEL_VARIANCE, "fan_in", "uniform")
+    return _drawn(jax.nn.initializers.variance_scaling(KERNEL_VARIANCE, "fan_in", "uniform"))
 
 
 def bias(fan_in: int, *, zero: bool = False) -> Initializer:
@@ -30,4 +32,15 @@ def bias(fan_in: int, *, zero: bool = False) -> Initializer:
     def init(key, shape, dtype=jnp.float32):
         return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
 
-    return init
+    return _drawn(init)
+
+
+def _drawn(init: Initializer) -> Initializer:
+    """`init`, which draws nothing where only shapes are asked for."""
+
+    def zeros_or_drawn(key, shape, dtype=jnp.float32):
+        if key is weight_keys.no_weights():
+            return jnp.zeros(shape, dtype)
+        return init(key, shape, dtype)
+
+    return zeros_or_drawn

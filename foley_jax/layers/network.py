@@ -1,6 +1,6 @@
 """A module split into what is static and what is data, ready for jit."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -9,27 +9,30 @@ from flax import nnx
 import jax
 from jax.sharding import Mesh
 
-from foley_jax import sharding, weight_keys
+from foley_jax import sharding, trace_cache, weight_keys
 
 # makes a module with initial weights from keys, e.g. `task.build`
-Build = Callable[[nnx.Rngs | weight_keys.WeightKeys], nnx.Module]
+Build = Callable[[nnx.Rngs | weight_keys.WeightKeys | weight_keys.ShapeKeys], nnx.Module]
 
 
 def shapes(build: Build) -> nnx.Module:
     """What `build` makes, with `jax.ShapeDtypeStruct`s in the place of weights."""
-    return nnx.eval_shape(lambda: build(weight_keys.WeightKeys(0)))
+    return nnx.eval_shape(lambda: build(weight_keys.ShapeKeys()))
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
     """A module as a static definition and a nested dict of arrays.
 
-    `mesh`: the devices that its programs run on; None is the default device.
+    `mesh`: the devices that its programs run on; None is the default device. `origin`: all that the
+    module was built from but its weights, its config for one; where it is known, programs that have
+    a name are kept on disk (`trace_cache`).
     """
 
     graphdef: nnx.GraphDef
     state: Mapping[str, Any]
     mesh: Mesh | None = None
+    origin: str = ""
 
     @classmethod
     def of(cls, model: nnx.Module) -> "Network":
@@ -60,22 +63,34 @@ class Network:
         """The module with its own arrays, or (inside jit) with traced ones."""
         return nnx.merge(self.graphdef, self.state if state is None else state)
 
-    def jit(self, fn: Callable, **jit_options) -> Callable:
-        """`fn(model, *args)` compiled, with the parameters as an argument of the program."""
-        compiled = jax.jit(
-            lambda state, *args, **kwargs: fn(self.module(state), *args, **kwargs), **jit_options
-        )
-        return bound(compiled, self.mesh, self.state)
+    def jit(self, fn: Callable, *, name: str = "", **jit_options) -> Callable:
+        """`fn(model, *args)` compiled, with the parameters as an argument of the program.
+
+        `name`: of `fn` and of all that is fixed in it besides the network; none: it is not kept.
+        """
+
+        def run(state: Any, *args, **kwargs) -> Any:
+            return fn(self.module(state), *args, **kwargs)
+
+        return bound(_compiled(run, name, [self], **jit_options), self.mesh, self.state)
 
 
-def jit_pair(fn: Callable, first: Network, second: Network | None) -> Callable:
+def jit_pair(fn: Callable, first: Network, second: Network | None, *, name: str = "") -> Callable:
     """`fn(model, model or None, *args)` compiled with both networks' parameters as arguments."""
-    compiled = jax.jit(
-        lambda one, two, *args: fn(
-            first.module(one), None if second is None else second.module(two), *args
-        )
-    )
+
+    def run(one: Any, two: Any, *args) -> Any:
+        return fn(first.module(one), None if second is None else second.module(two), *args)
+
+    compiled = _compiled(run, name, [first] if second is None else [first, second])
     return bound(compiled, first.mesh, first.state, None if second is None else second.state)
+
+
+def _compiled(fn: Callable, name: str, networks: Sequence[Network], **jit_options) -> Callable:
+    """`fn` jitted; kept on disk if all that it depends on is known and it needs one device."""
+    known = all(network.origin and network.mesh is None for network in networks)
+    if not (name and known) or jit_options:
+        return jax.jit(fn, **jit_options)
+    return trace_cache.Program(fn, "\n".join([name, *(network.origin for network in networks)]))
 
 
 def bound(compiled: Callable, mesh: Mesh | None, *states: Any) -> Callable:

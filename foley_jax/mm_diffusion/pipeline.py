@@ -187,7 +187,7 @@ class MMDiffusion:
         settings = dataclasses.replace(settings, seed=0, super_resolve=False, sr_steps=1)
         if settings not in self._programs:
             run = functools.partial(sampling.sample, about=self._about, settings=settings)
-            self._programs[settings] = self._network.jit(run)
+            self._programs[settings] = self._network.jit(run, name=f"sample {settings}")
         return self._programs[settings]
 
     def _joined(

@@ -193,12 +193,13 @@ def test_eight_devices_make_the_same_sounds(runs, videos, usual, tmp_path):
 
 
 @pytest.mark.slow
-def test_eight_devices_guide_alike(runs, videos, tmp_path):
+@pytest.mark.parametrize("interval", [1, 2], ids=["every_step", "kept_features"])
+def test_eight_devices_guide_alike(runs, videos, tmp_path, interval):
     one, eight = (
         sample.load(runs / "ldm", classifier=runs / "alignment", devices=devices)
         for devices in (1, 8)
     )
-    settings = dataclasses.replace(SETTINGS, alignment=2000.0)
+    settings = dataclasses.replace(SETTINGS, alignment=2000.0, cache_interval=interval)
     report, clips = _run(eight, [videos], tmp_path, 2, settings=settings, group=4)
     assert report.speed["devices"] == "8 x cpu"
     names = ("v0.9", "v1.0")

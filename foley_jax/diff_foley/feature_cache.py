@@ -2,7 +2,9 @@
 
 What a U-Net's deep entries give changes little from one solver step to the next. Here they are
 computed at every `interval`-th evaluation; at the others only the first and last `depth` entries
-are, on the newest input. Nothing is trained for it, and the sound is no longer the same.
+are, on the newest input. Nothing is trained for it, and the sound is no longer the same. What all
+windows keep is in memory: for the paper's U-Net, float32 and with guidance, 2.6 MB a window.
+Source: Ma et al. 2023 (DeepCache), with evenly spaced steps.
 Axis letters: N windows in M batches of B, H W C a deep feature's rows, columns and channels.
 """
 

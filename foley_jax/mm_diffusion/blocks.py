@@ -7,13 +7,13 @@ from typing import Literal
 
 from flax import nnx
 import jax
-from jax import lax
 import jax.numpy as jnp
 
 from foley_jax.layers import (
     attention,
     convolution,
     convolution_1d,
+    convolution_3d,
     initializers,
     normalization,
     upsampling,
@@ -63,13 +63,8 @@ class VideoConv3d(nnx.Module):
 
     def __call__(self, x_BFHWC: jax.Array) -> jax.Array:
         """[B, F, H, W, in] -> [B, F, H, W, out]."""
-        y = lax.conv_general_dilated(
-            x_BFHWC.astype(self.dtype),
-            self.kernel[...].astype(self.dtype),
-            window_strides=(1, 1, 1),
-            padding=((1, 1),) * 3,
-            dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
-        )
+        kernel = self.kernel[...].astype(self.dtype)
+        y = convolution_3d.conv3d(x_BFHWC.astype(self.dtype), kernel)
         return y + self.bias[...].astype(self.dtype).reshape(1, 1, 1, 1, -1)
 
 

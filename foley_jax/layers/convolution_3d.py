@@ -1,0 +1,74 @@
+"""3x3x3 convolution of clips, as a picture convolution where that is faster; same numbers.
+
+On CPUs, XLA's convolution in three dimensions takes 10 times as long and more. There, one
+picture convolution gives what every frame adds to the frame after it, to itself and to the one
+before, and these are summed.
+B batch, F frames, H W space, C channels in, O channels out.
+"""
+
+import functools
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from foley_jax.layers import cpu_convolution
+
+_ONE = ((1, 1), (1, 1))
+
+
+@jax.custom_vjp
+def conv3d(x_BFHWC: jax.Array, kernel_thwCO: jax.Array) -> jax.Array:
+    """Keeps F, H and W: [B, F, H, W, C] and [3, 3, 3, C, O] -> [B, F, H, W, O]."""
+    return lax.platform_dependent(x_BFHWC, kernel_thwCO, cpu=_by_pictures, default=_library)
+
+
+def _library(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1, 1), ((1, 1),) * 3, dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
+    )
+
+
+def _by_pictures(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    pictures = x.reshape(-1, *x.shape[2:])
+    return _summed(cpu_convolution.conv2d(pictures, _side_by_side(kernel), 1, _ONE), x.shape)
+
+
+def _side_by_side(kernel_thwCO: jax.Array) -> jax.Array:
+    """[3, 3, 3, C, O] -> [3, 3, C, 3*O]."""
+    _, kh, kw, c, o = kernel_thwCO.shape
+    return kernel_thwCO.transpose(1, 2, 3, 0, 4).reshape(kh, kw, c, 3 * o)
+
+
+def _summed(y: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """[B*F, H, W, 3*O], what frame f gives to f + 1, f and f - 1 -> [B, F, H, W, O]."""
+    b, f, h, w, _ = shape
+    y = jnp.pad(y.reshape(b, f, h, w, 3, -1), ((0, 0), (1, 1), *((0, 0),) * 4))
+    return sum(y[:, t : t + f, :, :, t] for t in range(3))
+
+
+def _forward(x, kernel):
+    return conv3d(x, kernel), (x, kernel)
+
+
+def _backward(residuals, dy):
+    return lax.platform_dependent(*residuals, dy, cpu=_picture_gradients, default=_gradients)
+
+
+def _gradients(x, kernel, dy):
+    # not `jax.vjp`, which would trace (and count) the forward pass once more
+    (dx,) = jax.linear_transpose(lambda x: _library(x, kernel), x)(dy)
+    (dkernel,) = jax.linear_transpose(lambda kernel: _library(x, kernel), kernel)(dy)
+    return dx, dkernel
+
+
+def _picture_gradients(x, kernel, dy):
+    pictures, turned = x.reshape(-1, *x.shape[2:]), _side_by_side(kernel)
+    like = jax.ShapeDtypeStruct((*pictures.shape[:3], turned.shape[3]), dy.dtype)
+    (dy,) = jax.linear_transpose(functools.partial(_summed, shape=x.shape), like)(dy)
+    dx, dkernel = cpu_convolution.gradients(pictures, turned, dy, 1, _ONE)
+    # [3, 3, C, 3*O] -> [3, 3, 3, C, O]
+    return dx.reshape(x.shape), dkernel.reshape(*turned.shape[:3], 3, -1).transpose(3, 0, 1, 2, 4)
+
+
+conv3d.defvjp(_forward, _backward)

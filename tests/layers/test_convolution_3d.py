@@ -1,0 +1,46 @@
+"""The picture form of 3x3x3 convolutions gives the library's numbers and gradients."""
+
+import filled
+import jax
+import numpy as np
+import pytest
+
+from foley_jax.layers import convolution_3d
+
+
+def _arrays(shape, out):
+    rng = np.random.default_rng(0)
+    sizes = (shape, (3, 3, 3, shape[-1], out), (*shape[:-1], out))
+    return [rng.standard_normal(size).astype(np.float32) for size in sizes]
+
+
+@pytest.mark.parametrize(
+    ("shape", "out"), [((2, 5, 6, 8, 4), 3), ((1, 1, 4, 4, 3), 2), ((1, 16, 32, 32, 32), 3)]
+)
+def test_values_and_gradients_are_the_librarys(shape, out):
+    x, kernel, dy = _arrays(shape, out)
+
+    def gradients(conv, x, kernel, dy):
+        y, vjp = jax.vjp(conv, x, kernel)
+        return y, *vjp(dy)
+
+    got, want = (
+        filled.jit(lambda *args, conv=conv: gradients(conv, *args))(x, kernel, dy)
+        for conv in (convolution_3d.conv3d, convolution_3d._library)
+    )
+    for ours, librarys in zip(got, want, strict=True):
+        scale = np.abs(librarys).max()
+        np.testing.assert_allclose(ours / scale, librarys / scale, atol=3e-6)
+
+
+def test_a_cpu_computes_pictures_and_others_the_library():
+    x, kernel, _ = _arrays((1, 4, 8, 8, 4), 3)
+    for platform, dimensions in (("cpu", 2), ("tpu", 3)):
+        traced = jax.jit(convolution_3d.conv3d).trace(x, kernel)
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        found = [
+            len(line.split("stride = [")[1].split("]")[0].split(","))
+            for line in text.splitlines()
+            if "stablehlo.convolution" in line
+        ]
+        assert found == [dimensions], platform

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from foley_jax import flops
 from foley_jax.layers import convolution_3d
 
 
@@ -31,6 +32,13 @@ def test_values_and_gradients_are_the_librarys(shape, out):
     for ours, librarys in zip(got, want, strict=True):
         scale = np.abs(librarys).max()
         np.testing.assert_allclose(ours / scale, librarys / scale, atol=3e-6)
+
+
+def test_gradients_do_not_count_the_forward_pass_again():
+    x, kernel, _ = _arrays((1, 4, 6, 6, 4), 3)
+    forward = flops.count(convolution_3d.conv3d, x, kernel)
+    gradient = jax.grad(lambda *args: convolution_3d.conv3d(*args).sum(), (0, 1))
+    assert 2.9 * forward <= flops.count(gradient, x, kernel) <= 3.1 * forward
 
 
 def test_a_cpu_computes_pictures_and_others_the_library():

@@ -20,6 +20,7 @@ import time
 from typing import Any
 
 import jax
+from jax import export
 
 SWITCH = "FOLEY_JAX_KEEP_TRACES"  # environment variable; "0" keeps none
 KEPT_DAYS = 30  # behind its last use
@@ -36,7 +37,7 @@ def turn_on(folder: pathlib.Path) -> None:
     if os.environ.get(SWITCH) == "0":
         return
     oldest = time.time() - KEPT_DAYS * 86400
-    for entry in folder.glob(f"*{_SUFFIX}"):
+    for entry in folder.iterdir():
         try:
             if entry.stat().st_mtime < oldest:
                 entry.unlink()
@@ -88,7 +89,7 @@ class Program:
         return jax.jit(exported.call)
 
 
-def _read(file: pathlib.Path) -> jax.export.Exported | None:
+def _read(file: pathlib.Path) -> export.Exported | None:
     """What a file holds; None if there is none, or a damaged one."""
     try:
         content = file.read_bytes()
@@ -98,18 +99,23 @@ def _read(file: pathlib.Path) -> jax.export.Exported | None:
     size = _DIGEST().digest_size
     if _DIGEST(content[size:]).digest() != content[:size]:
         return None
-    return jax.export.deserialize(bytearray(content[size:]))
+    return export.deserialize(bytearray(content[size:]))
 
 
-def _write(file: pathlib.Path, program: Callable, leaves: Sequence) -> jax.export.Exported:
+def _write(file: pathlib.Path, program: Callable, leaves: Sequence) -> export.Exported:
     """Traces a program and puts it into a file."""
     # only the versions that wrote it will read it: custom calls need no promise of stability
-    any_call = jax.export.DisabledSafetyCheck.custom_call("ALL")
-    exported = jax.export.export(program, disabled_checks=[any_call])(leaves)
+    any_call = export.DisabledSafetyCheck.custom_call("ALL")
+    exported = export.export(program, disabled_checks=[any_call])(leaves)
     content = bytes(exported.serialize())
     with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
-        temporary.write(_DIGEST(content).digest() + content)
-    os.replace(temporary.name, file)
+        try:
+            temporary.write(_DIGEST(content).digest() + content)
+            temporary.flush()
+            os.replace(temporary.name, file)
+        except OSError:  # a full disk
+            os.unlink(temporary.name)
+            raise
     return exported
 
 

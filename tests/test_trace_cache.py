@@ -114,6 +114,16 @@ def test_what_cannot_be_kept_runs_all_the_same(folder, capsys):
     assert not list(folder.iterdir())
 
 
+def test_a_full_disk_leaves_nothing_behind(folder, capsys, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    made, _ = _program([])(*_arguments())
+    np.testing.assert_array_equal(made["sum"], np.full((2, 3), 9.0))
+    assert "No space left on device" in capsys.readouterr().err and not list(folder.iterdir())
+
+
 def test_old_ones_go_and_a_switch_turns_it_off(folder, monkeypatch):
     traces = []
     _program(traces)(*_arguments())

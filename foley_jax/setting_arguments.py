@@ -48,8 +48,8 @@ def of_foley(p: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
         "--cache_interval",
         type=int,
         default=1,
-        help="compute the U-Net's deep layers at every so-manieth step only: 2 or 3 save time and "
-        "change the sound a little (default: 1, exact)",
+        help="compute the U-Net's deep layers once in so many steps: 2 or 3 save time and change "
+        "the sound a little (default: 1, exact)",
     )
     p.add_argument(
         "--cache_depth",

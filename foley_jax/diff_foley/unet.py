@@ -232,7 +232,7 @@ class UNet(Trunk):
             column_s=column_s,
             remat=remat,
         )
-        self.output_blocks = blocks.outputs(self.widths, channel_mult, num_res_blocks)
+        self.output_blocks = blocks.way_up(self.widths, channel_mult, num_res_blocks)
         ch = channel_mult[0] * model_channels
         self.norm_out = normalization.GroupNorm32(
             ch, num_groups=num_groups, epsilon=unet_blocks.NORM_EPSILON, rngs=rngs

@@ -13,7 +13,7 @@ TIME_MULT = 4  # width of the time embedding over model_channels
 
 
 @dataclasses.dataclass(frozen=True)
-class Blocks:
+class Blocks(unet_layout.Layout):
     """Makes the layers of one network; the fields are those of `UNet`."""
 
     model_channels: int
@@ -62,31 +62,16 @@ class Blocks:
             layers.append(self.transformer(out_ch, own is None or downsample in own))
         return layers
 
-    def level_widths(self, channel_mult: Sequence[int]) -> list[int]:
-        return [mult * self.model_channels for mult in channel_mult]
+    def down(self, ch: int) -> convolution.Downsample:
+        return convolution.Downsample(ch, dtype=self.dtype, rngs=self.rngs)
+
+    def up(self, ch: int) -> convolution.Upsample:
+        return convolution.Upsample(ch, dtype=self.dtype, rngs=self.rngs)
 
     def inputs(
         self, in_channels: int, channel_mult: Sequence[int], num_res_blocks: int
     ) -> tuple[nnx.List, list[int]]:
         """The way down, and the width of every entry."""
-        build = {"dtype": self.dtype, "rngs": self.rngs}
-        return unet_layout.way_down(
-            convolution.Conv(in_channels, self.model_channels, **build),
-            self.model_channels,
-            self.level_widths(channel_mult),
-            num_res_blocks,
-            level=self.level,
-            down=lambda ch: convolution.Downsample(ch, **build),
-        )
-
-    def outputs(
-        self, widths: Sequence[int], channel_mult: Sequence[int], num_res_blocks: int
-    ) -> nnx.List:
-        """The way up; every entry takes the matching one of the way down beside its input."""
-        return unet_layout.way_up(
-            widths,
-            self.level_widths(channel_mult),
-            num_res_blocks,
-            level=self.level,
-            up=lambda ch: convolution.Upsample(ch, dtype=self.dtype, rngs=self.rngs),
-        )
+        ch = self.model_channels
+        first = convolution.Conv(in_channels, ch, dtype=self.dtype, rngs=self.rngs)
+        return self.way_down(first, ch, channel_mult, num_res_blocks)

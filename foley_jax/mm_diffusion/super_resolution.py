@@ -94,7 +94,7 @@ class HeadwiseAttention(blocks.SelfAttention):
 
 
 @dataclasses.dataclass(frozen=True)
-class Blocks:
+class Blocks(unet_layout.Layout):
     """Makes the layers of one network; the fields are those of `SuperResolution`."""
 
     model_channels: int
@@ -118,34 +118,19 @@ class Blocks:
             layers.append(self.attention(out_ch))
         return layers
 
-    def level_widths(self, channel_mult: Sequence[int]) -> list[int]:
-        return [mult * self.model_channels for mult in channel_mult]
+    def down(self, ch: int) -> ResBlock:
+        return self.res_block(ch, ch, "down")
+
+    def up(self, ch: int) -> ResBlock:
+        return self.res_block(ch, ch, "up")
 
     def inputs(
         self, in_channels: int, channel_mult: Sequence[int], num_res_blocks: int
     ) -> tuple[nnx.List, list[int]]:
         """The way down, and the width of every entry."""
         ch = channel_mult[0] * self.model_channels
-        return unet_layout.way_down(
-            convolution.Conv(in_channels, ch, dtype=self.dtype, rngs=self.rngs),
-            ch,
-            self.level_widths(channel_mult),
-            num_res_blocks,
-            level=self.level,
-            down=lambda ch: self.res_block(ch, ch, "down"),
-        )
-
-    def outputs(
-        self, widths: Sequence[int], channel_mult: Sequence[int], num_res_blocks: int
-    ) -> nnx.List:
-        """The way up; every entry takes the matching one of the way down beside its input."""
-        return unet_layout.way_up(
-            widths,
-            self.level_widths(channel_mult),
-            num_res_blocks,
-            level=self.level,
-            up=lambda ch: self.res_block(ch, ch, "up"),
-        )
+        first = convolution.Conv(in_channels, ch, dtype=self.dtype, rngs=self.rngs)
+        return self.way_down(first, ch, channel_mult, num_res_blocks)
 
 
 class SuperResolution(nnx.Module):
@@ -191,7 +176,7 @@ class SuperResolution(nnx.Module):
         self.middle_block = nnx.List(
             [make.res_block(ch, ch), make.attention(ch), make.res_block(ch, ch)]
         )
-        self.output_blocks = make.outputs(widths, channel_mult, num_res_blocks)
+        self.output_blocks = make.way_up(widths, channel_mult, num_res_blocks)
         ch = channel_mult[0] * model_channels
         self.norm_out = blocks.group_norm(ch, rngs=rngs)
         # float32 as in the official half-precision mode

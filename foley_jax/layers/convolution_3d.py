@@ -12,7 +12,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from foley_jax.layers import cpu_convolution
+from foley_jax.layers import cpu_convolution, cpu_forms
 
 _ONE = ((1, 1), (1, 1))
 
@@ -52,14 +52,8 @@ def _forward(x, kernel):
 
 
 def _backward(residuals, dy):
-    return lax.platform_dependent(*residuals, dy, cpu=_picture_gradients, default=_gradients)
-
-
-def _gradients(x, kernel, dy):
-    # not `jax.vjp`, which would trace (and count) the forward pass once more
-    (dx,) = jax.linear_transpose(lambda x: _library(x, kernel), x)(dy)
-    (dkernel,) = jax.linear_transpose(lambda kernel: _library(x, kernel), kernel)(dy)
-    return dx, dkernel
+    librarys = functools.partial(cpu_forms.library_gradients, _library)
+    return lax.platform_dependent(*residuals, dy, cpu=_picture_gradients, default=librarys)
 
 
 def _picture_gradients(x, kernel, dy):

@@ -9,7 +9,6 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from foley_jax import sharding
 from foley_jax.layers import cpu_forms
 
 _PIXELS = 512  # of all pictures; with more, the kernel is turned in no time
@@ -17,10 +16,9 @@ _PIXELS = 512  # of all pictures; with more, the kernel is turned in no time
 
 def pays(x_BHWC: jax.Array, kernel_hwCO: jax.Array, padding: cpu_forms.Padding) -> bool:
     """Whether one CPU is faster with these gradients, of a convolution of stride 1."""
-    floats = x_BHWC.dtype == kernel_hwCO.dtype == jnp.float32
-    wide = kernel_hwCO.shape[:2] != (1, 1) and cpu_forms.keeps_size(kernel_hwCO, padding)
     few = x_BHWC.shape[0] * x_BHWC.shape[1] * x_BHWC.shape[2] <= _PIXELS
-    return floats and wide and few and sharding.on_one_cpu()
+    wide = kernel_hwCO.shape[:2] != (1, 1)
+    return few and wide and cpu_forms.plain_on_one_cpu(x_BHWC, kernel_hwCO, padding)
 
 
 def gradients(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:

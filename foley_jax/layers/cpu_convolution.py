@@ -80,22 +80,12 @@ def gradients(
     CPU those of few pixels, and of kernels of one column, as products."""
     if stride == 1 and cpu_columns.pays(x, kernel, padding):
         return cpu_columns.gradients(x, kernel, dy)
-    if stride == 1 and _one_column(x, kernel, padding):
-        return plain_gradients(x, kernel, dy, padding)
-    # not `jax.vjp`, which would trace (and count) the forward pass once more
-    library = functools.partial(_library, stride=stride, padding=padding)
-    (dx,) = jax.linear_transpose(lambda x: library(x, kernel), x)(dy)
-    (dkernel,) = jax.linear_transpose(lambda kernel: library(x, kernel), kernel)(dy)
-    return dx, dkernel
-
-
-def _one_column(x: jax.Array, kernel: jax.Array, padding: cpu_forms.Padding) -> bool:
-    """Whether one CPU is faster with `plain_gradients` of a kernel along columns alone (over time,
-    where pixels are the other axis), of stride 1."""
     rows, columns = kernel.shape[:2]
-    floats = x.dtype == kernel.dtype == jnp.float32
-    tall = rows > 1 and columns == 1 and cpu_forms.keeps_size(kernel, padding)
-    return floats and tall and sharding.on_one_cpu()
+    tall = rows > 1 and columns == 1  # over time, where pixels are the other axis
+    if stride == 1 and tall and cpu_forms.plain_on_one_cpu(x, kernel, padding):
+        return plain_gradients(x, kernel, dy, padding)
+    library = functools.partial(_library, stride=stride, padding=padding)
+    return cpu_forms.library_gradients(library, x, kernel, dy)
 
 
 def plain_gradients(

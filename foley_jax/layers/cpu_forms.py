@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 import jax
 from jax import lax
+import jax.numpy as jnp
+
+from foley_jax import sharding
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -17,6 +20,27 @@ def keeps_size(kernel_hwCO: jax.Array, padding: Padding) -> bool:
     """Whether a convolution of stride 1 has an output of its input's H and W, and both sides have
     the same zeros."""
     return padding == tuple((n // 2, n // 2) for n in kernel_hwCO.shape[:2])
+
+
+def plain_on_one_cpu(x: jax.Array, kernel_hwCO: jax.Array, padding: Padding) -> bool:
+    """Whether one CPU computes, in float32, what `keeps_size`."""
+    floats = x.dtype == kernel_hwCO.dtype == jnp.float32
+    return floats and keeps_size(kernel_hwCO, padding) and sharding.on_one_cpu()
+
+
+def library_gradients(
+    convolution: Callable[[jax.Array, jax.Array], jax.Array],
+    x: jax.Array,
+    kernel: jax.Array,
+    dy: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Of a convolution's input and kernel, from that of its output.
+
+    Not by `jax.vjp`, which would trace (and count) the forward pass once more.
+    """
+    (dx,) = jax.linear_transpose(lambda x: convolution(x, kernel), x)(dy)
+    (dkernel,) = jax.linear_transpose(lambda kernel: convolution(x, kernel), kernel)(dy)
+    return dx, dkernel
 
 
 def over_a_column(x: jax.Array, kernel: jax.Array, before: int, after: int) -> jax.Array:

@@ -4,7 +4,7 @@ Matrix products and convolutions alone, two FLOPs for each multiplication with i
 papers count. Unlike the compilers' own counts, a loop counts as often as it runs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import math
 from typing import Any
 
@@ -25,23 +25,26 @@ def count(fn: Callable, *args: Any) -> float:
     return of_jaxpr(jax.make_jaxpr(fn)(*args).jaxpr)
 
 
-def of_jaxpr(jaxpr: Any, *, loops: bool = True) -> float:
+def of_jaxpr(
+    jaxpr: Any, *, loops: bool = True, branch: Callable[[Sequence[float]], float] = max
+) -> float:
     """FLOPs of a jaxpr, inner ones included.
 
     Args:
       loops: count a loop as often as it runs; else once, and Pallas kernels not at all, as the
         compilers do.
+      branch: what a `cond` costs, of the costs of its branches: `max` or `min`.
     """
-    return sum(_of_equation(equation, loops) for equation in jaxpr.eqns)
+    return sum(_of_equation(equation, loops, branch) for equation in jaxpr.eqns)
 
 
-def _of_equation(equation: Any, loops: bool) -> float:
+def _of_equation(equation: Any, loops: bool, branch: Callable[[Sequence[float]], float]) -> float:
     name = equation.primitive.name
     if name == "dot_general":
         return _dot(equation)
     if name == "conv_general_dilated":
         return _convolution(equation)
-    inner = [of_jaxpr(jaxpr, loops=loops) for jaxpr in _inner(equation.params)]
+    inner = [of_jaxpr(x, loops=loops, branch=branch) for x in _inner(equation.params)]
     if not inner:
         return 0.0
     if name == "scan":
@@ -50,7 +53,7 @@ def _of_equation(equation: Any, loops: bool) -> float:
         return math.prod(equation.params["grid_mapping"].grid) * sum(inner) if loops else 0.0
     if name == "cond":
         platforms = equation.params.get("branches_platforms") or ()
-        return inner[platforms.index(None)] if None in platforms else max(inner)
+        return inner[platforms.index(None)] if None in platforms else branch(inner)
     if name == "shard_map":  # its inner shapes are those of one device
         return equation.params["mesh"].size * sum(inner)
     return sum(inner)

@@ -31,6 +31,8 @@ def test_a_loop_counts_as_often_as_it_runs():
     assert flops.count(lambda x: jax.lax.cond(x[0, 0] > 0, loop, lambda x: x @ x, x), x) == (
         11 * 2 * 6**3
     )
+    branches = jax.make_jaxpr(lambda x: jax.lax.cond(x[0, 0] > 0, loop, lambda x: x @ x, x))(x)
+    assert flops.of_jaxpr(branches.jaxpr, branch=min) == 2 * 6**3
 
 
 def test_what_platforms_compute_in_their_own_way_counts_as_the_default():

@@ -79,6 +79,7 @@ class Settings:
 
     @property
     def cache(self) -> feature_cache.FeatureCache:
+        """`cache_interval` and `cache_depth`."""
         return feature_cache.FeatureCache(self.cache_interval, self.cache_depth)
 
     def aligned(self, has_classifier: bool) -> bool:

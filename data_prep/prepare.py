@@ -161,7 +161,7 @@ def _make_plan(
     jobs = shard_plan.read_listing(shards, settings)
     if jobs is None:
         if stretches is None:
-            stretches = shard_plan.list_folder(videos, settings["split"])
+            stretches = shard_plan.list_folder(videos, settings["split"], leave_out=shards)
         shards.make()
         jobs = shard_plan.write_listing(shards, stretches, settings)
     there = shards.sizes()
@@ -177,7 +177,8 @@ def _make_plan(
 
 
 def _tell_of_new_files(videos: places.Place, shards: places.Place) -> None:
-    if count := len(set(spans.find_videos(videos)) - shard_plan.listed_files(shards)):
+    there = set(spans.find_videos(videos, leave_out=shards))
+    if count := len(there - shard_plan.listed_files(shards)):
         print(
             f"{count} videos came after {shards} was begun and are left out; "
             "prepare them into another folder, or delete this one",

@@ -1,7 +1,7 @@
 """A folder of files through a model: resumable, reading and saving in threads beside the device."""
 
 import collections
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 import contextlib
 import json
@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from foley_jax.media import audio as audio_io
+from foley_jax.media import files, writing
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 READERS = 2  # decoding threads
 HELD_BYTES = 1 << 30  # decoded video that may wait; a 10-minute one at 4 fps is 0.36 GB
 ERRORS = (OSError, ValueError)  # what a bad file, or a full disk, raises
@@ -36,18 +36,32 @@ class Job(Protocol):
         """What the result depends on, JSON-able; another value makes every video again."""
 
 
-def find_files(
-    inputs: Iterable[str | os.PathLike], suffixes: Sequence[str] = VIDEO_SUFFIXES
+def find_inputs(
+    inputs: Sequence[str | os.PathLike],
+    out: str | os.PathLike | None,
+    suffixes: Sequence[str] = files.VIDEO_SUFFIXES,
+    *,
+    tell: bool = True,
 ) -> list[Path]:
-    """Files as given, folders searched through; sorted inside each folder."""
-    found = []
-    for item in map(Path, inputs):
-        if item.is_dir():
-            inside = (p for p in item.rglob("*") if p.suffix.lower() in suffixes)
-            found.extend(sorted(inside))
-        else:
-            found.append(item)
-    return found
+    """The files of a command line that writes into `out`, which is not searched; `files.find`.
+
+    Args:
+      inputs: files, and folders to search.
+      out: the output folder.
+      suffixes: of the wanted files in folders.
+      tell: whether to say on stderr what was passed over.
+    Raises:
+      FileNotFoundError: none is there.
+      ValueError: `out` itself is to be searched.
+    """
+    found = files.find(inputs, suffixes, leave_out=() if out is None else [out])
+    if tell:
+        found.tell()
+    if not found.paths:
+        kinds = "video" if set(suffixes) == set(files.VIDEO_SUFFIXES) else "video or sound"
+        where = ", ".join(map(str, inputs)) or "no input"
+        raise FileNotFoundError(f"no {kinds} files found in {where}")
+    return found.paths
 
 
 def output_names(videos: Sequence[Path]) -> list[str]:
@@ -179,7 +193,8 @@ def save_clip(
       audio: float32 [samples] in about [-1, 1].
       name: of the clip, for messages.
     Raises:
-      ValueError: the suffix is neither `.wav` nor a video container, or the sound is not finite.
+      ValueError: the suffix is neither `.wav` nor one of `writing.SUFFIXES` (in any case), or the
+        sound is not finite.
     """
     path = Path(path)
     if not np.isfinite(audio).all():
@@ -187,10 +202,12 @@ def save_clip(
             f"the sound made for {name} is not finite; check the model's training, or use "
             "--dtype=float32"
         )
-    if path.suffix not in (".wav", *VIDEO_SUFFIXES):
-        raise ValueError(f"cannot save a clip as {path.suffix!r}; use .wav or .mp4")
+    is_sound = path.suffix.lower() == ".wav"
+    if not is_sound and path.suffix.lower() not in writing.SUFFIXES:
+        kinds = ", ".join(writing.SUFFIXES)
+        raise ValueError(f"cannot save a clip as {path.suffix!r}; use .wav or {kinds}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".wav":
+    if is_sound:
         audio_io.write_wav(path, audio, sample_rate_hz)
     else:
         save_video(path)

@@ -85,8 +85,8 @@ class Runs:
         """The samples that a video lacks."""
 
         def there(folder: Path, scores: batch.ScoreFile) -> bool:
-            files = (folder / f"{name}{suffix}" for suffix in self.suffixes)
-            return name in scores.done and all(file.exists() for file in files)
+            made = (folder / f"{name}{suffix}" for suffix in self.suffixes)
+            return name in scores.done and all(file.exists() for file in made)
 
         pairs = enumerate(zip(self.folders, self.scores))
         return [k for k, (folder, scores) in pairs if not there(folder, scores)]
@@ -182,7 +182,7 @@ def run(
       group: clips in one group; by default as many as fill the devices once.
     Raises:
       FileNotFoundError: no videos.
-      ValueError: a setting is out of range, or the model is MM-Diffusion's.
+      ValueError: a setting is out of range, `out` is to be searched, or the model MM-Diffusion's.
     """
     if not isinstance(model, sample.Foley):
         raise ValueError(_not_for_sounding(model.source))
@@ -190,11 +190,9 @@ def run(
         raise ValueError(f"samples is {samples} and group {group}, expected at least 1")
     settings = dataclasses.replace(settings or pipeline.Settings(), num_samples=1, keep_best=1)
     model.model.check(settings)
-    paths = batch.find_files(videos)
-    if not paths:
-        raise FileNotFoundError(f"no video files found in {', '.join(map(str, videos))}")
-    names = dict(zip(paths, batch.output_names(paths)))
     index, count, out = jax.process_index(), jax.process_count(), Path(out)
+    paths = batch.find_inputs(videos, out, tell=index == 0)
+    names = dict(zip(paths, batch.output_names(paths)))
     group = group or max(samples, model.model.device_windows * model.model.num_devices)
 
     clock = speed.Clock()

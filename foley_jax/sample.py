@@ -282,9 +282,7 @@ inputs are skipped. Inputs that fail are listed at the end and the exit code is 
 def _foley_job(args: argparse.Namespace, foley: Foley, networks: dict) -> tuple[batch.Job, list]:
     settings = setting_arguments.foley_settings(args)
     foley.model.check(settings)
-    videos = batch.find_files(args.inputs)
-    if not videos:
-        raise FileNotFoundError(f"no video files found in {', '.join(args.inputs) or 'no input'}")
+    videos = batch.find_inputs(args.inputs, args.out)
     if args.reconstruct:
         return ReconstructJob(foley), videos
     return GenerateJob(foley, settings, networks), videos
@@ -295,7 +293,7 @@ def _sounding_job(
 ) -> tuple[batch.Job, list]:
     given = {f.name: getattr(args, f.name, None) for f in dataclasses.fields(sampling.Settings)}
     settings = sampling.Settings(**{k: v for k, v in given.items() if v is not None})
-    task, paths = sounding.work(args.inputs, args.num_samples)
+    task, paths = sounding.work(args.inputs, args.num_samples, args.out)
     return sounding.Job(av, task, settings, networks), paths
 
 

@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from foley_jax import batch
+from foley_jax.media import files
 
 
 class FakeClip:
@@ -92,7 +93,7 @@ def test_equal_names_from_different_folders_do_not_overwrite_each_other():
 
 def test_folders_are_searched_for_videos(videos, tmp_path):
     (tmp_path / "in" / "notes.txt").touch()
-    assert batch.find_files([tmp_path / "in"]) == sorted(videos)
+    assert files.find([tmp_path / "in"], files.VIDEO_SUFFIXES).paths == sorted(videos)
 
 
 def test_one_video_that_cannot_be_made_with_others_is_made_alone(videos, tmp_path):

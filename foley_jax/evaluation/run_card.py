@@ -18,10 +18,11 @@ import numpy as np
 
 from foley_jax.media import audio as audio_io
 from foley_jax.media import container
+from foley_jax.media import files as media_files
 
 SILENT_PEAK = 1e-3  # -60 dB of full scale
 # a sound beside a video of its name comes first
-SUFFIXES = (*container.SOUND_SUFFIXES, *container.VIDEO_SUFFIXES)
+SUFFIXES = (*media_files.AUDIO_SUFFIXES, *media_files.VIDEO_SUFFIXES)
 PACKAGES = ("jax", "flax", "numpy", "scipy", "librosa", "av")
 CHUNK_BYTES = 1 << 20
 
@@ -62,18 +63,33 @@ class Account:
 
 
 def find_sounds(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Path]:
-    """Sounds and videos of a folder by stem, ascending; of one stem the first suffix counts.
+    """Sounds and videos of a folder by name, see `find_items`.
 
     Raises:
       FileNotFoundError: no folder, or nothing in it.
     """
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    found: dict[str, Path] = {}
-    for suffix in reversed(suffixes):
-        found |= {path.stem: path for path in paths if path.suffix.lower() == suffix}
+    found = find_items(folder, suffixes)
     if not found:
         raise FileNotFoundError(f"{folder} holds no {', '.join(suffixes[:9])} files")
+    return found
+
+
+def find_items(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """Files of a folder and its subfolders by name, ascending; of one name the first suffix counts.
+
+    A name is the path below the folder without suffix: `a` of a.wav, `cat/0` of cat/0.wav.
+    """
+    # names are what matters here: many may be links to one silent file
+    there = media_files.find([folder], suffixes, same_once=False) if folder.is_dir() else []
+    found: dict[str, Path] = {}
+    for suffix in reversed(suffixes):
+        found |= {name_of(folder, p): p for p in there if p.suffix.lower() == suffix}
     return dict(sorted(found.items()))
+
+
+def name_of(folder: Path, path: Path) -> str:
+    """What an item is called: its path below the folder, without suffix."""
+    return path.relative_to(folder).with_suffix("").as_posix()
 
 
 def is_silent(audio_L: np.ndarray) -> bool:

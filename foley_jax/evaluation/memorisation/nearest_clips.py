@@ -13,7 +13,7 @@ import tqdm
 
 from foley_jax.evaluation import feature_store, run_card, seeds
 from foley_jax.evaluation.memorisation import clip_descriptors, neighbours
-from foley_jax.media import container
+from foley_jax.media import files
 from foley_jax.media import video as video_io
 
 TRAINING = "training, each among the others"
@@ -52,9 +52,7 @@ class Collection:
         FileNotFoundError: no folder, or no sounds and no videos in it.
         """
         sounds = run_card.find_sounds(folder)
-        pictures = {}
-        if any(path.suffix.lower() in container.VIDEO_SUFFIXES for path in folder.iterdir()):
-            pictures = run_card.find_sounds(folder, container.VIDEO_SUFFIXES)
+        pictures = run_card.find_items(folder, files.VIDEO_SUFFIXES)
         return cls(what, folder, {"sound": sounds, "picture": pictures})
 
     @property

@@ -81,6 +81,10 @@ class Runs:
         self.made = self.warming = 0
         self.sound_s = 0.0
 
+    def names(self, videos: Sequence[Path]) -> list[str]:
+        """One name in all folders; every process finds the same, before any of them writes."""
+        return batch.names_beside(self.scores, videos)
+
     def missing(self, name: str) -> list[int]:
         """The samples that a video lacks."""
 
@@ -192,7 +196,6 @@ def run(
     model.model.check(settings)
     index, count, out = jax.process_index(), jax.process_count(), Path(out)
     paths = batch.find_inputs(videos, out, tell=index == 0)
-    names = dict(zip(paths, batch.output_names(paths)))
     group = group or max(samples, model.model.device_windows * model.model.num_devices)
 
     clock = speed.Clock()
@@ -202,6 +205,7 @@ def run(
     described = [{**dataclasses.asdict(own), **networks} for own in each]
     folders = [out / f"seed{seed}" for seed in seeds]
     shelf = Runs(folders, described, index=index, videos=mux, clock=clock)
+    names = dict(zip(paths, shelf.names(paths)))
     job = Job(model, settings, lambda path: shelf.missing(names[path]), clock)
     with Team(out, index, count) as team:
         failures = _make(job, shelf, names, team.share(paths), max(1, group // samples))

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from foley_jax import batch
-from foley_jax.media import files
+from foley_jax.media import files, names
 
 
 class FakeClip:
@@ -87,8 +87,8 @@ def test_other_settings_make_everything_again(videos, tmp_path):
 
 
 def test_equal_names_from_different_folders_do_not_overwrite_each_other():
-    names = batch.output_names([Path("x/hit.mp4"), Path("y/hit.mp4"), Path("y/other.mp4")])
-    assert names == ["hit", "hit_2", "other"]
+    found = names.output_names([Path("x/hit.mp4"), Path("y/hit.mp4"), Path("y/other.mp4")])
+    assert found == ["hit", "hit_2", "other"]
 
 
 def test_folders_are_searched_for_videos(videos, tmp_path):

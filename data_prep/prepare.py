@@ -37,7 +37,7 @@ import tqdm
 
 from data_prep import clip_making, guarded_pool, places, shard_jobs, shard_plan, spans
 from foley_jax.data import records
-from foley_jax.media import specs
+from foley_jax.media import file_arguments, specs
 
 FAILURES_NAME = "failures.jsonl"
 TASK_LIMIT_S = 120.0
@@ -269,10 +269,9 @@ def _finish(
 
 def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
     """The options of a preparation."""
-    parser = argparse.ArgumentParser(
+    parser = file_arguments.Parser(
         prog=prog,
         description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("videos", help="folder of videos, or its address (gs://, s3://, ...)")
     parser.add_argument("shards", help="folder to write, or its address")

@@ -26,6 +26,7 @@ import tqdm
 
 from foley_jax import batch, loading, program_cache, sample, setting_arguments, sharding, speed
 from foley_jax.diff_foley import pipeline
+from foley_jax.media import file_arguments, names
 
 POLL_S = 0.5  # how often a process looks whether the others have ended
 
@@ -330,7 +331,7 @@ def _not_for_sounding(source: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
+    p = file_arguments.Parser(
         prog="python -m foley_jax.generate",
         description=__doc__,
         epilog=f"""Sample k of a video NAME is out/seedS/NAME.wav with S = --seed + k; a folder is
@@ -340,7 +341,6 @@ failed (the exit code is then 1), out/speed.json says how long a clip took. With
 same command runs in every process; they share the videos, and the file system.
 
 {program_cache.HELP}""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("inputs", nargs="+", help="videos or folders of them")
     p.add_argument(
@@ -391,7 +391,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if report.speed is not None:
             print(speed.table(report.speed))
         for path, reason in report.failures.items():
-            print(f"failed: {path}: {reason}", file=sys.stderr)
+            print(names.shown(f"failed: {path}: {reason}"), file=sys.stderr)
     return 1 if report.failures else 0
 
 

@@ -25,7 +25,7 @@ import tqdm
 from foley_jax import batch, loading, program_cache, setting_arguments, sounding
 from foley_jax.diff_foley import pipeline
 from foley_jax.media import audio as audio_io
-from foley_jax.media import plots
+from foley_jax.media import file_arguments, names, plots
 from foley_jax.media import video as video_io
 from foley_jax.mm_diffusion import sampling
 
@@ -237,7 +237,7 @@ class ReconstructJob:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
+    p = file_arguments.Parser(
         prog="python -m foley_jax.sample",
         description="Puts generated sound to silent videos (Diff-Foley), or makes sounding videos, "
         "and each from the other (MM-Diffusion).",
@@ -255,7 +255,6 @@ NAME.best2.mp4, and so on; MM-Diffusion adds contact_sheet.png. Run it again aft
 inputs are skipped. Inputs that fail are listed at the end and the exit code is 1.
 
 {program_cache.HELP}""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("inputs", nargs="*", help="videos, or for MM-Diffusion sounds, or folders")
     p.add_argument(
@@ -319,7 +318,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         plots.save_contact_sheet(out / "contact_sheet.png", job.rows)
     print(f"{len(paths) - len(failures)} of {len(paths)} {unit}s done, in {args.out}")
     for path, reason in failures.items():
-        print(f"failed: {path}: {reason}", file=sys.stderr)
+        print(names.shown(f"failed: {path}: {reason}"), file=sys.stderr)
     return 1 if failures else 0
 
 

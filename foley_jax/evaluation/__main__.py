@@ -43,6 +43,8 @@ from foley_jax.diff_foley import features, pipeline
 from foley_jax.evaluation import feature_store, run_card, seeds, tables
 from foley_jax.evaluation.pages import page
 from foley_jax.evaluation.protocols import align_acc_protocol, by_name, feature_rules, protocol
+from foley_jax.media import file_arguments
+from foley_jax.media import names as name_lib
 
 
 def write(out: Path, rules: protocol.Rules, result: protocol.Result) -> None:
@@ -65,6 +67,7 @@ def write(out: Path, rules: protocol.Rules, result: protocol.Result) -> None:
     table = tables.markdown_table(f"protocol `{name}`", result.figures, columns, more)
     remarks = [*result.complaints, *(f"{metric}: {why}" for metric, why in result.skipped.items())]
     text = table + ("\n" + "".join(f"\n- {line}" for line in remarks) if remarks else "")
+    text = name_lib.shown(text)
     (out / "table.md").write_text(text + "\n")
     keys = {head: key for head, key in columns.items() if key}
     latex = tables.latex_table(name, result.figures, keys)
@@ -78,11 +81,10 @@ def write(out: Path, rules: protocol.Rules, result: protocol.Result) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """All options."""
-    p = argparse.ArgumentParser(
+    p = file_arguments.Parser(
         prog="python -m foley_jax.evaluation",
         description=__doc__,
         epilog=program_cache.HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--protocol", required=True, help="one, or several with commas between")
     p.add_argument(
@@ -204,7 +206,7 @@ def _generate(name: str, model: Path, args: argparse.Namespace) -> list[Path]:
         },
     )
     for path, reason in made.failures.items():
-        print(f"failed: {path}: {reason}", file=sys.stderr)
+        print(name_lib.shown(f"failed: {path}: {reason}"), file=sys.stderr)
     if made.speed is not None:
         print(speed.table(made.speed))
     return made.folders

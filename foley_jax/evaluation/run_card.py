@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from foley_jax.media import audio as audio_io
-from foley_jax.media import container
+from foley_jax.media import container, names
 from foley_jax.media import files as media_files
 
 SILENT_PEAK = 1e-3  # -60 dB of full scale
@@ -88,8 +88,8 @@ def find_items(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
 
 
 def name_of(folder: Path, path: Path) -> str:
-    """What an item is called: its path below the folder, without suffix."""
-    return path.relative_to(folder).with_suffix("").as_posix()
+    """What an item is called: its path below the folder, without suffix, as text."""
+    return names.shown(path.relative_to(folder).with_suffix("").as_posix())
 
 
 def is_silent(audio_L: np.ndarray) -> bool:

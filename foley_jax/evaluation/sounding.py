@@ -16,7 +16,6 @@ pixels and heard at 8 kHz, true videos as well. Nothing counts after the time of
 where nothing can be seen any more.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 import dataclasses
 import json
@@ -30,7 +29,7 @@ import tqdm
 from foley_jax.evaluation import embedded, impact_training, impacts, onsets, run_card, seeds, tables
 from foley_jax.evaluation.statistics import bootstrap, scores
 from foley_jax.media import audio as audio_io
-from foley_jax.media import plots
+from foley_jax.media import file_arguments, plots
 from foley_jax.media import video as video_io
 
 RATE_HZ = 8000  # of the generated sound; what is above 4 kHz must not help the true sound
@@ -270,10 +269,9 @@ def _row(clip: Clip, fps: float) -> plots.SheetRow:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    p = argparse.ArgumentParser(
+    p = file_arguments.Parser(
         prog="python -m foley_jax.evaluation.sounding",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--videos", type=Path, required=True, help="scenes with JSON: train/ and test/")
     p.add_argument(

@@ -37,6 +37,7 @@ from foley_jax.evaluation import feature_store, run_card, seeds
 from foley_jax.evaluation.memorisation import clip_descriptors, memorisation_report, neighbours
 from foley_jax.evaluation.memorisation import nearest_clips as clips
 from foley_jax.evaluation.protocols import feature_rules
+from foley_jax.media import file_arguments
 
 LEAST_SECONDS = 0.1
 
@@ -185,11 +186,10 @@ def _named(items: Sequence[str]) -> dict[str, list[Path]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    p = argparse.ArgumentParser(
+    p = file_arguments.Parser(
         prog="python -m foley_jax.evaluation.memorisation",
         description=__doc__,
         epilog=program_cache.HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--training", type=Path, required=True, help="what the generator was trained on")
     p.add_argument("--held_out", type=Path, required=True, help="real clips it never saw")

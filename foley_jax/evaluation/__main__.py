@@ -9,10 +9,11 @@
         --weights=weights/ --classifier=weights/eval_classifier.ckpt \\
         --cavp=weights/cavp_epoch66.ckpt --reference vggsound/test --generated=out/ --out=report
 
-A folder may hold .wav, .flac or .mp4 files of any system; an item is judged against the reference
-of the same stem (mm-diffusion compares whole sets). A repeated name is another seed of that
-system, or another of its samples where the protocol pools them. With --model the sounds are
-generated first, --samples for every video of the reference, into OUT/generated.
+A folder may hold .wav, .flac or .mp4 files of any system, in subfolders too; an item is judged
+against the reference of the same path without suffix, or, where one side lies flat, of the same
+stem (mm-diffusion compares whole sets). A repeated name is another seed of that system, or another
+of its samples where the protocol pools them. With --model the sounds are generated first, --samples
+for every video of the reference, into OUT/generated.
 
 protocols
   onsets                onset F1, AP, count accuracy against the true sound; needs no weights
@@ -43,7 +44,7 @@ from foley_jax.diff_foley import features, pipeline
 from foley_jax.evaluation import feature_store, run_card, seeds, tables
 from foley_jax.evaluation.pages import page
 from foley_jax.evaluation.protocols import align_acc_protocol, by_name, feature_rules, protocol
-from foley_jax.media import file_arguments
+from foley_jax.media import file_arguments, files
 from foley_jax.media import names as name_lib
 
 
@@ -136,13 +137,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, path in models.items():
             systems[name] = _generate(name, path, args)
             checkpoints.setdefault(name, path)
+        searched = [*args.reference, *(folder for runs in systems.values() for folder in runs)]
+        if remark := run_card.passed_over(searched, [args.out]):
+            print(remark, file=sys.stderr)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     failed = 0
     for rule in rules:
         try:
-            result = protocol.evaluate(rule, systems, args.reference, checkpoints)
+            result = protocol.evaluate(
+                rule, systems, args.reference, checkpoints, leave_out=[args.out]
+            )
         except (FileNotFoundError, ValueError) as error:  # the other protocols go on
             print(f"error: protocol {rule.name}: {error}", file=sys.stderr)
             failed = 1
@@ -192,9 +198,13 @@ def _generate(name: str, model: Path, args: argparse.Namespace) -> list[Path]:
     settings = pipeline.Settings(seed=args.seed, steps=args.steps, guidance=args.guidance)
     out = args.out / "generated" / name
     loaded = sample.load(model, cavp=args.cavp, classifier=args.guide)
+    # every name of the reference is asked for, also of links to one file
+    videos = files.find(
+        args.reference, files.VIDEO_SUFFIXES, leave_out=[args.out], same_once=False
+    ).paths
     made = generate.run(
         loaded,
-        args.reference,
+        videos or args.reference,
         out,
         args.samples,
         settings=settings,

@@ -62,29 +62,53 @@ class Account:
         return f"{len(self.scored)} of {len(self.requested)} scored; " + ", ".join(parts)
 
 
-def find_sounds(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Path]:
+def find_sounds(
+    folder: Path, suffixes: Sequence[str] = SUFFIXES, leave_out: Sequence[Path] = ()
+) -> dict[str, Path]:
     """Sounds and videos of a folder by name, see `find_items`.
 
     Raises:
       FileNotFoundError: no folder, or nothing in it.
+      ValueError: the folder is to be left out.
     """
-    found = find_items(folder, suffixes)
+    found = find_items(folder, suffixes, leave_out)
     if not found:
         raise FileNotFoundError(f"{folder} holds no {', '.join(suffixes[:9])} files")
     return found
 
 
-def find_items(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+def find_items(
+    folder: Path, suffixes: Sequence[str], leave_out: Sequence[Path] = ()
+) -> dict[str, Path]:
     """Files of a folder and its subfolders by name, ascending; of one name the first suffix counts.
 
-    A name is the path below the folder without suffix: `a` of a.wav, `cat/0` of cat/0.wav.
+    A name is the path below the folder without suffix: `a` of a.wav, `cat/0` of cat/0.wav. See
+    `passed_over` for what does not count.
+
+    Args:
+      leave_out: folders that are not searched.
+    Raises:
+      ValueError: the folder is among these.
     """
+    if not folder.is_dir():
+        return {}
     # names are what matters here: many may be links to one silent file
-    there = media_files.find([folder], suffixes, same_once=False) if folder.is_dir() else []
+    there = media_files.find([folder], suffixes, leave_out=leave_out, same_once=False)
     found: dict[str, Path] = {}
     for suffix in reversed(suffixes):
         found |= {name_of(folder, p): p for p in there if p.suffix.lower() == suffix}
     return dict(sorted(found.items()))
+
+
+def passed_over(folders: Iterable[Path], leave_out: Sequence[Path] = ()) -> str:
+    """One line about files of these folders that are no items, or share their name with another."""
+    there = [folder for folder in folders if folder.is_dir()]
+    found = media_files.find(there, SUFFIXES, leave_out=leave_out, same_once=False)
+    twins: dict[Path, list[Path]] = {}
+    for path in found:
+        twins.setdefault(path.with_suffix(""), []).append(path)
+    found.namesakes = [" and ".join(map(str, same)) for same in twins.values() if len(same) > 1]
+    return found.remark()
 
 
 def name_of(folder: Path, path: Path) -> str:

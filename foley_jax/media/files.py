@@ -42,6 +42,7 @@ class Found:
       broken: links to nowhere. Those that are named like a wanted file are among `paths` instead:
         who reads them finds out.
       unreadable: folder -> why it could not be listed.
+      namesakes: files of which the caller takes only one.
     """
 
     paths: list[pathlib.Path] = dataclasses.field(default_factory=list)
@@ -52,6 +53,7 @@ class Found:
     doubles: list[str] = dataclasses.field(default_factory=list)
     broken: list[str] = dataclasses.field(default_factory=list)
     unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
+    namesakes: list[str] = dataclasses.field(default_factory=list)
 
     def __iter__(self) -> Iterator[pathlib.Path]:
         return iter(self.paths)
@@ -71,6 +73,7 @@ class Found:
             _told(len(self.doubles), "found already", "found already", self.doubles),
             _told(len(self.broken), "broken link", "broken links", self.broken),
             _told(len(unreadable), "unreadable folder", "unreadable folders", unreadable),
+            _told(len(self.namesakes), "namesake", "namesakes", self.namesakes),
         ]
         told = ", ".join(filter(None, told))
         return names.shown(f"passed over: {told}") if told else ""

@@ -147,14 +147,20 @@ def audit(
 
 def run(args: argparse.Namespace) -> None:
     """The audit of a command line's folders, and its report."""
-    training = clips.Collection.of("training", args.training)
-    held_out = clips.Collection.of(clips.HELD_OUT, args.held_out)
+    training = clips.Collection.of("training", args.training, [args.out])
+    held_out = clips.Collection.of(clips.HELD_OUT, args.held_out, [args.out])
     folders, checkpoints = _named(args.generated), _named(args.checkpoint)
     if strangers := sorted(set(checkpoints) - set(folders)):
         raise ValueError(f"--checkpoint names {strangers}, --generated {sorted(folders)}")
     if reserved := sorted({clips.TRAINING, clips.HELD_OUT} & set(folders)):
         raise ValueError(f"a system is named {reserved[0]!r}; give it another name")
-    systems = {n: [clips.Collection.of(n, f) for f in runs] for n, runs in folders.items()}
+    systems = {
+        name: [clips.Collection.of(name, folder, [args.out]) for folder in runs]
+        for name, runs in folders.items()
+    }
+    searched = [args.training, args.held_out, *(f for runs in folders.values() for f in runs)]
+    if remark := run_card.passed_over(searched, [args.out]):
+        print(remark, file=sys.stderr)
     seconds = shortest_s(systems) if args.seconds is None else args.seconds
     stride_s = seconds / 2 if args.stride is None else args.stride
     settings = Settings(seconds, stride_s, args.metric)

@@ -47,12 +47,13 @@ class Collection:
     media: Mapping[clip_descriptors.Medium, Mapping[str, Path]]
 
     @classmethod
-    def of(cls, what: str, folder: Path) -> "Collection":
+    def of(cls, what: str, folder: Path, leave_out: Sequence[Path] = ()) -> "Collection":
         """Raises:
         FileNotFoundError: no folder, or no sounds and no videos in it.
+        ValueError: the folder is to be left out.
         """
-        sounds = run_card.find_sounds(folder)
-        pictures = run_card.find_items(folder, files.VIDEO_SUFFIXES)
+        sounds = run_card.find_sounds(folder, leave_out=leave_out)
+        pictures = run_card.find_items(folder, files.VIDEO_SUFFIXES, leave_out)
         return cls(what, folder, {"sound": sounds, "picture": pictures})
 
     @property

@@ -98,10 +98,13 @@ def find_videos(
 def names_of(sources: list[str]) -> list[str]:
     """What the clips of each source are called before `#`: unique in the list.
 
-    That is the path without its suffix, or the whole path where two files differ in nothing else.
+    That is the path without its suffix, or the whole path where another is called so.
     """
-    times = collections.Counter(without_suffix(source) for source in sources)
-    return [s if times[without_suffix(s)] > 1 else without_suffix(s) for s in sources]
+    names = [without_suffix(source) for source in sources]
+    # a.mov and a.mp4 keep their suffixes; then a.mp4.avi must keep its own, too
+    while len(times := collections.Counter(names)) < len(set(sources)):
+        names = [s if times[name] > 1 else name for s, name in zip(sources, names)]
+    return names
 
 
 def split_of(source: str, split: str) -> str:

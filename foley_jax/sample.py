@@ -252,7 +252,9 @@ def parser() -> argparse.ArgumentParser:
 For every input NAME it writes out/NAME.mp4 (picture with sound), NAME.wav, NAME.png (the mel, or
 frames and waveform) and an entry in out/scores.json; the second best of --keep_best is
 NAME.best2.mp4, and so on; MM-Diffusion adds contact_sheet.png. Run it again after a stop: finished
-inputs are skipped. Inputs that fail are listed at the end and the exit code is 1.
+inputs are skipped, and keep their names. Inputs that fail are listed at the end and the exit code
+is 1. Folders are searched with all that links in them lead to; names with a leading dot and --out
+are passed over, and one line says so. Of equal names the later ones get a number (NAME_2).
 
 {program_cache.HELP}""",
     )

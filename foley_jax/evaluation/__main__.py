@@ -127,9 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         means = _means(args)
         rules = [by_name.make(name, means) for name in names]
-        systems = seeds.parse([_named(item, "generated") for item in args.generated])
-        checkpoints = _last(seeds.parse([_named(item, "generated") for item in args.checkpoint]))
-        models = _last(seeds.parse([_named(item, "model") for item in args.model]))
+        systems = seeds.parse(args.generated, "generated")
+        checkpoints = _last(seeds.parse(args.checkpoint, "generated"))
+        models = _last(seeds.parse(args.model, "model"))
         if taken := sorted(set(models) & set(systems)):
             raise ValueError(f"--model and --generated both name {taken}")
         if strangers := sorted(set(checkpoints) - set(systems) - set(models)):
@@ -224,10 +224,6 @@ def _generate(name: str, model: Path, args: argparse.Namespace) -> list[Path]:
 
 def _last(items: dict[str, list[Path]]) -> dict[str, Path]:
     return {name: paths[-1] for name, paths in items.items()}
-
-
-def _named(item: str, name: str) -> str:
-    return item if "=" in item else f"{name}={item}"
 
 
 if __name__ == "__main__":

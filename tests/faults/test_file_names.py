@@ -15,6 +15,7 @@ from data_prep.sources import folder as folder_source
 from data_prep.sources import report
 from foley_jax import batch, convert, generate, sample
 from foley_jax.evaluation import __main__ as evaluation
+from foley_jax.evaluation import seeds
 from foley_jax.media import audio as audio_io
 from foley_jax.media import file_arguments, names, plots
 from tests.data_prep import shard_sets
@@ -65,6 +66,16 @@ def test_existing_folders_are_values_of_options(here):
     assert [pathlib.Path(folder) for folder in args.generated] == [pathlib.Path("--gen=1")]
     args = convert.parser().parse_args(["diff_foley/cavp", "-ref", "-out"])
     assert [str(pathlib.Path(path)) for path in (args.source, args.folder)] == ["-ref", "-out"]
+
+
+def test_folders_with_an_equals_sign_need_no_name(here):
+    (here / "cfg=4.5").mkdir()
+    folders = seeds.parse(["cfg=4.5", "ours=cfg=4.5", "theirs=gone"], "generated")
+    assert folders == {
+        "generated": [pathlib.Path("cfg=4.5")],
+        "ours": [pathlib.Path("cfg=4.5")],
+        "theirs": [pathlib.Path("gone")],
+    }
 
 
 def test_options_stay_options_whatever_files_there_are(here):

@@ -7,13 +7,14 @@ import shutil
 
 import pytest
 
-from data_prep import manifest, places, spans
+from data_prep import manifest, places, prepare, spans
 from data_prep.sources import folder as folder_source
-from foley_jax import batch, sounding
+from foley_jax import batch, sounding, torch_files
 from foley_jax.evaluation import embedded, run_card
 from foley_jax.evaluation import sounding as sounding_protocol
 from foley_jax.evaluation.memorisation import nearest_clips
 from foley_jax.media import files
+from tests.data_prep import shard_sets
 
 
 def _touch(folder: pathlib.Path, *names: str) -> pathlib.Path:
@@ -227,6 +228,21 @@ def test_an_output_folder_that_is_the_input_is_refused(tmp_path, monkeypatch, ou
     assert batch.find_inputs(["v"], ".") == [pathlib.Path("v/a.mov")]
 
 
+def test_prepare_follows_links_and_leaves_its_shards_out(tmp_path, capsys):
+    videos = shard_sets.write_videos(tmp_path / "far", 1).rename(tmp_path / "v")
+    (tmp_path / "far").mkdir()
+    (videos / "train/v0.mp4").rename(tmp_path / "far/v0.mp4")
+    (videos / "train/link").symlink_to("../../far")
+    _touch(videos, "shards/mine.mp4", "train/._v0.mp4")
+    words = [str(videos), str(videos / "shards"), *shard_sets.FLAGS, "--workers=1"]
+    for _ in range(2):  # the second run finds what the first has planned
+        prepare.main(words)
+        seen = capsys.readouterr().err
+        assert seen.count("passed over: 1 hidden, 1 in the output folder\n") == 1
+        assert "came after" not in seen
+        assert shard_sets.read_ids(videos / "shards", "train") == ["train/link/v0#0"]
+
+
 def test_shards_written_among_the_videos_hide_none_of_them(tmp_path):
     """They are no media: nothing of them can become an input."""
     folder = _touch(tmp_path / "v", "a.mov", "sub/b.mp4")
@@ -243,6 +259,12 @@ def test_shadows_and_hidden_truth_are_no_items(tmp_path):
     (folder / "a.json").write_text(json.dumps({"level": "plain", "events": []}))
     (folder / "._a.json").write_bytes(b"\0\5\26\7")
     assert [scene.name for scene in embedded.read_truth(folder)] == ["a"]
+
+
+def test_shadows_of_weights_are_no_weights(tmp_path):
+    folder = _touch(tmp_path / "w", "unet/._model.safetensors", "unet/model.safetensors")
+    found = torch_files.weight_files(folder, folders=("unet",))
+    assert [path.name for _, path in found] == ["model.safetensors"]
 
 
 def test_many_links_to_one_silent_file_are_as_many_items(tmp_path):

@@ -7,6 +7,7 @@ import unicodedata
 
 import pytest
 
+from data_prep import spans
 from foley_jax import batch
 from foley_jax.media import files
 
@@ -195,6 +196,20 @@ def test_scores_of_colliding_names_made_before_are_completed(tmp_path):
     scores.merge()
     assert _run([folder], out) == ["a.mp4"]
     assert _entries(out) == {"a": "a.mov", "a_2": "a_2.mp4", "a_3": "a.mp4"}
+
+
+@pytest.mark.parametrize(
+    ("sources", "want"),
+    [
+        (["a.mov", "a.mp4", "x/a.mp4"], ["a.mov", "a.mp4", "x/a"]),
+        (["a.mov", "a.mp4", "a.mp4.avi"], ["a.mov", "a.mp4", "a.mp4.avi"]),
+        (["a.mp4", "a.mp4.avi"], ["a", "a.mp4"]),
+        (["a.mov", "a.mp4", "a.mp4.avi", "a.mp4.avi.ts"], None),
+    ],
+)
+def test_prepared_clips_of_all_files_have_ids_of_their_own(sources, want):
+    found = spans.names_of(sources)
+    assert len(set(found)) == len(sources) and found == (want or sources)
 
 
 def test_a_killed_run_keeps_its_names(tmp_path):

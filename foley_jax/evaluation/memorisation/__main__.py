@@ -149,7 +149,9 @@ def run(args: argparse.Namespace) -> None:
     """The audit of a command line's folders, and its report."""
     training = clips.Collection.of("training", args.training, [args.out])
     held_out = clips.Collection.of(clips.HELD_OUT, args.held_out, [args.out])
-    folders, checkpoints = _named(args.generated), _named(args.checkpoint)
+    folders, checkpoints = (
+        seeds.parse(items, "generated") for items in (args.generated, args.checkpoint)
+    )
     if strangers := sorted(set(checkpoints) - set(folders)):
         raise ValueError(f"--checkpoint names {strangers}, --generated {sorted(folders)}")
     if reserved := sorted({clips.TRAINING, clips.HELD_OUT} & set(folders)):
@@ -184,10 +186,6 @@ def run(args: argparse.Namespace) -> None:
     }
     weights = {name: paths[-1] for name, paths in checkpoints.items()}
     memorisation_report.write(args.out, found, {**skipped, **more_skipped}, leaked, facts, weights)
-
-
-def _named(items: Sequence[str]) -> dict[str, list[Path]]:
-    return seeds.parse([item if "=" in item else f"generated={item}" for item in items])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -29,7 +29,7 @@ STRANGE = (
     "--out",
     "-1",
     "-",
-    "$a_{$ 5$",  # no formula
+    "$a_{$",  # no formula
     "line\nbreak",
     "a'b\"c&<d>",
     "% s %d {x}",

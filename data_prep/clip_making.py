@@ -46,8 +46,7 @@ def plan_source(
     Raises:
       video.MediaError: unreadable, without picture or sound, or too short.
     """
-    if not _is_text(source):
-        raise video.MediaError("bad_name", f"{source!a}: its name is no UTF-8; rename it")
+    _check_name(source)
     info = video.probe(folder / source)
     if not info.has_video:
         raise video.MediaError("no_video", f"{source}: has no picture stream")
@@ -65,12 +64,13 @@ def plan_source(
     return found
 
 
-def _is_text(name: str) -> bool:
+def _check_name(source: str) -> None:
+    """Raises MediaError: records hold text, and this name is none."""
     try:
-        name.encode()
+        source.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        why = f"{source!a}: its name is no UTF-8; rename it"
+        raise video.MediaError("bad_name", why) from None
 
 
 def make_clip(folder: pathlib.Path, span: spans.Span, format: Format) -> records.Clip:
@@ -81,6 +81,7 @@ def make_clip(folder: pathlib.Path, span: spans.Span, format: Format) -> records
     Raises:
       video.MediaError: the span cannot be read.
     """
+    _check_name(span.source)
     path = folder / span.source
     length_s = span.end_s - span.start_s
     frames_THWC = video.read_frames(path, format.video, start_s=span.start_s, duration_s=length_s)

@@ -50,7 +50,7 @@ from foley_jax.data import pipeline as data_pipeline
 from foley_jax.data import records
 from foley_jax.diff_foley import features, image_encoders
 from foley_jax.layers import network as network_lib
-from foley_jax.media import specs
+from foley_jax.media import file_arguments, specs
 from foley_jax.training import run_directory
 from foley_jax.training import task as task_lib
 
@@ -320,11 +320,10 @@ def _write_shard(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = file_arguments.Parser(
         prog="python -m data_prep.features",
         description=__doc__,
         epilog=program_cache.HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("shards", type=pathlib.Path, help="prepared set with frames")

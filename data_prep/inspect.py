@@ -25,7 +25,7 @@ import tqdm
 
 from data_prep import loader_speed, shard_check
 from foley_jax.data import pipeline, records
-from foley_jax.media import plots
+from foley_jax.media import file_arguments, plots
 
 SHOWN_FAULTS = 20
 SHOWN_LABELS = 12
@@ -131,10 +131,9 @@ def _report(seen: shard_check.Findings, *, thorough: bool) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = file_arguments.Parser(
         prog="python -m data_prep.inspect",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shards", type=pathlib.Path, help="prepared set or feature set")
     parser.add_argument("--quick", action="store_true", help="read the index alone")

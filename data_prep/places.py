@@ -5,8 +5,9 @@ through fsspec and needs the package of its store (gcsfs, s3fs, ...). Whatever i
 under its name only when it is complete.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+import dataclasses
 import os
 import pathlib
 import secrets
@@ -14,6 +15,8 @@ import tempfile
 from typing import Any
 
 import fsspec
+
+from foley_jax.media import files
 
 # stores that show a file only when its upload has ended; elsewhere a file is written beside its
 # place and moved
@@ -79,19 +82,31 @@ class Place:
         fs, root = self._open()
         return fs.isdir(root)
 
-    def find(self) -> Iterator[str]:
-        """Names of all files in it and in its subfolders, relative, with forward slashes.
+    def find(
+        self, suffixes: Sequence[str] | None = None, *, leave_out: "Place | None" = None
+    ) -> files.Found:
+        """Names of the files in it and in its subfolders, relative, with forward slashes.
 
-        Broken links and pipes are among them: who reads them finds out.
+        See `files.find`. Broken links and pipes are among them: who reads them finds out.
+
+        Args:
+          suffixes: of the wanted files; None is every file.
+          leave_out: a folder in it that is not searched.
+        Returns:
+          `paths` are the names, as text, sorted.
         """
         if self.local is not None:
-            for path in self.local.rglob("*"):
-                if not path.is_dir():
-                    yield path.relative_to(self.local).as_posix()
-            return
+            left_out = leave_out is not None and leave_out.local
+            # written into the very folder, shards are no media: there is nothing to leave out
+            if left_out and os.path.realpath(left_out) == os.path.realpath(self.local):
+                left_out = None
+            found = files.find([self.local], suffixes, leave_out=[left_out] if left_out else ())
+            relative = sorted(path.relative_to(self.local).as_posix() for path in found)
+            return dataclasses.replace(found, paths=relative)
         fs, root = self._open()
-        for path in fs.find(root):
-            yield path[len(root) + 1 :]
+        inside = leave_out is not None and leave_out.where.startswith(f"{self.where}/")
+        left_out = leave_out.where[len(self.where) + 1 :].rstrip("/") if inside else ""
+        return files.sift((path[len(root) + 1 :] for path in fs.find(root)), suffixes, left_out)
 
     def sizes(self) -> dict[str, int]:
         """Name -> bytes of the files directly in it, hidden ones too; empty without a folder."""

@@ -37,7 +37,7 @@ import tqdm
 
 from data_prep import clip_making, guarded_pool, places, shard_jobs, shard_plan, spans
 from foley_jax.data import records
-from foley_jax.media import specs
+from foley_jax.media import file_arguments, specs
 
 FAILURES_NAME = "failures.jsonl"
 TASK_LIMIT_S = 120.0
@@ -161,7 +161,7 @@ def _make_plan(
     jobs = shard_plan.read_listing(shards, settings)
     if jobs is None:
         if stretches is None:
-            stretches = shard_plan.list_folder(videos, settings["split"])
+            stretches = shard_plan.list_folder(videos, settings["split"], leave_out=shards)
         shards.make()
         jobs = shard_plan.write_listing(shards, stretches, settings)
     there = shards.sizes()
@@ -177,7 +177,8 @@ def _make_plan(
 
 
 def _tell_of_new_files(videos: places.Place, shards: places.Place) -> None:
-    if count := len(set(spans.find_videos(videos)) - shard_plan.listed_files(shards)):
+    there = set(spans.find_videos(videos, leave_out=shards))
+    if count := len(there - shard_plan.listed_files(shards)):
         print(
             f"{count} videos came after {shards} was begun and are left out; "
             "prepare them into another folder, or delete this one",
@@ -268,10 +269,9 @@ def _finish(
 
 def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
     """The options of a preparation."""
-    parser = argparse.ArgumentParser(
+    parser = file_arguments.Parser(
         prog=prog,
         description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("videos", help="folder of videos, or its address (gs://, s3://, ...)")
     parser.add_argument("shards", help="folder to write, or its address")

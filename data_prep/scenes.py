@@ -10,7 +10,6 @@ step_s. Clip N of a level and split depends on the seed and N alone, so a larger
 smaller one. Files already there are kept: stop and start again at will.
 """
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -21,7 +20,7 @@ import numpy as np
 import tqdm
 
 from data_prep import scene_plan, scene_sounds
-from foley_jax.media import video
+from foley_jax.media import file_arguments, video
 
 DURATION_S = 10.0
 SPLITS = ("train", "test")
@@ -125,10 +124,9 @@ def make_set(
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
+    parser = file_arguments.Parser(
         prog="python -m data_prep.scenes",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("videos", type=pathlib.Path, help="folder to write")
     parser.add_argument("--train", type=int, default=400, help="plain training clips")

@@ -113,15 +113,19 @@ def failure(source: str, reason: str, detail: str, *, clip_id: str | None = None
     return {"file": source, **named, "reason": reason, "detail": detail}
 
 
-def list_folder(videos: places.Place, split: str) -> list[Stretch]:
+def list_folder(
+    videos: places.Place, split: str, *, leave_out: places.Place | None = None
+) -> list[Stretch]:
     """The whole of every video file of a folder.
 
     Args:
+      videos: the folder.
       split: "auto" (see `spans.split_of`), or one name for everything.
+      leave_out: a folder in it that is not searched.
     Raises:
       ValueError: no such folder, or no video in it.
     """
-    sources = spans.find_videos(videos)
+    sources = spans.find_videos(videos, leave_out=leave_out)
     named = zip(sources, spans.names_of(sources), strict=True)
     return [Stretch(source, spans.split_of(source, split), name) for source, name in named]
 

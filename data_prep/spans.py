@@ -13,7 +13,7 @@ import os
 import pathlib
 
 from data_prep import places
-from foley_jax.media import container
+from foley_jax.media import files
 
 SPLITS = ("train", "test", "val")
 HASHED_TEST_PERCENT = 10
@@ -69,36 +69,42 @@ def shard_number(place: int, num_shards: int) -> int:
     return place * num_shards >> 64
 
 
-def find_videos(folder: str | os.PathLike[str] | places.Place) -> list[str]:
-    """Relative paths of all video files under a folder, sorted; hidden files are left out.
+def find_videos(
+    folder: str | os.PathLike[str] | places.Place, *, leave_out: places.Place | None = None
+) -> list[str]:
+    """Relative paths of all video files under a folder, sorted; see `files.find`.
 
+    What is passed over is said in one line on stderr.
+
+    Args:
+      folder: where to search.
+      leave_out: a folder in it that is not searched: where the caller will write.
     Raises:
       ValueError: no such folder, or no video in it.
     """
     folder = places.Place(folder)
     if not folder.is_folder():
         raise ValueError(f"{folder}: no such folder of videos")
-    found = []
-    for name in folder.find():
-        path = pathlib.PurePosixPath(name)
-        if path.suffix.lower() in container.VIDEO_SUFFIXES and not path.name.startswith("."):
-            found.append(name)
-    found.sort()
-    if not found:
+    found = folder.find(files.VIDEO_SUFFIXES, leave_out=leave_out)
+    found.tell()
+    if not found.paths:
         raise ValueError(
-            f"{folder} holds no video file ({', '.join(container.VIDEO_SUFFIXES)}); make the "
+            f"{folder} holds no video file ({', '.join(files.VIDEO_SUFFIXES)}); make the "
             f"embedded set with `python -m data_prep.scenes {folder}`"
         )
-    return found
+    return found.paths
 
 
 def names_of(sources: list[str]) -> list[str]:
     """What the clips of each source are called before `#`: unique in the list.
 
-    That is the path without its suffix, or the whole path where two files differ in nothing else.
+    That is the path without its suffix, or the whole path where another is called so.
     """
-    times = collections.Counter(without_suffix(source) for source in sources)
-    return [s if times[without_suffix(s)] > 1 else without_suffix(s) for s in sources]
+    names = [without_suffix(source) for source in sources]
+    # a.mov and a.mp4 keep their suffixes; then a.mp4.avi must keep its own, too
+    while len(times := collections.Counter(names)) < len(set(sources)):
+        names = [s if times[name] > 1 else name for s, name in zip(sources, names)]
+    return names
 
 
 def split_of(source: str, split: str) -> str:

@@ -15,7 +15,6 @@ also in ArrayRecord files. JPEG and PCM are copied as they are, and tfds shuffle
 clip's id. While it works it needs twice the room of SHARDS. Training here reads SHARDS directly.
 """
 
-import argparse
 from collections.abc import Iterator
 import json
 import pathlib
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from foley_jax.data import pipeline, records
+from foley_jax.media import file_arguments
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -129,10 +129,9 @@ def make_builder(
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
+    parser = file_arguments.Parser(
         prog="python -m data_prep.tfds_export",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shards", type=pathlib.Path, help="folder of a prepared set")
     parser.add_argument("data_dir", type=pathlib.Path, help="folder of TensorFlow Datasets")

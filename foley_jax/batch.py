@@ -1,7 +1,7 @@
 """A folder of files through a model: resumable, reading and saving in threads beside the device."""
 
 import collections
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 import contextlib
 import json
@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from foley_jax.media import audio as audio_io
+from foley_jax.media import files, writing
+from foley_jax.media import names as name_lib
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 READERS = 2  # decoding threads
 HELD_BYTES = 1 << 30  # decoded video that may wait; a 10-minute one at 4 fps is 0.36 GB
 ERRORS = (OSError, ValueError)  # what a bad file, or a full disk, raises
@@ -36,29 +37,32 @@ class Job(Protocol):
         """What the result depends on, JSON-able; another value makes every video again."""
 
 
-def find_files(
-    inputs: Iterable[str | os.PathLike], suffixes: Sequence[str] = VIDEO_SUFFIXES
+def find_inputs(
+    inputs: Sequence[str | os.PathLike],
+    out: str | os.PathLike | None,
+    suffixes: Sequence[str] = files.VIDEO_SUFFIXES,
+    *,
+    tell: bool = True,
 ) -> list[Path]:
-    """Files as given, folders searched through; sorted inside each folder."""
-    found = []
-    for item in map(Path, inputs):
-        if item.is_dir():
-            inside = (p for p in item.rglob("*") if p.suffix.lower() in suffixes)
-            found.extend(sorted(inside))
-        else:
-            found.append(item)
-    return found
+    """The files of a command line that writes into `out`, which is not searched; `files.find`.
 
-
-def output_names(videos: Sequence[Path]) -> list[str]:
-    """A file stem per video; videos of the same name in different folders get a number."""
-    seen: dict[str, int] = {}
-    names = []
-    for video in videos:
-        seen[video.stem] = seen.get(video.stem, 0) + 1
-        count = seen[video.stem]
-        names.append(video.stem if count == 1 else f"{video.stem}_{count}")
-    return names
+    Args:
+      inputs: files, and folders to search.
+      out: the output folder.
+      suffixes: of the wanted files in folders.
+      tell: whether to say on stderr what was passed over.
+    Raises:
+      FileNotFoundError: none is there.
+      ValueError: `out` itself is to be searched.
+    """
+    found = files.find(inputs, suffixes, leave_out=() if out is None else [out])
+    if tell:
+        found.tell()
+    if not found.paths:
+        kinds = "video" if set(suffixes) == set(files.VIDEO_SUFFIXES) else "video or sound"
+        where = ", ".join(map(str, inputs)) or "no input"
+        raise FileNotFoundError(f"no {kinds} files found in {where}")
+    return found.paths
 
 
 class ScoreFile:
@@ -69,12 +73,14 @@ class ScoreFile:
 
     Attributes:
       done: the entries there are, made with the same settings, by name.
+      videos: name -> video of all entries that this folder has, whatever their settings.
     """
 
     def __init__(self, folder: Path, settings: dict, index: int = 0):
         # as it comes back from a file: tuples are lists
         self.path, self.settings = folder / "scores.json", json.loads(json.dumps(settings))
         self._part = folder / f"scores.{index}.jsonl"
+        self.videos = self._named()
         self._own = self._lines(self._part)
         self._open = False
         self.done = self._found()
@@ -108,6 +114,12 @@ class ScoreFile:
             found |= self._lines(part)
         return found
 
+    def _named(self) -> dict[str, str]:
+        entries = json.loads(_text(self.path) or "{}").get("clips", {})
+        for part in self._parts():
+            entries |= dict(_whole_lines(part)[1:])
+        return {name: entry["video"] for name, entry in entries.items() if "video" in entry}
+
     def _parts(self) -> list[Path]:
         return sorted(self.path.parent.glob("scores.*.jsonl"))
 
@@ -118,10 +130,22 @@ class ScoreFile:
 
     def _lines(self, part: Path) -> dict[str, dict]:
         """Entries of a process's file; none if it is of other settings."""
-        text = _text(part)
-        # a killed process may leave half a line
-        first, *rest = map(json.loads, text[: text.rfind("\n") + 1].splitlines() or ["{}"])
+        first, *rest = _whole_lines(part) or [{}]
         return dict(rest) if first.get("settings") == self.settings else {}
+
+
+def names_beside(folders: Sequence[ScoreFile], videos: Sequence[Path]) -> list[str]:
+    """A name per video, the same in all folders and beside what they have."""
+    recorded = {name: video for one in reversed(folders) for name, video in one.videos.items()}
+    kept = {name for one in folders for name in one.done}
+    return name_lib.output_names(videos, recorded, kept)
+
+
+def _whole_lines(part: Path) -> list[Any]:
+    """What is in a process's file: its settings, and [name, entry] of every video."""
+    text = _text(part)
+    # a killed process may leave half a line
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def _text(path: Path) -> str:
@@ -179,7 +203,8 @@ def save_clip(
       audio: float32 [samples] in about [-1, 1].
       name: of the clip, for messages.
     Raises:
-      ValueError: the suffix is neither `.wav` nor a video container, or the sound is not finite.
+      ValueError: the suffix is neither `.wav` nor one of `writing.SUFFIXES` (in any case), or the
+        sound is not finite.
     """
     path = Path(path)
     if not np.isfinite(audio).all():
@@ -187,10 +212,12 @@ def save_clip(
             f"the sound made for {name} is not finite; check the model's training, or use "
             "--dtype=float32"
         )
-    if path.suffix not in (".wav", *VIDEO_SUFFIXES):
-        raise ValueError(f"cannot save a clip as {path.suffix!r}; use .wav or .mp4")
+    is_sound = path.suffix.lower() == ".wav"
+    if not is_sound and path.suffix.lower() not in writing.SUFFIXES:
+        kinds = ", ".join(writing.SUFFIXES)
+        raise ValueError(f"cannot save a clip as {path.suffix!r}; use .wav or {kinds}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".wav":
+    if is_sound:
         audio_io.write_wav(path, audio, sample_rate_hz)
     else:
         save_video(path)
@@ -198,6 +225,9 @@ def save_clip(
 
 class Shelf(Protocol):
     """Where clips go, and what is there already."""
+
+    def names(self, videos: Sequence[Path]) -> list[str]:
+        """What the clips of each video are called; see `names.output_names`."""
 
     def has(self, name: str) -> bool:
         """Whether a video needs nothing any more."""
@@ -218,6 +248,9 @@ class Folder:
     def __init__(self, out: Path, settings: dict):
         out.mkdir(parents=True, exist_ok=True)
         self.out, self.scores = out, ScoreFile(out, settings)
+
+    def names(self, videos: Sequence[Path]) -> list[str]:
+        return names_beside([self.scores], videos)
 
     def has(self, name: str) -> bool:
         return name in self.scores.done
@@ -262,14 +295,14 @@ class Batch:
         """Finds what there is to do.
 
         Args:
-          names: of the clips of each video; by default `output_names`.
+          names: of the clips of each video; by default the shelf's.
           group: videos made together.
           progress: called with a number of videos that are done or have failed.
           when_warm: called once, after the first group; the others then wait for that group.
         """
         self.job, self.shelf, self.group, self.progress = job, shelf, group, progress
         self.when_warm = when_warm
-        self.names = dict(zip(videos, names or output_names(videos), strict=True))
+        self.names = dict(zip(videos, names or shelf.names(videos), strict=True))
         self.todo = [v for v in videos if not shelf.has(self.names[v])]
         self.failures: dict[str, str] = {}
         progress(len(videos) - len(self.todo))

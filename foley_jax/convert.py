@@ -33,6 +33,7 @@ import numpy as np
 
 from foley_jax import hub, torch_files, weight_keys
 from foley_jax.layers import conversion_report, network, strict_fill, torch_checkpoint
+from foley_jax.media import file_arguments
 from foley_jax.training import task as task_lib
 
 # modules with a KINDS dict; imported only when a kind is looked up
@@ -231,7 +232,7 @@ def save(kind: str, module: nnx.Module, folder: str | os.PathLike, **model_overr
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
+    p = file_arguments.Parser(
         prog="python -m foley_jax.convert",
         description="Turns an official PyTorch checkpoint into a folder this package reads.",
         epilog="""examples:
@@ -239,7 +240,6 @@ def parser() -> argparse.ArgumentParser:
   python -m foley_jax.convert stable_diffusion/v1 sd-v1-4-full-ema.ckpt runs/sd --ema
   python -m foley_jax.convert stable_diffusion/v1 hub:CompVis/stable-diffusion-v1-4 runs/sd
   python -m foley_jax.convert --list""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument(
         "kind", nargs="?", metavar="KIND", help=f"what the file is (see --list), or {AUTO!r}"

@@ -26,6 +26,7 @@ import tqdm
 
 from foley_jax import batch, loading, program_cache, sample, setting_arguments, sharding, speed
 from foley_jax.diff_foley import pipeline
+from foley_jax.media import file_arguments, names
 
 POLL_S = 0.5  # how often a process looks whether the others have ended
 
@@ -81,12 +82,16 @@ class Runs:
         self.made = self.warming = 0
         self.sound_s = 0.0
 
+    def names(self, videos: Sequence[Path]) -> list[str]:
+        """One name in all folders; every process finds the same, before any of them writes."""
+        return batch.names_beside(self.scores, videos)
+
     def missing(self, name: str) -> list[int]:
         """The samples that a video lacks."""
 
         def there(folder: Path, scores: batch.ScoreFile) -> bool:
-            files = (folder / f"{name}{suffix}" for suffix in self.suffixes)
-            return name in scores.done and all(file.exists() for file in files)
+            made = (folder / f"{name}{suffix}" for suffix in self.suffixes)
+            return name in scores.done and all(file.exists() for file in made)
 
         pairs = enumerate(zip(self.folders, self.scores))
         return [k for k, (folder, scores) in pairs if not there(folder, scores)]
@@ -182,7 +187,7 @@ def run(
       group: clips in one group; by default as many as fill the devices once.
     Raises:
       FileNotFoundError: no videos.
-      ValueError: a setting is out of range, or the model is MM-Diffusion's.
+      ValueError: a setting is out of range, `out` is to be searched, or the model MM-Diffusion's.
     """
     if not isinstance(model, sample.Foley):
         raise ValueError(_not_for_sounding(model.source))
@@ -190,11 +195,8 @@ def run(
         raise ValueError(f"samples is {samples} and group {group}, expected at least 1")
     settings = dataclasses.replace(settings or pipeline.Settings(), num_samples=1, keep_best=1)
     model.model.check(settings)
-    paths = batch.find_files(videos)
-    if not paths:
-        raise FileNotFoundError(f"no video files found in {', '.join(map(str, videos))}")
-    names = dict(zip(paths, batch.output_names(paths)))
     index, count, out = jax.process_index(), jax.process_count(), Path(out)
+    paths = batch.find_inputs(videos, out, tell=index == 0)
     group = group or max(samples, model.model.device_windows * model.model.num_devices)
 
     clock = speed.Clock()
@@ -204,6 +206,7 @@ def run(
     described = [{**dataclasses.asdict(own), **networks} for own in each]
     folders = [out / f"seed{seed}" for seed in seeds]
     shelf = Runs(folders, described, index=index, videos=mux, clock=clock)
+    names = dict(zip(paths, shelf.names(paths)))
     job = Job(model, settings, lambda path: shelf.missing(names[path]), clock)
     with Team(out, index, count) as team:
         failures = _make(job, shelf, names, team.share(paths), max(1, group // samples))
@@ -328,7 +331,7 @@ def _not_for_sounding(source: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
+    p = file_arguments.Parser(
         prog="python -m foley_jax.generate",
         description=__doc__,
         epilog=f"""Sample k of a video NAME is out/seedS/NAME.wav with S = --seed + k; a folder is
@@ -338,7 +341,6 @@ failed (the exit code is then 1), out/speed.json says how long a clip took. With
 same command runs in every process; they share the videos, and the file system.
 
 {program_cache.HELP}""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("inputs", nargs="+", help="videos or folders of them")
     p.add_argument(
@@ -389,7 +391,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if report.speed is not None:
             print(speed.table(report.speed))
         for path, reason in report.failures.items():
-            print(f"failed: {path}: {reason}", file=sys.stderr)
+            print(names.shown(f"failed: {path}: {reason}"), file=sys.stderr)
     return 1 if report.failures else 0
 
 

@@ -25,7 +25,7 @@ import tqdm
 from foley_jax import batch, loading, program_cache, setting_arguments, sounding
 from foley_jax.diff_foley import pipeline
 from foley_jax.media import audio as audio_io
-from foley_jax.media import plots
+from foley_jax.media import file_arguments, names, plots
 from foley_jax.media import video as video_io
 from foley_jax.mm_diffusion import sampling
 
@@ -237,7 +237,7 @@ class ReconstructJob:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
+    p = file_arguments.Parser(
         prog="python -m foley_jax.sample",
         description="Puts generated sound to silent videos (Diff-Foley), or makes sounding videos, "
         "and each from the other (MM-Diffusion).",
@@ -252,10 +252,11 @@ def parser() -> argparse.ArgumentParser:
 For every input NAME it writes out/NAME.mp4 (picture with sound), NAME.wav, NAME.png (the mel, or
 frames and waveform) and an entry in out/scores.json; the second best of --keep_best is
 NAME.best2.mp4, and so on; MM-Diffusion adds contact_sheet.png. Run it again after a stop: finished
-inputs are skipped. Inputs that fail are listed at the end and the exit code is 1.
+inputs are skipped, and keep their names. Inputs that fail are listed at the end and the exit code
+is 1. Folders are searched with all that links in them lead to; names with a leading dot and --out
+are passed over, and one line says so. Of equal names the later ones get a number (NAME_2).
 
 {program_cache.HELP}""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("inputs", nargs="*", help="videos, or for MM-Diffusion sounds, or folders")
     p.add_argument(
@@ -282,9 +283,7 @@ inputs are skipped. Inputs that fail are listed at the end and the exit code is 
 def _foley_job(args: argparse.Namespace, foley: Foley, networks: dict) -> tuple[batch.Job, list]:
     settings = setting_arguments.foley_settings(args)
     foley.model.check(settings)
-    videos = batch.find_files(args.inputs)
-    if not videos:
-        raise FileNotFoundError(f"no video files found in {', '.join(args.inputs) or 'no input'}")
+    videos = batch.find_inputs(args.inputs, args.out)
     if args.reconstruct:
         return ReconstructJob(foley), videos
     return GenerateJob(foley, settings, networks), videos
@@ -295,7 +294,7 @@ def _sounding_job(
 ) -> tuple[batch.Job, list]:
     given = {f.name: getattr(args, f.name, None) for f in dataclasses.fields(sampling.Settings)}
     settings = sampling.Settings(**{k: v for k, v in given.items() if v is not None})
-    task, paths = sounding.work(args.inputs, args.num_samples)
+    task, paths = sounding.work(args.inputs, args.num_samples, args.out)
     return sounding.Job(av, task, settings, networks), paths
 
 
@@ -321,7 +320,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         plots.save_contact_sheet(out / "contact_sheet.png", job.rows)
     print(f"{len(paths) - len(failures)} of {len(paths)} {unit}s done, in {args.out}")
     for path, reason in failures.items():
-        print(f"failed: {path}: {reason}", file=sys.stderr)
+        print(names.shown(f"failed: {path}: {reason}"), file=sys.stderr)
     return 1 if failures else 0
 
 

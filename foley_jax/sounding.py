@@ -16,7 +16,7 @@ import numpy as np
 
 from foley_jax import batch
 from foley_jax.media import audio as audio_io
-from foley_jax.media import container, plots
+from foley_jax.media import files, plots
 from foley_jax.media import video as video_io
 from foley_jax.mm_diffusion import pipeline
 
@@ -157,12 +157,19 @@ def noise_name(index: int) -> str:
     return f"sample_{index:04d}"
 
 
-def work(inputs: Sequence[str | os.PathLike], num_samples: int) -> tuple[str, list[Path]]:
+def work(
+    inputs: Sequence[str | os.PathLike], num_samples: int, out: str | os.PathLike | None = None
+) -> tuple[str, list[Path]]:
     """What the inputs ask for ("generate", "audio_for" or "video_for"), and on what.
 
+    Args:
+      inputs: files, and folders to search; none is clips from noise.
+      num_samples: how many clips from noise.
+      out: where the clips will be written; not searched.
     Raises:
       FileNotFoundError: no file of a known kind among the inputs.
-      ValueError: pictures and sounds together, or several clips for an input.
+      ValueError: pictures and sounds together, several clips for an input, or `out` among the
+        inputs.
     """
     if not inputs:
         if num_samples < 1:
@@ -173,11 +180,9 @@ def work(inputs: Sequence[str | os.PathLike], num_samples: int) -> tuple[str, li
             f"num_samples is {num_samples}: it counts clips from noise; for an input give one "
             "--seed after the other"
         )
-    known = (*batch.VIDEO_SUFFIXES, *container.SOUND_SUFFIXES)
-    paths = batch.find_files(inputs, known)
-    if not paths:
-        raise FileNotFoundError(f"no video or sound files found in {', '.join(map(str, inputs))}")
-    sounds = [path for path in paths if path.suffix.lower() in container.SOUND_SUFFIXES]
+    known = (*files.VIDEO_SUFFIXES, *files.AUDIO_SUFFIXES)
+    paths = batch.find_inputs(inputs, out, known)
+    sounds = [path for path in paths if path.suffix.lower() in files.AUDIO_SUFFIXES]
     if sounds and len(sounds) < len(paths):
         raise ValueError(
             f"{len(sounds)} of {len(paths)} inputs are sounds, the others videos; give either "

@@ -99,7 +99,8 @@ def _of_folder(folder: Path, averaged: bool) -> list[Path]:
     """All safetensors files of a folder, or, without any, all its pickles; no copy twice."""
     for suffixes in (SAFETENSORS, PICKLES):
         # "model.fp16.safetensors" beside "model.safetensors" holds the same weights again
-        files = [f for f in sorted(folder.glob("*")) if f.suffix in suffixes]
+        # names with a leading dot are Mac's shadows of files, and downloads that were broken off
+        files = [f for f in sorted(folder.glob("[!.]*")) if f.suffix in suffixes]
         files = [f for f in files if ".fp16." not in f.name] or files
         last = [f for f in files if ".non_ema." in f.name]
         mean = [f for f in files if f not in last]

@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from foley_jax import batch
+from foley_jax.media import files, names
 
 
 class FakeClip:
@@ -86,13 +87,13 @@ def test_other_settings_make_everything_again(videos, tmp_path):
 
 
 def test_equal_names_from_different_folders_do_not_overwrite_each_other():
-    names = batch.output_names([Path("x/hit.mp4"), Path("y/hit.mp4"), Path("y/other.mp4")])
-    assert names == ["hit", "hit_2", "other"]
+    found = names.output_names([Path("x/hit.mp4"), Path("y/hit.mp4"), Path("y/other.mp4")])
+    assert found == ["hit", "hit_2", "other"]
 
 
 def test_folders_are_searched_for_videos(videos, tmp_path):
     (tmp_path / "in" / "notes.txt").touch()
-    assert batch.find_files([tmp_path / "in"]) == sorted(videos)
+    assert files.find([tmp_path / "in"], files.VIDEO_SUFFIXES).paths == sorted(videos)
 
 
 def test_one_video_that_cannot_be_made_with_others_is_made_alone(videos, tmp_path):

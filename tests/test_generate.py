@@ -281,4 +281,4 @@ def test_settings_out_of_range_are_refused(foley, videos, tmp_path):
     with pytest.raises(ValueError, match="samples is 0"):
         generate.run(foley, [videos], tmp_path, 0)
     with pytest.raises(FileNotFoundError, match="no video files found in"):
-        generate.run(foley, [tmp_path], tmp_path, 1)
+        generate.run(foley, [tmp_path], tmp_path / "out", 1)

@@ -10,6 +10,7 @@ import sys
 
 from data_prep import manifest
 from data_prep.sources import on_disk
+from foley_jax.media import file_arguments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +42,9 @@ class Found:
 
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """A parser for one source: add its official files, then `add_folder`."""
-    return argparse.ArgumentParser(
+    return file_arguments.Parser(
         prog=f"python -m data_prep.sources.{name}",
         description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 

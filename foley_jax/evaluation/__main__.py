@@ -9,10 +9,11 @@
         --weights=weights/ --classifier=weights/eval_classifier.ckpt \\
         --cavp=weights/cavp_epoch66.ckpt --reference vggsound/test --generated=out/ --out=report
 
-A folder may hold .wav, .flac or .mp4 files of any system; an item is judged against the reference
-of the same stem (mm-diffusion compares whole sets). A repeated name is another seed of that
-system, or another of its samples where the protocol pools them. With --model the sounds are
-generated first, --samples for every video of the reference, into OUT/generated.
+A folder may hold .wav, .flac or .mp4 files of any system, in subfolders too; an item is judged
+against the reference of the same path without suffix, or, where one side lies flat, of the same
+stem (mm-diffusion compares whole sets). A repeated name is another seed of that system, or another
+of its samples where the protocol pools them. With --model the sounds are generated first, --samples
+for every video of the reference, into OUT/generated.
 
 protocols
   onsets                onset F1, AP, count accuracy against the true sound; needs no weights
@@ -43,6 +44,8 @@ from foley_jax.diff_foley import features, pipeline
 from foley_jax.evaluation import feature_store, run_card, seeds, tables
 from foley_jax.evaluation.pages import page
 from foley_jax.evaluation.protocols import align_acc_protocol, by_name, feature_rules, protocol
+from foley_jax.media import file_arguments, files
+from foley_jax.media import names as name_lib
 
 
 def write(out: Path, rules: protocol.Rules, result: protocol.Result) -> None:
@@ -65,6 +68,7 @@ def write(out: Path, rules: protocol.Rules, result: protocol.Result) -> None:
     table = tables.markdown_table(f"protocol `{name}`", result.figures, columns, more)
     remarks = [*result.complaints, *(f"{metric}: {why}" for metric, why in result.skipped.items())]
     text = table + ("\n" + "".join(f"\n- {line}" for line in remarks) if remarks else "")
+    text = name_lib.shown(text)
     (out / "table.md").write_text(text + "\n")
     keys = {head: key for head, key in columns.items() if key}
     latex = tables.latex_table(name, result.figures, keys)
@@ -78,11 +82,10 @@ def write(out: Path, rules: protocol.Rules, result: protocol.Result) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """All options."""
-    p = argparse.ArgumentParser(
+    p = file_arguments.Parser(
         prog="python -m foley_jax.evaluation",
         description=__doc__,
         epilog=program_cache.HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--protocol", required=True, help="one, or several with commas between")
     p.add_argument(
@@ -124,9 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         means = _means(args)
         rules = [by_name.make(name, means) for name in names]
-        systems = seeds.parse([_named(item, "generated") for item in args.generated])
-        checkpoints = _last(seeds.parse([_named(item, "generated") for item in args.checkpoint]))
-        models = _last(seeds.parse([_named(item, "model") for item in args.model]))
+        systems = seeds.parse(args.generated, "generated")
+        checkpoints = _last(seeds.parse(args.checkpoint, "generated"))
+        models = _last(seeds.parse(args.model, "model"))
         if taken := sorted(set(models) & set(systems)):
             raise ValueError(f"--model and --generated both name {taken}")
         if strangers := sorted(set(checkpoints) - set(systems) - set(models)):
@@ -134,13 +137,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, path in models.items():
             systems[name] = _generate(name, path, args)
             checkpoints.setdefault(name, path)
+        searched = [*args.reference, *(folder for runs in systems.values() for folder in runs)]
+        if remark := run_card.passed_over(searched, [args.out]):
+            print(remark, file=sys.stderr)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     failed = 0
     for rule in rules:
         try:
-            result = protocol.evaluate(rule, systems, args.reference, checkpoints)
+            result = protocol.evaluate(
+                rule, systems, args.reference, checkpoints, leave_out=[args.out]
+            )
         except (FileNotFoundError, ValueError) as error:  # the other protocols go on
             print(f"error: protocol {rule.name}: {error}", file=sys.stderr)
             failed = 1
@@ -190,9 +198,13 @@ def _generate(name: str, model: Path, args: argparse.Namespace) -> list[Path]:
     settings = pipeline.Settings(seed=args.seed, steps=args.steps, guidance=args.guidance)
     out = args.out / "generated" / name
     loaded = sample.load(model, cavp=args.cavp, classifier=args.guide)
+    # every name of the reference is asked for, also of links to one file
+    videos = files.find(
+        args.reference, files.VIDEO_SUFFIXES, leave_out=[args.out], same_once=False
+    ).paths
     made = generate.run(
         loaded,
-        args.reference,
+        videos or args.reference,
         out,
         args.samples,
         settings=settings,
@@ -204,7 +216,7 @@ def _generate(name: str, model: Path, args: argparse.Namespace) -> list[Path]:
         },
     )
     for path, reason in made.failures.items():
-        print(f"failed: {path}: {reason}", file=sys.stderr)
+        print(name_lib.shown(f"failed: {path}: {reason}"), file=sys.stderr)
     if made.speed is not None:
         print(speed.table(made.speed))
     return made.folders
@@ -212,10 +224,6 @@ def _generate(name: str, model: Path, args: argparse.Namespace) -> list[Path]:
 
 def _last(items: dict[str, list[Path]]) -> dict[str, Path]:
     return {name: paths[-1] for name, paths in items.items()}
-
-
-def _named(item: str, name: str) -> str:
-    return item if "=" in item else f"{name}={item}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tqdm
 
-from foley_jax.evaluation import onsets
+from foley_jax.evaluation import onsets, run_card
 from foley_jax.evaluation.statistics import scores
 from foley_jax.media import audio as audio_io
 from foley_jax.media import mel as mel_lib
@@ -63,7 +63,8 @@ def read_truth(folder: Path) -> list[Truth]:
     Raises:
       FileNotFoundError: the folder holds no truth files.
     """
-    clips = [read_scene(path) for path in sorted(folder.glob("*.json"))]
+    there = run_card.find_items(folder, (".json",)).values()
+    clips = [read_scene(path) for path in there if path.parent == folder]
     if not clips:
         raise FileNotFoundError(
             f"{folder} holds no truth files (NAME.json beside NAME.mp4); make the embedded set "

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from foley_jax.media import audio as audio_io
-from foley_jax.media import container
+from foley_jax.media import container, names
+from foley_jax.media import files as media_files
 
 SILENT_PEAK = 1e-3  # -60 dB of full scale
 # a sound beside a video of its name comes first
-SUFFIXES = (*container.SOUND_SUFFIXES, *container.VIDEO_SUFFIXES)
+SUFFIXES = (*media_files.AUDIO_SUFFIXES, *media_files.VIDEO_SUFFIXES)
 PACKAGES = ("jax", "flax", "numpy", "scipy", "librosa", "av")
 CHUNK_BYTES = 1 << 20
 
@@ -61,19 +62,58 @@ class Account:
         return f"{len(self.scored)} of {len(self.requested)} scored; " + ", ".join(parts)
 
 
-def find_sounds(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Path]:
-    """Sounds and videos of a folder by stem, ascending; of one stem the first suffix counts.
+def find_sounds(
+    folder: Path, suffixes: Sequence[str] = SUFFIXES, leave_out: Sequence[Path] = ()
+) -> dict[str, Path]:
+    """Sounds and videos of a folder by name, see `find_items`.
 
     Raises:
       FileNotFoundError: no folder, or nothing in it.
+      ValueError: the folder is to be left out.
     """
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    found: dict[str, Path] = {}
-    for suffix in reversed(suffixes):
-        found |= {path.stem: path for path in paths if path.suffix.lower() == suffix}
+    found = find_items(folder, suffixes, leave_out)
     if not found:
         raise FileNotFoundError(f"{folder} holds no {', '.join(suffixes[:9])} files")
+    return found
+
+
+def find_items(
+    folder: Path, suffixes: Sequence[str], leave_out: Sequence[Path] = ()
+) -> dict[str, Path]:
+    """Files of a folder and its subfolders by name, ascending; of one name the first suffix counts.
+
+    A name is the path below the folder without suffix: `a` of a.wav, `cat/0` of cat/0.wav. See
+    `passed_over` for what does not count.
+
+    Args:
+      leave_out: folders that are not searched.
+    Raises:
+      ValueError: the folder is among these.
+    """
+    if not folder.is_dir():
+        return {}
+    # names are what matters here: many may be links to one silent file
+    there = media_files.find([folder], suffixes, leave_out=leave_out, same_once=False)
+    found: dict[str, Path] = {}
+    for suffix in reversed(suffixes):
+        found |= {name_of(folder, p): p for p in there if p.suffix.lower() == suffix}
     return dict(sorted(found.items()))
+
+
+def passed_over(folders: Iterable[Path], leave_out: Sequence[Path] = ()) -> str:
+    """One line about files of these folders that are no items, or share their name with another."""
+    there = [folder for folder in folders if folder.is_dir()]
+    found = media_files.find(there, SUFFIXES, leave_out=leave_out, same_once=False)
+    twins: dict[Path, list[Path]] = {}
+    for path in found:
+        twins.setdefault(path.with_suffix(""), []).append(path)
+    found.namesakes = [" and ".join(map(str, same)) for same in twins.values() if len(same) > 1]
+    return found.remark()
+
+
+def name_of(folder: Path, path: Path) -> str:
+    """What an item is called: its path below the folder, without suffix, as text."""
+    return names.shown(path.relative_to(folder).with_suffix("").as_posix())
 
 
 def is_silent(audio_L: np.ndarray) -> bool:

@@ -12,15 +12,19 @@ import numpy as np
 from foley_jax.evaluation import alignment
 
 
-def parse(items: Sequence[str]) -> dict[str, list[Path]]:
+def parse(items: Sequence[str], default: str = "") -> dict[str, list[Path]]:
     """`NAME=DIR` items to folders by name; a repeated name collects the runs of one system.
 
+    Args:
+      default: name of an item that is a folder alone, such as one called cfg=4.5.
     Raises:
-      ValueError: an item without "=".
+      ValueError: an item without "=", and no default.
     """
     systems: dict[str, list[Path]] = {}
     for item in items:
         name, equals, folder = item.partition("=")
+        if default and (not equals or Path(item).exists()):
+            name, equals, folder = default, "=", item
         if not equals or not name or not folder:
             raise ValueError(f"--system is {item!r}, expected NAME=DIR")
         systems.setdefault(name, []).append(Path(folder))

@@ -16,7 +16,6 @@ pixels and heard at 8 kHz, true videos as well. Nothing counts after the time of
 where nothing can be seen any more.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 import dataclasses
 import json
@@ -30,7 +29,7 @@ import tqdm
 from foley_jax.evaluation import embedded, impact_training, impacts, onsets, run_card, seeds, tables
 from foley_jax.evaluation.statistics import bootstrap, scores
 from foley_jax.media import audio as audio_io
-from foley_jax.media import plots
+from foley_jax.media import file_arguments, plots
 from foley_jax.media import video as video_io
 
 RATE_HZ = 8000  # of the generated sound; what is above 4 kHz must not help the true sound
@@ -89,44 +88,46 @@ def judge(
     return Clip(name, frames_THWC, audio_L, detector(frames_THWC), onsets_s)
 
 
-def find_clips(folder: Path) -> list[Path]:
-    """The pictures of a system, by name.
+def find_clips(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Picture and sound of every clip of a system, by name; see `run_card.find_items`.
 
     Raises:
       FileNotFoundError: none, or pictures without sound or sounds without picture.
     """
-    have = {kind: {p.stem for p in folder.glob(f"*{kind}")} for kind in (".mp4", ".wav")}
+    pictures, sounds = (run_card.find_items(folder, (kind,)) for kind in (".mp4", ".wav"))
     lonely = [
-        str(folder / f"{name}{other}")
-        for kind, other in ((".mp4", ".wav"), (".wav", ".mp4"))
-        for name in sorted(have[kind] - have[other])
+        str(path.with_suffix(other))
+        for these, those, other in ((pictures, sounds, ".wav"), (sounds, pictures, ".mp4"))
+        for name, path in these.items()
+        if name not in those
     ]
     if lonely:
         raise FileNotFoundError(f"{len(lonely)} files missing beside their twins: {lonely[:3]} ...")
-    if not have[".mp4"]:
+    if not pictures:
         raise FileNotFoundError(f"{folder} holds no clips (NAME.mp4 beside NAME.wav)")
-    return [folder / f"{name}.mp4" for name in sorted(have[".mp4"])]
+    return {name: (picture, sounds[name]) for name, picture in pictures.items()}
 
 
 def read_system(
-    paths: Sequence[Path], detector: impacts.Detector, num_frames: int, what: str
+    clips: Mapping[str, tuple[Path, Path]], detector: impacts.Detector, num_frames: int, what: str
 ) -> list[Clip]:
     """Judges the first `num_frames` frames and their sound of every generated clip.
 
     Raises:
       ValueError: a clip is shorter; it would not be comparable.
     """
-    clips = []
-    for path in tqdm.tqdm(paths, desc=what, unit="clip", leave=False):
+    judged = []
+    bar = tqdm.tqdm(clips.items(), desc=what, unit="clip", leave=False)
+    for name, (path, sound) in bar:
         frames = video_io.read_frames(path, detector.settings.video)
         if len(frames) < num_frames:
             raise ValueError(
                 f"{path} has {len(frames)} frames at {detector.settings.fps:g} fps, expected "
                 f"{num_frames}; give --frames={len(frames)} to judge every clip by so many"
             )
-        audio_L = audio_io.load(path.with_suffix(".wav"), RATE_HZ)
-        clips.append(judge(path.stem, frames[:num_frames], audio_L, detector))
-    return clips
+        audio_L = audio_io.load(sound, RATE_HZ)
+        judged.append(judge(name, frames[:num_frames], audio_L, detector))
+    return judged
 
 
 def read_true(
@@ -268,10 +269,9 @@ def _row(clip: Clip, fps: float) -> plots.SheetRow:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    p = argparse.ArgumentParser(
+    p = file_arguments.Parser(
         prog="python -m foley_jax.evaluation.sounding",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--videos", type=Path, required=True, help="scenes with JSON: train/ and test/")
     p.add_argument(

@@ -239,4 +239,5 @@ def write_wav(path: str | pathlib.Path, audio_L: np.ndarray, sample_rate_hz: int
     if audio_L.ndim != 1:
         raise ValueError(f"audio has shape {audio_L.shape}, wanted [samples] (mono)")
     pcm_L = audio_L if audio_L.dtype == np.int16 else to_pcm16(audio_L)
-    soundfile.write(str(path), pcm_L, sample_rate_hz, subtype="PCM_16")
+    with pathlib.Path(path).open("wb") as file:  # soundfile itself takes no name but UTF-8
+        soundfile.write(file, pcm_L, sample_rate_hz, subtype="PCM_16", format="WAV")

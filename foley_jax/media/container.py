@@ -9,13 +9,6 @@ import av
 import av.container
 import av.error
 
-# Names of files that are taken for media where a folder is searched, the usual ones first
-SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".opus")
-VIDEO_SUFFIXES = (
-    *(".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg"),
-    *(".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp", ".ogv"),
-)
-
 Timed = TypeVar("Timed", bound=tuple)
 # Where seeking came too late, begin this much earlier: beyond usual distances of key frames
 SEEK_BACK_S = (2.0, 15.0)

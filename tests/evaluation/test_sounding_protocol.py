@@ -111,7 +111,8 @@ def test_missing_files_are_named_before_anything_is_trained(places, tmp_path, mo
     assert sounding.main(_argv(places, ("gaps", system))) == 1
     error = capsys.readouterr().err
     assert "2 files missing" in error and "3.wav" in error and "5.mp4" in error
-    assert sounding.main(_argv(places, ("none", tmp_path))) == 1
+    (tmp_path / "empty").mkdir()
+    assert sounding.main(_argv(places, ("none", tmp_path / "empty"))) == 1
     assert "holds no clips" in capsys.readouterr().err
     argv = [f"--videos={tmp_path}", f"--out={tmp_path / 'out'}"]
     assert sounding.main(argv) == 1

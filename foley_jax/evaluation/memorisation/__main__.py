@@ -37,6 +37,7 @@ from foley_jax.evaluation import feature_store, run_card, seeds
 from foley_jax.evaluation.memorisation import clip_descriptors, memorisation_report, neighbours
 from foley_jax.evaluation.memorisation import nearest_clips as clips
 from foley_jax.evaluation.protocols import feature_rules
+from foley_jax.media import file_arguments
 
 LEAST_SECONDS = 0.1
 
@@ -146,14 +147,22 @@ def audit(
 
 def run(args: argparse.Namespace) -> None:
     """The audit of a command line's folders, and its report."""
-    training = clips.Collection.of("training", args.training)
-    held_out = clips.Collection.of(clips.HELD_OUT, args.held_out)
-    folders, checkpoints = _named(args.generated), _named(args.checkpoint)
+    training = clips.Collection.of("training", args.training, [args.out])
+    held_out = clips.Collection.of(clips.HELD_OUT, args.held_out, [args.out])
+    folders, checkpoints = (
+        seeds.parse(items, "generated") for items in (args.generated, args.checkpoint)
+    )
     if strangers := sorted(set(checkpoints) - set(folders)):
         raise ValueError(f"--checkpoint names {strangers}, --generated {sorted(folders)}")
     if reserved := sorted({clips.TRAINING, clips.HELD_OUT} & set(folders)):
         raise ValueError(f"a system is named {reserved[0]!r}; give it another name")
-    systems = {n: [clips.Collection.of(n, f) for f in runs] for n, runs in folders.items()}
+    systems = {
+        name: [clips.Collection.of(name, folder, [args.out]) for folder in runs]
+        for name, runs in folders.items()
+    }
+    searched = [args.training, args.held_out, *(f for runs in folders.values() for f in runs)]
+    if remark := run_card.passed_over(searched, [args.out]):
+        print(remark, file=sys.stderr)
     seconds = shortest_s(systems) if args.seconds is None else args.seconds
     stride_s = seconds / 2 if args.stride is None else args.stride
     settings = Settings(seconds, stride_s, args.metric)
@@ -179,17 +188,12 @@ def run(args: argparse.Namespace) -> None:
     memorisation_report.write(args.out, found, {**skipped, **more_skipped}, leaked, facts, weights)
 
 
-def _named(items: Sequence[str]) -> dict[str, list[Path]]:
-    return seeds.parse([item if "=" in item else f"generated={item}" for item in items])
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    p = argparse.ArgumentParser(
+    p = file_arguments.Parser(
         prog="python -m foley_jax.evaluation.memorisation",
         description=__doc__,
         epilog=program_cache.HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--training", type=Path, required=True, help="what the generator was trained on")
     p.add_argument("--held_out", type=Path, required=True, help="real clips it never saw")

@@ -16,7 +16,7 @@ from foley_jax.evaluation import run_card, tables
 from foley_jax.evaluation.memorisation import nearest_clips
 from foley_jax.evaluation.pages import page_media
 from foley_jax.media import audio as audio_io
-from foley_jax.media import container, plots, specs
+from foley_jax.media import container, names, plots, specs
 from foley_jax.media import video as video_io
 
 PROTOCOL = "memorisation"
@@ -89,13 +89,14 @@ def write(
     ]
     lines = [*complaints, *(f"{what}: {why}" for what, why in skipped.items())]
     text = "\n\n".join([*parts, HOW_TO_READ, "\n".join(f"- {line}" for line in lines)]).strip()
+    text = names.shown(text)
     (out / "table.md").write_text(text + "\n")
     rows = [row for compared in found for row in compared.rows()]
     tables.write_per_sample(out / "per_sample.csv", PROTOCOL, rows)
     run_card.write(out / "run_card.json", PROTOCOL, settings, _card(found, checkpoints))
     sheets = {compared.descriptor.name: _sheet(out, compared) for compared in found}
     page = out / "neighbours.html"
-    page.write_text(_page(out, found, sheets, text))
+    page.write_text(names.shown(_page(out, found, sheets, text)))
     print(text)
     print(f"\nclosest pairs: {page}")
 

@@ -13,7 +13,7 @@ import tqdm
 
 from foley_jax.evaluation import feature_store, run_card, seeds
 from foley_jax.evaluation.memorisation import clip_descriptors, neighbours
-from foley_jax.media import container
+from foley_jax.media import files
 from foley_jax.media import video as video_io
 
 TRAINING = "training, each among the others"
@@ -47,14 +47,13 @@ class Collection:
     media: Mapping[clip_descriptors.Medium, Mapping[str, Path]]
 
     @classmethod
-    def of(cls, what: str, folder: Path) -> "Collection":
+    def of(cls, what: str, folder: Path, leave_out: Sequence[Path] = ()) -> "Collection":
         """Raises:
         FileNotFoundError: no folder, or no sounds and no videos in it.
+        ValueError: the folder is to be left out.
         """
-        sounds = run_card.find_sounds(folder)
-        pictures = {}
-        if any(path.suffix.lower() in container.VIDEO_SUFFIXES for path in folder.iterdir()):
-            pictures = run_card.find_sounds(folder, container.VIDEO_SUFFIXES)
+        sounds = run_card.find_sounds(folder, leave_out=leave_out)
+        pictures = run_card.find_items(folder, files.VIDEO_SUFFIXES, leave_out)
         return cls(what, folder, {"sound": sounds, "picture": pictures})
 
     @property

@@ -9,7 +9,7 @@ import tqdm
 
 from foley_jax.evaluation.pages import page_media, page_ranking, page_table
 from foley_jax.evaluation.protocols import protocol
-from foley_jax.media import container
+from foley_jax.media import files
 
 SHOWN = 6  # items at either end of a system
 MOST_NAMES = 50  # of items without a figure
@@ -132,7 +132,7 @@ class Cards:
 
 def _video_beside(sound: Path | None) -> Path | None:
     """The video of a sound's name, where the generator wrote both."""
-    if sound is None or sound.suffix.lower() in container.VIDEO_SUFFIXES:
+    if sound is None or sound.suffix.lower() in files.VIDEO_SUFFIXES:
         return None
     video = sound.with_suffix(".mp4")
     return video if video.is_file() else None

@@ -17,7 +17,7 @@ import numpy as np
 
 from foley_jax.evaluation import embedded, onsets
 from foley_jax.media import audio as audio_io
-from foley_jax.media import container, plots
+from foley_jax.media import container, files, plots
 
 FOLDER = "page"  # beside index.html; pictures, and media that are copied
 MOST_SECONDS = 30.0  # of a sound in a picture
@@ -69,7 +69,7 @@ def player(path: Path | None, links: Links, label: str) -> str:
         return sorry("there is no such file")
     if not path.is_file():
         return sorry(f"{path.name} is no longer there")
-    tag = "video" if path.suffix.lower() in container.VIDEO_SUFFIXES else "audio"
+    tag = "video" if path.suffix.lower() in files.VIDEO_SUFFIXES else "audio"
     return (
         f'<{tag} controls preload="metadata" src="{html.escape(links.to(path))}" '
         f'aria-label="{html.escape(label)}"></{tag}>'

@@ -26,7 +26,7 @@ from foley_jax.evaluation.networks import audioclip
 from foley_jax.evaluation.protocols import feature_rules
 from foley_jax.evaluation.statistics import distances
 from foley_jax.media import audio as audio_io
-from foley_jax.media import container, specs
+from foley_jax.media import container, files, specs
 from foley_jax.media import video as video_io
 
 FPS, FRAMES, SIDE = 10.0, 16, 64
@@ -87,7 +87,7 @@ class MmDiffusion(feature_rules.FeatureRules):
     key = "FVD"
     ascending = False
     is_paired = False
-    suffixes = container.VIDEO_SUFFIXES
+    suffixes = files.VIDEO_SUFFIXES
     columns = {"FVD": "FVD", "KVD": "KVD", "FAD x 10^4": "FAD"}
     more_columns = {
         "seeds": "seeds",

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from foley_jax.evaluation import run_card, seeds
+from foley_jax.evaluation import pairing, run_card, seeds
 from foley_jax.media import audio as audio_io
 from foley_jax.media import container
 
 REFERENCE = "reference"
 HALVES = "reference, half against half"
+MOST_REASONS = 3  # of items that cannot be told apart, per run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,12 +152,17 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """What was heard in one folder."""
+    """What was heard in one folder.
+
+    Attributes:
+      ambiguous: name -> which files, or items of the reference, cannot be told apart.
+    """
 
     folder: Path
     heard: dict[str, Any]
     account: run_card.Account
     paths: dict[str, Path]
+    ambiguous: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def evaluate(
@@ -164,30 +170,33 @@ def evaluate(
     systems: Mapping[str, Sequence[Path]],
     reference: Path | Sequence[Path],
     checkpoints: Mapping[str, Path] | None = None,
+    *,
+    leave_out: Sequence[Path] = (),
 ) -> Result:
     """Judges every run (folder) of every system, and the reference's own sound.
 
     Args:
       systems: name -> a folder per seed.
-      reference: folder (or several) of the true sounds or videos; its stems are what is asked
-        for.
+      reference: folder (or several) of the true sounds or videos; its names (paths below the
+        folder, without suffix) are what is asked for.
       checkpoints: name -> weights to hash for the run card.
+      leave_out: folders that are not searched: where the caller writes.
     Raises:
       FileNotFoundError: a folder without sounds.
-      ValueError: a system of which nothing can be scored, or named like the reference; a stem
-        in two folders of the reference.
+      ValueError: a system of which nothing can be scored, or named like the reference; a name
+        in two folders of the reference; a folder that is to be left out.
     """
     if taken := {REFERENCE, HALVES} & set(systems):
         raise ValueError(f"a system is named {taken.pop()!r}; give it another name")
     checkpoints = checkpoints or {}
     folders = [reference] if isinstance(reference, Path) else list(reference)
-    true, run = _read_reference(rules, folders)
+    true, run = _read_reference(rules, folders, leave_out)
     judge = _Judge(rules, true)
     judge.add(REFERENCE, [run], None)
     judge.add_floor(run)
     for name, runs in systems.items():
-        names = run.account.scored if rules.is_paired else None
-        heard = [_hear(rules, names, [folder], name) for folder in runs]
+        asked = run if rules.is_paired else None
+        heard = [_hear(rules, asked, [folder], name, leave_out) for folder in runs]
         judge.add(name, heard, checkpoints.get(name))
     return judge.result
 
@@ -215,26 +224,30 @@ def listen_each(
 
 
 def find_all(
-    folders: Sequence[Path], suffixes: Sequence[str] = run_card.SUFFIXES
+    folders: Sequence[Path],
+    suffixes: Sequence[str] = run_card.SUFFIXES,
+    leave_out: Sequence[Path] = (),
 ) -> dict[str, Path]:
-    """Sounds and videos of several folders by stem.
+    """Sounds and videos of several folders by name, see `run_card.find_items`.
 
     Raises:
       FileNotFoundError: a folder without any.
-      ValueError: a stem in two of them.
+      ValueError: a name in two of them, or a folder that is to be left out.
     """
     found: dict[str, Path] = {}
     for folder in folders:
-        paths = run_card.find_sounds(folder, suffixes)
+        paths = run_card.find_sounds(folder, suffixes, leave_out)
         if twice := sorted(set(found) & set(paths)):
             raise ValueError(f"{twice[:3]} in {folder} and in another folder; rename one")
         found |= paths
     return found
 
 
-def _read_reference(rules: Rules, folders: Sequence[Path]) -> tuple[dict[str, Any], _Run]:
+def _read_reference(
+    rules: Rules, folders: Sequence[Path], leave_out: Sequence[Path]
+) -> tuple[dict[str, Any], _Run]:
     """What the items are judged by, and the reference as a system."""
-    run = _hear(rules, None, folders, REFERENCE)
+    run = _hear(rules, None, folders, REFERENCE, leave_out)
     true, lacking = {}, dict(run.account.unreadable)
     items = tqdm.tqdm(run.heard.items(), desc=f"{REFERENCE}: truth", unit="clip", leave=False)
     for name, heard in items:
@@ -252,21 +265,32 @@ def _read_reference(rules: Rules, folders: Sequence[Path]) -> tuple[dict[str, An
     return true, dataclasses.replace(run, heard=kept, account=account)
 
 
-def _hear(rules: Rules, names: Sequence[str] | None, folders: Sequence[Path], what: str) -> _Run:
-    """Hears what there is of the named files, or of all."""
-    paths = find_all(folders, rules.suffixes)
-    names = tuple(paths) if names is None else names
+def _hear(
+    rules: Rules,
+    asked: _Run | None,
+    folders: Sequence[Path],
+    what: str,
+    leave_out: Sequence[Path],
+) -> _Run:
+    """Hears what there is of the reference's items, or all files where none are asked for."""
+    paths, ambiguous = find_all(folders, rules.suffixes, leave_out), {}
+    names = tuple(paths)
+    if asked is not None:
+        names = asked.account.scored
+        pairs = pairing.pair(paths, folders[0], asked.paths)
+        paths = pairs.paths
+        ambiguous = {name: why for name, why in pairs.ambiguous.items() if name in names}
     wanted = {name: paths[name] for name in names if name in paths}
     found = rules.perceive(wanted, what)
     account = run_card.Account(
         requested=tuple(names),
         scored=tuple(found.items),
-        missing=tuple(name for name in names if name not in paths),
-        unreadable=found.unreadable,
+        missing=tuple(name for name in names if name not in paths and name not in ambiguous),
+        unreadable={**found.unreadable, **ambiguous},
         silent=found.silent,
         foreign=tuple(name for name in paths if name not in set(names)),
     )
-    return _Run(folders[0], found.items, account, wanted)
+    return _Run(folders[0], found.items, account, wanted, ambiguous)
 
 
 class _Judge:
@@ -288,7 +312,9 @@ class _Judge:
         result = self.result
         for run in runs:
             if complaint := run.account.complaint():
-                result.complaints.append(f"{name}, {run.folder.name}: {complaint}")
+                reasons = list(dict.fromkeys(run.ambiguous.values()))[:MOST_REASONS]
+                lines = (complaint, *reasons)
+                result.complaints.extend(f"{name}, {run.folder.name}: {line}" for line in lines)
             if not run.heard:
                 why = "".join(f"; {reason}" for reason in list(run.account.unreadable.values())[:1])
                 raise ValueError(f"nothing of {name} can be scored: {complaint}{why}")
@@ -322,7 +348,10 @@ class _Judge:
             pooled = {(n, k): item for k, items in enumerate(heard) for n, item in items.items()}
             return {**self.rules.figures(pooled, reference), "seeds": len(present)}
         figures = [
-            {**self.rules.figures(items, reference), **seeds.mean_scores(run.folder, list(items))}
+            {
+                **self.rules.figures(items, reference),
+                **seeds.mean_scores(run.folder, [run.paths[n].stem for n in items]),
+            }
             for run, items in present
         ]
         return seeds.merge(figures)

@@ -151,8 +151,7 @@ def run(args: argparse.Namespace) -> None:
     folders, checkpoints = _named(args.generated), _named(args.checkpoint)
     if strangers := sorted(set(checkpoints) - set(folders)):
         raise ValueError(f"--checkpoint names {strangers}, --generated {sorted(folders)}")
-    if reserved := sorted({clips.TRAINING, clips.HELD_OUT} & set(folders)):
-        raise ValueError(f"a system is named {reserved[0]!r}; give it another name")
+    seeds.refuse(folders, (clips.TRAINING, clips.HELD_OUT))
     systems = {n: [clips.Collection.of(n, f) for f in runs] for n, runs in folders.items()}
     seconds = shortest_s(systems) if args.seconds is None else args.seconds
     stride_s = seconds / 2 if args.stride is None else args.stride

@@ -30,6 +30,16 @@ def of_run(account: run_card.Account, asked: Collection[str]) -> str:
     return f"{line}; {len(strangers)} not asked for ({run_card.some(strangers)})"
 
 
+def of_nothing(name: str, accounts: Sequence[run_card.Account], lines: Sequence[str]) -> str:
+    """Why nothing of a system can be scored.
+
+    Args:
+      accounts, lines: of its runs.
+    """
+    reasons = [why for account in accounts for why in account.unreadable.values()]
+    return "; ".join([f"nothing of {name} can be scored: {lines[0]}", *reasons[:1]])
+
+
 def of_sets(systems: Mapping[str, Sequence[Mapping[str, Any]]], reference: str) -> Iterator[str]:
     """Lines about runs that hold the same files, or sounds of another length than the reference.
 

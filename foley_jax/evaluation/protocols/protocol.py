@@ -13,7 +13,7 @@ import numpy as np
 import tqdm
 
 from foley_jax.evaluation import run_card, seeds, tables
-from foley_jax.evaluation.protocols import complaints
+from foley_jax.evaluation.protocols import complaints, item_rows
 from foley_jax.evaluation.statistics import pairs
 from foley_jax.media import audio as audio_io
 
@@ -317,9 +317,7 @@ class _Judge:
             f"{name}, {run.folder.name}: {line}" for run, line in zip(runs, lines) if line
         )
         if not any(run.heard for run in runs):
-            reasons = (why for run in runs for why in run.account.unreadable.values())
-            why = "".join(f"; {reason}" for reason in list(reasons)[:1])
-            result.failed[name] = f"nothing of {name} can be scored: {lines[0]}{why}"
+            result.failed[name] = complaints.of_nothing(name, [run.account for run in runs], lines)
         # without an item of the reference there are no groups
         for group, reference in (self.groups or {"": {}}).items():
             try:
@@ -336,7 +334,9 @@ class _Judge:
         ]
         result.files[name] = [{n: run.paths[n] for n in run.heard} for run in runs]
         for number, run in enumerate(runs):
-            result.samples.extend(self._rows(name, number, run))
+            heard = {} if name in result.failed else run.heard
+            figures = {n: self.rules.row(x, self.true.get(n)) for n, x in heard.items()}
+            result.samples.extend(item_rows.of_run(name, number, run.account, figures))
 
     def add_floor(self, run: _Run) -> None:
         """The row of the reference's halves, where the protocol has one."""
@@ -366,25 +366,6 @@ class _Judge:
         ]
         return pairs.marked(seeds.merge(figures), self.rules.contrasts)
 
-    def _rows(self, system: str, number: int, run: _Run) -> list[dict[str, Any]]:
-        rows = []
-        for item in run.account.requested:
-            row = {"system": system, "run": number, "name": item, "status": _status(item, run)}
-            if item in run.heard and system not in self.result.failed:
-                row |= self.rules.row(run.heard[item], self.true.get(item))
-            if why := run.account.unreadable.get(item):
-                row["why"] = why
-            rows.append(row)
-        return rows
-
 
 def _title(group: str, system: str) -> str:
     return f"{group}: {system}" if group else system
-
-
-def _status(name: str, run: _Run) -> str:
-    """What became of an item, in one word."""
-    for status in ("missing", "unreadable", "silent"):
-        if name in getattr(run.account, status):
-            return status
-    return "scored"

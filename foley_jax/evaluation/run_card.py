@@ -136,6 +136,13 @@ def generator_scores(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def generator_clips(folder: Path) -> dict[str, dict[str, Any]]:
+    """Name of a clip -> what the generator wrote of it into `scores.json`; {} as above."""
+    clips = generator_scores(folder).get("clips")
+    entries = clips.items() if isinstance(clips, dict) else ()
+    return {name: entry for name, entry in entries if isinstance(entry, dict)}
+
+
 def generation_settings(folder: Path) -> dict[str, Any] | None:
     """What the generator wrote of itself: seed, steps, sampler, guidance; None if it did not."""
     return generator_scores(folder).get("settings")

@@ -52,23 +52,20 @@ def mean_scores(folder: Path | None, names: Sequence[str]) -> dict[str, float]:
       and `cavp_similarity`; a figure that a clip lacks is left out. Both say that no wrong pairs
       stand beside them: nobody has written those down.
     """
-    clips = {} if folder is None else run_card.generator_scores(folder).get("clips")
-    if not isinstance(clips, Mapping):
-        return {}
+    clips = {} if folder is None else run_card.generator_clips(folder)
     found = {}
     for key, name, figure in (
         ("align_acc", "alignment", alignment.accuracy),
         ("cavp_similarity", "cavp_similarity", np.mean),
     ):
-        values = [_number(clips.get(clip), name) for clip in names]
+        values = [_number(clips.get(clip, {}).get(name)) for clip in names]
         if values and None not in values:
             found[key] = remarks.Remarked(float(figure(np.array(values))), _OWN_FIGURE)
     return found
 
 
-def _number(entry: Any, name: str) -> float | None:
-    """A finite number of a clip's entry; None where anything else stands."""
-    value = entry.get(name) if isinstance(entry, Mapping) else None
+def _number(value: Any) -> float | None:
+    """A finite number; None where anything else stands."""
     is_number = isinstance(value, (int, float)) and not remarks.is_absent(value)
     return float(value) if is_number else None
 

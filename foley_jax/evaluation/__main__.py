@@ -28,56 +28,41 @@ protocols
 Written into --out (with several protocols, into a folder for each): metrics.json, table.md,
 table.tex, per_sample.csv, run_card.json, index.html. A metric whose weights are missing is skipped
 by name. Features are kept in --cache by content: a stopped evaluation goes on where it was.
+
+A figure that cannot be computed is a dash (null in metrics.json, empty in per_sample.csv), and the
+reason stands below the table: wrong pairs need 2 clips, a distance between sets 2 of each, a 95 %
+interval 4, IS 10. A dagger marks a figure of which something is to be known: that it does not tell
+pairs apart here (wrong pairs are as good as its interval), or that a distance is of fewer items
+than dimensions. A file that cannot be read stops no other, nor does a system without any, nor a
+protocol that cannot be made.
+
+exit code
+  0  every protocol gave its table, with figures or reasons, and every system has a row in it
+  1  a protocol failed, or nothing of a system could be judged; the others are written.
+     So also of arguments that cannot be (an unknown protocol, no such folder): nothing is written
 """
 
 import argparse
-from collections.abc import Sequence
-import json
-import math
+from collections.abc import Iterator, Sequence
+import contextlib
 from pathlib import Path
 import sys
+import traceback
 
 import numpy as np
 
 from foley_jax import convert, generate, loading, program_cache, sample, speed
 from foley_jax.diff_foley import features, pipeline
-from foley_jax.evaluation import feature_store, run_card, seeds, tables
-from foley_jax.evaluation.pages import page
-from foley_jax.evaluation.protocols import align_acc_protocol, by_name, feature_rules, protocol
+from foley_jax.evaluation import feature_store, report, run_card, seeds
+from foley_jax.evaluation.protocols import (
+    align_acc_protocol,
+    by_name,
+    complaints,
+    feature_rules,
+    protocol,
+)
 from foley_jax.media import file_arguments, files
 from foley_jax.media import names as name_lib
-
-
-def write(out: Path, rules: protocol.Rules, result: protocol.Result) -> None:
-    """Writes all files of a report and prints its table."""
-    out.mkdir(parents=True, exist_ok=True)
-    name = rules.name
-    # JSON knows no nan: what could not be computed is null
-    systems = {
-        system: {key: None if math.isnan(value) else value for key, value in figures.items()}
-        for system, figures in result.figures.items()
-    }
-    metrics = {
-        "protocol": name,
-        "systems": systems,
-        "skipped": result.skipped,
-        "complaints": result.complaints,
-    }
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
-    columns, more = rules.columns, rules.more_columns
-    table = tables.markdown_table(f"protocol `{name}`", result.figures, columns, more)
-    remarks = [*result.complaints, *(f"{metric}: {why}" for metric, why in result.skipped.items())]
-    text = table + ("\n" + "".join(f"\n- {line}" for line in remarks) if remarks else "")
-    text = name_lib.shown(text)
-    (out / "table.md").write_text(text + "\n")
-    keys = {head: key for head, key in columns.items() if key}
-    latex = tables.latex_table(name, result.figures, keys)
-    (out / "table.tex").write_text(latex + "\n")
-    tables.write_per_sample(out / "per_sample.csv", name, result.samples)
-    settings = {**rules.settings(), "skipped": result.skipped}
-    run_card.write(out / "run_card.json", name, settings, result.systems)
-    shown = page.write(out, rules, result)
-    print(f"{text}\n\nplayers, best and worst: {shown}\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -122,39 +107,86 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     args = parser().parse_args(argv)
-    names = args.protocol.split(",")
     program_cache.turn_on()
     try:
-        means = _means(args)
-        rules = [by_name.make(name, means) for name in names]
-        systems = seeds.parse(args.generated, "generated")
-        checkpoints = _last(seeds.parse(args.checkpoint, "generated"))
-        models = _last(seeds.parse(args.model, "model"))
-        if taken := sorted(set(models) & set(systems)):
-            raise ValueError(f"--model and --generated both name {taken}")
-        if strangers := sorted(set(checkpoints) - set(systems) - set(models)):
-            raise ValueError(f"--checkpoint names {strangers}, --generated {sorted(systems)}")
-        for name, path in models.items():
-            systems[name] = _generate(name, path, args)
-            checkpoints.setdefault(name, path)
+        names = by_name.parse(args.protocol)
+        systems, models, checkpoints = _systems(args)
         searched = [*args.reference, *(folder for runs in systems.values() for folder in runs)]
         if remark := run_card.passed_over(searched, [args.out]):
             print(remark, file=sys.stderr)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    failed = 0
-    for rule in rules:
-        try:
+    means = _means(args)
+    outs = {name: args.out / name if len(names) > 1 else args.out for name in names}
+    failed: dict[str, str] = {}
+    rules = {}
+    for name in names:
+        with _kept_apart(name, outs[name], failed):
+            rules[name] = by_name.make(name, means)
+    for name, path in models.items() if rules else ():
+        with _kept_apart(name, None, failed):
+            systems[name] = _generate(name, path, args)
+    for name, rule in rules.items():
+        result = None
+        with _kept_apart(name, outs[name], failed):
             result = protocol.evaluate(
                 rule, systems, args.reference, checkpoints, leave_out=[args.out]
             )
-        except (FileNotFoundError, ValueError) as error:  # the other protocols go on
-            print(f"error: protocol {rule.name}: {error}", file=sys.stderr)
-            failed = 1
-            continue
-        write(args.out / rule.name if len(rules) > 1 else args.out, rule, result)
-    return failed
+        if result is not None:
+            for system, why in result.failed.items():
+                _enter(failed, f"{name}, {system}", why)
+            with _kept_apart(name, None, failed):  # what is written by then stays
+                print(name_lib.shown(report.write(outs[name], rule, result)))
+    if failed and len(names) > 1:
+        print(f"error: failed of all that was asked for: {'; '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _enter(failed: dict[str, str], what: str, why: str) -> None:
+    """Notes a failure, and tells it when it happens: what follows may take hours."""
+    failed[what] = why
+    print(name_lib.shown(f"error: {what}: {why}"), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _kept_apart(name: str, out: Path | None, failed: dict[str, str]) -> Iterator[None]:
+    """Work whose failure stops no other: it is entered, and reported into `out`."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, (OSError, ValueError)):
+            traceback.print_exc()  # not of the input, perhaps; whoever mends it needs the place
+        _enter(failed, name, complaints.in_words(error))
+        if out is not None:
+            with contextlib.suppress(OSError):  # told below anyway
+                report.write_failure(out, name, failed[name])
+
+
+def _systems(
+    args: argparse.Namespace,
+) -> tuple[dict[str, list[Path]], dict[str, Path], dict[str, Path]]:
+    """Folders of the systems, models to generate with, and checkpoints to hash, by name.
+
+    Raises:
+      FileNotFoundError: a folder or a checkpoint that is not there.
+      ValueError: names that collide, or belong to no system.
+    """
+    systems = seeds.parse(args.generated, "generated")
+    checkpoints = _last(seeds.parse(args.checkpoint, "generated"))
+    models = _last(seeds.parse(args.model, "model"))
+    if taken := sorted(set(models) & set(systems)):
+        raise ValueError(f"--model and --generated both name {taken}")
+    if strangers := sorted(set(checkpoints) - set(systems) - set(models)):
+        raise ValueError(f"--checkpoint names {strangers}, --generated {sorted(systems)}")
+    seeds.refuse([*systems, *models], protocol.RESERVED)
+    for folder in (*args.reference, *(folder for runs in systems.values() for folder in runs)):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} holds no sounds: there is no such folder")
+    for path in checkpoints.values():
+        if not path.exists():
+            raise FileNotFoundError(f"--checkpoint={path}: there is no such file or folder")
+    return systems, models, {**models, **checkpoints}
 
 
 def _means(args: argparse.Namespace) -> by_name.Means:

@@ -12,7 +12,7 @@ import numpy as np
 import tqdm
 
 from foley_jax.evaluation import onsets, run_card
-from foley_jax.evaluation.statistics import scores
+from foley_jax.evaluation.statistics import bootstrap, pairs, scores
 from foley_jax.media import audio as audio_io
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs
@@ -118,16 +118,39 @@ def _with_bias(x: np.ndarray) -> np.ndarray:
     return np.concatenate([x, np.ones((len(x), 1))], axis=1)
 
 
-def material_accuracy(
-    clips: Sequence[Truth], heard: Mapping[str, Heard], classify: MaterialClassifier
-) -> float:
-    """Share of matched events whose sound is of the right material; nan without a match."""
-    spectra, materials = [], []
-    for clip in clips:
-        sound = heard[clip.name]
-        for i, j in onsets.match(sound.onsets_s, clip.times_s, scores.TOLERANCES_S[0]):
-            spectra.append(strike_spectrum(sound.mel_FT, sound.onsets_s[i]))
-            materials.append(clip.materials[j])
-    if not spectra:
-        return float("nan")
-    return float(np.mean([a == b for a, b in zip(classify(np.stack(spectra)), materials)]))
+def material_figures(
+    contrast: pairs.Contrast,
+    clips: Sequence[Truth],
+    heard: Sequence[Heard],
+    classify: MaterialClassifier,
+) -> dict[str, float]:
+    """Share of matched events whose sound is of the right material, and for wrong pairs."""
+    counts_N2 = _right_of_matched(clips, heard, classify)
+    if not counts_N2[:, 1].any():
+        return pairs.without(contrast, "no onset meets a true event")
+
+    def share(sums: np.ndarray) -> float:  # a selection without a match counts as 0
+        return float(sums[0] / max(sums[1], 1))
+
+    turned = [(*heard[shift:], *heard[:shift]) for shift in pairs.rotations(len(clips))]
+    wrong = [_right_of_matched(clips, sounds, classify).sum(axis=0) for sounds in turned]
+    return pairs.figures(
+        contrast,
+        lambda: bootstrap.sums_interval(counts_N2, share),
+        [share(sums) if sums[1] else float("nan") for sums in wrong],
+        len(clips),
+    )
+
+
+def _right_of_matched(
+    clips: Sequence[Truth], heard: Sequence[Heard], classify: MaterialClassifier
+) -> np.ndarray:
+    """Of every clip, how many matched events are of the right material, and how many there are."""
+    counts = []
+    for clip, sound in zip(clips, heard, strict=True):
+        matched = onsets.match(sound.onsets_s, clip.times_s, scores.TOLERANCES_S[0])
+        spectra = [strike_spectrum(sound.mel_FT, sound.onsets_s[i]) for i, _ in matched]
+        told = classify(np.stack(spectra)) if spectra else []
+        right = sum(a == clip.materials[j] for a, (_, j) in zip(told, matched))
+        counts.append((right, len(matched)))
+    return np.array(counts, np.int64).reshape(-1, 2)

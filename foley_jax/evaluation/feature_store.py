@@ -23,8 +23,7 @@ import numpy as np
 import tqdm
 
 from foley_jax.evaluation import run_card
-from foley_jax.evaluation.protocols import protocol
-from foley_jax.media import container
+from foley_jax.evaluation.protocols import complaints, protocol
 
 READERS = 2  # decoding threads
 VERSION = 1  # of the files; another one is computed again
@@ -87,8 +86,8 @@ class FeatureStore:
     ) -> protocol.Perceived:
         """Features of all files: name -> {feature: array}, in the order of `paths`.
 
-        What lies in the store is read, the rest is computed and kept; a file that cannot be read
-        is named, and the rest goes on.
+        What lies in the store is read, the rest is computed and kept; a file that cannot be read,
+        or whose features are not finite, is named, and the rest goes on.
         """
         found: dict[str, dict[str, np.ndarray]] = {}
         unreadable: dict[str, str] = {}
@@ -96,7 +95,11 @@ class FeatureStore:
         with tqdm.tqdm(total=len(paths), desc=label, unit="clip", leave=False) as bar:
             chunks = self._by_batch if extraction.by_batch else self._one_by_one
             for name, features in chunks(paths, extraction, unreadable):
-                found[name] = features
+                if broken := [k for k, v in features.items() if not np.isfinite(v).all()]:
+                    why = f"{paths[name]}: {extraction.name} gives values that are not finite"
+                    unreadable[name] = f"{why} ({', '.join(broken)})"
+                else:
+                    found[name] = features
                 bar.update(len(found) + len(unreadable) - bar.n)
         ordered = {name: found[name] for name in paths if name in found}
         peaks = {name: float(features.pop(_PEAK)) for name, features in ordered.items()}
@@ -190,8 +193,8 @@ def _read(
             try:
                 array = pending.pop(0).result()
                 yield _Item(name, paths[name], array, waiting[name])
-            except (container.MediaError, OSError) as error:
-                unreadable[name] = str(error)
+            except Exception as error:  # whatever is wrong with one file, the others go on
+                unreadable[name] = complaints.in_words(error)
             if place + ahead < len(names):
                 pending.append(pool.submit(extraction.read, paths[names[place + ahead]]))
 

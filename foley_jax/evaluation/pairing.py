@@ -8,9 +8,9 @@ scores.json names.
 
 from collections.abc import Iterator, Mapping
 import dataclasses
-import json
 from pathlib import Path, PurePath
 
+from foley_jax.evaluation import run_card
 from foley_jax.media import names as name_lib
 
 
@@ -85,8 +85,7 @@ def _made_for(
     found: Mapping[str, Path], folder: Path, reference: Mapping[str, Path]
 ) -> Iterator[tuple[str, str]]:
     """(own name, name of the reference) of what scores.json says was made for a video."""
-    path = folder / "scores.json"
-    clips = json.loads(path.read_text()).get("clips", {}) if path.exists() else {}
+    clips = run_card.generator_clips(folder)
     videos = {name_lib.shown(clip): entry.get("video") for clip, entry in clips.items()}
     by_stem = _Ends(reference)
     claims = []

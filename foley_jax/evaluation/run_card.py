@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from foley_jax.evaluation.statistics import remarks
 from foley_jax.media import audio as audio_io
 from foley_jax.media import container, names
 from foley_jax.media import files as media_files
@@ -56,7 +57,7 @@ class Account:
     def complaint(self) -> str:
         """One line about everything that is not as it should be; empty if all is well."""
         lists = {name: getattr(self, name) for name in ("missing", "unreadable", "silent")}
-        parts = [f"{len(names)} {what} ({_some(names)})" for what, names in lists.items() if names]
+        parts = [f"{len(names)} {what} ({some(names)})" for what, names in lists.items() if names]
         if not parts:
             return ""
         return f"{len(self.scored)} of {len(self.requested)} scored; " + ", ".join(parts)
@@ -163,10 +164,28 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{p: metadata.version(p) for p in PACKAGES}}
 
 
+def generator_scores(folder: Path) -> dict[str, Any]:
+    """What the generator wrote into `scores.json`: its "settings", and figures of its "clips".
+
+    {} of a folder without it, or with one of another tool: a file of this name may hold anything.
+    """
+    try:
+        found = json.loads((folder / "scores.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def generator_clips(folder: Path) -> dict[str, dict[str, Any]]:
+    """Name of a clip -> what the generator wrote of it into `scores.json`; {} as above."""
+    clips = generator_scores(folder).get("clips")
+    entries = clips.items() if isinstance(clips, dict) else ()
+    return {name: entry for name, entry in entries if isinstance(entry, dict)}
+
+
 def generation_settings(folder: Path) -> dict[str, Any] | None:
-    """What the generator wrote of itself into `scores.json`: seed, steps, sampler, guidance."""
-    path = folder / "scores.json"
-    return json.loads(path.read_text()).get("settings") if path.exists() else None
+    """What the generator wrote of itself: seed, steps, sampler, guidance; None if it did not."""
+    return generator_scores(folder).get("settings")
 
 
 def sound_summary(files: Iterable[Path]) -> dict[str, Any]:
@@ -228,7 +247,8 @@ def write(
         "settings": dict(settings),
         "systems": {name: list(runs) for name, runs in systems.items()},
     }
-    path.write_text(json.dumps(card, indent=1) + "\n")
+    # settings of others may hold nan, which is no JSON
+    path.write_text(json.dumps(remarks.plain(card), indent=1, allow_nan=False) + "\n")
     return card
 
 
@@ -245,6 +265,7 @@ def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _some(names: Iterable[str], most: int = 3) -> str:
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first of some names, and whether there are more."""
     names = list(names)
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

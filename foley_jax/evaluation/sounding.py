@@ -26,8 +26,17 @@ import sys
 import numpy as np
 import tqdm
 
-from foley_jax.evaluation import embedded, impact_training, impacts, onsets, run_card, seeds, tables
-from foley_jax.evaluation.statistics import bootstrap, scores
+from foley_jax.evaluation import (
+    embedded,
+    impact_training,
+    impacts,
+    notes,
+    onsets,
+    run_card,
+    seeds,
+    tables,
+)
+from foley_jax.evaluation.statistics import bootstrap, pairs, remarks, scores
 from foley_jax.media import audio as audio_io
 from foley_jax.media import file_arguments, plots
 from foley_jax.media import video as video_io
@@ -217,20 +226,28 @@ def evaluate(
     for name, folders in paths.items():
         runs = [read_system(p, detector, settings.window_frames, name) for p in folders]
         figures[name], shown[name] = seeds.merge([agreement(run) for run in runs]), runs[0]
+    figures = {name: pairs.marked(row, scores.CONTRASTS) for name, row in figures.items()}
     return figures, eye_figures(true_clips, true_s, detector), shown
 
 
 def write(out: Path, figures: Mapping, eye: Mapping, shown: Mapping, fps: float) -> None:
     """Writes metrics.json, table.md and a contact sheet per system; prints the tables."""
     out.mkdir(parents=True, exist_ok=True)
-    metrics = {"protocol": "sounding", "systems": figures, "impact_detector": eye}
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1))
-    text = "\n\n".join(
-        [
-            tables.markdown_table("protocol `sounding`", figures, COLUMNS, MORE_COLUMNS),
-            tables.markdown_table("impact detector against truth", eye, EYE_COLUMNS, {}),
-        ]
-    )
+    beside = notes.Table(figures, COLUMNS, MORE_COLUMNS, scores.CONTRASTS)
+    metrics = {
+        "protocol": "sounding",
+        "systems": remarks.plain(figures),
+        "impact_detector": remarks.plain(eye),
+        **beside.record(),
+    }
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    parts = [
+        tables.markdown_table("protocol `sounding`", figures, COLUMNS, MORE_COLUMNS),
+        "\n".join(f"- {line}" for line in beside.lines()),
+        tables.markdown_table("impact detector against truth", eye, EYE_COLUMNS, {}),
+        "\n".join(f"- {line}" for line in notes.Table(eye, EYE_COLUMNS, {}).lines()),
+    ]
+    text = "\n\n".join(part for part in parts if part)
     (out / "table.md").write_text(text + "\n")
     print(text)
     for name, clips in shown.items():
@@ -256,7 +273,7 @@ def card(
         "tolerances_s": scores.TOLERANCES_S,
         "span_s": scores.SPAN_S,
         "sound_rate_hz": RATE_HZ,
-        "num_pairings": scores.NUM_PAIRINGS,
+        "num_pairings": pairs.NUM_PAIRINGS,
         "num_bootstrap": bootstrap.NUM_RESAMPLES,
     }
     run_card.write(out / "run_card.json", "sounding", about, entries)

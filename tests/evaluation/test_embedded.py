@@ -80,7 +80,13 @@ def test_a_missing_sound_is_named_and_changes_the_count(scenes, tmp_path):
 def test_levels_are_scored_apart(scenes, tmp_path):
     hard = _write_scenes(tmp_path / "hard_scenes", "hard")
     found = protocol.evaluate(embedded_protocol.Embedded(), {"own": [scenes]}, [scenes, hard])
-    assert list(found.figures) == [TRUE, f"hard: {protocol.REFERENCE}", "plain: own"]
+    assert list(found.figures) == [
+        TRUE,
+        f"hard: {protocol.REFERENCE}",
+        "plain: own",
+        "hard: own",
+    ]
+    assert found.figures["hard: own"]["clips"] == 0
     assert "material_accuracy" not in found.figures[TRUE] and "material" in found.skipped
 
 

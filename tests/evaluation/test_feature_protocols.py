@@ -12,7 +12,7 @@ from foley_jax.evaluation.protocols import (
     protocol,
     specvqgan_protocol,
 )
-from foley_jax.evaluation.statistics import distances
+from foley_jax.evaluation.statistics import distances, remarks
 from foley_jax.media import audio as audio_io
 from foley_jax.media import video as video_io
 
@@ -52,7 +52,7 @@ def log(monkeypatch):
 
 def _networks(tmp_path, *names, preset="default"):
     folder = tmp_path / "weights"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, parents=True)
     for name in names:
         entry = registry.NETWORKS[name]
         for file in (*entry.files, *(file for file, _ in entry.beside)):
@@ -90,7 +90,7 @@ def test_specvqgan_pools_samples_and_pairs_each_with_its_video(tmp_path, log):
     result = protocol.evaluate(rules, {"ours": [one]}, reference)
     true, ours, floor = _check_truth_is_best(result, "MKL", tolerance=1e-4)
     assert true["FID"] < 1e-6 < ours["FID"] and true["KID"] <= 0 and floor["FID"] > 0
-    assert "IS" not in ours  # of eight sounds
+    assert np.isnan(ours["IS"]) and "8 sounds; 10 splits" in remarks.remark_of(ours["IS"])
     assert ours["MKL_low"] < ours["MKL"] < ours["MKL_high"]
     assert result.skipped == {}
     assert {shape for _, shape, _ in log} == {(8, round(22050 * 0.5))}
@@ -175,3 +175,70 @@ def test_mm_diffusion_official_takes_first_clips_in_batches(tmp_path, log):
     assert result.figures[protocol.REFERENCE]["clips"] == 3
     assert [shape for name, shape, _ in log if name == "audioclip"] == [(3, 70560)]
     assert rules.settings()["networks"]["audioclip"]["preset"] == "official"
+
+
+RULES = {
+    "specvqgan": (lambda n: specvqgan_protocol.SpecVqganMelception(n, seconds=0.5), ["melception"]),
+    "audioldm": (audioldm_protocol.AudioLdmEval, ["panns_16k", "vggish"]),
+}
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_one_sound_has_pairs_but_neither_distances_nor_intervals(tmp_path, log, kind):
+    make, names = RULES[kind]
+    rules = make(_networks(tmp_path, *names))
+    reference, ours = _sounds(tmp_path / "true", 0, 1), _sounds(tmp_path / "ours", 1, 1, like=0)
+    result = protocol.evaluate(rules, {"ours": [ours]}, reference)
+    found = result.figures["ours"]
+    absent = {k: remarks.remark_of(v) for k, v in found.items() if remarks.is_absent(v)}
+    for contrast in rules.contrasts:
+        assert np.isfinite(found[contrast.key])
+        assert absent[contrast.low] == absent[contrast.high] == "1 clip; a 95 % interval needs 4"
+        assert absent[contrast.shuffled] == "1 clip; wrong pairs need 2"
+    assert absent["IS"] == "1 sound; 10 splits need as many"
+    one_row = {"FID", "KID"} if kind == "specvqgan" else {"FD"}  # VGGish has two windows a sound
+    assert {k for k in absent if "a distance needs 2" in absent[k]} == one_row
+    assert protocol.HALVES not in result.figures
+
+
+def test_distances_of_few_items_say_so_and_those_below_zero(tmp_path, log):
+    rules = specvqgan_protocol.SpecVqganMelception(_networks(tmp_path, "melception"), seconds=0.5)
+    figures = {
+        count: protocol.evaluate(rules, {}, _sounds(tmp_path / str(count), 0, count)).figures
+        for count in (5, 8)
+    }
+    few, enough = (figures[count][protocol.REFERENCE] for count in (5, 8))
+    assert few["FID"] == enough["FID"] == 0.0
+    said = "is of few items: 5 in 6 dimensions; compare only sets of as many"
+    assert remarks.remark_of(few["FID"]) == said and not remarks.remark_of(enough["FID"])
+    assert enough["KID"] < 0 and "unbiased" in remarks.remark_of(enough["KID"])
+
+
+class _Broken(StandIn):
+    """Gives nan for one sound, or fails."""
+
+    def __call__(self, batch):
+        if self.name == "vggish":
+            raise KeyError("layer.7")
+        made = super().__call__(batch)
+        made["embedding"][np.abs(batch).max(axis=1) > 0.9] = np.nan
+        return made
+
+
+def test_a_network_that_fails_and_an_item_without_features_stop_nothing(tmp_path, log, monkeypatch):
+    monkeypatch.setattr(registry, "load", lambda name, *a, **k: _Broken(name, log))
+    rules = audioldm_protocol.AudioLdmEval(_networks(tmp_path, "panns_16k", "vggish"))
+    reference, ours = _sounds(tmp_path / "true", 0, 5), _sounds(tmp_path / "ours", 1, 5, like=0)
+    loud = np.sin(np.arange(RATE)).astype(np.float32)
+    audio_io.write_wav(ours / "s3.wav", 0.99 * loud, RATE)
+    for _ in range(2):  # computed, and out of the store
+        result = protocol.evaluate(rules, {"ours": [ours]}, reference)
+        assert result.figures["ours"]["clips"] == 4 and result.figures["ours"]["FD"] > 0
+        assert "FAD" not in result.figures["ours"]
+        assert result.skipped == {"FAD": "skipped: failed with KeyError: 'layer.7'"}
+        unreadable = result.systems["ours"][0]["items"]["unreadable"]
+        assert "s3.wav: panns_16k gives values that are not finite (embedding)" in unreadable["s3"]
+    monkeypatch.setattr(_Broken, "__call__", lambda *_: 1 / 0)
+    rules = audioldm_protocol.AudioLdmEval(_networks(tmp_path / "new", "panns_16k", "vggish"))
+    with pytest.raises(ValueError, match="panns_16k: failed with ZeroDivisionError"):
+        protocol.evaluate(rules, {}, reference)

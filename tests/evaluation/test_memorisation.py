@@ -235,3 +235,23 @@ def test_what_cannot_be_audited_is_refused(root, tmp_path, capsys, options, comp
     options = {**options, "systems": systems, "held_out": held_out}
     assert _run(tmp_path, training=root / "training", **options) == 1
     assert complaint in capsys.readouterr().err
+
+
+def test_one_clip_of_each_has_no_interval_and_says_so(tmp_path, capsys):
+    folders = {
+        name: _folder(tmp_path / name, seed, count=1)
+        for seed, name in enumerate(("training", "held_out", "one"))
+    }
+    assert _run(tmp_path / "out", systems={"one": folders.pop("one")}, **folders) == 0
+    text = (tmp_path / "out" / "metrics.json").read_text()
+    metrics = json.loads(text, parse_constant=pytest.fail)
+    row, why = (metrics[key][SOUND]["one"] for key in ("descriptors", "reasons"))
+    assert row["auc"] in (0.0, 1.0) and row["auc_low"] is row["auc_high"] is None
+    assert why["auc_low"] == "1 clip; a 95 % interval needs 4 of each"
+    assert "5 % quantile needs 20" in metrics["remarks"][SOUND]["one"]["nearer"]
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "nan" not in table and "a 95 % interval needs 4 of each" in table
+    assert "the others are held against it" in table  # the held-out row's dashes
+    with (tmp_path / "out" / "per_sample.csv").open() as file:
+        items = list(csv.DictReader(file))
+    assert {row["ratio"] for row in items} == {""} and all("ratio: " in row["why"] for row in items)

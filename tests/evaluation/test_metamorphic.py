@@ -201,7 +201,7 @@ def test_dense_scenes_fall_to_chance_and_not_on(level):
     scenes, in which nobody has heard anything.
     """
     strangers_s, _ = _dense(level, range(100, 140))
-    chance = scores.shuffled_f1(strangers_s, strangers_s, 0.1)
+    chance = scores.figures(strangers_s, strangers_s)["shuffled_f1@100ms"]
     true_s, sounds = _dense(level, range(16))
     detector, found = onsets.Detector(), []
     for delay_ms in DELAYS_MS:

@@ -8,7 +8,7 @@ from sklearn import neighbors as sklearn_neighbors
 from sklearn import preprocessing
 
 from foley_jax.evaluation.memorisation import neighbours
-from foley_jax.evaluation.statistics import bootstrap
+from foley_jax.evaluation.statistics import bootstrap, remarks
 
 
 def _sets(*counts, width=5, seed=0):
@@ -179,7 +179,8 @@ def test_one_item_in_each_set():
     assert (found.index_N[0], found.distance_N[0]) == (0, 5.0)
     assert np.isnan(found.second_N[0]) and np.isnan(found.ratio_N[0])
     figures = neighbours.figures(found, found)
-    assert (figures["auc"], figures["auc_low"], figures["auc_high"]) == (0.5, 0.5, 0.5)
+    assert figures["auc"] == 0.5 and remarks.is_absent(figures["auc_low"])
+    assert remarks.remark_of(figures["auc_high"]) == "1 clip; a 95 % interval needs 4 of each"
     assert "authentic" not in figures and "ratio" not in figures and figures["median"] == 5.0
     alone = search.leave_one_out()
     assert alone.index_N.tolist() == [-1] and np.isnan(alone.distance_N[0])

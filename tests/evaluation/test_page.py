@@ -232,7 +232,7 @@ def test_all_rows_stand_in_the_table_with_their_full_value(tmp_path, result, sma
     assert rows[-1]["data-system"] == 'ours <"&|">'
     scored = next(r for r in result.samples if r["system"] != "reference" and r["name"] == "mid")
     assert f'data-v="{scored["error"]!r}">{scored["error"]:.3f}' in body
-    assert "<td class=number>nan</td>" in body  # a number that is none has no value to sort by
+    assert "<td class=number>-</td>" in body  # a number that is none has no value to sort by
     assert re.search(r'<a href="#item-0">a #1 &lt;b&gt;\?</a>', body)
     assert 'id="item-0"' in text
 

@@ -83,6 +83,7 @@ def test_what_the_reference_lacks_is_asked_of_nobody(result):
     assert two["items"]["scored"] == 2 and two["items"]["foreign"] == ("bad",)
     assert result.complaints == [
         "reference, true: 3 of 4 scored; 1 unreadable (bad), 1 silent (quiet)",
+        "ours, one: 3 of 3 scored; 1 not asked for (extra)",
         "ours, two: 2 of 3 scored; 1 unreadable (b), 1 silent (quiet)",
     ]
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from foley_jax.evaluation import onsets
 from foley_jax.evaluation.statistics import scores
 
 
@@ -36,15 +35,15 @@ def test_shuffled_score_averages_every_rotation_of_three_clips():
     true = [[0.2], [0.8], [0.8]]
     detected = [[0.2], [0.8], [0.8]]
     # both rotations put 0.8 against 0.8 once of three times
-    assert scores.shuffled_f1(detected, true, 0.1) == pytest.approx(1 / 3)
+    assert scores.figures(detected, true)["shuffled_f1@100ms"] == pytest.approx(1 / 3)
 
 
 def test_shuffled_score_never_pairs_a_clip_with_itself():
     times = [[0.5 * i] for i in range(40)]
-    assert scores.figures(times, times)["f1@100ms"] == 1.0
-    assert scores.shuffled_f1(times, times, 0.1) == 0.0
-    assert np.isnan(scores.shuffled_f1(times[:1], times[:1], 0.1))
-    assert np.isnan(scores.figures(times[:1], times[:1])["shuffled_f1@50-500ms"])
+    found = scores.figures(times, times)
+    assert found["f1@100ms"] == 1.0 and found["shuffled_f1@100ms"] == 0.0
+    alone = scores.figures(times[:1], times[:1])
+    assert np.isnan(alone["shuffled_f1@100ms"]) and np.isnan(alone["shuffled_f1@50-500ms"])
 
 
 def test_clips_of_unequal_number_are_refused():
@@ -54,7 +53,9 @@ def test_clips_of_unequal_number_are_refused():
 
 def test_bootstrap_interval_contains_the_score_and_has_width():
     rng = np.random.default_rng(0)
-    counts = [onsets.Counts(int(k), 10, 10) for k in rng.integers(4, 10, 40)]
-    low, high = scores.bootstrap_f1(counts)
-    assert low < sum(counts, onsets.Counts()).f1 < high
-    assert 0.01 < high - low < 0.2
+    true = [list(range(10)) for _ in range(40)]
+    # so many of ten are met, the others fall between true times
+    detected = [[t + 0.5 * (t >= k) for t in range(10)] for k in rng.integers(4, 10, 40)]
+    found = scores.figures(detected, true)
+    assert found["f1_low"] < found["f1@100ms"] < found["f1_high"]
+    assert 0.01 < found["f1_high"] - found["f1_low"] < 0.2

@@ -156,3 +156,17 @@ def test_a_clip_that_is_too_short_is_refused(places):
     paths = sounding.find_clips(places / "good0")
     with pytest.raises(ValueError, match="has 16 frames at 10 fps, expected 20"):
         sounding.read_system(paths, _BlindEye(), 20, "test")
+
+
+def test_what_few_clips_do_not_give_is_a_dash_with_its_reason(tmp_path, capsys):
+    one = sounding.agreement([_judged("a", [0.3], [0.3])])
+    none = sounding.agreement([_judged("b", [], [])] * 4)
+    sounding.write(tmp_path, {"one": one, "none": none}, {"eye": none}, {}, 10.0)
+    text = (tmp_path / "metrics.json").read_text()
+    metrics = json.loads(text, parse_constant=pytest.fail)
+    assert metrics["systems"]["one"]["f1@100ms"] == 1.0
+    assert metrics["systems"]["one"]["f1_low"] is metrics["systems"]["none"]["f1_low"] is None
+    table = (tmp_path / "table.md").read_text()
+    assert "nan" not in table and "| one | 1 | 1.000 | - | - |" in table
+    assert "- no 95 % interval of one: 1 clip; a 95 % interval needs 4" in table
+    assert "of eye: no clip has a true event, and nothing is heard in any" in table

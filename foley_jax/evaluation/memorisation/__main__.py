@@ -154,8 +154,7 @@ def run(args: argparse.Namespace) -> None:
     )
     if strangers := sorted(set(checkpoints) - set(folders)):
         raise ValueError(f"--checkpoint names {strangers}, --generated {sorted(folders)}")
-    if reserved := sorted({clips.TRAINING, clips.HELD_OUT} & set(folders)):
-        raise ValueError(f"a system is named {reserved[0]!r}; give it another name")
+    seeds.refuse(folders, (clips.TRAINING, clips.HELD_OUT))
     systems = {
         name: [clips.Collection.of(name, folder, [args.out]) for folder in runs]
         for name, runs in folders.items()

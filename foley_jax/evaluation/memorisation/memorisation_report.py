@@ -6,15 +6,15 @@ Axis letters: T frames, H W C picture, L audio samples.
 from collections.abc import Iterator, Mapping, Sequence
 import html
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from foley_jax.evaluation import run_card, tables
+from foley_jax.evaluation import notes, run_card, tables
 from foley_jax.evaluation.memorisation import nearest_clips
 from foley_jax.evaluation.pages import page_media
+from foley_jax.evaluation.statistics import remarks
 from foley_jax.media import audio as audio_io
 from foley_jax.media import container, names, plots, specs
 from foley_jax.media import video as video_io
@@ -35,6 +35,10 @@ COLUMNS = {
     "95 % distance": "q95",
 }
 MORE_COLUMNS = {"seeds": "seeds", "AUC spread": "auc_std"}
+PARTIAL = {  # rows that cannot have all figures
+    nearest_clips.HELD_OUT: "the others are held against it",
+    nearest_clips.TRAINING: "it is its own training set",
+}
 HOW_TO_READ = (
     "Distances are to the nearest training clip. Samples that are not copied are no nearer than "
     "held-out clips: a share of 0.05 nearer than the held-out clips' 5 % quantile, and AUC (the "
@@ -76,9 +80,16 @@ def write(
     out.mkdir(parents=True, exist_ok=True)
     figures = {compared.descriptor.name: compared.figures() for compared in found}
     complaints = [*_leaks(leaked), *dict.fromkeys(_complaints(found))]
+    beside = {
+        name: notes.Table(of_it, COLUMNS, MORE_COLUMNS, partial=PARTIAL)
+        for name, of_it in figures.items()
+    }
+    said = {name: table.record() for name, table in beside.items()}
     metrics = {
         "protocol": PROTOCOL,
-        "descriptors": {name: _finite(systems) for name, systems in figures.items()},
+        "descriptors": remarks.plain(figures),
+        "reasons": {name: record["reasons"] for name, record in said.items()},
+        "remarks": {name: record["remarks"] for name, record in said.items()},
         "skipped": dict(skipped),
         "complaints": complaints,
     }
@@ -87,7 +98,8 @@ def write(
         tables.markdown_table(f"protocol `{PROTOCOL}`, {name}", systems, COLUMNS, MORE_COLUMNS)
         for name, systems in figures.items()
     ]
-    lines = [*complaints, *(f"{what}: {why}" for what, why in skipped.items())]
+    lines = [f"{name}: {line}" for name, table in beside.items() for line in table.lines()]
+    lines += [*complaints, *(f"{what}: {why}" for what, why in skipped.items())]
     text = "\n\n".join([*parts, HOW_TO_READ, "\n".join(f"- {line}" for line in lines)]).strip()
     text = names.shown(text)
     (out / "table.md").write_text(text + "\n")
@@ -99,14 +111,6 @@ def write(
     page.write_text(names.shown(_page(out, found, sheets, text)))
     print(text)
     print(f"\nclosest pairs: {page}")
-
-
-def _finite(systems: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
-    """JSON knows neither nan nor infinity: what has no number is null."""
-    return {
-        system: {key: value if math.isfinite(value) else None for key, value in row.items()}
-        for system, row in systems.items()
-    }
 
 
 def _leaks(leaked: Mapping[str, str]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from foley_jax.evaluation.statistics import bootstrap
+from foley_jax.evaluation.statistics import bootstrap, remarks
 
 Metric = Literal["euclidean", "cosine"]
 Units = Literal["one", "each"]
@@ -21,6 +21,7 @@ METRICS: tuple[Metric, ...] = ("euclidean", "cosine")
 UNITS: tuple[Units, ...] = ("one", "each")
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 NEAR_QUANTILE = 0.05  # of the held-out distances; what is nearer is counted
+LEAST_HELD_OUT = 20  # of fewer, less than one lies below that quantile
 SPREAD_FLOOR = 0.1  # of the root mean square spread: what hardly varies must not weigh most
 BLOCK_ROWS = 256  # queries held against all training items at once
 # the nearest and the second nearest; -1 and nan where there is none
@@ -233,7 +234,8 @@ def figures(found: Nearest, held_out: Nearest | None = None) -> dict[str, float]
       Beside held-out items also `nearer`, the share nearer than their 5 % quantile (healthy: 0.05;
       copies: 1), and `auc`, the probability that an item is nearer than a held-out one
       (healthy: 0.5; copies: 1; below 0.5: the items are unlike the training set), with its 95 %
-      bootstrap interval over items, `auc_low` and `auc_high`.
+      bootstrap interval over items, `auc_low` and `auc_high`, which needs
+      `bootstrap.LEAST_ITEMS` of both.
     Raises:
       ValueError: no items.
     """
@@ -250,11 +252,17 @@ def figures(found: Nearest, held_out: Nearest | None = None) -> dict[str, float]
         return result
     beside = held_out.distance_N
     result["nearer"] = float((distance < near_limit(held_out)).mean())
+    if len(beside) < LEAST_HELD_OUT:
+        detail = f"{len(beside)} held-out clips, a 5 % quantile needs {LEAST_HELD_OUT}"
+        result["nearer"] = remarks.Remarked(result["nearer"], f"is of few items: {detail}")
     between = bootstrap.two_sample_interval(
         lambda one, other: auc(distance[one], beside[other]), len(distance), len(beside)
     )
-    result["auc"], result["auc_low"], result["auc_high"] = between.value, between.low, between.high
-    return result
+    least = min(len(distance), len(beside))
+    few = remarks.too_few(least, "clip", f"a 95 % interval needs {bootstrap.LEAST_ITEMS} of each")
+    enough = least >= bootstrap.LEAST_ITEMS
+    ends = (between.low, between.high) if enough else (few, few)
+    return {**result, "auc": between.value, "auc_low": ends[0], "auc_high": ends[1]}
 
 
 def near_limit(held_out: Nearest) -> float:

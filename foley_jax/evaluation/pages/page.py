@@ -10,7 +10,7 @@ import html
 from pathlib import Path
 from typing import Any
 
-from foley_jax.evaluation import run_card, tables
+from foley_jax.evaluation import notes, run_card, tables
 from foley_jax.evaluation.pages import page_cards, page_look, page_media, page_table
 from foley_jax.evaluation.protocols import protocol
 
@@ -102,16 +102,23 @@ def _figures(rules: protocol.Rules, result: protocol.Result) -> str:
     cells = [line[2:-2].rsplit(" | ", width - 1) for line in (lines[0], *lines[2:])]
     heads = "".join(f'<th scope="col" class="number">{html.escape(c)}</th>' for c in cells[0][1:])
     rows = "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th>'
-        + "".join(f'<td class="number">{html.escape(cell)}</td>' for cell in row)
-        + "</tr>"
+        f'<tr><th scope="row">{html.escape(name)}</th>{"".join(map(_figure, row))}</tr>'
         for name, *row in cells[1:]
+    )
+    said = "".join(
+        f"<li>{html.escape(line)}</li>" for line in notes.Table.of(rules, result).lines()
     )
     return (
         f'<h2 id="table">Table</h2><div class="scroll"><table><thead><tr>'
         f'<th scope="col">protocol {page_table.code(rules.name)}</th>{heads}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
+        f"<tbody>{rows}</tbody></table></div>" + (f'<ul class="notes">{said}</ul>' if said else "")
     )
+
+
+def _figure(cell: str) -> str:
+    """A cell of the table; a marked figure looks like one."""
+    doubt = " doubt" if cell.endswith(tables.MARK) else ""
+    return f'<td class="number{doubt}">{html.escape(cell)}</td>'
 
 
 def _complaints(result: protocol.Result) -> str:

@@ -9,6 +9,7 @@ import tqdm
 
 from foley_jax.evaluation.pages import page_media, page_ranking, page_table
 from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.statistics import remarks
 from foley_jax.media import files
 
 SHOWN = 6  # items at either end of a system
@@ -55,7 +56,9 @@ class Cards:
         if not ranked.worst:
             there = [row for row in rows if self._file(row) is not None][: 2 * SHOWN]
             text = f"<p>No item has {code} of its own; these are the first {len(there)}.</p>"
-            absent = self._without([row for row in rows if self._file(row) is None])
+            # one that was scored has a reason where the protocol tried
+            lacking = [row for row in rows if self._file(row) is None or self.rules.key in row]
+            absent = self._without(lacking)
             return f"{head}{text}{self._list(there)}{absent}</section>"
         better = "larger" if self.rules.ascending else "smaller"
         parts = [head, f"<h4>Worst by {code} ({better} is better)</h4>", self._list(ranked.worst)]
@@ -121,8 +124,12 @@ class Cards:
         """Why an item has no figure."""
         items = self.result.systems[row["system"]][row["run"]]["items"]
         why = items["unreadable"].get(row["name"])
+        value = row.get(self.rules.key)
+        absent = remarks.UNKNOWN if value is None else remarks.remark_of(value)
         if row["status"] == "scored":
-            why = "scored, but this figure cannot be computed of it (nan)"
+            why = f"scored, but this figure cannot be computed of it: {absent}"
+        elif row["status"] == "silent" and absent != remarks.UNKNOWN:
+            why = f"silent: {absent}"
         why = row["status"] if why is None else why
         # where the files stood says nothing to who reads the page elsewhere
         for folder in {path.parent for path in self._files(row).values()}:

@@ -32,6 +32,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--soft); padding: .25rem 0; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; }
 td.number, th.number { text-align: right; white-space: nowrap; }
+td.doubt { color: var(--bad); }
+.notes { padding-left: 1.2rem; overflow-wrap: anywhere; }
 thead th { background: var(--card); }
 #samples { width: 100%; }
 .tall { max-height: 36rem; overflow: auto; border: 1px solid var(--line); }

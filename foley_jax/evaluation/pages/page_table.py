@@ -20,9 +20,11 @@ def code(text: str) -> str:
 
 
 def text_of(value: Any) -> str:
-    """A figure in words: a count, three decimals, or two digits of what is smaller."""
+    """A figure in words: a count, three decimals, two digits of what is smaller; a dash for nan."""
     if not isinstance(value, numbers.Real):
         return "" if value is None else str(value)
+    if math.isnan(value):
+        return "-"
     if isinstance(value, numbers.Integral) or not math.isfinite(value):
         return str(value)
     return f"{value:.3f}" if value == 0 or abs(value) >= 0.001 else f"{value:.1e}"
@@ -43,7 +45,8 @@ def samples(
 ) -> str:
     """All rows (or as many as a browser bears), with buttons to sort and fields to filter."""
     rows = _shown_rows(result.samples)
-    keys = list(dict.fromkeys(itertools.chain(HEAD_KEYS, *rows)))
+    # reasons hold paths and stand above, with the items that they are of
+    keys = [key for key in dict.fromkeys(itertools.chain(HEAD_KEYS, *rows)) if key != "why"]
     numeric = [key == "run" or key not in HEAD_KEYS for key in keys]
     heads = "".join(
         f'<th scope="col"{" class=number" * is_number}>'

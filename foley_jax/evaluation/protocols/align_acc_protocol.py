@@ -18,7 +18,7 @@ import numpy as np
 
 from foley_jax.evaluation import alignment, feature_store
 from foley_jax.evaluation.protocols import protocol
-from foley_jax.evaluation.statistics import bootstrap, scores
+from foley_jax.evaluation.statistics import bootstrap, pairs
 from foley_jax.media import container, specs
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import video as video_io
@@ -67,6 +67,10 @@ class AlignAcc(protocol.ListeningRules):
         "mean probability": "probability",
     }
     more_columns = {"seeds": "seeds", "spread": "Align Acc_std"}
+    contrasts = (
+        pairs.Contrast("Align Acc", shuffled="shuffled Align Acc"),
+        pairs.Contrast("probability"),
+    )
 
     def __init__(self, judge: Judge, store: feature_store.FeatureStore, *, seed: int = 0):
         """Args:
@@ -120,28 +124,22 @@ class AlignAcc(protocol.ListeningRules):
         return Seen(found.items["x"]["rows"])
 
     def figures(self, heard: Mapping, reference: Mapping[str, Seen]) -> dict[str, float]:
-        """Align Acc with its interval over items, for wrong pairs, and the mean probability."""
+        """Align Acc and the mean probability, each with its interval and for wrong pairs."""
         names = list(heard)
-        prob_N = self._probabilities([heard[n] for n in names], [reference[n] for n in names])
-        hit = bootstrap.mean_interval((np.round(prob_N) == 1).astype(np.float64))
-        shifts = scores.rotations(len(names))
+        sounds = [heard[n] for n in names]
+        prob_N = self._probabilities(sounds, [reference[n] for n in names])
+        shifts = pairs.rotations(len(names))
         shifts = shifts[:: max(1, len(shifts) // PAIRINGS)][:PAIRINGS]
         wrong = [
-            alignment.accuracy(
-                self._probabilities(
-                    [heard[n] for n in names],
-                    [reference[n] for n in names[shift:] + names[:shift]],
-                )
-            )
+            self._probabilities(sounds, [reference[n] for n in names[shift:] + names[:shift]])
             for shift in shifts
         ]
+        accuracy, probability = self.contrasts
+        hits_N = (np.round(prob_N) == 1).astype(np.float64)
         return {
             "clips": len(names),
-            "Align Acc": hit.value,
-            "Align Acc_low": hit.low,
-            "Align Acc_high": hit.high,
-            "shuffled Align Acc": float(np.mean(wrong)) if wrong else float("nan"),
-            "probability": float(prob_N.mean()),
+            **pairs.of_means(accuracy, hits_N, [alignment.accuracy(prob) for prob in wrong]),
+            **pairs.of_means(probability, prob_N, [float(prob.mean()) for prob in wrong]),
         }
 
     def row(self, heard: np.ndarray, reference: Seen) -> dict[str, float]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from foley_jax.evaluation.networks import vggish
 from foley_jax.evaluation.protocols import class_figures, feature_rules
-from foley_jax.evaluation.statistics import class_scores, distances
+from foley_jax.evaluation.statistics import class_scores, pairs
 from foley_jax.media import audio as audio_io
 from foley_jax.media import container
 
@@ -56,6 +56,7 @@ class AudioLdmEval(feature_rules.FeatureRules):
         "IS": "IS",
     }
     more_columns = {"seeds": "seeds", "KL spread": "KL_std"}
+    contrasts = tuple(pairs.Contrast(key, ascending=False) for key in ("KL", "KL_sigmoid"))
 
     def __init__(self, networks: feature_rules.Networks, *, seconds: float | None = None):
         """Args:
@@ -88,11 +89,9 @@ class AudioLdmEval(feature_rules.FeatureRules):
         if self.panns not in self.extractions:
             return found
         found |= class_figures.inception(heard, self.panns, "logits")
-        for key, kl in (
-            ("KL", class_scores.mkl_of_pairs),
-            ("KL_sigmoid", class_scores.sigmoid_kl_of_pairs),
-        ):
-            found |= class_figures.kl_figures(key, kl, heard, reference, self.panns)
+        kinds = (class_scores.mkl_of_pairs, class_scores.sigmoid_kl_of_pairs)
+        for contrast, kl in zip(self.contrasts, kinds, strict=True):
+            found |= class_figures.kl_figures(contrast, kl, heard, reference, self.panns)
         return found
 
     def distances(self, heard: Mapping, reference: Mapping) -> dict[str, float]:
@@ -103,8 +102,7 @@ class AudioLdmEval(feature_rules.FeatureRules):
                 mine, true = (
                     feature_rules.stacked(x, name, "embedding") for x in (heard, reference)
                 )
-                enough = min(len(mine), len(true)) >= 2
-                found[key] = distances.frechet_distance(mine, true) if enough else float("nan")
+                found[key] = feature_rules.frechet(mine, true)
         return found
 
     def row(self, heard: Mapping, reference: Mapping) -> dict[str, float]:

@@ -16,11 +16,12 @@ import numpy as np
 
 from foley_jax.evaluation import optical_flow
 from foley_jax.evaluation.protocols import protocol
-from foley_jax.evaluation.statistics import av_align, bootstrap, scores
+from foley_jax.evaluation.statistics import av_align, bootstrap, pairs, remarks
 from foley_jax.media import container, sound_peaks, specs
 from foley_jax.media import video as video_io
 
 MAX_SIDE = 256
+PRESETS: Mapping[str, av_align.Preset] = {"av_align": "default", "av_align_official": "official"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +67,14 @@ class AvAlign(protocol.ListeningRules):
         "clips without peaks": "clips_without_peaks",
     }
     more_columns = {"seeds": "seeds", "spread": "av_align_std"}
+    contrasts = tuple(pairs.Contrast(key) for key in PRESETS)
 
     def settings(self) -> dict[str, Any]:
         return {
             "max_side": MAX_SIDE,
             "flow": dataclasses.asdict(optical_flow.Farneback()),
             "sample_rate_hz": self.sample_rate_hz,
-            "num_pairings": scores.NUM_PAIRINGS,
+            "num_pairings": pairs.NUM_PAIRINGS,
             "num_bootstrap": bootstrap.NUM_RESAMPLES,
         }
 
@@ -86,41 +88,35 @@ class AvAlign(protocol.ListeningRules):
     def figures(
         self, heard: Mapping[str, np.ndarray], reference: Mapping[str, Seen]
     ) -> dict[str, float]:
-        """AV-Align with its 95 % interval over clips, shuffled, and as published."""
+        """AV-Align, as it should be and as published, each with its interval and shuffled."""
         sounds, seen = list(heard.values()), [reference[name] for name in heard]
         own = [_peaks(sound, video) for sound, video in zip(sounds, seen)]
-        result = av_align.av_align(own)
-        scored = result.score_N[~np.isnan(result.score_N)]
-        found = {"clips": len(own), "clips_without_peaks": result.num_without_peaks}
-        found["av_align"] = found["av_align_low"] = found["av_align_high"] = float("nan")
-        if scored.size:
-            interval = bootstrap.mean_interval(scored)
-            found |= {
-                "av_align": interval.value,
-                "av_align_low": interval.low,
-                "av_align_high": interval.high,
-            }
-        found["shuffled_av_align"] = shuffled(sounds, seen)
-        found["av_align_official"] = av_align.av_align(own, "official").mean
+        wrong = []
+        for shift in pairs.rotations(len(seen)):
+            turned = sounds[shift:] + sounds[:shift]
+            wrong.append([_peaks(sound, video) for sound, video in zip(turned, seen)])
+        found: dict[str, float] = {"clips": len(own)}
+        for contrast in self.contrasts:
+            preset = PRESETS[contrast.key]
+            result = av_align.av_align(own, preset)
+            found["clips_without_peaks"] = result.num_without_peaks
+            chance = [av_align.av_align(peaks, preset).mean for peaks in wrong]
+            scored_N = result.score_N[~np.isnan(result.score_N)]
+            if scored_N.size:
+                found |= pairs.of_means(contrast, scored_N, chance)
+            else:
+                found |= pairs.without(contrast, "nothing is seen and nothing heard in any clip")
         return found
 
     def row(self, heard: np.ndarray, reference: Seen) -> dict[str, float]:
         peaks = _peaks(heard, reference)
+        none = remarks.absent("nothing is seen and nothing heard")
+        scores = {key: av_align.score(peaks, preset) for key, preset in PRESETS.items()}
         return {
             "seen": len(peaks.seen_s),
             "heard": len(peaks.heard_s),
-            "av_align": av_align.score(peaks),
-            "av_align_official": av_align.score(peaks, "official"),
+            **{k: none if remarks.is_absent(score) else score for k, score in scores.items()},
         }
-
-
-def shuffled(sounds: list[np.ndarray], seen: list[Seen]) -> float:
-    """Mean AV-Align of sounds beside other clips' pictures; nan for less than two clips."""
-    means = []
-    for shift in scores.rotations(len(seen)):
-        turned = sounds[shift:] + sounds[:shift]
-        means.append(av_align.av_align([_peaks(s, v) for s, v in zip(turned, seen)]).mean)
-    return float(np.mean(means)) if means else float("nan")
 
 
 def _peaks(heard_s: np.ndarray, seen: Seen) -> av_align.Peaks:

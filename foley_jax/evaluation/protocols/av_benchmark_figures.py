@@ -28,7 +28,7 @@ from typing import Literal
 import numpy as np
 
 from foley_jax.evaluation.protocols import av_benchmark_cache, class_figures, feature_rules
-from foley_jax.evaluation.statistics import class_scores, distances, scores
+from foley_jax.evaluation.statistics import class_scores, distances, pairs
 
 Preset = Literal["default", "official"]
 PRESETS = ("default", "official")
@@ -63,6 +63,11 @@ class Metric:
         is_pair = self.kind == "inception"
         return (f"{self.key}-mean", f"{self.key}-std") if is_pair else (self.key,)
 
+    @property
+    def contrast(self) -> pairs.Contrast:
+        """Of KL and cosines, which judge pairs: a smaller KL is better, a larger cosine."""
+        return pairs.Contrast(self.key, ascending=self.kind == "cosine")
+
 
 _PLAIN = av_benchmark_cache.FEATURES
 METRICS = (
@@ -77,6 +82,7 @@ METRICS = (
     Metric("LAION-CLAP-Score", "cosine", "clap_laion_audio", _PLAIN, "clap_laion_text", True),
     Metric("MS-CLAP-Score", "cosine", "clap_ms_audio", _PLAIN, "clap_ms_text", True),
 )
+CONTRASTS = tuple(m.contrast for m in METRICS if m.kind in ("divergence", "cosine"))
 DESYNC = "DeSync"  # the judgement of Synchformer's last layers, which are not in a cache
 
 
@@ -182,11 +188,13 @@ def _rows(metric: Metric, items: Items) -> np.ndarray:
     return feature_rules.stacked(dict(sorted(items.items())), metric.own, metric.part)
 
 
-def _rows_of_pairs(metric: Metric, pairs: Items, reference: Items) -> tuple[np.ndarray, np.ndarray]:
+def _rows_of_pairs(
+    metric: Metric, partnered: Items, reference: Items
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows of items and of their partners, float64 [N, D] each."""
-    partners = {name: reference[name] for name in pairs}
+    partners = {name: reference[name] for name in partnered}
     return (
-        feature_rules.stacked(pairs, metric.own, metric.part),
+        feature_rules.stacked(partnered, metric.own, metric.part),
         feature_rules.stacked(partners, metric.true, metric.part),
     )
 
@@ -196,15 +204,15 @@ def _distance(metric: Metric, heard: Items, reference: Items, preset: Preset) ->
         heard = _pairs(metric, heard, reference, preset)
         reference = {name: reference[name] for name in heard}
     rows = [_rows(metric, items) for items in (heard, reference)]
-    if min(map(len, rows)) < 2:
-        raise _TooFew(f"{min(map(len, rows))} rows, a covariance needs 2")
-    return {metric.key: distances.frechet_distance(*rows)}
+    if min(map(len, rows)) < distances.LEAST_ITEMS:
+        raise _TooFew(f"{min(map(len, rows))} rows, a covariance needs {distances.LEAST_ITEMS}")
+    return {metric.key: feature_rules.frechet(*rows)}
 
 
 def _divergence(metric: Metric, heard: Items, reference: Items, preset: Preset) -> dict[str, float]:
-    pairs = _pairs(metric, heard, reference, preset)
+    partnered = _pairs(metric, heard, reference, preset)
     of_pairs = class_scores.softmax_kl_of_pairs
-    return class_figures.kl_figures(metric.key, of_pairs, pairs, reference, metric.own)
+    return class_figures.kl_figures(metric.contrast, of_pairs, partnered, reference, metric.own)
 
 
 def _inception(metric: Metric, heard: Items, reference: Items, preset: Preset) -> dict[str, float]:
@@ -216,11 +224,10 @@ def _inception(metric: Metric, heard: Items, reference: Items, preset: Preset) -
 
 
 def _cosine(metric: Metric, heard: Items, reference: Items, preset: Preset) -> dict[str, float]:
-    pairs = _pairs(metric, heard, reference, preset)
-    own_ND, true_ND = _rows_of_pairs(metric, pairs, reference)
+    partnered = _pairs(metric, heard, reference, preset)
+    own_ND, true_ND = _rows_of_pairs(metric, partnered, reference)
     wrong = [
         cosines(own_ND, np.roll(true_ND, -shift, axis=0)).mean()
-        for shift in scores.rotations(len(pairs))
+        for shift in pairs.rotations(len(partnered))
     ]
-    found = feature_rules.mean_with_interval(metric.key, cosines(own_ND, true_ND))
-    return {**found, f"shuffled_{metric.key}": float(np.mean(wrong)) if wrong else float("nan")}
+    return pairs.of_means(metric.contrast, cosines(own_ND, true_ND), wrong)

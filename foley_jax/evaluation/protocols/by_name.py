@@ -99,12 +99,28 @@ PROTOCOLS: Mapping[str, Callable[[Means], protocol.Rules]] = {
 }
 
 
+def parse(text: str) -> list[str]:
+    """Names of protocols with commas between, each once.
+
+    Raises:
+      ValueError: an unknown one.
+    """
+    names = list(dict.fromkeys(text.split(",")))
+    for name in names:
+        _check(name)
+    return names
+
+
+def _check(name: str) -> None:
+    if name not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")
+
+
 def make(name: str, means: Means) -> protocol.Rules:
     """A protocol by name.
 
     Raises:
       ValueError: what it needs is not there; the message names the option to give.
     """
-    if name not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")
+    _check(name)
     return PROTOCOLS[name](means)

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from foley_jax.evaluation.protocols import feature_rules
-from foley_jax.evaluation.statistics import class_scores, scores
+from foley_jax.evaluation.statistics import class_scores, pairs, remarks
 
 OfPairs = Callable[[np.ndarray, np.ndarray], np.ndarray]
 NUM_SPLITS = 10
 
 
 def kl_figures(
-    key: str,
+    contrast: pairs.Contrast,
     of_pairs: OfPairs,
     heard: Mapping[Any, Mapping],
     reference: Mapping[str, Mapping],
@@ -25,7 +25,7 @@ def kl_figures(
     """Mean KL over samples, its interval, and the mean with other items' references.
 
     Args:
-      key: name of the figure; its wrong pairs are `shuffled_KEY`.
+      contrast: the figure, smaller is better.
       of_pairs: logits of samples and of their references, [N, K] each -> [N].
       heard: name, or (name, run) -> features.
     """
@@ -34,12 +34,11 @@ def kl_figures(
     own = of_pairs(logits_NK, _of(reference, names, network))
     videos = list(dict.fromkeys(names))
     wrong = []
-    for shift in scores.rotations(len(videos)):
+    for shift in pairs.rotations(len(videos)):
         other = dict(zip(videos, videos[shift:] + videos[:shift], strict=True))
         turned = _of(reference, [other[name] for name in names], network)
         wrong.append(of_pairs(logits_NK, turned).mean())
-    found = feature_rules.mean_with_interval(key, own)
-    return {**found, f"shuffled_{key}": float(np.mean(wrong)) if wrong else float("nan")}
+    return pairs.of_means(contrast, own, wrong, len(videos))
 
 
 def kl_row(of_pairs: OfPairs, heard: Mapping, reference: Mapping, network: str) -> float:
@@ -53,12 +52,14 @@ def inception(
 ) -> dict[str, float]:
     """Inception Score over ten splits of the items by name: KEY and KEY_splits_std.
 
-    Less than ten items have none ({}): ten splits need as many.
+    Of less than ten items both are absent: ten splits need as many.
     """
     ordered = dict(sorted(heard.items(), key=lambda item: str(item[0])))
     logits_NK = feature_rules.stacked(ordered, network, feature)
     if len(logits_NK) < NUM_SPLITS:
-        return {}
+        need = f"{NUM_SPLITS} splits need as many"
+        few = remarks.too_few(len(logits_NK), "sound", need)
+        return {key: few, f"{key}_splits_std": few}
     found = class_scores.inception_score(logits_NK, num_splits=NUM_SPLITS)
     return {key: found.mean, f"{key}_splits_std": found.std}
 

@@ -17,10 +17,11 @@ import numpy as np
 
 from foley_jax.evaluation import embedded, onsets
 from foley_jax.evaluation.protocols import protocol
-from foley_jax.evaluation.statistics import bootstrap, scores
+from foley_jax.evaluation.statistics import bootstrap, pairs, scores
 from foley_jax.media import container
 
 DETECTOR = onsets.Detector()
+MATERIAL = pairs.Contrast("material_accuracy")
 
 
 class Embedded(protocol.ListeningRules):
@@ -47,6 +48,8 @@ class Embedded(protocol.ListeningRules):
         "CAVP similarity": "cavp_similarity",
     }
 
+    contrasts = (*scores.CONTRASTS, MATERIAL)
+
     def __init__(self, train: Path | None = None):
         """Args:
         train: folder of training scenes, for the materials; None leaves these out.
@@ -64,7 +67,7 @@ class Embedded(protocol.ListeningRules):
             "tolerances_s": scores.TOLERANCES_S,
             "span_s": scores.SPAN_S,
             "sample_rate_hz": self.sample_rate_hz,
-            "num_pairings": scores.NUM_PAIRINGS,
+            "num_pairings": pairs.NUM_PAIRINGS,
             "num_bootstrap": bootstrap.NUM_RESAMPLES,
         }
 
@@ -100,8 +103,8 @@ class Embedded(protocol.ListeningRules):
         clips = [reference[name] for name in heard]
         found = scores.figures([x.onsets_s for x in heard.values()], [c.times_s for c in clips])
         if self.classify is not None:
-            accuracy = embedded.material_accuracy(clips, heard, self.classify)
-            found["material_accuracy"] = accuracy
+            sounds = list(heard.values())
+            found |= embedded.material_figures(MATERIAL, clips, sounds, self.classify)
         return found
 
     def row(self, heard: embedded.Heard, reference: embedded.Truth) -> dict[str, float]:

@@ -15,8 +15,8 @@ import numpy as np
 
 from foley_jax.evaluation import feature_store, run_card
 from foley_jax.evaluation.networks import registry
-from foley_jax.evaluation.protocols import protocol
-from foley_jax.evaluation.statistics import bootstrap
+from foley_jax.evaluation.protocols import complaints, protocol
+from foley_jax.evaluation.statistics import bootstrap, distances, remarks
 from foley_jax.media import audio as audio_io
 from foley_jax.media import container
 
@@ -56,13 +56,7 @@ class Networks:
         if len(lacking) == len(networks):
             reasons = "; ".join(f"{name}: {why}" for name, why in lacking.items())
             raise ValueError(f"protocol {protocol_name} has no network to compare with: {reasons}")
-        metrics = {
-            metric.split("/")[1]: f"skipped: {why}"
-            for name, why in lacking.items()
-            for metric in registry.NETWORKS[name].metrics
-            if metric.split("/")[0] == protocol_name
-        }
-        return metrics
+        return skipped_metrics(protocol_name, lacking)
 
     def has(self, network: str) -> bool:
         return network in self._found.files
@@ -97,6 +91,16 @@ class Networks:
         return feature_store.Extraction(
             network, key, read, lambda batch: load()(batch), **{"batch_size": MAX_BATCH, **options}
         )
+
+
+def skipped_metrics(protocol_name: str, lacking: Mapping[str, str]) -> dict[str, str]:
+    """Metric of a protocol -> why it is skipped, from why each network cannot be used."""
+    return {
+        metric.split("/")[1]: f"skipped: {why}"
+        for name, why in lacking.items()
+        for metric in registry.NETWORKS[name].metrics
+        if metric.split("/")[0] == protocol_name
+    }
 
 
 def read_sound(rate_hz: int, seconds: float) -> Read:
@@ -138,14 +142,26 @@ class FeatureRules(protocol.Rules):
         }
 
     def skipped(self) -> dict[str, str]:
-        return dict(self._skipped)
+        return self._skipped  # goes on growing with every system heard
 
     def perceive(self, paths: Mapping[str, Path], what: str) -> protocol.Perceived:
-        """Features of every network; an item that one of them cannot read is not scored."""
-        found = {
-            name: self.networks.store.extract(paths, extraction, what)
-            for name, extraction in self.extractions.items()
-        }
+        """Features of every network; an item that one of them cannot read is not scored.
+
+        The metrics of a network that fails altogether (a damaged file of weights) are skipped.
+
+        Raises:
+          ValueError: all do.
+        """
+        found, lacking = {}, {}
+        for name, extraction in self.extractions.items():
+            try:
+                found[name] = self.networks.store.extract(paths, extraction, what)
+            except Exception as error:  # the other networks go on
+                lacking[name] = complaints.in_words(error)
+        if not found:
+            raise ValueError("; ".join(f"{name}: {why}" for name, why in lacking.items()))
+        self._skipped |= skipped_metrics(self.name, lacking)
+        self.extractions = {name: self.extractions[name] for name in found}
         unreadable = {k: why for part in found.values() for k, why in part.unreadable.items()}
         silent = {name for part in found.values() for name in part.silent}
         items = {
@@ -186,7 +202,41 @@ def name_of(key: Any) -> str:
     return key[0] if isinstance(key, tuple) else key
 
 
-def mean_with_interval(key: str, values_N: np.ndarray) -> dict[str, float]:
-    """A mean over items and its 95 % bootstrap interval: KEY, KEY_low, KEY_high."""
-    found = bootstrap.mean_interval(values_N)
-    return {key: found.value, f"{key}_low": found.low, f"{key}_high": found.high}
+def frechet(mine_ND: np.ndarray, true_MD: np.ndarray, *, scale: float = 1.0) -> float:
+    """`distances.frechet_distance` of two sets of features, times `scale`; of too few, why not.
+
+    Where a set has no more rows than a row has dimensions its covariance is singular, and the
+    distance mostly tells how many rows there are: that is said with it.
+    """
+    few, least, width = _too_few(mine_ND, true_MD), min(len(mine_ND), len(true_MD)), len(true_MD.T)
+    if few is not None:
+        return few
+    found = scale * distances.frechet_distance(mine_ND, true_MD)
+    if least > width:
+        return found
+    detail = f"{least} in {width} dimensions; compare only sets of as many"
+    return remarks.Remarked(found, f"is of few items: {detail}")
+
+
+def kernel_distance(
+    distance: Callable[[np.ndarray, np.ndarray], float], mine_ND: np.ndarray, true_MD: np.ndarray
+) -> float:
+    """An unbiased distance of two sets of features; of too few, why there is none.
+
+    It is 0 on average for sets that are drawn alike, hence may be negative: that is said with it.
+    """
+    few = _too_few(mine_ND, true_MD)
+    if few is not None:
+        return few
+    found = distance(mine_ND, true_MD)
+    if found >= 0:
+        return found
+    return remarks.Remarked(found, "is below 0: an unbiased estimate that finds no distance")
+
+
+def _too_few(mine_ND: np.ndarray, true_MD: np.ndarray) -> remarks.Remarked | None:
+    """Why there is no distance: less than `distances.LEAST_ITEMS` rows in a set; None if enough."""
+    least = min(len(mine_ND), len(true_MD))
+    if least >= distances.LEAST_ITEMS:
+        return None
+    return remarks.too_few(least, "item", f"a distance needs {distances.LEAST_ITEMS} of each set")

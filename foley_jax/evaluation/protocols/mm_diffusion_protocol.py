@@ -161,14 +161,11 @@ class MmDiffusion(feature_rules.FeatureRules):
         found = {}
         if "i3d" in self.extractions:
             mine, true = (self._chosen(x, "i3d", "logits") for x in (heard, reference))
-            enough = min(len(mine), len(true)) >= 2
-            found["FVD"] = distances.frechet_distance(mine, true) if enough else float("nan")
-            found["KVD"] = distances.polynomial_mmd(mine, true) if enough else float("nan")
+            found["FVD"] = feature_rules.frechet(mine, true)
+            found["KVD"] = feature_rules.kernel_distance(distances.polynomial_mmd, mine, true)
         if "audioclip" in self.extractions:
             mine, true = (self._chosen(x, "audioclip", "embedding") for x in (heard, reference))
-            enough = min(len(mine), len(true)) >= 2
-            distance = distances.frechet_distance(mine, true) if enough else float("nan")
-            found["FAD"] = FAD_SCALE * distance
+            found["FAD"] = feature_rules.frechet(mine, true, scale=FAD_SCALE)
         return found
 
     def _chosen(self, items: Mapping, network: str, feature: str) -> np.ndarray:

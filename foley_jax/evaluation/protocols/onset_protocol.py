@@ -15,7 +15,7 @@ import numpy as np
 
 from foley_jax.evaluation import embedded, onsets
 from foley_jax.evaluation.protocols import protocol
-from foley_jax.evaluation.statistics import bootstrap, onset_scores, scores
+from foley_jax.evaluation.statistics import bootstrap, onset_scores, pairs, scores
 
 DETECTOR = onsets.Detector()
 # the whole curve of precision over recall needs weak peaks too
@@ -57,6 +57,7 @@ class Onsets(protocol.ListeningRules):
         "count acc": "count_accuracy",
     }
     more_columns = {"seeds": "seeds", "F1 spread": "f1@100ms_std"}
+    contrasts = (*scores.CONTRASTS, *onset_scores.CONTRASTS)
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -65,7 +66,7 @@ class Onsets(protocol.ListeningRules):
             "tolerances_s": scores.TOLERANCES_S,
             "span_s": scores.SPAN_S,
             "sample_rate_hz": self.sample_rate_hz,
-            "num_pairings": scores.NUM_PAIRINGS,
+            "num_pairings": pairs.NUM_PAIRINGS,
             "num_bootstrap": bootstrap.NUM_RESAMPLES,
         }
 
@@ -81,15 +82,14 @@ class Onsets(protocol.ListeningRules):
     def figures(
         self, heard: Mapping[str, Heard], reference: Mapping[str, Heard]
     ) -> dict[str, float]:
-        """Those of `scores.figures`, `onset_ap` and `count_accuracy`."""
+        """Those of `scores.figures` and of `onset_scores.figures`."""
         ends_s = [reference[name].length_s for name in heard]
         cut = [sound.until(end_s) for sound, end_s in zip(heard.values(), ends_s)]
         # an onset can be found half a window behind the end
         true_s = [reference[name].until(end_s).onsets_s for name, end_s in zip(heard, ends_s)]
-        found = scores.figures([sound.onsets_s for sound in cut], true_s)
-        found["onset_ap"] = onset_scores.average_precision([sound.peaks for sound in cut], true_s)
-        found["count_accuracy"] = onset_scores.count_accuracy([s.onsets_s for s in cut], true_s)
-        return found
+        heard_s = [sound.onsets_s for sound in cut]
+        more = onset_scores.figures([sound.peaks for sound in cut], heard_s, true_s)
+        return scores.figures(heard_s, true_s) | more
 
     def row(self, heard: Heard, reference: Heard) -> dict[str, float]:
         both = (sound.until(reference.length_s).onsets_s for sound in (heard, reference))

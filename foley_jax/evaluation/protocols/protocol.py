@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from foley_jax.evaluation import pairing, run_card, seeds
+from foley_jax.evaluation import pairing, run_card, seeds, tables
+from foley_jax.evaluation.protocols import complaints, item_rows
+from foley_jax.evaluation.statistics import pairs
 from foley_jax.media import audio as audio_io
-from foley_jax.media import container
 
 REFERENCE = "reference"
 HALVES = "reference, half against half"
 MOST_REASONS = 3  # of items that cannot be told apart, per run
+RESERVED = (REFERENCE, HALVES)  # no system may be named like these rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Rules:
       columns: head of a column of the table -> figure; None is the bootstrap interval, figures
         `f1_low` and `f1_high`.
       more_columns: likewise, shown where a system has the figure.
+      contrasts: the figures that judge pairs, with their intervals and wrong pairs; where chance
+        lies in the interval the figure is marked.
       key: the figure whose spread over seeds is reported; of items, what the best and the worst
         are chosen by.
       ascending: whether a larger `key` is better.
@@ -57,6 +61,7 @@ class Rules:
     name: str
     columns: Mapping[str, str | None]
     more_columns: Mapping[str, str] = {}
+    contrasts: Sequence[pairs.Contrast] = ()
     key: str
     ascending: bool = True
     pools_runs: bool = False
@@ -91,6 +96,8 @@ class Rules:
 
     def figures(self, heard: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, float]:
         """Figures over the items of `heard`, `clips` (their number) among them.
+
+        Of too few items a figure is absent and says how many it needs (`remarks.absent`).
 
         Args:
           heard: name -> item; with `pools_runs` (name, run) -> item.
@@ -137,9 +144,10 @@ class Result:
       figures: system (or "GROUP: SYSTEM") -> figures, the reference first.
       samples: one row per system, run and item, for `tables.write_per_sample`.
       systems: system -> entries of the run card, one per run.
-      complaints: what is missing, unreadable or silent, a line per run.
+      complaints: what is missing, unreadable, silent or not asked for, a line per run.
       skipped: metric -> why it is not among the figures.
       files: system -> for every run, name -> file that was scored; the reference's are its own.
+      failed: system -> why nothing of it could be judged; its figures are all absent.
     """
 
     figures: dict[str, dict[str, float]]
@@ -148,6 +156,7 @@ class Result:
     complaints: list[str]
     skipped: dict[str, str]
     files: dict[str, list[dict[str, Path]]]
+    failed: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +184,8 @@ def evaluate(
 ) -> Result:
     """Judges every run (folder) of every system, and the reference's own sound.
 
+    A run of which nothing can be scored stops no other; a system without any is told as failed.
+
     Args:
       systems: name -> a folder per seed.
       reference: folder (or several) of the true sounds or videos; its names (paths below the
@@ -182,23 +193,29 @@ def evaluate(
       checkpoints: name -> weights to hash for the run card.
       leave_out: folders that are not searched: where the caller writes.
     Raises:
-      FileNotFoundError: a folder without sounds.
-      ValueError: a system of which nothing can be scored, or named like the reference; a name
-        in two folders of the reference; a folder that is to be left out.
+      FileNotFoundError: a reference without sounds.
+      ValueError: nothing of the reference can be scored, or nothing of any system; a system that
+        is named like the reference; a name in two folders of the reference; a folder that is to
+        be left out.
     """
-    if taken := {REFERENCE, HALVES} & set(systems):
-        raise ValueError(f"a system is named {taken.pop()!r}; give it another name")
+    seeds.refuse(systems, RESERVED)
     checkpoints = checkpoints or {}
     folders = [reference] if isinstance(reference, Path) else list(reference)
     true, run = _read_reference(rules, folders, leave_out)
-    judge = _Judge(rules, true)
+    judge = _Judge(rules, true, run.account.requested)
     judge.add(REFERENCE, [run], None)
+    if why := judge.result.failed.get(REFERENCE):
+        raise ValueError(why)
     judge.add_floor(run)
     for name, runs in systems.items():
         asked = run if rules.is_paired else None
-        heard = [_hear(rules, asked, [folder], name, leave_out) for folder in runs]
+        heard = [_hear_folder(rules, asked, folder, name, leave_out) for folder in runs]
         judge.add(name, heard, checkpoints.get(name))
-    return judge.result
+    result = judge.result
+    if systems and len(result.failed) == len(systems):
+        raise ValueError("; ".join(result.failed.values()))
+    result.complaints.extend(complaints.of_sets(result.systems, REFERENCE))
+    return result
 
 
 def listen_each(
@@ -206,7 +223,7 @@ def listen_each(
 ) -> Perceived:
     """`Rules.perceive` for protocols that hear one sound, float32 [L] at `rate_hz`, at a time.
 
-    `listen` may raise MediaError: the file then counts as unreadable.
+    A file that cannot be read, or about which `listen` raises anything, counts as unreadable.
     """
     items: dict[str, Any] = {}
     unreadable: dict[str, str] = {}
@@ -215,8 +232,8 @@ def listen_each(
         try:
             audio_L = audio_io.load(path, rate_hz)
             items[name] = listen(audio_L)
-        except container.MediaError as error:
-            unreadable[name] = str(error)
+        except Exception as error:  # whatever is wrong with one file, the others go on
+            unreadable[name] = complaints.in_words(error)
             continue
         if run_card.is_silent(audio_L):
             silent.append(name)
@@ -253,8 +270,8 @@ def _read_reference(
     for name, heard in items:
         try:
             true[name] = rules.refer(run.paths[name], heard)
-        except container.MediaError as error:
-            lacking[name] = str(error)
+        except Exception as error:  # whatever is wrong with one file, the others go on
+            lacking[name] = complaints.in_words(error)
     account = dataclasses.replace(
         run.account,
         scored=tuple(true),
@@ -293,41 +310,61 @@ def _hear(
     return _Run(folders[0], found.items, account, wanted, ambiguous)
 
 
-class _Judge:
-    """Enters one system after the other into the result."""
+def _hear_folder(
+    rules: Rules, asked: _Run | None, folder: Path, what: str, leave_out: Sequence[Path]
+) -> _Run:
+    """`_hear` of a system's folder; one that cannot be heard is a run without items."""
+    try:
+        return _hear(rules, asked, [folder], what, leave_out)
+    except Exception as error:  # the other folders, and the other systems, go on
+        names = (folder.name,) if asked is None else asked.account.scored
+        lacking = dict.fromkeys(names, complaints.in_words(error))
+        return _Run(folder, {}, run_card.Account(tuple(names), (), unreadable=lacking), {})
 
-    def __init__(self, rules: Rules, true: Mapping[str, Any]):
-        self.rules, self.true = rules, true
+
+class _Judge:
+    """Enters one system after the other into the result.
+
+    Args:
+      asked: all names of the reference, those that cannot be judged among them.
+    """
+
+    def __init__(self, rules: Rules, true: Mapping[str, Any], asked: Sequence[str]):
+        self.rules, self.true, self.asked = rules, true, frozenset(asked)
         self.result = Result({}, [], {}, [], rules.skipped(), {})
         self.groups: dict[str, dict[str, Any]] = {}
         for name, reference in true.items():
             self.groups.setdefault(rules.group(reference), {})[name] = reference
 
     def add(self, name: str, runs: Sequence[_Run], checkpoint: Path | None) -> None:
-        """Figures, rows and card of a system.
-
-        Raises:
-          ValueError: nothing of a run can be scored.
-        """
+        """Figures, rows and card of a system; without any item it has failed."""
         result = self.result
-        for run in runs:
-            if complaint := run.account.complaint():
-                reasons = list(dict.fromkeys(run.ambiguous.values()))[:MOST_REASONS]
-                lines = (complaint, *reasons)
-                result.complaints.extend(f"{name}, {run.folder.name}: {line}" for line in lines)
-            if not run.heard:
-                why = "".join(f"; {reason}" for reason in list(run.account.unreadable.values())[:1])
-                raise ValueError(f"nothing of {name} can be scored: {complaint}{why}")
-        for group, reference in self.groups.items():
-            found = self._figures(runs, reference)
-            if found:
-                result.figures[_title(group, name)] = found
+        lines = [complaints.of_run(run.account, self.asked) for run in runs]
+        for run, line in zip(runs, lines):
+            unclear = list(dict.fromkeys(run.ambiguous.values()))[:MOST_REASONS]
+            said = [line, *unclear] if line else unclear
+            result.complaints.extend(f"{name}, {run.folder.name}: {part}" for part in said)
+        if not any(run.heard for run in runs):
+            result.failed[name] = complaints.of_nothing(name, [run.account for run in runs], lines)
+        # without an item of the reference there are no groups
+        for group, reference in (self.groups or {"": {}}).items():
+            try:
+                found = self._figures(name, runs, reference)
+            except Exception as error:  # the other systems go on
+                if name == REFERENCE:
+                    raise
+                why = f"{name} cannot be judged: {complaints.in_words(error)}"
+                result.failed[name] = why
+                found = tables.no_figures(self.rules.columns, why)
+            result.figures[_title(group, name)] = found
         result.systems[name] = [
             run_card.of_system(run.folder, run.paths, run.account, checkpoint) for run in runs
         ]
         result.files[name] = [{n: run.paths[n] for n in run.heard} for run in runs]
         for number, run in enumerate(runs):
-            result.samples.extend(self._rows(name, number, run))
+            heard = {} if name in result.failed else run.heard
+            figures = {n: self.rules.row(x, self.true.get(n)) for n, x in heard.items()}
+            result.samples.extend(item_rows.of_run(name, number, run.account, figures))
 
     def add_floor(self, run: _Run) -> None:
         """The row of the reference's halves, where the protocol has one."""
@@ -335,18 +372,22 @@ class _Judge:
             if floor := self.rules.floor({n: run.heard[n] for n in reference}):
                 self.result.figures[_title(group, HALVES)] = floor
 
-    def _figures(self, runs: Sequence[_Run], reference: Mapping[str, Any]) -> dict[str, float]:
-        """Of one system on one group; {} if no run has anything of it."""
+    def _figures(
+        self, name: str, runs: Sequence[_Run], reference: Mapping[str, Any]
+    ) -> dict[str, float]:
+        """Of one system on one group; all absent if no run has anything of it."""
         heard = [
             {n: x for n, x in run.heard.items() if n in reference or not self.rules.is_paired}
             for run in runs
         ]
         present = [(run, items) for run, items in zip(runs, heard) if items]
         if not present:
-            return {}
+            why = self.result.failed.get(name, "none of these clips is there")
+            return tables.no_figures(self.rules.columns, why)
         if self.rules.pools_runs:
             pooled = {(n, k): item for k, items in enumerate(heard) for n, item in items.items()}
-            return {**self.rules.figures(pooled, reference), "seeds": len(present)}
+            found = {**self.rules.figures(pooled, reference), "seeds": len(present)}
+            return pairs.marked(found, self.rules.contrasts)
         figures = [
             {
                 **self.rules.figures(items, reference),
@@ -354,25 +395,8 @@ class _Judge:
             }
             for run, items in present
         ]
-        return seeds.merge(figures)
-
-    def _rows(self, system: str, number: int, run: _Run) -> list[dict[str, Any]]:
-        rows = []
-        for item in run.account.requested:
-            row = {"system": system, "run": number, "name": item, "status": _status(item, run)}
-            if item in run.heard:
-                row |= self.rules.row(run.heard[item], self.true.get(item))
-            rows.append(row)
-        return rows
+        return pairs.marked(seeds.merge(figures), self.rules.contrasts)
 
 
 def _title(group: str, system: str) -> str:
     return f"{group}: {system}" if group else system
-
-
-def _status(name: str, run: _Run) -> str:
-    """What became of an item, in one word."""
-    for status in ("missing", "unreadable", "silent"):
-        if name in getattr(run.account, status):
-            return status
-    return "scored"

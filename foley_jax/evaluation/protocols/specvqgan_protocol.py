@@ -13,7 +13,7 @@ from typing import Any
 
 from foley_jax.evaluation.networks import melception
 from foley_jax.evaluation.protocols import class_figures, feature_rules
-from foley_jax.evaluation.statistics import class_scores, distances
+from foley_jax.evaluation.statistics import class_scores, distances, pairs
 
 NETWORK = "melception"
 
@@ -35,6 +35,7 @@ class SpecVqganMelception(feature_rules.FeatureRules):
         "KID": "KID",
     }
     more_columns = {"samples a video": "seeds"}
+    contrasts = (pairs.Contrast("MKL", ascending=False),)
 
     def __init__(self, networks: feature_rules.Networks, *, seconds: float = melception.SECONDS):
         """Args:
@@ -56,16 +57,16 @@ class SpecVqganMelception(feature_rules.FeatureRules):
         """FID, IS, MKL, KID; MKL's interval over samples and its value for wrong pairs."""
         found = {"clips": len(heard), **self.distances(heard, reference)}
         found |= class_figures.inception(heard, NETWORK, "logits_unbiased")
-        kl = class_scores.mkl_of_pairs
-        return found | class_figures.kl_figures("MKL", kl, heard, reference, NETWORK)
+        (contrast,), kl = self.contrasts, class_scores.mkl_of_pairs
+        return found | class_figures.kl_figures(contrast, kl, heard, reference, NETWORK)
 
     def distances(self, heard: Mapping, reference: Mapping) -> dict[str, float]:
         """FID and KID (100 subsets of at most 1000)."""
-        if min(len(heard), len(reference)) < 2:
-            return dict.fromkeys(("FID", "KID"), float("nan"))
         mine, true = (feature_rules.stacked(x, NETWORK, "2048") for x in (heard, reference))
-        kid = distances.kernel_distance(mine, true)
-        return {"FID": distances.frechet_distance(mine, true), "KID": kid.mean}
+        kid = feature_rules.kernel_distance(
+            lambda mine, true: distances.kernel_distance(mine, true).mean, mine, true
+        )
+        return {"FID": feature_rules.frechet(mine, true), "KID": kid}
 
     def row(self, heard: Mapping, reference: Mapping) -> dict[str, float]:
         kl = class_scores.mkl_of_pairs

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 BLOCK = 2048  # rows of a kernel matrix held at once
+LEAST_ITEMS = 2  # of each set: a covariance, and a mean over pairs of different items
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +85,9 @@ def frechet(one: Moments, other: Moments) -> float:
     With few items the distance is far from that of the distributions (it grows as D^2 / N): state
     N with it.
 
+    What rounding may leave (a set against itself, in any order of its items) is 0, not the last
+    bits of the two traces whose difference it is.
+
     Returns:
       The distance, >= 0, in squared units of the features.
     Raises:
@@ -94,7 +98,10 @@ def frechet(one: Moments, other: Moments) -> float:
     overlap = np.linalg.svd(one.root_RD @ other.root_RD.T, compute_uv=False).sum()
     total = np.sum(one.root_RD**2) + np.sum(other.root_RD**2)
     difference = one.mean_D - other.mean_D
-    return float(max(difference @ difference + total - 2.0 * overlap, 0.0))
+    distance = difference @ difference + total - 2.0 * overlap
+    terms = one.root_RD.shape[0] + other.root_RD.shape[0] + one.mean_D.size
+    rounding = terms * np.finfo(np.float64).eps * total
+    return float(distance) if distance > rounding else 0.0
 
 
 def frechet_distance(
@@ -179,7 +186,7 @@ def kernel_distance(
     x, y = checked("features", features_ND), checked("reference", reference_MD)
     _check_widths(x.shape[1], y.shape[1])
     size = min(subset_size, len(x), len(y))
-    if num_subsets < 1 or size < 2:
+    if num_subsets < 1 or size < LEAST_ITEMS:
         raise ValueError(f"{num_subsets} subsets of {size} items, expected >= 1 of >= 2 items")
     rng = np.random.RandomState(seed)
     found = []
@@ -207,11 +214,13 @@ def checked(name: str, features_ND: np.ndarray) -> np.ndarray:
     """Features as float64.
 
     Raises:
-      ValueError: not [N >= 2, D >= 1], or not finite (it says in which rows).
+      ValueError: not [N >= `LEAST_ITEMS`, D >= 1], or not finite (it says in which rows).
     """
     x = np.asarray(features_ND, np.float64)
-    if x.ndim != 2 or len(x) < 2 or not x.shape[1]:
-        raise ValueError(f"{name} of shape {x.shape}, expected [N, D] with at least 2 items")
+    if x.ndim != 2 or len(x) < LEAST_ITEMS or not x.shape[1]:
+        raise ValueError(
+            f"{name} of shape {x.shape}, expected [N, D] with at least {LEAST_ITEMS} items"
+        )
     bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
     if bad.size:
         raise ValueError(f"{name}: {bad.size} rows are not finite, the first are {bad[:3]}")

@@ -8,8 +8,13 @@ import dataclasses
 
 import numpy as np
 
+from foley_jax.evaluation.statistics import bootstrap, pairs
+
 TOLERANCE_S = 0.1
 CONFIDENCE_S = 0.05  # CondFoleyGen's confidence is the loudest sample within this of an onset
+
+
+CONTRASTS = (pairs.Contrast("onset_ap"), pairs.Contrast("count_accuracy"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,14 +59,60 @@ def average_precision(
     """
     if len(detected) != len(true_s):
         raise ValueError(f"{len(detected)} clips detected, {len(true_s)} true; expected as many")
-    hits = [_hits(d, t, tolerance_s) for d, t in zip(detected, true_s)]
-    num_true = sum(len(times) for times in true_s)
-    if not num_true:
-        return float("nan")
-    if not any(len(h) for h in hits):
-        return 0.0
-    confidence = np.concatenate([np.asarray(d.confidence, np.float64) for d in detected])
-    return _area(np.concatenate(hits), confidence, num_true)
+    return _Curve(detected, true_s, tolerance_s).area(range(len(true_s)))
+
+
+def figures(
+    detected: Sequence[Detections],
+    detected_s: Sequence[Sequence[float]],
+    true_s: Sequence[Sequence[float]],
+) -> dict[str, float]:
+    """`onset_ap` and `count_accuracy` (`CONTRASTS`), each with its interval and for wrong pairs.
+
+    Args:
+      detected: of a low threshold, for the curve.
+      detected_s: those of the detector that count.
+      true_s: true times per clip.
+    """
+    count, turns = len(true_s), pairs.rotations(len(true_s))
+    ap, accuracy = CONTRASTS
+    right_N = np.array([len(d) == len(t) for d, t in zip(detected_s, true_s, strict=True)])
+    wrong = [count_accuracy((*detected_s[t:], *detected_s[:t]), true_s) for t in turns]
+    found = pairs.of_means(accuracy, right_N, wrong)
+    if not any(len(times) for times in true_s):
+        return found | pairs.without(ap, "no clip has a true onset")
+    curve = _Curve(detected, true_s, TOLERANCE_S)
+
+    def area(pick: np.ndarray) -> float:  # a selection without a true onset counts as 0
+        found = curve.area(pick)
+        return 0.0 if np.isnan(found) else found
+
+    wrong = [average_precision((*detected[t:], *detected[:t]), true_s) for t in turns]
+    return found | pairs.figures(ap, lambda: bootstrap.interval(area, count), wrong, count)
+
+
+class _Curve:
+    """Hits of all clips, found once; clips are chosen afterwards."""
+
+    def __init__(
+        self,
+        detected: Sequence[Detections],
+        true_s: Sequence[Sequence[float]],
+        tolerance_s: float,
+    ):
+        self.hits = [_hits(d, t, tolerance_s) for d, t in zip(detected, true_s, strict=True)]
+        self.confidence = [np.asarray(d.confidence, np.float64) for d in detected]
+        self.num_true = np.array([len(times) for times in true_s], int)
+
+    def area(self, pick: Sequence[int]) -> float:
+        """Of some clips, perhaps repeated; nan without a true onset."""
+        num_true = int(self.num_true[list(pick)].sum())
+        if not num_true:
+            return float("nan")
+        if not any(len(self.hits[i]) for i in pick):
+            return 0.0
+        hits, confidence = ([each[i] for i in pick] for each in (self.hits, self.confidence))
+        return _area(np.concatenate(hits), np.concatenate(confidence), num_true)
 
 
 def count_accuracy(

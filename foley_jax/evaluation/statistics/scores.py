@@ -1,98 +1,118 @@
-"""F1 of detected against true times over a set of clips, its spread, and what chance gives."""
+"""F1 of detected against true times over a set of clips, its spread, and what chance gives.
 
-from collections.abc import Sequence
+N clips, T tolerances.
+"""
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from foley_jax.evaluation import onsets
-from foley_jax.evaluation.statistics import bootstrap
+from foley_jax.evaluation.statistics import bootstrap, pairs, remarks
 
 TOLERANCES_S = (0.1, 0.15)
 # how late sounds are, not only whether they are in time: F1 averaged over these tolerances
 SPAN_S = tuple(ms / 1000 for ms in range(50, 501, 50))
-NUM_PAIRINGS = 16  # wrong pairings that the shuffled score averages
 
 Times = Sequence[Sequence[float]]  # per clip, in seconds
+_Pooled = Callable[[np.ndarray], float]  # figure of pooled counts, int or float [T, 3]
+_FIRST, _SECOND = (SPAN_S.index(tolerance_s) for tolerance_s in TOLERANCES_S)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole else float("nan")
+
+
+def _f1(counts_3: np.ndarray) -> float:
+    """Of matched, detected and true times: the harmonic mean of precision and recall."""
+    matched, detected, true = counts_3
+    return _ratio(2 * matched, detected + true)
+
+
+_NO_EVENT = "no clip has a true event, and nothing is heard in any"
+_NO_EVENT_HERE = "no true event, and nothing is heard"
+# a figure, how it comes out of pooled counts, and why it may not
+_FIGURES: tuple[tuple[pairs.Contrast, _Pooled, str], ...] = (
+    (
+        pairs.Contrast("f1@100ms", low="f1_low", high="f1_high"),
+        lambda counts_T3: _f1(counts_T3[_FIRST]),
+        _NO_EVENT,
+    ),
+    (pairs.Contrast("f1@150ms"), lambda counts_T3: _f1(counts_T3[_SECOND]), _NO_EVENT),
+    (
+        pairs.Contrast("f1@50-500ms"),
+        lambda counts_T3: float(np.mean([_f1(counts_3) for counts_3 in counts_T3])),
+        _NO_EVENT,
+    ),
+    (
+        pairs.Contrast("precision"),
+        lambda counts_T3: _ratio(counts_T3[_FIRST, 0], counts_T3[_FIRST, 1]),
+        "nothing is heard in any clip",
+    ),
+    (
+        pairs.Contrast("recall"),
+        lambda counts_T3: _ratio(counts_T3[_FIRST, 0], counts_T3[_FIRST, 2]),
+        "no clip has a true event",
+    ),
+)
+CONTRASTS = tuple(contrast for contrast, _, _ in _FIGURES)
 
 
 def figures(detected_s: Times, true_s: Times) -> dict[str, float]:
     """All figures of one set of clips.
 
     Returns:
-      `f1@100ms`, its 95 % bootstrap interval over clips (`f1_low`, `f1_high`), `precision`,
-      `recall`, the numbers of times (`events` true and `heard` detected ones), `f1@150ms`, and
-      the F1 of shuffled pairs at both tolerances; `f1@50-500ms`, the mean F1 over the tolerances
-      `SPAN_S`, and that of shuffled pairs. One tolerance does not tell 0.2 s late from 0.4 s, for
-      both are at chance; the mean does.
+      `f1@100ms`, `precision` and `recall`, `f1@150ms`, and `f1@50-500ms`, the mean F1 over the
+      tolerances `SPAN_S`: one tolerance does not tell 0.2 s late from 0.4 s, for both are at
+      chance; the mean does. Each with its 95 % bootstrap interval over clips and its mean over
+      wrong pairings (`CONTRASTS`; the interval of `f1@100ms` is `f1_low` and `f1_high`). And the
+      numbers of times (`events` true and `heard` detected ones). A figure that the clips do not
+      give is absent and says why.
     """
+    own_NT3 = _counts(detected_s, true_s)
+    pooled_T3 = own_NT3.sum(axis=0)
+    wrong_T3 = [
+        _counts((*detected_s[shift:], *detected_s[:shift]), true_s).sum(axis=0)
+        for shift in pairs.rotations(len(true_s))
+    ]
     result: dict[str, float] = {"clips": len(true_s)}
-    for tolerance_s in TOLERANCES_S:
-        own = [onsets.count(d, t, tolerance_s) for d, t in zip(detected_s, true_s, strict=True)]
-        total = sum(own, onsets.Counts())
-        tag = f"@{round(tolerance_s * 1000)}ms"
-        result[f"f1{tag}"] = total.f1
-        result[f"shuffled_f1{tag}"] = shuffled_f1(detected_s, true_s, tolerance_s)
-        if tolerance_s == TOLERANCES_S[0]:
-            result["f1_low"], result["f1_high"] = bootstrap_f1(own)
-            result["precision"], result["recall"] = total.precision, total.recall
-            result["events"], result["heard"] = total.true, total.detected
-    tag = f"@{round(SPAN_S[0] * 1000)}-{round(SPAN_S[-1] * 1000)}ms"
-    result[f"f1{tag}"] = _mean([_f1(detected_s, true_s, t) for t in SPAN_S])
-    result[f"shuffled_f1{tag}"] = _mean([shuffled_f1(detected_s, true_s, t) for t in SPAN_S])
+    for contrast, figure, why in _FIGURES:
+        if remarks.is_absent(figure(pooled_T3)):
+            result |= pairs.without(contrast, why)
+            continue
+        interval = _interval(own_NT3, figure)
+        wrong = [figure(counts_T3) for counts_T3 in wrong_T3]
+        result |= pairs.figures(contrast, interval, wrong, len(true_s))
+    _, result["heard"], result["events"] = pooled_T3[_FIRST].tolist()
     return result
 
 
 def row(detected_s: Sequence[float], true_s: Sequence[float]) -> dict[str, float]:
     """Figures of one clip at the smaller tolerance."""
     counts = onsets.count(detected_s, true_s, TOLERANCES_S[0])
+    f1 = counts.f1
     return {
         "true": counts.true,
         "heard": counts.detected,
         "matched": counts.matched,
-        f"f1@{round(TOLERANCES_S[0] * 1000)}ms": counts.f1,
+        CONTRASTS[0].key: remarks.absent(_NO_EVENT_HERE) if remarks.is_absent(f1) else f1,
     }
 
 
-def shuffled_f1(detected_s: Times, true_s: Times, tolerance_s: float) -> float:
-    """Mean F1 of detections paired with other clips' true times, over several rotations.
-
-    Returns:
-      nan for less than two clips, which cannot be paired wrongly.
-    """
-    scores = []
-    for shift in rotations(len(true_s)):
-        scores.append(_f1((*detected_s[shift:], *detected_s[:shift]), true_s, tolerance_s))
-    return _mean(scores)
+def _counts(detected_s: Times, true_s: Times) -> np.ndarray:
+    """Matched, detected and true times of every clip at every tolerance of the span, [N, T, 3]."""
+    rows = []
+    for detected, true in zip(detected_s, true_s, strict=True):
+        counts = [onsets.count(detected, true, tolerance_s) for tolerance_s in SPAN_S]
+        rows.append([(c.matched, c.detected, c.true) for c in counts])
+    return np.array(rows, np.int64).reshape(len(rows), len(SPAN_S), 3)
 
 
-def _f1(detected_s: Times, true_s: Times, tolerance_s: float) -> float:
-    counts = [onsets.count(d, t, tolerance_s) for d, t in zip(detected_s, true_s, strict=True)]
-    return sum(counts, onsets.Counts()).f1
+def _interval(own_NT3: np.ndarray, figure: _Pooled) -> Callable[[], bootstrap.Interval]:
+    """Of a figure of pooled counts; a selection of clips that gives none counts as 0."""
 
+    def of_sums(sums: np.ndarray) -> float:
+        found = figure(sums.reshape(own_NT3.shape[1:]))
+        return 0.0 if remarks.is_absent(found) else found
 
-def _mean(values: Sequence[float]) -> float:
-    """nan of none."""
-    return float(np.mean(values)) if values else float("nan")
-
-
-def rotations(count: int) -> list[int]:
-    """By how many places clips are turned against each other so that none meets itself.
-
-    Returns:
-      Up to `NUM_PAIRINGS` numbers in [1, count - 1], evenly spread; none for less than two clips.
-    """
-    if count < 2:
-        return []
-    return np.unique(np.linspace(1, count - 1, NUM_PAIRINGS).round().astype(int)).tolist()
-
-
-def bootstrap_f1(counts: Sequence[onsets.Counts]) -> tuple[float, float]:
-    """95 % interval of the pooled F1 over resampled clips, fixed seed."""
-    rows = np.array([[c.matched, c.detected + c.true] for c in counts], np.float64)
-
-    def f1(pick: np.ndarray) -> float:
-        matched, total = rows[pick].sum(axis=0)
-        return 2 * matched / max(total, 1)
-
-    found = bootstrap.interval(f1, len(rows))
-    return found.low, found.high
+    return lambda: bootstrap.sums_interval(own_NT3.reshape(len(own_NT3), -1), of_sums)

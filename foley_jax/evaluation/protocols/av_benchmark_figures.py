@@ -11,7 +11,7 @@ What av-benchmark does, and what the presets do with it:
   not exclude each other. With several samples of a sound its code keeps the KL of the last one (its
   command line allows one only); here several samples are several runs.
 - ISC shuffles the sounds, sorted by stem, with NumPy's seed 2020 and cuts them into ten splits.
-  Less than ten sounds make its splits empty and the score nan; here it is skipped then.
+  Less than ten sounds make its splits empty and the score nan; here it then has no figure.
 - Scores from PaSST, ImageBind and CLAP pair names after `official_name`, KL-PANNS does not.
   'official' does the same; 'default' never changes a name.
 - Statistics are float32 in places there (the mean of features, softmaxes of KL, cosines): FD

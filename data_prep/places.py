@@ -15,6 +15,8 @@ from typing import Any
 
 import fsspec
 
+from foley_jax.runtime import reasons
+
 # stores that show a file only when its upload has ended; elsewhere a file is written beside its
 # place and moved
 WHOLE_UPLOADS = frozenset({"gs", "gcs", "s3", "s3a", "az", "abfs", "abfss", "memory"})
@@ -195,7 +197,7 @@ class Place:
                 except (FileNotFoundError, PermissionError):
                     to.unlink(missing_ok=True)
                 except Exception as error:  # every store has errors of its own
-                    raise StoreError(f"{self.where}/{name}: {error!r}") from error
+                    raise StoreError(f"{self.where}/{name}: {reasons.of(error)}") from error
             yield pathlib.Path(folder)
 
 

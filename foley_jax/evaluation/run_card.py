@@ -136,7 +136,7 @@ def sound_summary(files: Iterable[Path]) -> dict[str, Any]:
     for path in files:
         try:
             rate, length_s = audio_io.rate_and_length(path)
-        except container.MediaError:  # of a protocol on pictures alone
+        except Exception:  # no sound: of a protocol on pictures alone, or counted as unreadable
             continue
         rates[str(rate)] = rates.get(str(rate), 0) + 1
         lengths_s.append(length_s)

@@ -14,7 +14,7 @@ import tqdm
 
 from foley_jax.evaluation import run_card, seeds
 from foley_jax.media import audio as audio_io
-from foley_jax.media import container
+from foley_jax.runtime import reasons
 
 REFERENCE = "reference"
 HALVES = "reference, half against half"
@@ -197,7 +197,7 @@ def listen_each(
 ) -> Perceived:
     """`Rules.perceive` for protocols that hear one sound, float32 [L] at `rate_hz`, at a time.
 
-    `listen` may raise MediaError: the file then counts as unreadable.
+    A file whose reading or `listen` raises anything counts as unreadable.
     """
     items: dict[str, Any] = {}
     unreadable: dict[str, str] = {}
@@ -206,8 +206,8 @@ def listen_each(
         try:
             audio_L = audio_io.load(path, rate_hz)
             items[name] = listen(audio_L)
-        except container.MediaError as error:
-            unreadable[name] = str(error)
+        except Exception as error:  # one bad file never stops the rest
+            unreadable[name] = reasons.of(error)
             continue
         if run_card.is_silent(audio_L):
             silent.append(name)
@@ -240,8 +240,8 @@ def _read_reference(rules: Rules, folders: Sequence[Path]) -> tuple[dict[str, An
     for name, heard in items:
         try:
             true[name] = rules.refer(run.paths[name], heard)
-        except container.MediaError as error:
-            lacking[name] = str(error)
+        except Exception as error:  # one bad file never stops the rest
+            lacking[name] = reasons.of(error)
     account = dataclasses.replace(
         run.account,
         scored=tuple(true),

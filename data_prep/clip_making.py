@@ -8,11 +8,16 @@ from data_prep import spans
 from foley_jax.data import records
 from foley_jax.media import audio as audio_io
 from foley_jax.media import specs, video
+from foley_jax.runtime import limits
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """How clips are stored."""
+    """How clips are stored.
+
+    Raises:
+      ValueError: a number is not finite or not above zero.
+    """
 
     fps: float
     size: int
@@ -20,6 +25,12 @@ class Format:
     clip_seconds: float
     fit: specs.Fit = "stretch"
     antialias: bool = True
+
+    def __post_init__(self):
+        limits.real("fps", self.fps, above=0)
+        limits.whole("size", self.size, 1)
+        limits.whole("sample_rate_hz", self.sample_rate_hz, 1)
+        limits.real("clip_seconds", self.clip_seconds, above=0)
 
     @property
     def video(self) -> specs.VideoSpec:

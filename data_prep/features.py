@@ -51,6 +51,7 @@ from foley_jax.data import records
 from foley_jax.diff_foley import features, image_encoders
 from foley_jax.layers import network as network_lib
 from foley_jax.media import file_arguments, specs
+from foley_jax.runtime import limits, reasons
 from foley_jax.training import run_directory
 from foley_jax.training import task as task_lib
 
@@ -197,6 +198,7 @@ def extract_set(
         other settings.
     """
     divided_shards.check_share(process_index, process_count)
+    seed = limits.seed(seed)
     index = records.read_index(shards)
     _check_video(shards, index, extractor.video)
     if permute and PERMUTED_SPLIT not in index.splits:
@@ -333,7 +335,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--group_frames", type=int, default=features.GROUP_FRAMES, help="of a group (40)")
     add("--seamless", action="store_true", help="overlapping groups: no borders within a clip")
     add("--permute", action="store_true", help="control: rows of another clip")
-    add("--seed", type=int, default=0, help="of --permute (0)")
+    add("--seed", type=limits.seed_argument, default=0, help="of --permute (0)")
     add("--batch", type=int, default=16, help="clips encoded together (16)")
     add("--devices", type=int, help="of this process; all (of a CPU one)")
     add("--process_index", type=int, default=0, help="which share of the shards to make (0)")
@@ -372,8 +374,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             process_count=args.process_count,
             wait=args.distributed,
         )
-    except (FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(f"error: {reasons.of(error)}", file=sys.stderr)
         sharding.end_alone(1)
         sys.exit(1)
     if index is None:

@@ -14,6 +14,8 @@ import signal
 import time
 import traceback
 
+from foley_jax.runtime import outputs
+
 # run(job, skip, say) does one job: calls say(task) before each task, leaves out tasks in `skip`
 # (task -> reason), and returns the result.
 Run = Callable[[object, dict[int, str], Callable[[int], None]], object]
@@ -51,6 +53,7 @@ def run_jobs(
         may be announced as one more task, but cannot be skipped.
       on_task: called with (job, task) for every task begun, again if its job restarts.
     Raises:
+      outputs.OutputError: a job could not write its result.
       RuntimeError: a job failed outside its tasks (the text is its traceback), or twice at a task
         that it does not skip.
     """
@@ -87,6 +90,8 @@ def run_jobs(
                 _end(one)
                 if kind == "done":
                     yield one.job, value
+                elif kind == "stopped":
+                    raise outputs.OutputError(value)
                 elif kind == "failed" or one.task is None or one.task in one.skip:
                     raise RuntimeError(f"job {one.job} failed:\n{value}")
                 else:
@@ -130,5 +135,7 @@ def _child(
         pipe.send(("done", result))
     except BrokenPipeError:  # the parent was killed
         return
+    except outputs.OutputError as error:
+        pipe.send(("stopped", str(error)))
     except Exception:  # whatever it was, the parent must know
         pipe.send(("failed", traceback.format_exc()))

@@ -17,6 +17,7 @@ from typing import Any
 import fsspec
 
 from foley_jax.media import files
+from foley_jax.runtime import reasons
 
 # stores that show a file only when its upload has ended; elsewhere a file is written beside its
 # place and moved
@@ -210,7 +211,7 @@ class Place:
                 except (FileNotFoundError, PermissionError):
                     to.unlink(missing_ok=True)
                 except Exception as error:  # every store has errors of its own
-                    raise StoreError(f"{self.where}/{name}: {error!r}") from error
+                    raise StoreError(f"{self.where}/{name}: {reasons.of(error)}") from error
             yield pathlib.Path(folder)
 
 

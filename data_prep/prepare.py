@@ -38,6 +38,7 @@ import tqdm
 from data_prep import clip_making, guarded_pool, places, shard_jobs, shard_plan, spans
 from foley_jax.data import records
 from foley_jax.media import file_arguments, specs
+from foley_jax.runtime import limits, reasons
 
 FAILURES_NAME = "failures.jsonl"
 TASK_LIMIT_S = 120.0
@@ -104,9 +105,9 @@ def prepare(
         "split": split,
         "clips_per_shard": clips_per_shard,
         "num_shards": num_shards,
-        "seed": seed,
+        "seed": limits.seed(seed),
         "manifest": None,
-        "task_limit_s": task_limit_s,
+        "task_limit_s": limits.real("task_limit_s", task_limit_s, above=0),
     }
     stretches = None
     if manifest is not None:
@@ -276,7 +277,8 @@ def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("videos", help="folder of videos, or its address (gs://, s3://, ...)")
     parser.add_argument("shards", help="folder to write, or its address")
     parser.add_argument("--manifest", help="make the clips of this list (see data_prep.sources)")
-    parser.add_argument("--fps", type=float, default=4.0, help="frames per second (4)")
+    number = limits.number_argument
+    parser.add_argument("--fps", type=number, default=4.0, help="frames per second (4)")
     parser.add_argument("--size", type=int, default=224, help="height and width (224)")
     parser.add_argument(
         "--fit",
@@ -291,17 +293,19 @@ def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
         help="smooth what is made smaller (on)",
     )
     parser.add_argument("--sample_rate", type=int, default=16000, help="of the sound, Hz (16000)")
-    parser.add_argument("--clip_seconds", type=float, default=10.0, help="length of clips (10)")
+    parser.add_argument("--clip_seconds", type=number, default=10.0, help="length of clips (10)")
     parser.add_argument("--split", default="auto", help="auto, or one name for everything")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--clips_per_shard", type=int, default=64, help="on average (64)")
     parser.add_argument(
         "--num_shards", type=int, help="shards of each split, instead of --clips_per_shard"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the order of the clips (0)")
+    parser.add_argument(
+        "--seed", type=limits.seed_argument, default=0, help="of the order of the clips (0)"
+    )
     parser.add_argument(
         "--limit_s",
-        type=float,
+        type=number,
         default=TASK_LIMIT_S,
         help=f"seconds to fetch and decode a clip before it is given up ({TASK_LIMIT_S:g})",
     )
@@ -335,8 +339,8 @@ def run_command(
             task_limit_s=args.limit_s,
             runner=runner,
         )
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {reasons.of(error)}")
     counts = ", ".join(f"{index.num_records(split)} {split}" for split in index.splits)
     print(f"{counts} clips in {args.shards}, {index.num_failures} failures", end="")
     print(f" (see {args.shards}/{FAILURES_NAME})" if index.num_failures else "")

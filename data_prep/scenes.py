@@ -21,6 +21,7 @@ import tqdm
 
 from data_prep import scene_plan, scene_sounds
 from foley_jax.media import file_arguments, video
+from foley_jax.runtime import limits
 
 DURATION_S = 10.0
 SPLITS = ("train", "test")
@@ -101,10 +102,10 @@ def make_set(
     Args:
       folder: where to; made if missing.
       counts: clips per (split, level).
-      seed: of the whole set.
+      seed: of the whole set, 0 to 2**64 - 1.
       workers: parallel processes.
     """
-    jobs = []
+    jobs, seed = [], limits.seed(seed)
     for (split, level), count in counts.items():
         if not count:
             continue
@@ -135,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--hard_test", type=int, default=64, help="hard test clips")
     parser.add_argument("--simple_train", type=int, default=0, help="simple training clips")
     parser.add_argument("--simple_test", type=int, default=0, help="simple test clips")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=limits.seed_argument, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args(argv)
     counts = {

@@ -19,6 +19,7 @@ from array_record.python import array_record_module as array_record
 import numpy as np
 
 from foley_jax.data import records
+from foley_jax.runtime import reasons
 
 DROPPED_NAME = "dropped.jsonl"
 LENGTH_TOLERANCE_S = 0.3  # sound, or picture past its last frame, may end so much before end_s
@@ -125,8 +126,8 @@ def check_shard(
             continue
         try:
             clip = records.decode(data)
-        except (ValueError, KeyError, TypeError) as error:
-            fault(record, "not_a_clip", str(error))
+        except Exception as error:  # whatever damaged bytes may cause
+            fault(record, "not_a_clip", reasons.of(error))
             continue
         wrong = clip_fault(clip, shard, index, pictures=thorough)
         if wrong is not None:
@@ -192,8 +193,8 @@ def clip_fault(
     if pictures and clip.frames:
         try:
             shape = clip.frames_THWC().shape[1:3]
-        except ValueError as error:
-            return f"has a picture that cannot be decoded: {error}"
+        except Exception as error:  # whatever damaged bytes may cause
+            return f"has a picture that cannot be decoded: {reasons.of(error)}"
         if shape != (index.height, index.width):
             return f"has pictures of {shape[0]}x{shape[1]}, the index says otherwise"
     return None

@@ -12,6 +12,7 @@ import pathlib
 from data_prep import clip_making, places, shard_plan, spans
 from foley_jax.data import records
 from foley_jax.media import video
+from foley_jax.runtime import outputs, reasons
 
 
 def look_at(
@@ -38,7 +39,7 @@ def look_at(
         except video.MediaError as error:
             failures.append(shard_plan.failure(one.source, error.reason, str(error)))
         except Exception as error:  # one bad file never stops the rest
-            failures.append(shard_plan.failure(one.source, "error", repr(error)))
+            failures.append(shard_plan.failure(one.source, "error", reasons.of(error)))
     shard_plan.write_probed(shards, job, found, failures)
 
 
@@ -91,7 +92,8 @@ def write_shard(
                 except video.MediaError as error:
                     failures.append(_failure(span, error.reason, str(error), whole=True))
                 except Exception as error:  # one bad file never stops the rest
-                    failures.append(_failure(span, "error", repr(error)))
+                    outputs.check_writable(desk)  # a full disk does
+                    failures.append(_failure(span, "error", reasons.of(error)))
             say(job.lines.count)  # to finish and send the file has its own time
         info = writer.info
         if info.num_records:

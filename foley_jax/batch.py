@@ -3,21 +3,20 @@
 import collections
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
-import contextlib
 import json
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from foley_jax.media import audio as audio_io
 from foley_jax.media import files, writing
 from foley_jax.media import names as name_lib
+from foley_jax.runtime import outputs, reasons
 
 READERS = 2  # decoding threads
 HELD_BYTES = 1 << 30  # decoded video that may wait; a 10-minute one at 4 fps is 0.36 GB
-ERRORS = (OSError, ValueError)  # what a bad file, or a full disk, raises
 
 
 class Job(Protocol):
@@ -233,10 +232,16 @@ class Shelf(Protocol):
         """Whether a video needs nothing any more."""
 
     def save(self, clips: Sequence[Any], name: str) -> None:
-        """Writes what `Job.finish` gave for a video (runs in a thread)."""
+        """Writes what `Job.finish` gave for a video (runs in a thread).
+
+        If that fails, `outputs.PartlySavedError` names those to be remembered as written.
+        """
 
     def add(self, name: str, video: Path, clips: Sequence[Any]) -> None:
         """Remembers that they are written."""
+
+    def check(self) -> None:
+        """Raises `outputs.OutputError` where nothing can be written; asked if a clip was not."""
 
     def close(self) -> None:
         """The batch is over, or broken off."""
@@ -246,7 +251,7 @@ class Folder:
     """`Shelf` of one folder: sound, picture with sound, and plot of each clip, best first."""
 
     def __init__(self, out: Path, settings: dict):
-        out.mkdir(parents=True, exist_ok=True)
+        outputs.check_writable(out)
         self.out, self.scores = out, ScoreFile(out, settings)
 
     def names(self, videos: Sequence[Path]) -> list[str]:
@@ -256,11 +261,17 @@ class Folder:
         return name in self.scores.done
 
     def save(self, clips: Sequence[Any], name: str) -> None:
+        why: Exception | None = None
         for rank, clip in reversed(list(enumerate(clips, 1))):
             stem = name if rank == 1 else f"{name}.best{rank}"
-            clip.save(self.out / f"{stem}.wav")
-            clip.plot(self.out / f"{stem}.png")
-            clip.save(self.out / f"{stem}.mp4")
+            try:
+                clip.save(self.out / f"{stem}.wav")
+                clip.plot(self.out / f"{stem}.png")
+                clip.save(self.out / f"{stem}.mp4")
+            except Exception as error:  # the others are still written
+                why = error
+        if why is not None:
+            raise why
 
     def add(self, name: str, video: Path, clips: Sequence[Any]) -> None:
         entry = {"video": str(video), **clips[0].scores}
@@ -268,12 +279,26 @@ class Folder:
             entry["others"] = [clip.scores for clip in clips[1:]]
         self.scores.add(name, entry)
 
+    def check(self) -> None:
+        outputs.check_writable(self.out)
+
     def close(self) -> None:
         self.scores.merge()
 
 
+Group = list[tuple[Path, Any]]  # videos and what they were read into
+
+
+class Finished(NamedTuple):
+    """Clips that are being saved, (video, clips, saving) each; or a group to make one by one."""
+
+    saves: list[tuple[Path, Sequence[Any], futures.Future]]
+    failed: Group = []
+    error: Exception | None = None
+
+
 class Batch:
-    """One run over a list of videos; one bad file never stops the rest.
+    """One run over a list of videos; one bad file never stops the rest, whatever it raises.
 
     What the shelf has is skipped.
 
@@ -308,9 +333,13 @@ class Batch:
         progress(len(videos) - len(self.todo))
 
     def run(self) -> dict[str, str]:
-        """Makes every remaining clip; returns `failures`."""
+        """Makes every remaining clip; returns `failures`.
+
+        Raises:
+          outputs.OutputError: nothing can be written any more.
+        """
         with (
-            contextlib.closing(self.shelf),
+            outputs.closing(self.shelf),
             futures.ThreadPoolExecutor(READERS) as readers,
             futures.ThreadPoolExecutor(1) as finisher,
             futures.ThreadPoolExecutor(2) as writers,
@@ -320,21 +349,21 @@ class Batch:
                 under_way.append(finisher.submit(self._finish, self._made(group), writers))
                 waiting = 0 if self.when_warm else 1  # at most one group beside the device
                 while len(under_way) > waiting:
-                    self._collect(under_way.popleft().result())
+                    self._collect(under_way.popleft().result(), writers)
                 if self.when_warm:
                     self.when_warm()
                     self.when_warm = None
             for pending in under_way:
-                self._collect(pending.result())
+                self._collect(pending.result(), writers)
         return self.failures
 
-    def _groups(self, readers: futures.Executor) -> Iterator[list[tuple[Path, Any]]]:
+    def _groups(self, readers: futures.Executor) -> Iterator[Group]:
         """Decoded videos in groups of `group`, or fewer where they are long."""
-        ready: list[tuple[Path, Any]] = []
+        ready: Group = []
         for video, pending in _prefetch(readers, self.job.read, self.todo, 2 * self.group):
             try:
                 ready.append((video, pending.result()))
-            except ERRORS as error:
+            except Exception as error:  # whatever a decoder may say
                 self._fail(video, error)
             held = sum(nbytes(source) for _, source in ready)
             if len(ready) == self.group or held >= HELD_BYTES:
@@ -343,37 +372,61 @@ class Batch:
         if ready:
             yield ready
 
-    def _made(self, group: list[tuple[Path, Any]]) -> list[tuple[list[Path], Any]]:
-        """(videos, what `make` gave) of a group; one by one if the group as a whole fails."""
+    def _made(self, group: Group) -> list[tuple[Group, Any]]:
+        """(group, what `make` gave) of a group; one by one if the group as a whole fails."""
         try:
-            return [([video for video, _ in group], self.job.make([s for _, s in group]))]
-        except ERRORS as error:
+            return [(group, self.job.make([source for _, source in group]))]
+        except Exception as error:  # whatever a device may say
             if len(group) == 1:
                 self._fail(group[0][0], error)
                 return []
         return [made for one in group for made in self._made([one])]
 
-    def _finish(
-        self, parts: list[tuple[list[Path], Any]], writers: futures.Executor
-    ) -> list[tuple[Path, Sequence[Any], futures.Future]]:
-        """Starts saving everything; (video, clips, its saving) of each."""
-        saves = []
-        for videos, made in parts:
-            for video, clips in zip(videos, self.job.finish(made), strict=True):
-                save = writers.submit(self.shelf.save, clips, self.names[video])
-                saves.append((video, clips, save))
-        return saves
+    def _finish(self, parts: list[tuple[Group, Any]], writers: futures.Executor) -> list[Finished]:
+        """Starts saving everything that can be finished."""
+        return [self._finish_group(group, made, writers) for group, made in parts]
 
-    def _collect(self, saves: list[tuple[Path, Sequence[Any], futures.Future]]) -> None:
-        for video, clips, save in saves:
-            try:
-                save.result()
-            except ERRORS as error:
-                self._fail(video, error)
+    def _finish_group(self, group: Group, made: Any, writers: futures.Executor) -> Finished:
+        try:
+            every = self.job.finish(made)
+        except Exception as error:
+            return Finished([], group, error)
+        saves = []
+        for (video, _), clips in zip(group, every, strict=True):
+            saves.append((video, clips, writers.submit(self.shelf.save, clips, self.names[video])))
+        return Finished(saves)
+
+    def _collect(self, finished: list[Finished], writers: futures.Executor) -> None:
+        """Waits for saving; makes the videos of a group that could not be finished one by one."""
+        for saves, failed, error in finished:
+            for save in saves:
+                self._note(*save)
+            if len(failed) == 1:
+                self._fail(failed[0][0], error)
                 continue
-            self.shelf.add(self.names[video], video, clips)
+            for one in failed:
+                self._collect(self._finish(self._made([one]), writers), writers)
+
+    def _note(self, video: Path, clips: Sequence[Any], saving: futures.Future) -> None:
+        """Remembers a video's saved clips, or why there are none."""
+        why: Exception | None = None
+        try:
+            saving.result()
+        except outputs.PartlySavedError as error:
+            clips, why = error.saved, error
+        except Exception as error:
+            clips, why = [], error
+        try:
+            if clips:
+                self.shelf.add(self.names[video], video, clips)
+        except OSError as error:
+            why = error
+        if why is None:
             self.progress(1)
+            return
+        self.shelf.check()  # or all the others would fail, too
+        self._fail(video, why)
 
     def _fail(self, video: Path, error: Exception) -> None:
-        self.failures[str(video)] = str(error)
+        self.failures[str(video)] = reasons.of(error)
         self.progress(1)

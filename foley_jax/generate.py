@@ -2,8 +2,8 @@
 
 python -m foley_jax.generate videos/test --model=runs/ldm --samples=10 --out=out
 python -m foley_jax.generate videos/test --model=official/ --samples=10 --out=out --videos
-python -m foley_jax.evaluation --protocol=onsets --reference=videos/test \\
-    --generated=ours=out/seed0 --generated=ours=out/seed1 --out=report
+python -m foley_jax.evaluation --protocol=onsets --reference=videos/test --out=report \\
+    --generated=ours=out/seed0_sample0 --generated=ours=out/seed0_sample1
 
 from foley_jax import generate, sample
 report = generate.run(sample.load("runs/ldm"), ["videos/test"], "out", samples=10)
@@ -27,6 +27,7 @@ import tqdm
 from foley_jax import batch, loading, program_cache, sample, setting_arguments, sharding, speed
 from foley_jax.diff_foley import pipeline
 from foley_jax.media import file_arguments, names
+from foley_jax.runtime import limits, outputs, reasons
 
 POLL_S = 0.5  # how often a process looks whether the others have ended
 
@@ -54,7 +55,7 @@ class Report:
 
 
 class Runs:
-    """`batch.Shelf` of several folders; in each the sound of one seed for every video."""
+    """`batch.Shelf` of several folders; in each the sound of one number for every video."""
 
     def __init__(
         self,
@@ -68,17 +69,16 @@ class Runs:
         """Finds what is there.
 
         Args:
-          folders: of the seeds.
-          settings: of the seeds; what was made with others is made again.
+          folders: of the samples.
+          settings: of the samples; what was made with others is made again.
           index: of this process.
           videos: whether pictures with sound are written, too.
           clock: of "write" and "mux".
         """
-        for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
         self.folders, self.clock = folders, clock
         self.suffixes = {".wav": "write", ".mp4": "mux"} if videos else {".wav": "write"}
         self.scores = [batch.ScoreFile(f, own, index) for f, own in zip(folders, settings)]
+        self.check()
         self.made = self.warming = 0
         self.sound_s = 0.0
 
@@ -100,10 +100,17 @@ class Runs:
         return not self.missing(name)
 
     def save(self, clips: Sequence[Take], name: str) -> None:
+        saved, lost = [], []
         for take in clips:
-            for suffix, stage in self.suffixes.items():
-                with self.clock(stage):
-                    take.clip.save(self.folders[take.index] / f"{name}{suffix}")
+            try:
+                for suffix, stage in self.suffixes.items():
+                    with self.clock(stage):
+                        take.clip.save(self.folders[take.index] / f"{name}{suffix}")
+                saved.append(take)
+            except Exception as error:  # the other samples are kept
+                lost.append(f"sample {take.index}: {reasons.of(error)}")
+        if lost:
+            raise outputs.PartlySavedError(saved, "; ".join(lost))
 
     def add(self, name: str, video: Path, clips: Sequence[Take]) -> None:
         for take in clips:
@@ -115,6 +122,10 @@ class Runs:
         """The first group is done."""
         self.warming = self.made
         self.clock.restart()
+
+    def check(self) -> None:
+        for folder in self.folders:
+            outputs.check_writable(folder)
 
     def close(self) -> None:
         """Nothing: the folders' files are merged when all processes have ended."""
@@ -130,7 +141,7 @@ class Job:
     """`batch.Job`: of every video the sounds that are missing, from features computed once."""
 
     foley: sample.Foley
-    options: pipeline.Settings  # its seed is that of sample 0
+    options: pipeline.Settings
     missing: Callable[[Path], Sequence[int]]
     clock: speed.Clock
 
@@ -140,7 +151,7 @@ class Job:
 
     def make(self, sources: Sequence[pipeline.Source]) -> list[tuple[int, pipeline.Draft]]:
         wanted = [self.missing(source.path) for source in sources]
-        draws = [[pipeline.Draw(self.options.seed + k) for k in takes] for takes in wanted]
+        draws = [[pipeline.Draw(self.options.seed, k) for k in takes] for takes in wanted]
         drafts = self.foley.model.draft(sources, self.options, draws)
         return list(zip((k for takes in wanted for k in takes), drafts, strict=True))
 
@@ -167,11 +178,11 @@ def run(
 ) -> Report:
     """Makes `samples` sounds for every video, those that `out` lacks.
 
-    Sample k has the noise of seed `settings.seed` + k: it is what `model(video, seed=...)` gives,
-    bit for bit where that runs in a batch of the same shape (`group=1`, `samples=1`) on as many
-    devices. Elsewhere its mel differs by float32's rounding (below 1e-5), and its sound by what
-    the vocoder makes of that (about 1e-3 for Griffin-Lim, whose first phases may jump). The same
-    settings of `sample` on the command line write the same scores.json.
+    Sample k has the noise of sample k of `settings.seed` in every command: it is one of those that
+    `model(video, seed=..., num_samples=...)` makes, bit for bit where that runs in a batch of the
+    same shape on as many devices. Elsewhere its mel differs by float32's rounding (below 1e-5),
+    and its sound by what the vocoder makes of that (about 1e-3 for Griffin-Lim, whose first phases
+    may jump). `sample` with the same settings on the command line continues the folder of sample 0.
 
     Over several processes (`jax.distributed`, which must be up) each makes every count-th video,
     on its own devices; they need one file system, and end together.
@@ -179,11 +190,11 @@ def run(
     Args:
       model: of `sample.load`; what devices it uses was decided there.
       videos: files, or folders to search.
-      out: receives seedS/NAME.wav, seedS/scores.json, failures.json and speed.json.
+      out: receives seedS_sampleK/NAME.wav and scores.json there, failures.json and speed.json.
       samples: how many for each video.
-      settings: steps, guidance and so on, and the seed of sample 0; by default the usual ones.
+      settings: steps, guidance and so on, and the seed; by default the usual ones.
       networks: where the model comes from, for scores.json; by default {"model": model.source}.
-      mux: writes seedS/NAME.mp4 as well, the picture with the sound.
+      mux: writes NAME.mp4 beside NAME.wav, the picture with the sound.
       group: clips in one group; by default as many as fill the devices once.
     Raises:
       FileNotFoundError: no videos.
@@ -191,8 +202,8 @@ def run(
     """
     if not isinstance(model, sample.Foley):
         raise ValueError(_not_for_sounding(model.source))
-    if samples < 1 or (group or 1) < 1:
-        raise ValueError(f"samples is {samples} and group {group}, expected at least 1")
+    samples = limits.whole("samples", samples, 1)
+    group = None if group is None else limits.whole("group", group, 1)
     settings = dataclasses.replace(settings or pipeline.Settings(), num_samples=1, keep_best=1)
     model.model.check(settings)
     index, count, out = jax.process_index(), jax.process_count(), Path(out)
@@ -200,11 +211,11 @@ def run(
     group = group or max(samples, model.model.device_windows * model.model.num_devices)
 
     clock = speed.Clock()
-    seeds = [settings.seed + k for k in range(samples)]
-    each = [dataclasses.replace(settings, seed=seed) for seed in seeds]
     networks = networks or {"model": model.source}
-    described = [{**dataclasses.asdict(own), **networks} for own in each]
-    folders = [out / f"seed{seed}" for seed in seeds]
+    common = {**dataclasses.asdict(settings), **networks}
+    # sample 0 is what `sample` makes, and describes it so
+    described = [{**common, "sample": k} if k else common for k in range(samples)]
+    folders = [out / f"seed{settings.seed}_sample{k}" for k in range(samples)]
     shelf = Runs(folders, described, index=index, videos=mux, clock=clock)
     names = dict(zip(paths, shelf.names(paths)))
     job = Job(model, settings, lambda path: shelf.missing(names[path]), clock)
@@ -290,7 +301,8 @@ class Team:
             self._meet("generate ends")
             self._account(self.index).unlink()
         elif self.count > 1:
-            batch.write_json(self._account(self.index), {"error": f"{kind.__name__}: {error}"})
+            with contextlib.suppress(OSError):  # a full disk; the error itself goes on
+                batch.write_json(self._account(self.index), {"error": f"{kind.__name__}: {error}"})
 
     def share(self, paths: Sequence[Path]) -> list[Path]:
         """Every count-th."""
@@ -334,10 +346,12 @@ def parser() -> argparse.ArgumentParser:
     p = file_arguments.Parser(
         prog="python -m foley_jax.generate",
         description=__doc__,
-        epilog=f"""Sample k of a video NAME is out/seedS/NAME.wav with S = --seed + k; a folder is
-a run for `python -m foley_jax.evaluation --generated=SYSTEM=out/seedS`. Run it again after a stop,
+        epilog=f"""Sample K of a video NAME is out/seedS_sampleK/NAME.wav with S = --seed: the
+sound that `python -m foley_jax.sample --seed=S --num_samples=N` makes as its sample K. A folder is
+a run for `python -m foley_jax.evaluation --generated=SYSTEM=FOLDER`. Run it again after a stop,
 or with more --samples: what is there is not made again. out/failures.json names the videos that
-failed (the exit code is then 1), out/speed.json says how long a clip took. With --distributed the
+failed, and why (the exit code is then 1; {reasons.SWITCH}=1 in the environment also shows
+where), out/speed.json says how long a clip took. With --distributed the
 same command runs in every process; they share the videos, and the file system.
 
 {program_cache.HELP}""",
@@ -349,9 +363,10 @@ same command runs in every process; they share the videos, and the file system.
         help="workdir of an ldm run (runs/ldm), folder of official files, or hub:OWNER/NAME",
     )
     p.add_argument("--out", default="out", help="output folder (default: out)")
-    p.add_argument("--samples", type=int, default=10, help="sounds for each video (default: 10)")
+    count = limits.count_argument
+    p.add_argument("--samples", type=count, default=10, help="sounds for each video (default: 10)")
     p.add_argument("--videos", action="store_true", help="write NAME.mp4 beside NAME.wav")
-    p.add_argument("--group", type=int, help="clips made together (default: fill the devices)")
+    p.add_argument("--group", type=count, help="clips made together (default: fill the devices)")
     p.add_argument(
         "--distributed",
         action="store_true",
@@ -367,6 +382,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     args = parser().parse_args(argv)
     try:
+        settings = setting_arguments.settings(pipeline.Settings, args)  # before anything is loaded
         if args.distributed:
             sharding.join_processes()
         program_cache.turn_on()
@@ -378,13 +394,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.inputs,
             args.out,
             args.samples,
-            settings=setting_arguments.foley_settings(args),
+            settings=settings,
             networks={"model": args.model, **own},
             mux=args.videos,
             group=args.group,
         )
-    except (FileNotFoundError, ValueError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (OSError, ValueError, ImportError) as error:
+        print(f"error: {reasons.of(error)}", file=sys.stderr)
         return 1
     if jax.process_index() == 0:
         print(f"{args.samples} sounds for each video, in {report.folders[0]} and so on")

@@ -27,7 +27,7 @@ from foley_jax.diff_foley import pipeline
 from foley_jax.media import audio as audio_io
 from foley_jax.media import file_arguments, names, plots
 from foley_jax.media import video as video_io
-from foley_jax.mm_diffusion import sampling
+from foley_jax.runtime import limits, reasons
 
 # networks beside the model itself, and their compute type
 NETWORKS = ("cavp", "classifier", "vocoder", "super_resolution", "dtype")
@@ -43,6 +43,8 @@ class Clip:
       scores: name -> number: `cavp_similarity` of sound and picture, and with a classifier
         `alignment`, its probability that they belong together.
       video: path of the video the sound belongs to.
+      sample: its number among those of its seed.
+      fault: why it is no sound, and at which step it became none; empty if it is one.
     """
 
     audio: np.ndarray
@@ -51,6 +53,8 @@ class Clip:
     frame_s: float
     scores: dict[str, float]
     video: Path
+    sample: int = 0
+    fault: str = ""
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes `.wav`, or a video file with the original picture and this sound.
@@ -59,6 +63,8 @@ class Clip:
           ValueError: the suffix is neither `.wav` nor a video container, or the sound is not
             finite.
         """
+        if self.fault:
+            raise ValueError(self.fault)
         batch.save_clip(
             path,
             self.audio,
@@ -97,7 +103,7 @@ class Foley:
 
         Args:
           video: path of a file with a picture stream; its own sound, if any, is not read.
-          seed: same seed, video name and settings give the same sound.
+          seed: 0 to 2**64 - 1; same seed, video name and settings give the same sound.
           steps: solver steps.
           guidance: classifier-free guidance scale; 1 is no guidance.
           alignment: scale of the alignment classifier's guidance; 0, or a model loaded without
@@ -112,7 +118,8 @@ class Foley:
             a pitch that is 27 % low; see `generation.Settings`.
         Raises:
           foley_jax.media.video.MediaError: the file has no readable picture.
-          ValueError: a setting is out of range.
+          ValueError: a setting is out of range, or no sound is finite; the message then names the
+            solver step, the window and the term where it began.
         """
         settings = pipeline.Settings(
             seed=seed,
@@ -126,8 +133,11 @@ class Foley:
             cache_depth=cache_depth,
             preset=preset,
         )
+        self.model.check(settings)  # before the file is read
         results = self.model.generate([self.read(video)], settings)[0]
         clips = [self.clip(video, result) for result in results]
+        if clips[0].fault:  # of the best one
+            raise ValueError(f"{video}: {clips[0].fault}")
         return clips[0] if keep_best == 1 else clips
 
     def read(self, video: str | os.PathLike) -> pipeline.Source:
@@ -148,6 +158,8 @@ class Foley:
             frame_s=audio.frame_s,
             scores=result.scores,
             video=Path(video),
+            sample=result.sample,
+            fault=result.fault,
         )
 
 
@@ -252,9 +264,10 @@ def parser() -> argparse.ArgumentParser:
 For every input NAME it writes out/NAME.mp4 (picture with sound), NAME.wav, NAME.png (the mel, or
 frames and waveform) and an entry in out/scores.json; the second best of --keep_best is
 NAME.best2.mp4, and so on; MM-Diffusion adds contact_sheet.png. Run it again after a stop: finished
-inputs are skipped, and keep their names. Inputs that fail are listed at the end and the exit code
-is 1. Folders are searched with all that links in them lead to; names with a leading dot and --out
-are passed over, and one line says so. Of equal names the later ones get a number (NAME_2).
+inputs are skipped, and keep their names. Inputs that fail are listed at the end, each with its
+reason, and the exit code is 1; {reasons.SWITCH}=1 in the environment also shows where each failed.
+Folders are searched with all that links in them lead to; names with a leading dot and --out are
+passed over, and one line says so. Of equal names the later ones get a number (NAME_2).
 
 {program_cache.HELP}""",
     )
@@ -268,9 +281,17 @@ are passed over, and one line says so. Of equal names the later ones get a numbe
     p.add_argument("--out", default="out", help="output folder (default: out)")
     setting_arguments.of_both(p)
     p.add_argument(
-        "--num_samples", type=int, default=1, help="sounds made per video, or clips from noise"
+        "--num_samples",
+        type=limits.count_argument,
+        default=1,
+        help="sounds made per video, or clips from noise",
     )
-    p.add_argument("--group", type=int, default=16, help="inputs per device batch (default: 16)")
+    p.add_argument(
+        "--group",
+        type=limits.count_argument,
+        default=16,
+        help="inputs per device batch (default: 16)",
+    )
     of_foley = p.add_argument_group("Diff-Foley (sound for videos)")
     setting_arguments.of_foley(of_foley)
     of_foley.add_argument("--keep_best", type=int, default=1, help="how many of them are saved")
@@ -280,8 +301,9 @@ are passed over, and one line says so. Of equal names the later ones get a numbe
     return p
 
 
-def _foley_job(args: argparse.Namespace, foley: Foley, networks: dict) -> tuple[batch.Job, list]:
-    settings = setting_arguments.foley_settings(args)
+def _foley_job(
+    args: argparse.Namespace, settings: pipeline.Settings, foley: Foley, networks: dict
+) -> tuple[batch.Job, list]:
     foley.model.check(settings)
     videos = batch.find_inputs(args.inputs, args.out)
     if args.reconstruct:
@@ -290,10 +312,12 @@ def _foley_job(args: argparse.Namespace, foley: Foley, networks: dict) -> tuple[
 
 
 def _sounding_job(
-    args: argparse.Namespace, av: sounding.SoundingVideo, networks: dict
+    args: argparse.Namespace,
+    settings: sounding.Settings,
+    av: sounding.SoundingVideo,
+    networks: dict,
 ) -> tuple[batch.Job, list]:
-    given = {f.name: getattr(args, f.name, None) for f in dataclasses.fields(sampling.Settings)}
-    settings = sampling.Settings(**{k: v for k, v in given.items() if v is not None})
+    av.model.check(settings)
     task, paths = sounding.work(args.inputs, args.num_samples, args.out)
     return sounding.Job(av, task, settings, networks), paths
 
@@ -304,20 +328,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     networks = {name: getattr(args, name) for name in NETWORKS}
     program_cache.turn_on()
     try:
+        is_foley = not loading.makes_sounding_video(args.model)
+        kind = pipeline.Settings if is_foley else sounding.Settings
+        settings = setting_arguments.settings(kind, args)  # before anything is loaded
         model = load(args.model, devices=args.devices, **networks)
         networks = {"model": args.model, **networks}
-        is_foley = isinstance(model, Foley)
-        job, paths = (_foley_job if is_foley else _sounding_job)(args, model, networks)
-    except (FileNotFoundError, ValueError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    unit, out = "video" if is_foley else "clip", Path(args.out)
-    with tqdm.tqdm(total=len(paths), unit=unit, desc="sample") as bar:
+        make_job = _foley_job if is_foley else _sounding_job
+        job, paths = make_job(args, settings, model, networks)
+        unit, out = "video" if is_foley else "clip", Path(args.out)
         shelf = batch.Folder(out, job.settings())
-        run = batch.Batch(job, paths, shelf, group=args.group, progress=bar.update)
-        failures = run.run()
-    if not is_foley and job.rows:
-        plots.save_contact_sheet(out / "contact_sheet.png", job.rows)
+        with tqdm.tqdm(total=len(paths), unit=unit, desc="sample") as bar:
+            run = batch.Batch(job, paths, shelf, group=args.group, progress=bar.update)
+            failures = run.run()
+        if not is_foley and job.rows:
+            plots.save_contact_sheet(out / "contact_sheet.png", job.rows)
+    except (OSError, ValueError, ImportError) as error:
+        print(f"error: {reasons.of(error)}", file=sys.stderr)
+        return 1
     print(f"{len(paths) - len(failures)} of {len(paths)} {unit}s done, in {args.out}")
     for path, reason in failures.items():
         print(names.shown(f"failed: {path}: {reason}"), file=sys.stderr)

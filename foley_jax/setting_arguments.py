@@ -2,14 +2,19 @@
 
 import argparse
 import dataclasses
+from typing import TypeVar
 
 from foley_jax.diff_foley import pipeline
 from foley_jax.mm_diffusion import sampling
+from foley_jax.runtime import limits
+
+SettingsOf = TypeVar("SettingsOf", pipeline.Settings, sampling.Settings)
 
 
 def of_both(p: argparse.ArgumentParser) -> None:
     """Adds what both systems and both commands of generation know."""
-    p.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    about = "0 to 2**64 - 1, each another noise (default: 0)"
+    p.add_argument("--seed", type=limits.seed_argument, default=0, help=about)
     p.add_argument("--steps", type=int, help="solver steps (default: the sampler's own)")
     p.add_argument("--sampler", help="dpm_solver (default), ddim, or one of the system's others")
     p.add_argument(
@@ -20,7 +25,9 @@ def of_both(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--dtype", choices=("float32", "bfloat16"), help="compute type")
     p.add_argument(
-        "--devices", type=int, help="of this process that share the work (default: all; of a CPU 1)"
+        "--devices",
+        type=limits.count_argument,
+        help="of this process that share the work (default: all; of a CPU 1)",
     )
 
 
@@ -36,11 +43,14 @@ def of_foley(p: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
         "--vocoder", help="workdir of a vocoder run or converted BigVGAN (default: Griffin-Lim)"
     )
     p.add_argument(
-        "--guidance", type=float, default=4.5, help="classifier-free guidance scale (default: 4.5)"
+        "--guidance",
+        type=limits.number_argument,
+        default=4.5,
+        help="classifier-free guidance scale (default: 4.5)",
     )
     p.add_argument(
         "--alignment",
-        type=float,
+        type=limits.number_argument,
         default=50.0,
         help="scale of the classifier's guidance, where there is one; 0 = off (default: 50)",
     )
@@ -78,18 +88,20 @@ def of_sounding(p: argparse._ArgumentGroup) -> None:
     )
     p.add_argument(
         "--scale",
-        type=float,
+        type=limits.number_argument,
         help="strength of the gradient, per squared-error sum (default: 0.3); with "
         "--preset=official the scripts' --classifier_scale (default: 3)",
     )
 
 
-def foley_settings(args: argparse.Namespace) -> pipeline.Settings:
-    """The settings among parsed arguments.
+def settings(kind: type[SettingsOf], args: argparse.Namespace) -> SettingsOf:
+    """Returns the settings of a system that are among parsed arguments.
 
+    Args:
+      kind: `pipeline.Settings` of Diff-Foley, or `sampling.Settings` of MM-Diffusion.
     Raises:
       ValueError: one is out of range.
     """
-    fields = [field.name for field in dataclasses.fields(pipeline.Settings)]
+    fields = [field.name for field in dataclasses.fields(kind)]
     given = {name: getattr(args, name, None) for name in fields}
-    return pipeline.Settings(**{k: v for k, v in given.items() if v is not None})
+    return kind(**{k: v for k, v in given.items() if v is not None})

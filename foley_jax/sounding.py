@@ -19,7 +19,9 @@ from foley_jax.media import audio as audio_io
 from foley_jax.media import files, plots
 from foley_jax.media import video as video_io
 from foley_jax.mm_diffusion import pipeline
+from foley_jax.runtime import limits
 
+Settings = pipeline.Settings
 SHEET_ROWS = 12  # clips of the contact sheet beside a batch
 
 
@@ -32,6 +34,7 @@ class SoundingClip:
       audio: float32 [samples] in about [-1, 1]; `sample_rate` in Hz.
       name: of the input file, or of the clip.
       video: the file whose picture was given; saving keeps that picture untouched.
+      fault: why it is no clip, and at which step it became none; empty if it is one.
       scores: empty; nothing is ranked.
     """
 
@@ -41,6 +44,7 @@ class SoundingClip:
     sample_rate: int
     name: str = ""
     video: Path | None = None
+    fault: str = ""
     scores: ClassVar[dict[str, float]] = {}
 
     def save(self, path: str | os.PathLike) -> None:
@@ -50,6 +54,8 @@ class SoundingClip:
           ValueError: the suffix is neither `.wav` nor a video container, or the clip is not
             finite.
         """
+        if self.fault:
+            raise ValueError(self.fault)
         batch.save_clip(
             path, self.audio, self.sample_rate, name=self.name, save_video=self._save_video
         )
@@ -91,12 +97,12 @@ class SoundingVideo:
           settings: fields of `mm_diffusion.sampling.Settings`: seed, sampler, steps,
             super_resolve, preset.
         Raises:
-          ValueError: a setting is out of range.
+          ValueError: a setting is out of range. A clip that is not finite has a `fault`.
         """
-        if num_samples < 1:
-            raise ValueError(f"num_samples is {num_samples}, expected at least 1")
+        num_samples = limits.whole("num_samples", num_samples, 1)
+        checked = self._checked(settings)
         requests = [pipeline.Request(noise_name(i)) for i in range(num_samples)]
-        results = self.model.make(requests, pipeline.Settings(**settings))
+        results = self.model.make(requests, checked)
         return [self.clip(r, result) for r, result in zip(requests, results)]
 
     def audio_for(self, video: str | os.PathLike, **settings: Any) -> SoundingClip:
@@ -126,9 +132,17 @@ class SoundingVideo:
         path: str | os.PathLike,
         settings: dict[str, Any],
     ) -> SoundingClip:
-        checked = pipeline.Settings(**settings)  # before the file is read
+        checked = self._checked(settings)  # before the file is read
         request = read(Path(path))
-        return self.clip(request, self.model.make([request], checked)[0])
+        made = self.clip(request, self.model.make([request], checked)[0])
+        if made.fault:
+            raise ValueError(f"{path}: {made.fault}")
+        return made
+
+    def _checked(self, settings: dict[str, Any]) -> pipeline.Settings:
+        checked = pipeline.Settings(**settings)
+        self.model.check(checked)
+        return checked
 
     def read_picture(self, video: Path) -> pipeline.Request:
         """Decodes frames at the model's rate and size."""
@@ -149,6 +163,7 @@ class SoundingVideo:
             sample_rate=self.model.audio.sample_rate_hz,
             name=request.name,
             video=None if request.frames_THWC is None else request.path,
+            fault=result.fault,
         )
 
 
@@ -172,8 +187,7 @@ def work(
         inputs.
     """
     if not inputs:
-        if num_samples < 1:
-            raise ValueError(f"num_samples is {num_samples}, expected at least 1")
+        num_samples = limits.whole("num_samples", num_samples, 1)
         return "generate", [Path(noise_name(i)) for i in range(num_samples)]
     if num_samples != 1:
         raise ValueError(
@@ -215,7 +229,8 @@ class Job:
         return [self.av.clip(request, result) for request, result in zip(sources, results)]
 
     def finish(self, made: Sequence[SoundingClip]) -> list[list[SoundingClip]]:
-        self.rows += [clip.row() for clip in made][: SHEET_ROWS - len(self.rows)]
+        sound = [clip.row() for clip in made if not clip.fault]
+        self.rows += sound[: SHEET_ROWS - len(self.rows)]
         return [[clip] for clip in made]
 
     def settings(self) -> dict:

@@ -70,25 +70,26 @@ def _entries(folder):
 
 @pytest.fixture
 def drawn(foley, monkeypatch):
-    """(video, seed) of every sound that the model makes."""
+    """(video, sample) of every sound that the model makes."""
     made, draft = [], foley.model.draft
 
     def recorded(sources, settings, draws):
-        made.extend((s.path.stem, draw.seed) for s, own in zip(sources, draws) for draw in own)
+        made.extend((s.path.stem, draw.sample) for s, own in zip(sources, draws) for draw in own)
         return draft(sources, settings, draws)
 
     monkeypatch.setattr(foley.model, "draft", recorded)
     return made
 
 
-def test_sample_k_is_what_the_model_gives_for_seed_k(foley, videos, usual):
+def test_sample_k_is_what_the_model_gives_for_sample_k(foley, videos, usual):
     report, clips = usual
-    assert [folder.name for folder in report.folders] == ["seed0", "seed1"]
+    assert [folder.name for folder in report.folders] == ["seed0_sample0", "seed0_sample1"]
     for folder in report.folders:
         files = sorted(path.name for path in folder.iterdir())
         assert files == ["scores.json", "v0.8.wav", "v0.9.wav", "v1.0.wav"]
     for (name, k), clip in clips.items():
-        alone = foley(videos / f"{name}.mp4", seed=k, steps=2)
+        both = foley(videos / f"{name}.mp4", steps=2, num_samples=2, keep_best=2)
+        alone = next(clip for clip in both if clip.sample == k)
         np.testing.assert_allclose(clip.mel_FT, alone.mel_FT, atol=ATOL)
         assert len(clip.audio) == len(alone.audio) == round(float(name[1:]) * 16000)
         written = audio_io.load(report.folders[k] / f"{name}.wav", 16000)
@@ -100,8 +101,9 @@ def test_in_batches_of_one_it_is_the_same_to_the_bit(foley, videos, tmp_path):
     settings = pipeline.Settings(steps=2, seed=5)
     made = generate.run(foley, [videos / "v1.0.mp4"], tmp_path, 1, settings=settings, group=1)
     foley(videos / "v1.0.mp4", seed=5, steps=2).save(tmp_path / "alone.wav")
-    assert made.folders == [tmp_path / "seed5"]
-    assert (tmp_path / "alone.wav").read_bytes() == (tmp_path / "seed5/v1.0.wav").read_bytes()
+    assert made.folders == [tmp_path / "seed5_sample0"]
+    written = tmp_path / "seed5_sample0" / "v1.0.wav"
+    assert (tmp_path / "alone.wav").read_bytes() == written.read_bytes()
 
 
 def test_features_are_computed_once_for_all_samples(foley, videos, tmp_path, monkeypatch):
@@ -135,13 +137,13 @@ def test_what_is_there_is_not_made_again(foley, videos, tmp_path, drawn):
         patch.setattr(generate.Runs, "add", add)
         with pytest.raises(Killed):
             again(2)
-    assert not (tmp_path / "seed0/scores.json").exists()
-    assert again(2) == [(name, seed) for name in ("v0.9", "v1.0") for seed in (0, 1)]
+    assert not (tmp_path / "seed0_sample0/scores.json").exists()
+    assert again(2) == [(name, sample) for name in ("v0.9", "v1.0") for sample in (0, 1)]
     assert again(2) == []
-    (tmp_path / "seed1/v1.0.wav").unlink()
+    (tmp_path / "seed0_sample1/v1.0.wav").unlink()
     assert again(2) == [("v1.0", 1)]
     assert again(3) == [(name, 2) for name in ("v0.8", "v0.9", "v1.0")]
-    assert len(_entries(tmp_path / "seed0")) == 3
+    assert len(_entries(tmp_path / "seed0_sample0")) == 3
     speed = (tmp_path / "speed.json").read_bytes()
     assert again(3) == [] and (tmp_path / "speed.json").read_bytes() == speed
 
@@ -161,11 +163,12 @@ def test_command_line_writes_runs_that_sample_would_continue(
     printed = capsys.readouterr()
     assert "broken.mp4" in printed.err and "without vocoder" in printed.out
     assert list(json.loads((out / "failures.json").read_text())) == [str(mixed / "broken.mp4")]
-    assert (out / "seed1/v1.0.mp4").stat().st_size > 1000
+    assert (out / "seed0_sample1/v1.0.mp4").stat().st_size > 1000
     (mixed / "broken.mp4").unlink()
-    written = (out / "seed1/v1.0.wav").stat().st_mtime_ns
-    assert sample.main([*common, "--seed=1", f"--out={out / 'seed1'}"]) == 0
-    assert (out / "seed1/v1.0.wav").stat().st_mtime_ns == written  # it was there
+    first = out / "seed0_sample0"
+    written = (first / "v1.0.wav").stat().st_mtime_ns
+    assert sample.main([*common, f"--out={first}"]) == 0
+    assert (first / "v1.0.wav").stat().st_mtime_ns == written  # it was there
     assert generate.main([*common, "--samples=2", f"--out={out}"]) == 0
     assert json.loads((out / "failures.json").read_text()) == {}
 
@@ -204,9 +207,9 @@ def test_eight_devices_guide_alike(runs, videos, tmp_path, interval):
     assert report.speed["devices"] == "8 x cpu"
     names = ("v0.9", "v1.0")
     sources = [one.read(videos / f"{name}.mp4") for name in names]
-    draws = [[pipeline.Draw(0), pipeline.Draw(1)]] * 2
+    draws = [[pipeline.Draw(0, 0), pipeline.Draw(0, 1)]] * 2
     for draft in one.model.draft(sources, settings, draws):
-        clip = clips[draft.source.path.stem, draft.draw.seed]
+        clip = clips[draft.source.path.stem, draft.draw.sample]
         frames = clip.mel_FT.shape[1]
         np.testing.assert_allclose(clip.mel_FT, draft.mel_FT[:, :frames], atol=ATOL)
         assert abs(clip.scores["alignment"] - draft.alignment) < ATOL
@@ -250,13 +253,14 @@ def test_two_processes_share_the_videos(runs, videos, usual, tmp_path):
     assert "seconds per clip" in outputs[0] and "seconds per clip" not in outputs[1]
     speed = json.loads((tmp_path / "speed.json").read_text())
     assert (speed["clips"], speed["processes"]) == (6, 2)
-    assert {p.name for p in tmp_path.iterdir()} == {"seed0", "seed1", "speed.json", "failures.json"}
+    folders = {"seed0_sample0", "seed0_sample1"}
+    assert {p.name for p in tmp_path.iterdir()} == {*folders, "speed.json", "failures.json"}
     for alone in report.folders:
         folder = tmp_path / alone.name
         assert sorted(_entries(folder)) == ["v0.8", "v0.9", "v1.0"]
         assert not list(folder.glob("*.jsonl"))
     for (name, k), clip in clips.items():
-        made = audio_io.load(tmp_path / f"seed{k}" / f"{name}.wav", 16000)
+        made = audio_io.load(tmp_path / f"seed0_sample{k}" / f"{name}.wav", 16000)
         assert _alike(made, clip.audio.clip(-1, 1)) > 0.99
         assert _alike(made, clips[name, 1 - k].audio.clip(-1, 1)) < 0.5
 

@@ -13,6 +13,7 @@ SYSTEMS = ("diff_foley", "mm_diffusion")
 # room -> what it may import from our own package; "a.b" allows that module only.
 # A room may always import itself.
 MAY_IMPORT = {
+    "foley_jax.runtime": set(),
     "foley_jax.media": set(),
     "foley_jax.diffusion": set(),
     "foley_jax.sharding": set(),
@@ -31,6 +32,7 @@ MAY_IMPORT = {
     "foley_jax.layers": {"foley_jax.sharding", "foley_jax.trace_cache", "foley_jax.weight_keys"},
     "foley_jax.training": {
         "foley_jax.data",
+        "foley_jax.runtime",
         "foley_jax.sharding",
         "foley_jax.flops",
         "foley_jax.hardware",
@@ -42,6 +44,7 @@ MAY_IMPORT = {
             "foley_jax.diffusion",
             "foley_jax.media",
             "foley_jax.data",
+            "foley_jax.runtime",
             "foley_jax.sharding",
             "foley_jax.training.task",
             "foley_jax.flops",
@@ -51,6 +54,7 @@ MAY_IMPORT = {
     "foley_jax.evaluation": {
         "foley_jax.media",
         "foley_jax.layers",
+        "foley_jax.runtime",
         "foley_jax.torch_tensors",
         "foley_jax.diff_foley.alignment",
     },
@@ -78,7 +82,7 @@ MAY_IMPORT = {
         "foley_jax.command_help",
         "configs",
     },
-    "data_prep": {"foley_jax.media", "foley_jax.data"},
+    "data_prep": {"foley_jax.media", "foley_jax.data", "foley_jax.runtime"},
     "configs": set(),
 }
 # rooms that nobody else enters, front doors included

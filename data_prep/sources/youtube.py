@@ -8,6 +8,7 @@ import re
 from data_prep import manifest
 from data_prep.sources import on_disk, report
 from foley_jax.media import video
+from foley_jax.runtime import reasons
 
 ID_LENGTH = 11
 PREFIXES = ("", "Y", "video_")
@@ -112,11 +113,10 @@ def _find(
         elif whole == "auto":
             try:
                 start_s = _start_in(segment, video.probe(stock.videos / source).duration_s)
-            except video.MediaError as error:
-                wanted = f"{segment.id}.mp4"
-                return report.Missing(
-                    segment.id, segment.split, wanted, error.reason, f"{source}: {error}"
-                )
+            except Exception as error:  # one bad file never stops the rest
+                reason = error.reason if isinstance(error, video.MediaError) else "error"
+                why = f"{source}: {reasons.of(error)}"
+                return report.Missing(segment.id, segment.split, f"{segment.id}.mp4", reason, why)
     return manifest.Entry(
         id=segment.id,
         file=stock.file_of(source),

@@ -19,9 +19,12 @@ from foley_jax import sharding
 from foley_jax.diff_foley import conditions, feature_cache
 from foley_jax.diff_foley import tape as tape_lib
 from foley_jax.diff_foley import windows as windows_lib
-from foley_jax.diffusion import ddim, dpm_solver, guidance, joint, plms, process
+from foley_jax.diffusion import ddim, dpm_solver, finite, guidance, joint, plms, process
 from foley_jax.layers import network as network_lib
+from foley_jax.runtime import limits, seed_keys
 
+# what `finite.Watch` watches in every window and step, besides the latents
+NETWORK, GUIDANCE, ALIGNMENT = "network", "classifier-free guidance", "alignment gradient"
 SAMPLERS = {"dpm_solver": dpm_solver.sample, "ddim": ddim.sample, "plms": plms.sample}
 
 
@@ -30,6 +33,7 @@ class Settings:
     """What a generated sound depends on besides the video and the model.
 
     Attributes:
+      seed: 0 to 2**64 - 1; with the video's name and the sample's number it decides the noise.
       steps: solver steps.
       guidance: classifier-free guidance scale; 1 is none.
       alignment: scale of the alignment classifier's gradient; 0, or a model without a
@@ -46,7 +50,7 @@ class Settings:
         mel basis, which lowers every pitch by 27 % (D3); windows side by side at 8.176 s for
         8 s of picture (D4); features in groups of 40 frames (D6).
     Raises:
-      ValueError: a value is out of range.
+      ValueError: a value is of another kind, not finite, or out of range.
     """
 
     seed: int = 0
@@ -65,17 +69,22 @@ class Settings:
             raise ValueError(f"preset is {self.preset!r}, expected 'default' or 'official'")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler is {self.sampler!r}, expected one of {', '.join(SAMPLERS)}")
-        if self.steps < 2:
-            raise ValueError(f"steps is {self.steps}; a sampler needs at least 2")
-        if self.num_samples < 1:
-            raise ValueError(f"num_samples is {self.num_samples}, expected at least 1")
-        if not 1 <= self.keep_best <= self.num_samples:
+        checked = {
+            "seed": limits.seed(self.seed),
+            "steps": limits.whole("steps", self.steps, 2),
+            "guidance": limits.real("guidance", self.guidance),
+            "alignment": limits.real("alignment", self.alignment, 0),
+            "num_samples": limits.whole("num_samples", self.num_samples, 1),
+            "keep_best": limits.whole("keep_best", self.keep_best, 1),
+            "cache_interval": limits.whole("cache_interval", self.cache_interval, 1),
+            "cache_depth": limits.whole("cache_depth", self.cache_depth, 1),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # a frozen dataclass has no other way
+        if self.keep_best > self.num_samples:
             raise ValueError(
                 f"keep_best is {self.keep_best}, expected 1 to num_samples={self.num_samples}"
             )
-        feature_cache.FeatureCache(self.cache_interval, self.cache_depth)  # checks them
-        if self.alignment < 0:
-            raise ValueError(f"alignment is {self.alignment}, expected 0 (off) or more")
 
     @property
     def cache(self) -> feature_cache.FeatureCache:
@@ -125,7 +134,7 @@ class Program:
 
 def noise(program: Program, keys_K: jax.Array) -> jax.Array:
     """Standard normal canvas [H, K*V, C] of raw keys, one for every block of columns."""
-    keys = jax.random.wrap_key_data(keys_K)
+    keys = seed_keys.wrapped(keys_K)
     blocks_KHVC = jax.vmap(lambda key: jax.random.normal(key, program.latent_shape))(keys)
     height, _, channels = program.latent_shape
     # [K, H, V, C] -> [H, K*V, C]
@@ -141,6 +150,7 @@ def solve(
     scale: jax.Array,
     alignment: jax.Array,
     raw_rows_RD: jax.Array | None,
+    watch: finite.Watch | None = None,
 ) -> jax.Array:
     """Denoises a tape; runs inside jit, without a host round trip.
 
@@ -153,6 +163,7 @@ def solve(
       scale: classifier-free guidance scale, float32 scalar; not read unless `program.guided`.
       alignment: scale of the classifier's gradient, float32 scalar.
       raw_rows_RD: preset "official" with a classifier: all rows of the one video on the tape.
+      watch: told what is finite in every window and step, see `finite.Watch`.
     Returns:
       Scaled latents float32 [H, W, C].
     Source: Diff-Foley notebook cell 13; joint denoising after Bar-Tal et al. 2023
@@ -175,15 +186,23 @@ def solve(
 
         x_BHVC, t_B = sharding.shard_batch(x_BHVC), sharding.shard_batch(t_B)
         context, times_BL, *judged = conditions.at(every, index_B[0] // p.batch)
+
+        def watched(term: str, fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+            return fn if watch is None else watch.around(term, fn, index_B)
+
+        if watch is not None:
+            watch.note(finite.INPUT, x_BHVC, t_B, index_B)
         condition, null_condition = (context, times_BL), (null, times_BL)
         own_scale = scale if p.guided else 1
+        network = watched(NETWORK, network)
         denoise = guidance.classifier_free(network, condition, null_condition, own_scale)
-        denoise = process.as_eps(denoise, p.schedule, p.prediction)
+        denoise = watched(GUIDANCE, process.as_eps(denoise, p.schedule, p.prediction))
         if classifier is not None:
             # all rows of the video are judged at the times of a window that begins with them
             times = times_BL if raw_rows_RD is None else None
             log_prob = functools.partial(_log_prob, classifier, *judged, times)
             denoise = guidance.double_guidance(denoise, log_prob, p.schedule, alignment)
+            denoise = watched(ALIGNMENT, denoise)
         return denoise(x_BHVC, t_B)
 
     if p.cache.interval == 1:
@@ -208,10 +227,11 @@ def sample(
     classifier: nnx.Module | None,
     tape: tape_lib.Tape,
     *scales_and_rows: jax.Array | None,
+    watch: finite.Watch | None = None,
 ) -> jax.Array:
-    """`solve` from the noise of the tape's keys; its last three arguments are `solve`'s."""
+    """`solve` from the noise of the tape's keys; its last arguments are `solve`'s."""
     x_T = noise(program, tape.keys_K)
-    return solve(program, model, classifier, tape, x_T, *scales_and_rows)
+    return solve(program, model, classifier, tape, x_T, *scales_and_rows, watch=watch)
 
 
 def _log_prob(classifier, rows, times_BL, x_BHVC, t_B) -> jax.Array:
@@ -256,29 +276,61 @@ class Sampler:
         self._fixed = (schedule, prediction, latent_shape)
         width = spec.num_columns
         self._programs: dict[tuple, Callable] = {}
+        self._watches: dict[tuple, finite.Watch | None] = {}
         self._decode = ldm.jit(functools.partial(decode, width=width), name=f"decode {width}")
         scorer = scorer or classifier
         matched = functools.partial(match, width=width)
         self._match = scorer and scorer.jit(matched, name=f"match {width}")
 
+    def check(self, settings: Settings) -> None:
+        """Whether the model can follow the settings.
+
+        Raises:
+          ValueError: PLMS with a classifier, or more steps than the diffusion has.
+        """
+        settings.aligned(self.classifier is not None)
+        schedule, *_ = self._fixed
+        limits.whole("steps", settings.steps, 2, schedule.num_steps)
+        if settings.sampler != "dpm_solver":
+            ddim.strided_steps(schedule, settings.steps, 1)
+
     def latents(
         self, tape: tape_lib.Tape, settings: Settings, batch: int, raw_rows_RD: np.ndarray | None
     ) -> jax.Array:
         """Scaled latents [H, W, C] of a tape."""
+        return self._run(tape, settings, batch, raw_rows_RD, watched=False)[0]
+
+    def trouble(
+        self, tape: tape_lib.Tape, settings: Settings, batch: int, raw_rows_RD: np.ndarray | None
+    ) -> tuple[jax.Array, finite.Trouble | None]:
+        """`latents` by a slower program, and where they first were not finite."""
+        z_HWC, watch = self._run(tape, settings, batch, raw_rows_RD, watched=True)
+        jax.block_until_ready(z_HWC)
+        return z_HWC, watch.first()
+
+    def _run(
+        self,
+        tape: tape_lib.Tape,
+        settings: Settings,
+        batch: int,
+        raw_rows_RD: np.ndarray | None,
+        *,
+        watched: bool,
+    ) -> tuple[jax.Array, finite.Watch | None]:
         aligned = settings.aligned(self.classifier is not None)
         guided, cache = settings.guidance != 1, settings.cache
         choice = (settings.steps, settings.sampler, settings.preset, guided, batch, cache)
-        if (aligned, *choice) not in self._programs:
-            program = Program(*self._fixed, *choice)
-
-            run = functools.partial(sample, program)
+        key = (watched, aligned, *choice)
+        if key not in self._programs:
+            watch = self._watches[key] = finite.Watch() if watched else None
+            run = functools.partial(sample, Program(*self._fixed, *choice), watch=watch)
             classifier = self.classifier if aligned else None
-            name = f"sample {aligned} {choice}"
-            made = network_lib.jit_pair(run, self.ldm, classifier, name=name)
-            self._programs[aligned, *choice] = made
+            # a program that asks the host cannot be kept on disk
+            name = "" if watched else f"sample {aligned} {choice}"
+            self._programs[key] = network_lib.jit_pair(run, self.ldm, classifier, name=name)
         scales = (jnp.float32(settings.guidance), jnp.float32(settings.alignment))
         raw_rows_RD = raw_rows_RD if aligned else None
-        return self._programs[aligned, *choice](tape, *scales, raw_rows_RD)
+        return self._programs[key](tape, *scales, raw_rows_RD), self._watches[key]
 
     def mels(self, z_HWC: jax.Array, tape: tape_lib.Tape, batch: int) -> np.ndarray:
         """Mel [F, T] of every window of a tape, one device batch at a time."""

@@ -15,12 +15,21 @@ from jax.sharding import Mesh
 import ml_collections
 import numpy as np
 
-from foley_jax.diff_foley import features, generation, latent_diffusion, similarity, sound, windows
+from foley_jax.diff_foley import (
+    diagnosis,
+    features,
+    generation,
+    latent_diffusion,
+    similarity,
+    sound,
+    windows,
+)
 from foley_jax.diff_foley import tape as tape_lib
 from foley_jax.layers import network
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs
 from foley_jax.media import vocoder as vocoder_lib
+from foley_jax.runtime import seed_keys
 
 Draw, Settings = tape_lib.Draw, generation.Settings
 # what `DiffFoley.watch` is told of
@@ -51,11 +60,16 @@ class Sound(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Generated sound: float32 [samples], the log-mel [F, T] it was made from, scores."""
+    """Generated sound: float32 [samples], the log-mel [F, T] it was made from, scores.
+
+    `sample` is its number among those of its seed; `fault` says why it is no sound, or is empty.
+    """
 
     audio: np.ndarray
     mel_FT: np.ndarray
     scores: dict[str, float]
+    sample: int = 0
+    fault: str = ""
 
 
 class Draft(NamedTuple):
@@ -67,6 +81,7 @@ class Draft(NamedTuple):
       mel_FT: joined log-mel.
       window_mels_NFT: the windows it was joined from; kept for preset "official" only.
       alignment: the classifier's probability of a match, or None.
+      fault: why the mel is not finite; empty if it is.
     """
 
     source: Source
@@ -74,6 +89,7 @@ class Draft(NamedTuple):
     mel_FT: np.ndarray
     window_mels_NFT: np.ndarray | None
     alignment: float | None
+    fault: str = ""
 
 
 def window_of(
@@ -163,9 +179,10 @@ class DiffFoley:
         """Whether the networks can follow the settings.
 
         Raises:
-          ValueError: PLMS with a classifier, or a cache deeper than the U-Net.
+          ValueError: PLMS with a classifier, more steps than the diffusion has, or a cache deeper
+            than the U-Net.
         """
-        settings.aligned(self.classifier is not None)
+        self.sampler.check(settings)
         if settings.cache_interval > 1:
             self._deep_shape(self.latent_shape, settings.cache_depth)
 
@@ -214,8 +231,8 @@ class DiffFoley:
                 requests.append(tape_lib.Request(plan, cut_NLD, sources[i].path.stem, draw))
             raw_rows_RD = rows[group[0]] if official and aligned else None
             made = self._mels(requests, settings, raw_rows_RD)
-            for (i, draw), (mel_FT, parts_NFT, match) in zip(owners, made):
-                drafts.append(Draft(sources[i], draw, mel_FT, parts_NFT, match))
+            for (i, draw), parts in zip(owners, made):
+                drafts.append(Draft(sources[i], draw, *parts))
         return drafts
 
     def rows(self, sources: Sequence[Source], settings: Settings) -> list[np.ndarray]:
@@ -242,8 +259,8 @@ class DiffFoley:
         requests: Sequence[tape_lib.Request],
         settings: Settings,
         raw_rows_RD: np.ndarray | None,
-    ) -> list[tuple[np.ndarray, np.ndarray | None, float | None]]:
-        """(joined mel, window mels or None, alignment or None) of every request."""
+    ) -> list[tuple[np.ndarray, np.ndarray | None, float | None, str]]:
+        """(joined mel, window mels or None, alignment or None, fault) of every request."""
         if self.room is not None:
             self.room = max(self.room, sum(len(request.windows) for request in requests))
         tape, _, batch = tape_lib.lay(
@@ -265,13 +282,22 @@ class DiffFoley:
             span = slice(at, at + len(request.windows))
             at = span.stop
             match = None if match_N is None else float(match_N[span].mean())
+            fault = diagnosis.fault(
+                self.sampler,
+                request,
+                mels_NFT[span],
+                settings,
+                raw_rows_RD,
+                max_batch=self.device_windows,
+                num_devices=self.num_devices,
+            )
             if settings.preset == "official":
                 parts_NFT = mels_NFT[span]
-                made.append((np.concatenate(parts_NFT, axis=1), parts_NFT, match))
+                made.append((np.concatenate(parts_NFT, axis=1), parts_NFT, match, fault))
                 continue
             frames = [w.column * self.column_frames for w in request.windows]
             joined_FT = windows.join(np.clip(mels_NFT[span], 0.0, 1.0), frames)
-            made.append((joined_FT, None, match))
+            made.append((joined_FT, None, match, fault))
         return made
 
     # ---- sound --------------------------------------------------------------------------------
@@ -303,7 +329,9 @@ class DiffFoley:
             if draft.alignment is not None:
                 scores["alignment"] = draft.alignment
             frames = min(draft.mel_FT.shape[1], self.audio.num_frames(len(audio)))
-            results.append(Result(audio, draft.mel_FT[:, :frames], scores))
+            mel_FT = draft.mel_FT[:, :frames]
+            fault = draft.fault or diagnosis.of_sound(mel_FT, audio)
+            results.append(Result(audio, mel_FT, scores, draft.draw.sample, fault))
         return results
 
     def vocode(self, mels_FT: Sequence[np.ndarray], lengths: Sequence[int]) -> list[np.ndarray]:
@@ -322,7 +350,7 @@ class DiffFoley:
     def _vocode_official(self, draft: Draft, length: int) -> np.ndarray:
         name, count = draft.source.path.stem, len(draft.window_mels_NFT)
         raw = tape_lib.block_keys(draft.draw.seed, f"{name}/vocoder", draft.draw.sample, count)
-        keys_N = jax.random.wrap_key_data(raw)
+        keys_N = seed_keys.wrapped(raw)
         return sound.vocode_official(draft.window_mels_NFT, length, self.audio, keys_N=keys_N)
 
     def reconstruct(self, sounds: Sequence[Sound]) -> list[Result]:
@@ -335,15 +363,21 @@ class DiffFoley:
             mels.append(np.asarray(decoded)[0][:, : mel_FT.shape[1]])
             lengths.append(len(track.audio))
         audios = self.vocode(mels, lengths)
-        return [Result(audio, mel_FT, {}) for audio, mel_FT in zip(audios, mels)]
+        return [
+            Result(audio, mel_FT, {}, fault=diagnosis.of_sound(mel_FT, audio))
+            for audio, mel_FT in zip(audios, mels)
+        ]
 
 
 def ranked(results: Sequence[Result]) -> list[Result]:
     """Best first: by the mean of the ranks under every score that all results have.
 
     Ties go to the score named last (the classifier's, where there is one). Results that could
-    not be scored (nan: too short a video) keep their order.
+    not be scored (nan: too short a video) keep their order, and those that are no sound come last.
     """
+    lost = [result for result in results if result.fault]
+    if lost and len(lost) < len(results):
+        return [*ranked([result for result in results if not result.fault]), *lost]
     names = [n for n in results[0].scores if not any(np.isnan(r.scores[n]) for r in results)]
     values = {n: np.array([r.scores[n] for r in results]) for n in names}
     ranks = sum(np.argsort(np.argsort(-v, kind="stable")) for v in values.values())

@@ -8,13 +8,13 @@ Axis letters: N windows, V columns of one, L rows, D width, K blocks.
 
 from collections.abc import Sequence
 from typing import NamedTuple
-import zlib
 
 import jax
 import numpy as np
 
 from foley_jax.diff_foley import windows as windows_lib
 from foley_jax.diffusion import joint
+from foley_jax.runtime import seed_keys
 
 
 class Draw(NamedTuple):
@@ -55,8 +55,7 @@ def block_keys(seed: int, name: str, sample: int, num_blocks: int) -> np.ndarray
     A column's noise is a function of seed, video name, sample and column only: key k of a split
     does not depend on how many there are.
     """
-    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
-    key = jax.random.fold_in(key, sample)
+    key = seed_keys.noise_key(seed, name, sample)
     return np.asarray(jax.random.key_data(jax.random.split(key, num_blocks)))
 
 

@@ -5,6 +5,7 @@ MM-Diffusion's sound for a silent video and video for a sound, without training 
 
 from collections.abc import Mapping
 import dataclasses
+import math
 from typing import Literal
 
 import jax
@@ -32,7 +33,7 @@ class Guidance:
       noise: "fixed": the known part is noised with one draw at every step (the official code);
         "fresh": with a new one at every step (the forward process).
     Raises:
-      ValueError: an unknown weight or noise, or a negative strength.
+      ValueError: an unknown weight or noise, or a strength that is negative or not finite.
     Source: MM-Diffusion section 3.4; multimodal_gaussian_diffusion.py `conditional_p_sample_loop`.
     """
 
@@ -45,8 +46,8 @@ class Guidance:
             raise ValueError(f"weight is {self.weight!r}, expected 'signal' or 'noise'")
         if self.noise not in ("fixed", "fresh"):
             raise ValueError(f"noise is {self.noise!r}, expected 'fixed' or 'fresh'")
-        if self.strength < 0:
-            raise ValueError(f"strength is {self.strength}, expected 0 or more")
+        if not 0 <= self.strength < math.inf:
+            raise ValueError(f"strength is {self.strength}, expected a finite number, 0 or more")
 
     @classmethod
     def official(cls, scale: float, *, batch: int, elements: int, fp16: bool) -> "Guidance":

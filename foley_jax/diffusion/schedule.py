@@ -88,7 +88,7 @@ def from_betas(betas: np.ndarray, model_times: np.ndarray | None = None) -> Sche
     Source: latent diffusion ddpm.py `register_schedule` (v_posterior 0).
     """
     betas = np.asarray(betas, np.float64)
-    if betas.ndim != 1 or betas.size < 2 or betas.min() <= 0 or betas.max() >= 1:
+    if betas.ndim != 1 or betas.size < 2 or not 0 < betas.min() <= betas.max() < 1:
         raise ValueError(
             f"betas have shape {betas.shape}, expected a vector of 2 or more numbers in (0, 1)"
         )

@@ -1,8 +1,8 @@
 """Evaluates folders of sounds or sounding videos, or a model, under named protocols.
 
     python -m foley_jax.evaluation --protocol=onsets --reference videos/ \\
-        --generated=ours=out/seed0 --generated=ours=out/seed1 --generated=theirs=/their/wavs \\
-        --out=report
+        --generated=ours=out/seed0_sample0 --generated=ours=out/seed0_sample1 \\
+        --generated=theirs=/their/wavs --out=report
     python -m foley_jax.evaluation --protocol=embedded --reference demo/videos/test \\
         --train=demo/videos/train --model=demo/runs/ldm --samples=3 --out=report
     python -m foley_jax.evaluation --protocol=specvqgan-melception,audioldm-eval,align-acc \\
@@ -57,12 +57,12 @@ from foley_jax.evaluation import feature_store, report, run_card, seeds
 from foley_jax.evaluation.protocols import (
     align_acc_protocol,
     by_name,
-    complaints,
     feature_rules,
     protocol,
 )
 from foley_jax.media import file_arguments, files
 from foley_jax.media import names as name_lib
+from foley_jax.runtime import limits, reasons
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,10 +87,14 @@ def parser() -> argparse.ArgumentParser:
     systems.add_argument(
         "--model", action="append", default=[], metavar="[NAME=]PATH", help="generate with it first"
     )
-    systems.add_argument("--samples", type=int, default=3, help="of --model, for every video")
-    systems.add_argument("--seed", type=int, default=0, help="of the first sample")
+    systems.add_argument(
+        "--samples", type=limits.count_argument, default=3, help="of --model, for every video"
+    )
+    systems.add_argument("--seed", type=limits.seed_argument, default=0, help="of --model")
     systems.add_argument("--steps", type=int, default=25, help="solver steps")
-    systems.add_argument("--guidance", type=float, default=4.5, help="classifier-free guidance")
+    systems.add_argument(
+        "--guidance", type=limits.number_argument, default=4.5, help="classifier-free guidance"
+    )
     systems.add_argument("--guide", help="alignment classifier that guides --model, run or file")
     means = p.add_argument_group("what protocols need")
     means.add_argument("--weights", type=Path, help="folder of the networks' published files")
@@ -99,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     means.add_argument("--classifier", help="align-acc: evaluation classifier, run or file")
     means.add_argument("--cavp", help="CAVP of --model and of the classifier")
     means.add_argument("--train", type=Path, help="embedded: training scenes, for materials")
-    means.add_argument("--seconds", type=float, help="of every sound that count")
+    means.add_argument("--seconds", type=limits.number_argument, help="of every sound that count")
     means.add_argument("--split", help="mm-diffusion: part of the data the reference is, in words")
     return p
 
@@ -114,8 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         searched = [*args.reference, *(folder for runs in systems.values() for folder in runs)]
         if remark := run_card.passed_over(searched, [args.out]):
             print(remark, file=sys.stderr)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(f"error: {reasons.of(error)}", file=sys.stderr)
         return 1
     means = _means(args)
     outs = {name: args.out / name if len(names) > 1 else args.out for name in names}
@@ -157,7 +161,7 @@ def _kept_apart(name: str, out: Path | None, failed: dict[str, str]) -> Iterator
     except Exception as error:
         if not isinstance(error, (OSError, ValueError)):
             traceback.print_exc()  # not of the input, perhaps; whoever mends it needs the place
-        _enter(failed, name, complaints.in_words(error))
+        _enter(failed, name, reasons.of(error))
         if out is not None:
             with contextlib.suppress(OSError):  # told below anyway
                 report.write_failure(out, name, failed[name])

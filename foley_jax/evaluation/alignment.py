@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from foley_jax.diff_foley import alignment
+from foley_jax.runtime import seed_keys
 
 NUM_FRAMES = 512  # 8.192 s at hop 256
 NUM_ROWS = 32  # 8 s at 4 rows per second
@@ -72,7 +73,7 @@ def align_acc(
         raise ValueError(f"{len(mels)} mels and {len(rows)} sets of rows; expected as many, not 0")
     graphdef, state = nnx.split(model)
     state = nnx.to_pure_dict(state)
-    found, key = [], jax.random.key(seed)
+    found, key = [], seed_keys.key(seed)
     for start in range(0, len(mels), batch_size):
         # the last batch is filled up with its last item: one shape, one compilation
         item_B = np.minimum(np.arange(start, start + batch_size), len(mels) - 1)

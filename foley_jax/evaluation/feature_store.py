@@ -23,7 +23,8 @@ import numpy as np
 import tqdm
 
 from foley_jax.evaluation import run_card
-from foley_jax.evaluation.protocols import complaints, protocol
+from foley_jax.evaluation.protocols import protocol
+from foley_jax.runtime import reasons
 
 READERS = 2  # decoding threads
 VERSION = 1  # of the files; another one is computed again
@@ -193,8 +194,8 @@ def _read(
             try:
                 array = pending.pop(0).result()
                 yield _Item(name, paths[name], array, waiting[name])
-            except Exception as error:  # whatever is wrong with one file, the others go on
-                unreadable[name] = complaints.in_words(error)
+            except Exception as error:  # one bad file never stops the rest
+                unreadable[name] = reasons.of(error)
             if place + ahead < len(names):
                 pending.append(pool.submit(extraction.read, paths[names[place + ahead]]))
 

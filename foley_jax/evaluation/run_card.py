@@ -18,8 +18,8 @@ import numpy as np
 
 from foley_jax.evaluation.statistics import remarks
 from foley_jax.media import audio as audio_io
-from foley_jax.media import container, names
 from foley_jax.media import files as media_files
+from foley_jax.media import names
 
 SILENT_PEAK = 1e-3  # -60 dB of full scale
 # a sound beside a video of its name comes first
@@ -195,7 +195,7 @@ def sound_summary(files: Iterable[Path]) -> dict[str, Any]:
     for path in files:
         try:
             rate, length_s = audio_io.rate_and_length(path)
-        except container.MediaError:  # of a protocol on pictures alone
+        except Exception:  # no sound: of a protocol on pictures alone, or counted as unreadable
             continue
         rates[str(rate)] = rates.get(str(rate), 0) + 1
         lengths_s.append(length_s)

@@ -1,6 +1,7 @@
 """Rates and lengths of sound and picture; every other length in the code is derived here."""
 
 import dataclasses
+import math
 from typing import Literal, get_args
 
 
@@ -9,6 +10,8 @@ class AudioSpec:
     """Mono sound and its log-mel front end.
 
     Defaults are Diff-Foley's latent-diffusion front end (hop 256); CAVP uses `hop=250`.
+    Raises:
+      ValueError: a number is not finite, not above zero, or `fmin_hz` not below `fmax_hz`.
     Source: data_preprocess/wav2spec.py.
     """
 
@@ -18,6 +21,12 @@ class AudioSpec:
     num_mels: int = 128
     fmin_hz: float = 125.0
     fmax_hz: float = 7600.0
+
+    def __post_init__(self):
+        for name in ("sample_rate_hz", "n_fft", "hop", "num_mels", "fmax_hz"):
+            _check_positive(name, getattr(self, name))
+        if not 0 <= self.fmin_hz < self.fmax_hz:
+            raise ValueError(f"fmin_hz is {self.fmin_hz}, expected 0 to below {self.fmax_hz}")
 
     @property
     def frame_s(self) -> float:
@@ -43,6 +52,9 @@ class VideoSpec:
     Pictures of another shape are fitted as `media.fitting` says: "stretch" (Diff-Foley) gives up
     their aspect ratio, "letterbox" (MM-Diffusion) keeps it and adds black bars. `antialias`
     smooths what is made smaller.
+
+    Raises:
+      ValueError: an unknown fit, or a number that is not finite or not above zero.
     """
 
     fps: float = 4.0
@@ -52,9 +64,16 @@ class VideoSpec:
     antialias: bool = True
 
     def __post_init__(self):
+        for name in ("fps", "height", "width"):
+            _check_positive(name, getattr(self, name))
         if self.fit not in get_args(Fit):
             raise ValueError(f"fit is {self.fit!r}, expected one of {', '.join(get_args(Fit))}")
 
     def num_frames(self, seconds: float) -> int:
         """Frames at times 0, 1/fps, ... that lie before `seconds`."""
         return max(0, int(-(-round(seconds * self.fps * 1e6) // 1_000_000)))
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value}, expected a finite number above 0")

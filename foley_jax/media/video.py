@@ -182,8 +182,10 @@ def _measured_s(path: str | pathlib.Path, begin_s: float) -> float:
     """Where the last packet of the picture (or else of the sound) ends; 0 without timestamps."""
     end_s = begin_s
     with containers.open_input(path) as container:
-        stream = containers.video_stream(container)
-        for packet in containers.packets(container, stream or container.streams[0]):
+        stream = containers.video_stream(container) or next(iter(container.streams), None)
+        if stream is None:  # a header alone
+            return 0.0
+        for packet in containers.packets(container, stream):
             ticks = packet.dts if packet.pts is None else packet.pts
             if ticks is not None:
                 end_s = max(end_s, float((ticks + (packet.duration or 0)) * packet.time_base))

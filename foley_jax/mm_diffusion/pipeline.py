@@ -3,12 +3,11 @@
 B clips in one device batch, F frames, H W C picture, L audio samples, T any length in frames.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 from pathlib import Path
-from typing import NamedTuple
-import zlib
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +15,12 @@ from jax.sharding import Mesh
 import ml_collections
 import numpy as np
 
+from foley_jax.diffusion import finite
 from foley_jax.diffusion import schedule as schedule_lib
 from foley_jax.layers import network as network_lib
 from foley_jax.media import pixels, specs
 from foley_jax.mm_diffusion import sampling, signals, upscaling, windows
+from foley_jax.runtime import limits, seed_keys
 
 Settings = sampling.Settings
 OVERLAP = 1 / 8  # of a window, where a longer input is cut into several
@@ -46,10 +47,14 @@ class Request(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A clip with both: uint8 [T, H, W, 3] at the model's rate, float32 [samples]."""
+    """A clip with both: uint8 [T, H, W, 3] at the model's rate, float32 [samples].
+
+    `fault` says why it is no clip, or is empty.
+    """
 
     frames_THWC: np.ndarray
     audio: np.ndarray
+    fault: str = ""
 
 
 def denoiser_of(config: ml_collections.ConfigDict) -> sampling.Denoiser:
@@ -97,18 +102,32 @@ class MMDiffusion:
         self.companding = config.data.get("companding", 0.0)
         self._about = denoiser_of(config)
         self._network, self._programs = network.on(mesh), {}
+        self._watching: dict[Settings, tuple[Callable, finite.Watch]] = {}
         self.factor = 1
         if upscaler is not None:
             self.factor = upscaler_config.video.height // self.video.height
+            schedule = schedule_lib.linear(**upscaler_config.loss.get("schedule", {}))
+            self._upscaling_steps = schedule.num_steps
             self._upscale = upscaler.on(mesh).jit(
                 functools.partial(
                     upscaling.upscale,
                     factor=self.factor,
                     frames_at_once=self.num_devices * (2 if on_cpu else 16),
-                    schedule=schedule_lib.linear(**upscaler_config.loss.get("schedule", {})),
+                    schedule=schedule,
                 ),
                 static_argnames="num_steps",
             )
+
+    def check(self, settings: Settings) -> None:
+        """Whether the networks can follow the settings.
+
+        Raises:
+          ValueError: more steps than a diffusion has.
+        """
+        if settings.steps is not None:
+            limits.whole("steps", settings.steps, 2, self._about.schedule.num_steps)
+        if self.factor > 1 and settings.super_resolve:
+            limits.whole("sr_steps", settings.sr_steps, 1, self._upscaling_steps)
 
     def make(self, requests: Sequence[Request], settings: Settings) -> list[Result]:
         """One clip for each request, all with the same part given (or none).
@@ -122,17 +141,54 @@ class MMDiffusion:
             part for request, plan in zip(requests, plans) for part in self._cut(request, plan)
         ]
         keys = [
-            self._key(settings.seed, request.name, number)
+            seed_keys.noise_key(settings.seed, request.name, number)
             for request, plan in zip(requests, plans)
             for number in range(len(plan))
         ]
-        clips = self._sample(parts, keys, settings)
+        clips = self._sample(self._program(settings), parts, keys, settings)
         results, at = [], 0
         for request, plan in zip(requests, plans):
             own = slice(at, at + len(plan))
             at = own.stop
-            results.append(self._joined(request, plan, clips[own], keys[own], settings))
+            fault = self._fault(plan, parts[own], clips[own], keys[own], settings)
+            if fault:  # what is no number cannot be joined
+                clips[own] = [jax.tree.map(np.nan_to_num, clip) for clip in clips[own]]
+            joined = self._joined(request, plan, clips[own], keys[own], settings)
+            results.append(joined._replace(fault=fault or joined.fault))
         return results
+
+    def _fault(
+        self,
+        plan: Sequence[int],
+        parts: Sequence[dict[str, np.ndarray]],
+        clips: Sequence[dict[str, np.ndarray]],
+        keys: Sequence[jax.Array],
+        settings: Settings,
+    ) -> str:
+        """Why a clip's windows are not finite; nothing if they are.
+
+        The first window that is not is made again, alone, by a program that watches every step.
+        """
+        bad = [i for i, clip in enumerate(clips) if not _is_finite(clip)]
+        if not bad:
+            return ""
+        i = bad[0]
+        start_s, end_s = (frame / self.video.fps for frame in (plan[i], plan[i] + self.num_frames))
+        where = f"window {i + 1} of {len(plan)} ({start_s:.1f} to {end_s:.1f} s)"
+        program, watch = self._watched(settings)
+        (again,) = self._sample(program, parts[i : i + 1], keys[i : i + 1], settings)
+        trouble = watch.first()
+        if trouble is not None:
+            what = f"{trouble.words}, {where}"
+        elif _is_finite(again):
+            return "it is not finite beside others, but is alone; use --group=1"
+        else:
+            streams = " and ".join(name for name in again if not _is_finite(again[name]))
+            what = f"the latents ({streams}) after the last solver step, {where}"
+        return (
+            f"it is not finite, beginning with {what}; check the checkpoint, use --dtype=float32 "
+            "or a smaller --scale"
+        )
 
     def _plan(self, request: Request) -> list[int]:
         """First frame of every window."""
@@ -162,18 +218,18 @@ class MMDiffusion:
             for part in cut
         ]
 
-    def _key(self, seed: int, name: str, number: int) -> jax.Array:
-        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
-        return jax.random.fold_in(key, number)
-
     def _sample(
-        self, parts: Sequence[dict[str, np.ndarray]], keys: Sequence[jax.Array], settings: Settings
+        self,
+        program: Callable,
+        parts: Sequence[dict[str, np.ndarray]],
+        keys: Sequence[jax.Array],
+        settings: Settings,
     ) -> list[dict[str, np.ndarray]]:
         """The model's clips, in batches of one shape."""
         share = min(self.device_clips, -(-len(parts) // self.num_devices))
         size = share * self.num_devices
-        shift_key = jax.random.fold_in(jax.random.key(settings.seed), 0)
-        program, made = self._program(settings), []
+        shift_key = jax.random.fold_in(seed_keys.key(settings.seed), 0)
+        made = []
         for at in range(0, len(parts), size):
             index = np.minimum(np.arange(at, at + size), len(parts) - 1)  # the last one again
             known = {name: np.stack([parts[i][name] for i in index]) for name in parts[0]}
@@ -184,11 +240,20 @@ class MMDiffusion:
 
     def _program(self, settings: Settings):
         """The compiled sampler of these settings, but for those that are not its matter."""
-        settings = dataclasses.replace(settings, seed=0, super_resolve=False, sr_steps=1)
+        settings = _of_sampler(settings)
         if settings not in self._programs:
             run = functools.partial(sampling.sample, about=self._about, settings=settings)
             self._programs[settings] = self._network.jit(run, name=f"sample {settings}")
         return self._programs[settings]
+
+    def _watched(self, settings: Settings) -> tuple[Callable, finite.Watch]:
+        """The same sampler, watched; not kept on disk, as it asks the host."""
+        settings, watch = _of_sampler(settings), finite.Watch()
+        if settings not in self._watching:
+            fixed = {"about": self._about, "settings": settings, "watch": watch}
+            program = self._network.jit(functools.partial(sampling.sample, **fixed))
+            self._watching[settings] = program, watch
+        return self._watching[settings]
 
     def _joined(
         self,
@@ -199,12 +264,17 @@ class MMDiffusion:
         settings: Settings,
     ) -> Result:
         """Windows to one clip of the request's length; what was given stays as it was."""
-        frames, audio = request.frames_THWC, request.audio_L
+        frames, audio, fault = request.frames_THWC, request.audio_L, ""
         if frames is None:
             length = plan[-1] + self.num_frames
             if audio is not None:
                 length = self.video.num_frames(len(audio) / self.audio.sample_rate_hz)
             large = [self._enlarged(c["video"], k, settings) for c, k in zip(clips, keys)]
+            if not _is_finite(large):
+                fault = (
+                    "it is not finite, beginning with the super-resolution; check its checkpoint"
+                )
+                large = np.nan_to_num(large)
             frames = pixels.to_uint8(windows.join(large, plan, max(1, length)))
         if audio is None:
             sounds = [
@@ -213,7 +283,7 @@ class MMDiffusion:
             ]
             length = self._sample_at(len(frames))
             audio = windows.join(sounds, [self._sample_at(at) for at in plan], length)
-        return Result(frames, audio)
+        return Result(frames, audio, fault)
 
     def _enlarged(self, video: np.ndarray, key: jax.Array, settings: Settings) -> np.ndarray:
         """[F, H, W, C] -> the size of the super-resolution, where it is there and wanted."""
@@ -221,3 +291,13 @@ class MMDiffusion:
             return video
         key = jax.random.fold_in(key, 1)
         return np.asarray(self._upscale(video[None], key, num_steps=settings.sr_steps))[0]
+
+
+def _of_sampler(settings: Settings) -> Settings:
+    """The settings but for those that are not the sampling program's matter."""
+    return dataclasses.replace(settings, seed=0, super_resolve=False, sr_steps=1)
+
+
+def _is_finite(arrays: Any) -> bool:
+    """Whether a pytree of arrays is finite."""
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(arrays))

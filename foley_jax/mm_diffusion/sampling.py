@@ -18,13 +18,16 @@ from foley_jax.diffusion import (
     conditional,
     ddim,
     dpm_solver,
+    finite,
     process,
     singlestep,
 )
 from foley_jax.diffusion import schedule as schedule_lib
 from foley_jax.mm_diffusion import coupled_unet, upscaling
+from foley_jax.runtime import limits
 
 Clip = dict[str, jax.Array]
+NETWORK = "network"  # what `finite.Watch` watches, besides its input
 # network evaluations where the caller names none; None: all steps of the schedule
 STEPS = {"dpm_solver": 20, "dpm_solver++": 20, "adaptive": None, "ddim": 25, "ddpm": None}
 METHODS = ("gradient", "replacement")
@@ -38,7 +41,7 @@ class Settings:
     """What a generated clip depends on besides the model and its input.
 
     Attributes:
-      seed: of all draws.
+      seed: of all draws, 0 to 2**64 - 1.
       steps: network evaluations; None is the sampler's own: see `STEPS`, `CONDITIONAL_STEPS`.
       sampler: for clips from noise. "dpm_solver": singlestep, order 3, told integer times (the
         paper's); "dpm_solver++": multistep, order 2, dynamic thresholding; "adaptive": order 2
@@ -54,7 +57,7 @@ class Settings:
       super_resolve: enlarge the pictures, where the model has a super-resolution network.
       sr_steps: its evaluations for every frame.
     Raises:
-      ValueError: a value is out of range.
+      ValueError: a value is of another kind, not finite, or out of range.
     """
 
     seed: int = 0
@@ -72,12 +75,16 @@ class Settings:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}"
                 )
-        if self.steps is not None and self.steps < 2:
-            raise ValueError(f"steps is {self.steps}; a sampler needs at least 2")
-        if self.sr_steps < 1:
-            raise ValueError(f"sr_steps is {self.sr_steps}, expected 1 or more")
-        if self.scale is not None and self.scale < 0:
-            raise ValueError(f"scale is {self.scale}, expected 0 or more")
+        checked = {
+            "seed": limits.seed(self.seed),
+            "sr_steps": limits.whole("sr_steps", self.sr_steps, 1),
+        }
+        if self.steps is not None:
+            checked["steps"] = limits.whole("steps", self.steps, 2)
+        if self.scale is not None:
+            checked["scale"] = limits.real("scale", self.scale, 0)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # a frozen dataclass has no other way
 
     def guidance(self, elements: int) -> conditional.Guidance:
         """How a given part of `elements` numbers guides."""
@@ -126,6 +133,7 @@ def sample(
     *,
     about: Denoiser,
     settings: Settings,
+    watch: finite.Watch | None = None,
 ) -> Clip:
     """Clips from noise, or the part that `known` lacks.
 
@@ -133,10 +141,13 @@ def sample(
       keys_B: a key for each clip.
       shift_key: of the windows' shifts.
       known: "video" [B, F, H, W, C] or "audio" [B, L, 1] in [-1, 1]; {} for neither.
+      watch: told what is finite at every evaluation, see `finite.Watch`.
     Returns:
       {"video", "audio"} float32, not clipped; the known part as given.
     """
     denoise = eps(model, about, shift_key)
+    if watch is not None:
+        denoise = watch.around(NETWORK, denoise, of_input=True)
 
     def one(key: jax.Array, known: Clip) -> Clip:
         noise_key, draw_key = jax.random.split(key)

@@ -10,6 +10,7 @@ import numpy as np
 
 from foley_jax import sharding
 from foley_jax.data import pipeline
+from foley_jax.runtime import seed_keys
 from foley_jax.training import state as state_lib
 from foley_jax.training import task as task_lib
 
@@ -62,7 +63,7 @@ class Evaluator:
     def _loss(
         self, model: nnx.Module, batch: task_lib.Batch, index: jax.Array
     ) -> dict[str, jax.Array]:
-        key = jax.random.fold_in(jax.random.key(self.config.seed), 2**31 - 2)
+        key = jax.random.fold_in(seed_keys.key(self.config.seed), 2**31 - 2)
         key = jax.random.fold_in(key, index)  # the same noise at every evaluation
         loss, metrics = self.task.loss(model, batch, key, train=False)
         return {"loss": loss, **metrics}

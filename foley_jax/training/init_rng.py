@@ -15,6 +15,8 @@ from jax.extend import random as jax_random
 import jax.numpy as jnp
 import numpy as np
 
+from foley_jax.runtime import limits
+
 _GOLDEN = np.uint32(0x9E3779B1)  # 2^32 / golden ratio, odd
 _ROOT = (0x243F6A88, 0x85A308D3)  # digits of pi
 _NARROW = {8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32}
@@ -72,5 +74,11 @@ def _implementation():
 
 
 def key(seed: int) -> jax.Array:
-    """A key for `nnx.Rngs` and `jax.random` functions."""
-    return jax.random.key(seed, impl=_implementation())
+    """A key for `nnx.Rngs` and `jax.random` functions.
+
+    Raises:
+      ValueError: the seed is no integer from 0 to 2**64 - 1.
+    """
+    high, low = divmod(limits.seed(seed), 2**32)
+    below = jax.random.key(low, impl=_implementation())  # takes 32 bits
+    return jax.random.fold_in(below, high) if high else below

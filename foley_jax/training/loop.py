@@ -19,6 +19,7 @@ import numpy as np
 
 from foley_jax import sharding
 from foley_jax.data import pipeline
+from foley_jax.runtime import limits
 from foley_jax.training import (
     checkpoint,
     evaluator,
@@ -132,7 +133,7 @@ def maker_of(
         lambda params: optimizer_lib.make(
             config.optimizer, config.total_steps, task.weight_decay_mask(params)
         ),
-        seed=config.seed,
+        seed=limits.seed(config.seed, "config.seed"),
         ema=config.ema_decay > 0,
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from foley_jax import sharding, weight_keys
+from foley_jax.runtime import seed_keys
 from foley_jax.training import freeze, init_rng, paths
 from foley_jax.training import task as task_lib
 
@@ -220,7 +221,7 @@ def make_train_step(
                 f"a batch of {rows} cannot be cut into {accumulate} parts for {mesh.size} devices; "
                 f"set batch_size to a multiple of {accumulate * mesh.size}, or config.accumulate"
             )
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = jax.random.fold_in(seed_keys.key(seed), state.step)
         grads, rest, metrics = _accumulated(
             gradients, state.params, state.rest, batch, key, accumulate
         )

@@ -1,7 +1,8 @@
 """Audit `memorisation`: do generated clips lie nearer to the training set than unseen clips do?
 
     python -m foley_jax.evaluation.memorisation --training=videos/train --held_out=videos/test \\
-        --generated=ours=out/seed0 --generated=ours=out/seed1 --weights=weights/ --out=report/
+        --generated=ours=out/seed0_sample0 --generated=ours=out/seed0_sample1 \\
+        --weights=weights/ --out=report/
 
 For every generated clip the nearest training clip is found, in descriptors of its sound and of
 its picture. A small distance alone says nothing: the same is done for held-out real clips, which

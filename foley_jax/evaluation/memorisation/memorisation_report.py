@@ -16,7 +16,7 @@ from foley_jax.evaluation.memorisation import nearest_clips
 from foley_jax.evaluation.pages import page_media
 from foley_jax.evaluation.statistics import remarks
 from foley_jax.media import audio as audio_io
-from foley_jax.media import container, names, plots, specs
+from foley_jax.media import names, plots, specs
 from foley_jax.media import video as video_io
 
 PROTOCOL = "memorisation"
@@ -220,12 +220,12 @@ def _row(items: nearest_clips.Gathered, number: int, seconds: float, title: str)
     try:
         if name in media["picture"]:
             frames = video_io.read_frames(media["picture"][name], video, **span)
-    except container.MediaError:
+    except Exception:  # one bad file costs its picture alone
         title += " [no picture]"
     try:
         if name in media["sound"]:
             audio_L = audio_io.load(media["sound"][name], SHEET_RATE_HZ, **span)
-    except container.MediaError:
+    except Exception:  # one bad file costs its picture alone
         title += " [no sound]"
     return plots.SheetRow(frames, audio_L, SHEET_RATE_HZ, video.fps, title)
 

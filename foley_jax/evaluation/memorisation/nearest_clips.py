@@ -15,6 +15,7 @@ from foley_jax.evaluation import feature_store, run_card, seeds
 from foley_jax.evaluation.memorisation import clip_descriptors, neighbours
 from foley_jax.media import files
 from foley_jax.media import video as video_io
+from foley_jax.runtime import reasons
 
 TRAINING = "training, each among the others"
 HELD_OUT = "held-out"
@@ -101,8 +102,8 @@ def lengths_s(paths: Mapping[str, Path]) -> tuple[dict[str, float], dict[str, st
     for name, path in tqdm.tqdm(paths.items(), desc="lengths", unit="file", leave=False):
         try:
             found[name] = video_io.probe(path).duration_s
-        except video_io.MediaError as error:
-            unreadable[name] = str(error)
+        except Exception as error:  # one bad file never stops the rest
+            unreadable[name] = reasons.of(error)
     return found, unreadable
 
 

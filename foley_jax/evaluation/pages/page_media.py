@@ -17,7 +17,8 @@ import numpy as np
 
 from foley_jax.evaluation import embedded, onsets
 from foley_jax.media import audio as audio_io
-from foley_jax.media import container, files, plots
+from foley_jax.media import files, plots
+from foley_jax.runtime import reasons
 
 FOLDER = "page"  # beside index.html; pictures, and media that are copied
 MOST_SECONDS = 30.0  # of a sound in a picture
@@ -160,9 +161,9 @@ def _hear(path: Path) -> embedded.Heard | str:
     rate_hz = embedded.AUDIO.sample_rate_hz
     try:
         audio_L = audio_io.load(path, rate_hz)
-    except container.MediaError as error:
+    except Exception as error:  # one bad file costs its picture alone
         # the path itself says nothing to who reads the page elsewhere
-        return f"no picture of its sound: {str(error).replace(str(path), path.name)}"
+        return f"no picture of its sound: {reasons.of(error).replace(str(path), path.name)}"
     if len(audio_L) < embedded.AUDIO.n_fft:
         return f"no picture of its sound: {len(audio_L)} samples, less than one window"
     return embedded.hear(audio_L[: round(MOST_SECONDS * rate_hz)], DETECTOR)

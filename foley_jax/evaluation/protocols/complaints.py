@@ -8,14 +8,6 @@ from foley_jax.evaluation import run_card
 UNLIKE_LENGTHS = 0.05  # shares of the reference's median length by which a system's may differ
 
 
-def in_words(error: Exception) -> str:
-    """What went wrong, for a person: the message, with its kind where that says more."""
-    said = str(error).strip()
-    if isinstance(error, (ValueError, OSError)) and said:
-        return said
-    return f"failed with {type(error).__name__}" + (f": {said}" if said else "")
-
-
 def of_run(account: run_card.Account, asked: Collection[str]) -> str:
     """One line about a run: what it lacks, and what nobody asked for; "" if all is well.
 

@@ -15,10 +15,11 @@ import numpy as np
 
 from foley_jax.evaluation import feature_store, run_card
 from foley_jax.evaluation.networks import registry
-from foley_jax.evaluation.protocols import complaints, protocol
+from foley_jax.evaluation.protocols import protocol
 from foley_jax.evaluation.statistics import bootstrap, distances, remarks
 from foley_jax.media import audio as audio_io
 from foley_jax.media import container
+from foley_jax.runtime import reasons
 
 Read = Callable[[Path], np.ndarray]
 HALVES_SEED = 0
@@ -157,7 +158,7 @@ class FeatureRules(protocol.Rules):
             try:
                 found[name] = self.networks.store.extract(paths, extraction, what)
             except Exception as error:  # the other networks go on
-                lacking[name] = complaints.in_words(error)
+                lacking[name] = reasons.of(error)
         if not found:
             raise ValueError("; ".join(f"{name}: {why}" for name, why in lacking.items()))
         self._skipped |= skipped_metrics(self.name, lacking)

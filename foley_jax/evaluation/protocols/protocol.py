@@ -16,6 +16,7 @@ from foley_jax.evaluation import pairing, run_card, seeds, tables
 from foley_jax.evaluation.protocols import complaints, item_rows
 from foley_jax.evaluation.statistics import pairs
 from foley_jax.media import audio as audio_io
+from foley_jax.runtime import reasons
 
 REFERENCE = "reference"
 HALVES = "reference, half against half"
@@ -232,8 +233,8 @@ def listen_each(
         try:
             audio_L = audio_io.load(path, rate_hz)
             items[name] = listen(audio_L)
-        except Exception as error:  # whatever is wrong with one file, the others go on
-            unreadable[name] = complaints.in_words(error)
+        except Exception as error:  # one bad file never stops the rest
+            unreadable[name] = reasons.of(error)
             continue
         if run_card.is_silent(audio_L):
             silent.append(name)
@@ -270,8 +271,8 @@ def _read_reference(
     for name, heard in items:
         try:
             true[name] = rules.refer(run.paths[name], heard)
-        except Exception as error:  # whatever is wrong with one file, the others go on
-            lacking[name] = complaints.in_words(error)
+        except Exception as error:  # one bad file never stops the rest
+            lacking[name] = reasons.of(error)
     account = dataclasses.replace(
         run.account,
         scored=tuple(true),
@@ -318,7 +319,7 @@ def _hear_folder(
         return _hear(rules, asked, [folder], what, leave_out)
     except Exception as error:  # the other folders, and the other systems, go on
         names = (folder.name,) if asked is None else asked.account.scored
-        lacking = dict.fromkeys(names, complaints.in_words(error))
+        lacking = dict.fromkeys(names, reasons.of(error))
         return _Run(folder, {}, run_card.Account(tuple(names), (), unreadable=lacking), {})
 
 
@@ -353,7 +354,7 @@ class _Judge:
             except Exception as error:  # the other systems go on
                 if name == REFERENCE:
                     raise
-                why = f"{name} cannot be judged: {complaints.in_words(error)}"
+                why = f"{name} cannot be judged: {reasons.of(error)}"
                 result.failed[name] = why
                 found = tables.no_figures(self.rules.columns, why)
             result.figures[_title(group, name)] = found

@@ -1,0 +1,85 @@
+"""Why a generated sound is not finite: at which solver step, in which window, by which term.
+
+Axis letters: N windows, F mel bins, T mel frames.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from foley_jax.diff_foley import generation
+from foley_jax.diff_foley import tape as tape_lib
+from foley_jax.diff_foley import windows as windows_lib
+from foley_jax.diffusion import finite
+
+ADVICE = {
+    generation.NETWORK: "check the checkpoint, or use --dtype=float32",
+    generation.GUIDANCE: "use a smaller --guidance",
+    generation.ALIGNMENT: "use a smaller --alignment",
+    finite.INPUT: "use a smaller --guidance and --alignment, or more --steps",
+}
+CHECKPOINT = "check its checkpoint"
+
+
+def fault(
+    sampler: generation.Sampler,
+    request: tape_lib.Request,
+    mels_NFT: np.ndarray,
+    settings: generation.Settings,
+    raw_rows_RD: np.ndarray | None,
+    *,
+    max_batch: int,
+    num_devices: int,
+) -> str:
+    """Returns why the mels of a sound's windows are not finite; nothing if they are.
+
+    Costs nothing if they are; otherwise the sound is made again, alone, by a program that watches
+    every step.
+
+    Args:
+      mels_NFT: as they came out of the autoencoder, not clipped.
+      raw_rows_RD, max_batch, num_devices: as they were when the sound was made.
+    """
+    if np.isfinite(mels_NFT).all():
+        return ""
+    tape, _, batch = tape_lib.lay([request], sampler.spec, max_batch, num_devices=num_devices)
+    if (bad := _first(request.rows_NLD)) is not None:
+        where = _window(request.windows, bad, sampler.spec)
+        return _told(f"the features of the video (CAVP), {where}", CHECKPOINT)
+    z_HWC, trouble = sampler.trouble(tape, settings, batch, raw_rows_RD)
+    if trouble is not None:
+        where = _window(request.windows, trouble.item, sampler.spec)
+        return _told(f"{trouble.words}, {where}", ADVICE[trouble.term])
+    bad = _first(sampler.mels(z_HWC, tape, batch))
+    if bad is None:
+        return "its sound is not finite beside others, but is alone; use --group=1"
+    where = _window(request.windows, bad, sampler.spec)
+    if not np.isfinite(z_HWC).all():
+        return _told(f"the latents after the last solver step, {where}", ADVICE[finite.INPUT])
+    return _told(f"the mel of the autoencoder, {where}", CHECKPOINT)
+
+
+def of_sound(mel_FT: np.ndarray, audio: np.ndarray) -> str:
+    """Returns why a sound made of a mel is not finite; nothing if it is."""
+    if not np.isfinite(mel_FT).all():
+        return _told("the mel of the autoencoder", CHECKPOINT)
+    return "" if np.isfinite(audio).all() else _told("the sound of the vocoder", CHECKPOINT)
+
+
+def _told(what: str, advice: str) -> str:
+    return f"its sound is not finite, beginning with {what}; {advice}"
+
+
+def _first(values_N: np.ndarray) -> int | None:
+    """The first window whose numbers are not all finite."""
+    bad = [i for i, values in enumerate(values_N) if not np.isfinite(values).all()]
+    return bad[0] if bad else None
+
+
+def _window(
+    windows: Sequence[windows_lib.Window], number: int, spec: windows_lib.WindowSpec
+) -> str:
+    number = min(number, len(windows) - 1)  # those behind are padding, like the last one
+    start_s = windows[number].column * spec.column_s
+    end_s = start_s + spec.num_columns * spec.column_s
+    return f"window {number + 1} of {len(windows)} ({start_s:.1f} to {end_s:.1f} s)"

@@ -153,7 +153,7 @@ def _whole_batches(
         transform,
         global_batch=options.batch_size,
         seed=0,
-        step=0,
+        position=0,
         process_index=0,
         process_count=1,
         read_threads=options.read_threads,

@@ -12,10 +12,12 @@
   python -m foley_jax.main --config=configs/ldm.py --workdir=runs/ldm --profile=20:25
 
 A run that was stopped, by SIGTERM or by force, is continued by the same command, with the numbers
-it would have had. The workdir receives config.json, checkpoints/, metrics.jsonl and TensorBoard
-files. One that SIGTERM stopped exits with code 75, which the scripts of launch/ start again. Every
-field of the config can be set on the command line, as above; configs/*.py explain them. With
---distributed the same command runs on every host of a TPU slice or Slurm job.
+it would have had. With other settings it says what differs from the run so far and what that does;
+settings that give the weights another meaning are refused without --accept_changes. The workdir
+receives config.json, checkpoints/, metrics.jsonl and TensorBoard files, and configs.jsonl if the
+settings changed. One that SIGTERM stopped exits with code 75, which the scripts of launch/ start
+again. Every field of the config can be set on the command line, as above; configs/*.py explain
+them. With --distributed the same command runs on every host of a TPU slice or Slurm job.
 
 `tensorboard --logdir=WORKDIR` shows curves, pictures and sound. What --profile wrote is opened by
 `pip install xprof && xprof --logdir=WORKDIR/profile --port=8791`, at http://localhost:8791.
@@ -61,11 +63,16 @@ _PROFILE = flags.DEFINE_string(
     "START:STOP: writes a trace of the updates START to STOP, both included and counted from 1 as "
     "in metrics.jsonl, into WORKDIR/profile; the first update of a process also compiles",
 )
+_ACCEPT = flags.DEFINE_bool(
+    "accept_changes",
+    False,
+    "Go on with a run, or evaluate it, although settings changed that say what its weights mean",
+)
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from")
 
 RESTART = 75  # exit code of a run that SIGTERM stopped: the same command goes on
 _EXPECTED = (ValueError, OSError, FloatingPointError)  # say themselves what to do
-_OURS = ("config", "workdir", "mode", "distributed", "profile", "traceback")
+_OURS = ("config", "workdir", "mode", "distributed", "profile", "accept_changes", "traceback")
 
 
 class UsageError(ValueError):
@@ -168,10 +175,15 @@ def run(argv: Sequence[str]) -> None:
 
     logging.set_verbosity(logging.WARNING)
     if _MODE.value == "evaluate":
-        loop.evaluate(_CONFIG.value, _WORKDIR.value)
+        loop.evaluate(_CONFIG.value, _WORKDIR.value, accept_changes=_ACCEPT.value)
         peers.leave()
         return
-    state = loop.train(_CONFIG.value, _WORKDIR.value, profile=_profiled_steps())
+    state = loop.train(
+        _CONFIG.value,
+        _WORKDIR.value,
+        profile=_profiled_steps(),
+        accept_changes=_ACCEPT.value,
+    )
     peers.leave()
     if state is not None and int(state.step) < _CONFIG.value.total_steps:
         sys.exit(RESTART)

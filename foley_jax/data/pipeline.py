@@ -1,7 +1,7 @@
 """Shards -> batches, in an order that the seed alone decides; the only file that knows grain.
 
-Batch k is the same on any number of processes, read threads and workers, and is found without
-reading the batches before it: nothing about the data needs to be saved with a checkpoint.
+A batch is the same on any number of processes, read threads and workers, and is found without
+reading those before it: the number of records taken so far is all that a run has to remember.
 """
 
 import collections
@@ -234,7 +234,7 @@ def make_iterator(
     *,
     global_batch: int,
     seed: int,
-    step: int,
+    position: int,
     process_index: int,
     process_count: int,
     shuffle: bool = True,
@@ -242,14 +242,14 @@ def make_iterator(
     read_threads: int = 4,
     workers: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Iterates over this process's rows of batch `step`, `step + 1`, ...
+    """Iterates over this process's rows of the batches that follow the first `position` records.
 
     Args:
       source: random access to records.
       transform: (source, index, rng) -> example; see `training.task.Transform`. Its `rng` is a
         function of the seed and the position in the stream (or the index, without shuffling).
       global_batch: examples of a batch over all processes.
-      step: batch to start with.
+      position: records of the stream, over all processes and epochs, that were taken before.
       shuffle: a new order in every epoch.
       repeat: go on for ever; otherwise one pass, without the incomplete last batch.
       read_threads: batches that are made ahead, each in its own thread.
@@ -264,19 +264,21 @@ def make_iterator(
         raise ValueError(
             f"batch_size {global_batch} does not divide among {process_count} processes"
         )
-    if len(source) == 0 or (not repeat and len(source) < global_batch):
-        raise ValueError(f"{len(source)} clips do not make one batch of {global_batch}")
+    left = len(source) - position
+    if len(source) == 0 or (not repeat and left < global_batch):
+        raise ValueError(f"{max(left, 0)} clips do not make one batch of {global_batch}")
     ds = grain.MapDataset.range(len(source)).seed(seed)
     if shuffle:
         ds = ds.shuffle()
     if repeat:
         ds = ds.repeat()
-    ds = ds.random_map(_Example(source, transform))
+    # sliced behind the map, whose `rng` counts from the stream's begin
+    ds = ds.random_map(_Example(source, transform))[position:]
     # Slicing batches (not records) keeps every batch the same set for any number of processes.
     ds = ds.batch(global_batch // process_count, drop_remainder=True)
     if not repeat:
-        ds = ds[: len(source) // global_batch * process_count]
-    ds = ds[process_index::process_count][step:]
+        ds = ds[: left // global_batch * process_count]
+    ds = ds[process_index::process_count]
     options = grain.ReadOptions(num_threads=read_threads, prefetch_buffer_size=max(1, read_threads))
     ds = ds.to_iter_dataset(options)
     if workers:

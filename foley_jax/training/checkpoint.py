@@ -33,6 +33,14 @@ class CorruptCheckpointError(ValueError):
     """Bytes on disk are not what was saved."""
 
 
+class MismatchError(ValueError):
+    """A checkpoint is of another model than what is wanted; `step` is its number."""
+
+    def __init__(self, step: int, message: str):
+        super().__init__(message)
+        self.step = step
+
+
 class SaveError(OSError):
     """The newest state could not be written; older checkpoints are untouched."""
 
@@ -94,7 +102,11 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(
-        self, step: int, groups: Mapping[str, Any], metrics: Mapping[str, float] | None = None
+        self,
+        step: int,
+        groups: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         """Starts writing a checkpoint; the arrays may be donated as soon as this returns.
 
@@ -104,6 +116,7 @@ class Checkpoints:
           step: number of finished updates.
           groups: pytree of arrays for each name in `GROUPS`; None and empty ones are left out.
           metrics: of the evaluation of this state, if there was one.
+          about: more about the run, plain values for JSON; `about` gives it back.
         Raises:
           ValueError: `metrics` lacks the one that `best` names, or there is a later checkpoint.
         """
@@ -115,7 +128,7 @@ class Checkpoints:
         flat = {name: paths.flatten(tree) for name, tree in groups.items()}
         flat = {name: leaves for name, leaves in flat.items() if leaves}
         items = {name: ocp.args.PyTreeSave(leaves) for name, leaves in flat.items()}
-        items[_MANIFEST] = ocp.args.JsonSave(manifest_lib.make(step, flat, metrics))
+        items[_MANIFEST] = ocp.args.JsonSave(manifest_lib.make(step, flat, metrics, about))
         self._metrics[step], self._pending = metrics, step
         try:
             started = self._manager.save(step, args=ocp.args.Composite(**items))
@@ -191,7 +204,7 @@ class Checkpoints:
         Returns:
           (step, groups as in `target`), or None if nothing has been saved yet.
         Raises:
-          ValueError: the checkpoint is of another model; the message lists the differences.
+          MismatchError: the checkpoint is of another model; the message lists the differences.
           CorruptCheckpointError: every checkpoint is damaged.
         """
         flat = {name: paths.flatten(tree) for name, tree in target.items()}
@@ -250,7 +263,7 @@ class Checkpoints:
           wanted: group -> path -> ShapeDtypeStruct with sharding.
           strict: the checkpoint must hold nothing else.
         Raises:
-          ValueError: a wanted leaf is missing or has another shape or dtype.
+          MismatchError: a wanted leaf is missing or has another shape or dtype.
           CorruptCheckpointError: bytes are damaged; the message names the leaf.
         """
         saved = self.manifest(step)
@@ -258,9 +271,10 @@ class Checkpoints:
         problems = manifest_lib.differences(saved, wanted, names, strict=strict)
         if problems:
             shown = "\n  ".join(problems[:10]) + ("\n  ..." if len(problems) > 10 else "")
-            raise ValueError(
+            raise MismatchError(
+                step,
                 f"{self.folder / str(step)} does not fit this config ({len(problems)} "
-                f"differences); use the config it was trained with, or a new --workdir\n  {shown}"
+                f"differences); use the config it was trained with, or a new --workdir\n  {shown}",
             )
         items = {}
         for name, leaves in wanted.items():
@@ -287,6 +301,10 @@ class Checkpoints:
     def metrics(self, step: int) -> dict[str, float] | None:
         """Metrics of the evaluation that came before a save; None if there was none."""
         return self._manifest(step).get("metrics")
+
+    def about(self, step: int) -> dict[str, Any]:
+        """What `save` was told about the run; empty for checkpoints of earlier versions."""
+        return self._manifest(step).get("about", {})
 
     def _manifest(self, step: int) -> dict[str, Any]:
         manifest = self._read_items(step, {_MANIFEST: ocp.args.JsonRestore()})[_MANIFEST]

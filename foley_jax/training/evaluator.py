@@ -123,7 +123,7 @@ def in_order(
         task.transform(train=False),
         global_batch=size,
         seed=config.seed,
-        step=0,
+        position=0,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         shuffle=False,

@@ -1,27 +1,27 @@
 """The one training loop; a stage differs from another by its `Task` alone.
 
 The order inside the loop matters: evaluate and save the state of step N, only then take the batch
-of step N + 1. Nothing but the state is saved: the step is the position in the data and the RNG.
+of step N + 1. Beside the state the number of records taken is saved, and under which config: the
+step is the position of the RNG, the records are that in the data.
 """
 
 from collections.abc import Callable, Mapping
 import contextlib
+import dataclasses
 import math
-import signal
-import threading
 from typing import Any
 
 from etils import epath
 import jax
-from jax.experimental import multihost_utils
 import ml_collections
 import numpy as np
 
 from foley_jax import sharding
-from foley_jax.data import pipeline
+from foley_jax.data import pipeline, position
 from foley_jax.runtime import limits
 from foley_jax.training import (
     checkpoint,
+    continuation,
     evaluator,
     exhibition,
     graft,
@@ -29,6 +29,7 @@ from foley_jax.training import (
     metrics_log,
     profiler,
     run_directory,
+    stopping,
     utilisation,
 )
 from foley_jax.training import optimizer as optimizer_lib
@@ -45,13 +46,17 @@ def train(
     workdir: epath.PathLike,
     *,
     profile: tuple[int, int] | None = None,
+    accept_changes: bool = False,
 ) -> state_lib.TrainState | None:
     """Trains until `config.total_steps`, continuing what `workdir` holds.
+
+    Continued under another config, it says what differs and what that does; see `continuation`.
 
     Args:
       config: see configs/base.py.
       workdir: run directory; receives config.json, checkpoints/, metrics.jsonl.
       profile: first and last update to record, counted from 1; see `profiler.Profiler`.
+      accept_changes: also continue if the config gives the weights another meaning.
     Returns:
       The final state, or None if the run had been finished before.
     Raises:
@@ -66,19 +71,23 @@ def train(
         return None
     mesh = sharding.make_mesh(**config.mesh)
     task = task_lib.resolve(config)
-    with jax.set_mesh(mesh), Stopper() as stopper:
-        run = Run(task, config, workdir, mesh, profile)
+    with jax.set_mesh(mesh), stopping.Stopper() as stopper:
+        run = Run(task, config, workdir, mesh, profile, accept_changes)
         try:
             return run.until_done(stopper)
         finally:
             run.close()
 
 
-def evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> dict[str, float]:
+def evaluate(
+    config: ml_collections.ConfigDict, workdir: epath.PathLike, *, accept_changes: bool = False
+) -> dict[str, float]:
     """Evaluates the newest checkpoint of `workdir` (EMA parameters if there are any).
 
     Raises:
       FileNotFoundError: nothing has been saved in `workdir`.
+      ValueError: the checkpoint does not fit the config, or (unless `accept_changes`) the config
+        gives its weights another meaning.
     """
     if checkpoint.latest_step(workdir) is None:
         raise FileNotFoundError(run_directory.no_checkpoint(workdir))
@@ -87,40 +96,15 @@ def evaluate(config: ml_collections.ConfigDict, workdir: epath.PathLike) -> dict
     with jax.set_mesh(mesh):
         maker = maker_of(task, config, mesh)
         checkpoints = checkpoint.Checkpoints(workdir, read_only=True)
-        step, groups = checkpoints.restore(maker.abstract.groups())
+        step, groups, _ = continuation.restore(
+            checkpoints, workdir, maker.abstract.groups(), config, accept=accept_changes
+        )
         checkpoints.close()
         state = maker.restored(step, groups)
         metrics = evaluator.Evaluator(task, config, maker, mesh)(state)
     if jax.process_index() == 0:
         print(f"step {step}: " + "  ".join(f"{k} {v:.4g}" for k, v in sorted(metrics.items())))
     return metrics
-
-
-class Stopper:
-    """Turns SIGTERM into a request to save and stop; all processes agree on the step."""
-
-    def __enter__(self) -> "Stopper":
-        self._asked = False
-        # With several processes jax listens for SIGTERM itself and finds a common step.
-        self._own = jax.process_count() == 1 and (
-            threading.current_thread() is threading.main_thread()
-        )
-        if self._own:
-            self._previous = signal.signal(signal.SIGTERM, self._ask)
-        return self
-
-    def _ask(self, *_: Any) -> None:
-        self._asked = True
-
-    def now(self, step: int) -> bool:
-        """Whether to stop after `step` updates."""
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self._asked
-
-    def __exit__(self, *_: object) -> None:
-        if self._own:
-            signal.signal(signal.SIGTERM, self._previous)
 
 
 def maker_of(
@@ -183,15 +167,19 @@ class Run:
         workdir: epath.PathLike,
         mesh: jax.sharding.Mesh,
         profile: tuple[int, int] | None = None,
+        accept_changes: bool = False,
     ):
         self.config, self.mesh = config, mesh
-        source = evaluator.open_source(config, config.data.train_split, task)
+        data = config.data
+        source = evaluator.open_source(config, data.train_split, task)
+        self.order = position.Order.of(data.dir, data.train_split, source, config.seed)
         self.maker = maker_of(task, config, mesh)
         self.evaluate = evaluator.Evaluator(task, config, self.maker, mesh)
         self.checkpoints, self.keep_best = _checkpoints(config, workdir)
-        self.state, self.start = self._first_state()
+        self.state, self.start, before = self._first_state(workdir, accept_changes)
+        sharding.true_everywhere(True)  # all have read the config that is now written over
         if jax.process_index() == 0:
-            run_directory.save_config(workdir, config)
+            run_directory.note_config(workdir, config, self.start, before)
         self.log = metrics_log.MetricsLog(
             workdir, start_step=self.start, total_steps=config.total_steps
         )
@@ -200,11 +188,11 @@ class Run:
             task.transform(train=True),
             global_batch=config.batch_size,
             seed=config.seed,
-            step=self.start,
+            position=self.goes_on.position,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-            read_threads=config.data.read_threads,
-            workers=config.data.workers,
+            read_threads=data.read_threads,
+            workers=data.workers,
         )
         self.train_step = step_of(task, config, self.maker, mesh)
         self.exhibition = exhibition.Exhibition(
@@ -218,15 +206,29 @@ class Run:
         self.advised = False
         self._describe(len(source))
 
-    def _first_state(self) -> tuple[state_lib.TrainState, int]:
-        """Newest good checkpoint; else fresh weights with the parts of `config.init_from`."""
-        found = self.checkpoints.restore(self.maker.abstract.groups())
+    def _first_state(
+        self, workdir: epath.PathLike, accept_changes: bool
+    ) -> tuple[state_lib.TrainState, int, Mapping[str, Any] | None]:
+        """Newest good checkpoint; else fresh weights with the parts of `config.init_from`.
+
+        Returns:
+          The state, its step, and the plain config that it was saved under, if that is known.
+        """
+        self.goes_on = continuation.Continuation()
+        found = continuation.restore(
+            self.checkpoints,
+            workdir,
+            self.maker.abstract.groups(),
+            self.config,
+            accept=accept_changes,
+        )
         if found is not None:
-            step, groups = found
-            return self.maker.restored(step, groups), step
+            step, groups, about = found
+            self.goes_on = continuation.of(about, self.config, self.order, step)
+            return self.maker.restored(step, groups), step, about.get("config")
         abstract = self.maker.abstract
         grafts = graft.load(self.config.init_from.to_dict(), (abstract.params, abstract.rest))
-        return self.maker.fresh(grafts), 0
+        return self.maker.fresh(grafts), 0, None
 
     def _describe(self, num_records: int) -> None:
         count = sum(math.prod(x.shape) for x in jax.tree.leaves(self.maker.abstract.params))
@@ -238,8 +240,10 @@ class Run:
             f"data={self.mesh.shape['data']} fsdp={self.mesh.shape['fsdp']} "
             f"({jax.devices()[0].platform}), {jax.process_count()} process(es)"
         )
+        for line in self.goes_on.lines:
+            self.log.say(f"  since step {self.start}: {line}")
 
-    def until_done(self, stopper: Stopper) -> state_lib.TrainState:
+    def until_done(self, stopper: stopping.Stopper) -> state_lib.TrainState:
         """Steps until `total_steps` or SIGTERM; the last state is on disk when this returns."""
         config, step = self.config, self.start
         while True:
@@ -355,8 +359,17 @@ class Run:
             return
         self._check(step)  # a state that follows a NaN must not replace a good checkpoint
         with self.meter.paused():
-            self.checkpoints.save(step, self.state.groups(), measured)
+            self.checkpoints.save(step, self.state.groups(), measured, self._about(step))
         self.saved_at = step
+
+    def _about(self, step: int) -> dict[str, Any]:
+        """What a checkpoint tells those that continue from it; see `continuation`."""
+        taken = self.goes_on.position + (step - self.start) * self.config.batch_size
+        return {
+            "config": run_directory.plain(self.config),
+            "records": taken,
+            "order": dataclasses.asdict(self.order),
+        }
 
     def close(self) -> None:
         self.meter.close()

@@ -10,12 +10,14 @@ import jax
 from foley_jax.training import checksum
 
 FORMAT = 1
+_FIRST_FIELDS = {"format", "step", "leaves", "crc32"}  # all that early ones have
 
 
 def make(
     step: int,
     groups: Mapping[str, Mapping[str, jax.Array]],
     metrics: Mapping[str, float] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What is written beside the leaves; plain values for JSON.
 
@@ -24,6 +26,7 @@ def make(
     Args:
       groups: group -> path -> array.
       metrics: of the evaluation of this very state, if there was one.
+      about: more about the run, plain values for JSON.
     """
     leaves = {}
     for name, arrays in groups.items():
@@ -35,16 +38,28 @@ def make(
     result = {"format": FORMAT, "step": step, "leaves": leaves, "crc32": _crc32(leaves)}
     if metrics:
         result["metrics"] = {name: float(value) for name, value in metrics.items()}
-    return result
+    if about:
+        result["about"] = json.loads(json.dumps(about))  # as it will be read
+    return {**result, "crc32_rest": _crc32(_rest(result))}
 
 
-def is_intact(manifest: Mapping[str, Any]) -> bool:
-    """Whether the list of leaves is what was written."""
-    return manifest.get("crc32") == _crc32(manifest.get("leaves"))
+def is_intact(manifest: Any) -> bool:
+    """Whether a manifest is what was written; of those before `about` the list of leaves alone."""
+    if not isinstance(manifest, Mapping) or not set(manifest) >= _FIRST_FIELDS:
+        return False
+    if manifest["crc32"] != _crc32(manifest["leaves"]):
+        return False
+    if set(manifest) <= _FIRST_FIELDS | {"metrics"}:
+        return True
+    return manifest.get("crc32_rest") == _crc32(_rest(manifest))
 
 
-def _crc32(leaves: Any) -> int:
-    return zlib.crc32(json.dumps(leaves, sort_keys=True).encode())
+def _rest(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in manifest.items() if k not in ("leaves", "crc32", "crc32_rest")}
+
+
+def _crc32(part: Any) -> int:
+    return zlib.crc32(json.dumps(part, sort_keys=True).encode())
 
 
 def differences(

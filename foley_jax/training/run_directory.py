@@ -1,7 +1,12 @@
-"""What lies in a run directory: `config.json`, and models out of its checkpoints."""
+"""What lies in a run directory: its configs, and models out of its checkpoints.
+
+`config.json` is the config of the newest start. Where a run has gone on under another one,
+`configs.jsonl` holds all of them, the first start's first, each with the update it holds from.
+"""
 
 from collections.abc import Mapping
 import json
+import logging
 from typing import Any
 
 from etils import epath
@@ -11,27 +16,127 @@ import ml_collections
 from foley_jax.training import checkpoint, paths
 from foley_jax.training import task as task_lib
 
+CONFIG, CONFIGS = "config.json", "configs.jsonl"
+_log = logging.getLogger(__name__)
+
+
+def plain(config: Mapping[str, Any] | ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns a config as JSON gives it back: dicts, lists, numbers and texts."""
+    fields = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+    return json.loads(json.dumps(fields))
+
 
 def save_config(run_dir: epath.PathLike, config: ml_collections.ConfigDict) -> None:
     """Writes `config.json` into a run directory."""
     folder = epath.Path(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    plain = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
-    temporary = folder / "config.json.tmp"
-    temporary.write_text(json.dumps(plain, indent=2) + "\n")
-    temporary.replace(folder / "config.json")
+    _write(folder / CONFIG, json.dumps(plain(config), indent=2) + "\n")
+
+
+def note_config(
+    run_dir: epath.PathLike,
+    config: ml_collections.ConfigDict,
+    step: int,
+    before: Mapping[str, Any] | None,
+) -> None:
+    """Notes the config under which a run starts or goes on, and keeps the earlier ones.
+
+    Args:
+      step: finished updates; what was noted for later ones was never saved and is forgotten.
+      before: plain config of the checkpoint that it goes on from; None if there is none, or if
+        its config is not known.
+    """
+    file = epath.Path(run_dir) / CONFIGS
+    known = _read_configs(file) if file.exists() else []
+    kept = [one for one in known if one["from_step"] < step]
+    if not kept and before is not None:
+        kept = [{"from_step": 0, "config": before}]
+    if kept and kept[-1]["config"] != plain(config):
+        kept.append({"from_step": step, "config": plain(config)})
+    if known or len(kept) > 1:
+        _write(file, "".join(json.dumps(one) + "\n" for one in kept))
+    save_config(run_dir, config)
+
+
+def config_at(run_dir: epath.PathLike, step: int) -> dict[str, Any]:
+    """Returns the plain config that a run had when it finished update `step`.
+
+    Raises:
+      FileNotFoundError: not a run directory.
+      ValueError: `config.json` is damaged.
+    """
+    file = epath.Path(run_dir) / CONFIGS
+    known = _read_configs(file) if file.exists() else []
+    earlier = [one for one in known if one["from_step"] < step] or known[:1]
+    return earlier[-1]["config"] if earlier else plain(load_config(run_dir))
+
+
+def _read_configs(file: epath.Path) -> list[dict[str, Any]]:
+    """Lines of `configs.jsonl` that can be read."""
+    found = []
+    for line in file.read_bytes().splitlines():
+        try:
+            one = json.loads(line)
+            found.append({"from_step": int(one["from_step"]), "config": dict(one["config"])})
+        except (ValueError, TypeError, KeyError):  # damaged; the others are worth keeping
+            continue
+    return found
+
+
+def _write(file: epath.Path, text: str) -> None:
+    """Writes a file that is there whole or not at all."""
+    temporary = file.parent / f"{file.name}.tmp"
+    temporary.write_text(text)
+    temporary.replace(file)
 
 
 def load_config(run_dir: epath.PathLike) -> ml_collections.ConfigDict:
     """Reads `config.json`; lists come back as tuples, as configs write them.
 
+    Where it is damaged, the copy in the newest checkpoint takes its place, with a warning.
+
     Raises:
       FileNotFoundError: not a run directory; the message says how to make one.
+      ValueError: it is damaged, and no checkpoint has a copy.
     """
-    file = epath.Path(run_dir) / "config.json"
+    file = epath.Path(run_dir) / CONFIG
     if not file.exists():
         raise FileNotFoundError(no_checkpoint(run_dir))
-    return ml_collections.ConfigDict(_tuples(json.loads(file.read_text())))
+    copy = _config_of_newest(run_dir)
+    try:
+        found = json.loads(file.read_bytes())
+        fault = _fault(found, copy or {})
+    except ValueError as error:  # also bytes that are no text
+        fault = str(error)
+    if fault is not None:
+        if copy is None:
+            raise ValueError(f"{file} is damaged ({fault}); copy it again")
+        _log.warning("%s is damaged (%s); using the copy in the newest checkpoint", file, fault)
+        found = copy
+    return ml_collections.ConfigDict(_tuples(found))
+
+
+def _config_of_newest(run_dir: epath.PathLike) -> dict[str, Any] | None:
+    if checkpoint.latest_step(run_dir) is None:
+        return None
+    checkpoints = checkpoint.Checkpoints(run_dir, read_only=True)
+    try:
+        return checkpoints.first_good(None, checkpoints.about)[1].get("config")
+    except ValueError:  # damaged, or of another version: whoever reads the weights will say it
+        return None
+    finally:
+        checkpoints.close()
+
+
+def _fault(config: Any, copy: Mapping[str, Any]) -> str | None:
+    """What shows that a config is damaged; None if nothing does. Values may have been edited."""
+    if not isinstance(config, dict):
+        return "no object of settings"
+    lost = [name for name in copy if name not in config]
+    if lost:
+        return f"it has no {lost[0]!r}"
+    inner = (_fault(config[name], value) for name, value in copy.items() if isinstance(value, dict))
+    return next((fault for fault in inner if fault is not None), None)
 
 
 def _tuples(x: Any) -> Any:
@@ -68,7 +173,7 @@ def save_model(
     save_config(run_dir, config)
     checkpoints = checkpoint.Checkpoints(run_dir)
     groups = jax.tree.map(jax.numpy.asarray, {"params": params, "rest": rest})
-    checkpoints.save(0, groups)
+    checkpoints.save(0, groups, about={"config": plain(config)})
     checkpoints.wait()
     checkpoints.close()
 

@@ -73,7 +73,7 @@ def batches(source, count, **options):
     defaults = {
         "global_batch": 6,
         "seed": 1,
-        "step": 0,
+        "position": 0,
         "process_index": 0,
         "process_count": 1,
         "read_threads": 2,
@@ -164,7 +164,7 @@ def test_processes_and_later_starts_pass_over_the_same(folder):
         return pipeline.open_source(folder, "train", max_damaged=2)
 
     whole = batches(source(), 7)
-    assert_equal(batches(source(), 4, step=3), whole[3:])
+    assert_equal(batches(source(), 4, position=3 * 6), whole[3:])
     parts = [batches(source(), 7, process_index=i, process_count=2) for i in range(2)]
     joined = [{k: np.concatenate([a[k], b[k]]) for k in a} for a, b in zip(*parts)]
     assert_equal(joined, whole)

@@ -45,7 +45,7 @@ def batches(source, count, **options):
     defaults = {
         "global_batch": 6,
         "seed": 1,
-        "step": 0,
+        "position": 0,
         "process_index": 0,
         "process_count": 1,
         "read_threads": 2,
@@ -95,7 +95,7 @@ def test_processes_share_the_batches_of_one(folder, count):
 @pytest.mark.parametrize("options", [{}, {"read_threads": 0}, {"process_count": 2}])
 def test_starting_at_a_step_is_having_read_to_it(folder, options):
     source = pipeline.open_source(folder, "train")
-    full, late = batches(source, 9, **options), batches(source, 4, step=5, **options)
+    full, late = batches(source, 9, **options), batches(source, 4, position=30, **options)
     for a, b in zip(full[5:], late):
         for key in a:
             np.testing.assert_array_equal(a[key], b[key])
@@ -110,7 +110,7 @@ def test_worker_processes_give_the_same_batches(folder):
 
 def test_late_start_is_quick_and_exact(folder):
     source = pipeline.open_source(folder, "train")
-    (batch,) = batches(source, 1, step=3_000_000)
+    (batch,) = batches(source, 1, position=18_000_000)
     assert batch["index"].shape == (6,)
 
 
@@ -161,3 +161,23 @@ def test_damaged_record_names_its_shard(tmp_path):
     assert f"record {n} of {path} cannot be read" in message
     with pytest.raises(ValueError, match="train-00000.arrayrecord cannot be read"):
         batches(source, 20)
+
+
+@pytest.mark.parametrize(("size", "count", "position"), [(4, 1, 6), (8, 4, 10), (5, 5, 21)])
+def test_batches_of_any_size_cut_one_stream_at_any_record(folder, size, count, position):
+    """Records and their random numbers: neither the batch size nor the processes change them."""
+    source = pipeline.open_source(folder, "train")
+    whole = {k: np.concatenate([b[k] for b in batches(source, 11)]) for k in ("index", "noise")}
+    options = {"global_batch": size, "position": position, "process_count": count}
+    parts = [batches(source, 4, process_index=i, **options) for i in range(count)]
+    for key, stream in whole.items():
+        joined = np.concatenate([part[step][key] for step in range(4) for part in parts])
+        np.testing.assert_array_equal(joined, stream[position : position + 4 * size])
+
+
+def test_one_pass_from_the_middle(folder):
+    source = pipeline.open_source(folder, "train")
+    once = batches(source, 100, shuffle=False, repeat=False, position=7)
+    np.testing.assert_array_equal(np.concatenate([b["index"] for b in once]), np.arange(7, 19))
+    with pytest.raises(ValueError, match="5 clips do not make one batch of 6"):
+        batches(source, 1, repeat=False, position=15)

@@ -93,7 +93,7 @@ def batches(source, transform, count: int):
         transform,
         global_batch=1,
         seed=3,
-        step=0,
+        position=0,
         process_index=0,
         process_count=1,
         shuffle=False,

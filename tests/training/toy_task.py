@@ -53,6 +53,7 @@ class ToyTransform:
 class ToyTask:
     trainable = nnx.All(nnx.Param, nnx.Not(nnx.PathContains("frozen")))
     video = None
+    accumulates = True
 
     def __init__(self, config: ml_collections.ConfigDict):
         self.config = config

@@ -47,7 +47,7 @@ class Loader:
             self._transform,
             global_batch=self._batch,
             seed=0,
-            step=0,
+            position=0,
             process_index=0,
             process_count=1,
             read_threads=READ_THREADS,

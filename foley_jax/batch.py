@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from foley_jax.media import audio as audio_io
+from foley_jax.media import level
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 READERS = 2  # decoding threads
@@ -171,13 +172,15 @@ def save_clip(
     sample_rate_hz: int,
     *,
     name: str,
-    save_video: Callable[[Path], None],
+    save_video: Callable[[Path, np.ndarray], None],
 ) -> None:
-    """Writes a clip's sound as `.wav`, or calls `save_video` for the path of a video file.
+    """Writes a clip's sound as `.wav`, or calls `save_video` for a video file.
 
     Args:
-      audio: float32 [samples] in about [-1, 1].
+      audio: float32 [samples] in about [-1, 1]; of all files of a louder clip the level is lowered
+        by one gain, with a warning.
       name: of the clip, for messages.
+      save_video: called with a path and the sound to write.
     Raises:
       ValueError: the suffix is neither `.wav` nor a video container, or the sound is not finite.
     """
@@ -190,10 +193,11 @@ def save_clip(
     if path.suffix not in (".wav", *VIDEO_SUFFIXES):
         raise ValueError(f"cannot save a clip as {path.suffix!r}; use .wav or .mp4")
     path.parent.mkdir(parents=True, exist_ok=True)
+    audio = level.written(name, audio)
     if path.suffix == ".wav":
         audio_io.write_wav(path, audio, sample_rate_hz)
     else:
-        save_video(path)
+        save_video(path, audio)
 
 
 class Shelf(Protocol):

@@ -16,6 +16,7 @@ line for each lost one into GOOD/dropped.jsonl.
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+import json
 import os
 import pathlib
 import sys
@@ -54,6 +55,10 @@ def summary(folder: pathlib.Path, index: records.Index) -> list[str]:
         )
     if index.num_failures:
         lines.append(f"  {index.num_failures} clips could not be made (see failures.jsonl)")
+    notes = folder / "notes.jsonl"
+    if notes.is_file():
+        told = Counter(json.loads(line)["note"] for line in notes.read_text().splitlines())
+        lines += [f"  {count} videos: {note} (see {notes.name})" for note, count in told.items()]
     return lines
 
 

@@ -9,8 +9,9 @@
 Videos may lie in subfolders; one named train, test or val gives the split, else a hash of the path
 does. Longer videos are cut into consecutive clips. A file NAME.json beside NAME.mp4 may hold
 `labels` and true `events`. --manifest names clips instead: see `data_prep.manifest`. A broken video
-never stops the work: SHARDS/failures.jsonl says which and why. Kill and start again at will:
-finished shards are kept. SHARDS/index.json appears when all is done.
+never stops the work: SHARDS/failures.jsonl says which and why. SHARDS/notes.jsonl names the videos
+whose pictures are HDR and were toned down. Kill and start again at will: finished shards are kept.
+SHARDS/index.json appears when all is done.
 
 A clip's shard and its place there depend on its id, --seed and the number of shards, not on the
 number of workers, interruptions or other clips' fate. `python -m data_prep.beam` does the same on a
@@ -41,6 +42,7 @@ from foley_jax.media import file_arguments, specs
 from foley_jax.runtime import limits, reasons
 
 FAILURES_NAME = "failures.jsonl"
+NOTES_NAME = "notes.jsonl"
 TASK_LIMIT_S = 120.0
 
 Job = shard_plan.ProbeJob | shard_plan.ShardJob
@@ -232,6 +234,7 @@ def _finish(
 ) -> records.Index:
     """Writes failures and index, when every planned clip is accounted for."""
     done, failures, infos = _read_done(plan.jobs, shards), list(plan.failures), []
+    notes: dict[str, str] = {}
     for job in plan.jobs:
         one = done.get(job.done_name)
         got = -1 if one is None else one["shard"]["num_records"] + len(one["failures"])
@@ -242,9 +245,14 @@ def _finish(
                 "there, if it exists, and run this again"
             )
         failures += one["failures"]
+        notes |= one.get("notes", {})  # sets that were begun before there were any
         infos.append(records.ShardInfo(**one["shard"]))
-    lines = "".join(json.dumps(one) + "\n" for one in failures)
-    shards.write(FAILURES_NAME, lines.encode())
+    shards.write(FAILURES_NAME, _lines(failures))
+    if notes:
+        told = [{"file": source, "note": notes[source]} for source in sorted(notes)]
+        shards.write(NOTES_NAME, _lines(told))
+        text = f"{len(told)} videos have notes, the first: {told[0]['note']}"
+        print(f"{text} (see {shards}/{NOTES_NAME})", file=sys.stderr)
     index = records.Index(
         fps=format.fps,
         height=format.size,
@@ -266,6 +274,10 @@ def _finish(
         records.write_index(desk, index)
         shards.publish(desk, records.INDEX_NAME)
     return index
+
+
+def _lines(rows: list[dict]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def make_parser(prog: str, description: str) -> argparse.ArgumentParser:

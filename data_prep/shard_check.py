@@ -236,9 +236,9 @@ def repair(
         raise ValueError(f"not one record of {folder} can be used; prepare the videos again")
     lines = "".join(json.dumps(dataclasses.asdict(fault)) + "\n" for fault in dropped)
     (out / DROPPED_NAME).write_text(lines)
-    failures = folder / "failures.jsonl"
-    if failures.is_file():
-        shutil.copyfile(failures, out / failures.name)
+    for name in ("failures.jsonl", "notes.jsonl"):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, out / name)
     result = dataclasses.replace(index, shards=tuple(infos))
     records.write_index(out, result)
     return result, dropped

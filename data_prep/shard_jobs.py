@@ -4,14 +4,16 @@ A job reads what it needs from the plan and leaves its result beside the shards,
 when it is complete: a job that is done twice, also by two workers at a time, changes nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 import dataclasses
 import json
 import pathlib
+import warnings
 
 from data_prep import clip_making, places, shard_plan, spans
 from foley_jax.data import records
-from foley_jax.media import video
+from foley_jax.media import container, video
 from foley_jax.runtime import outputs, reasons
 
 
@@ -77,7 +79,7 @@ def write_shard(
     format: clip_making.Format,
 ) -> None:
     """Shard job: makes the clips of one shard and writes it."""
-    failures = []
+    failures, notes = [], {}
     with shards.desk() as desk:
         with records.ShardWriter(desk, job.split, job.number) as writer:
             for task, span in enumerate(shard_plan.read_spans(shards, job)):
@@ -86,7 +88,8 @@ def write_shard(
                     continue
                 say(task)
                 try:
-                    writer.add(_make_clip(videos, span, format))
+                    with _noting(notes, span.source):
+                        writer.add(_make_clip(videos, span, format))
                 except places.StoreError:
                     raise
                 except video.MediaError as error:
@@ -100,8 +103,21 @@ def write_shard(
             shards.publish(desk, info.file)
         else:
             shards.remove(info.file)
-    content = {"shard": dataclasses.asdict(info), "failures": failures}
+    content = {"shard": dataclasses.asdict(info), "failures": failures, "notes": notes}
     shards.write(job.done_name, json.dumps(content).encode())
+
+
+@contextlib.contextmanager
+def _noting(notes: dict[str, str], source: str) -> Iterator[None]:
+    """Keeps what reading a file warns of, to be said once for all of its clips."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", container.MediaWarning)
+        yield
+    for one in told:
+        if isinstance(one.message, container.MediaWarning):
+            notes[source] = one.message.what
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 def _make_clip(videos: places.Place, span: spans.Span, format: clip_making.Format) -> records.Clip:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from foley_jax.media import audio as audio_io
-from foley_jax.media import files, writing
+from foley_jax.media import files, level, writing
 from foley_jax.media import names as name_lib
 from foley_jax.runtime import outputs, reasons
 
@@ -194,13 +194,15 @@ def save_clip(
     sample_rate_hz: int,
     *,
     name: str,
-    save_video: Callable[[Path], None],
+    save_video: Callable[[Path, np.ndarray], None],
 ) -> None:
-    """Writes a clip's sound as `.wav`, or calls `save_video` for the path of a video file.
+    """Writes a clip's sound as `.wav`, or calls `save_video` for a video file.
 
     Args:
-      audio: float32 [samples] in about [-1, 1].
+      audio: float32 [samples] in about [-1, 1]; of all files of a louder clip the level is lowered
+        by one gain, with a warning.
       name: of the clip, for messages.
+      save_video: called with a path and the sound to write.
     Raises:
       ValueError: the suffix is neither `.wav` nor one of `writing.SUFFIXES` (in any case), or the
         sound is not finite.
@@ -216,10 +218,11 @@ def save_clip(
         kinds = ", ".join(writing.SUFFIXES)
         raise ValueError(f"cannot save a clip as {path.suffix!r}; use .wav or {kinds}")
     path.parent.mkdir(parents=True, exist_ok=True)
+    audio = level.written(name, audio)
     if is_sound:
         audio_io.write_wav(path, audio, sample_rate_hz)
     else:
-        save_video(path)
+        save_video(path, audio)
 
 
 class Shelf(Protocol):

@@ -25,7 +25,7 @@ import tqdm
 from foley_jax import batch, loading, program_cache, setting_arguments, sounding
 from foley_jax.diff_foley import pipeline
 from foley_jax.media import audio as audio_io
-from foley_jax.media import file_arguments, names, plots
+from foley_jax.media import file_arguments, level, names, plots
 from foley_jax.media import video as video_io
 from foley_jax.runtime import limits, reasons
 
@@ -40,8 +40,9 @@ class Clip:
     Attributes:
       audio: float32 [samples] in about [-1, 1]; `sample_rate` in Hz.
       mel_FT: log-mel in [0, 1] that the sound was made from; `frame_s` seconds a frame.
-      scores: name -> number: `cavp_similarity` of sound and picture, and with a classifier
-        `alignment`, its probability that they belong together.
+      scores: name -> number: `cavp_similarity` of sound and picture, with a classifier
+        `alignment`, its probability that they belong together, and where `audio` is beyond full
+        scale `gain_db`, by which it is lowered in files.
       video: path of the video the sound belongs to.
       sample: its number among those of its seed.
       fault: why it is no sound, and at which step it became none; empty if it is one.
@@ -70,7 +71,7 @@ class Clip:
             self.audio,
             self.sample_rate,
             name=str(self.video),
-            save_video=lambda to: video_io.mux(self.video, self.audio, self.sample_rate, to),
+            save_video=lambda to, audio: video_io.mux(self.video, audio, self.sample_rate, to),
         )
 
     def plot(self, path: str | os.PathLike) -> None:
@@ -156,7 +157,7 @@ class Foley:
             sample_rate=audio.sample_rate_hz,
             mel_FT=result.mel_FT,
             frame_s=audio.frame_s,
-            scores=result.scores,
+            scores={**result.scores, **level.report(result.audio)},
             video=Path(video),
             sample=result.sample,
             fault=result.fault,

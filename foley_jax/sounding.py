@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from foley_jax import batch
 from foley_jax.media import audio as audio_io
-from foley_jax.media import files, plots
+from foley_jax.media import files, level, plots
 from foley_jax.media import video as video_io
 from foley_jax.mm_diffusion import pipeline
 from foley_jax.runtime import limits
@@ -35,7 +35,7 @@ class SoundingClip:
       name: of the input file, or of the clip.
       video: the file whose picture was given; saving keeps that picture untouched.
       fault: why it is no clip, and at which step it became none; empty if it is one.
-      scores: empty; nothing is ranked.
+      scores: nothing is ranked; `gain_db` where `audio` is beyond full scale, see `Clip.scores`.
     """
 
     frames_THWC: np.ndarray
@@ -45,7 +45,10 @@ class SoundingClip:
     name: str = ""
     video: Path | None = None
     fault: str = ""
-    scores: ClassVar[dict[str, float]] = {}
+
+    @property
+    def scores(self) -> dict[str, float]:
+        return level.report(self.audio)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes `.wav`, or a video file with picture and sound.
@@ -60,15 +63,15 @@ class SoundingClip:
             path, self.audio, self.sample_rate, name=self.name, save_video=self._save_video
         )
 
-    def _save_video(self, path: Path) -> None:
+    def _save_video(self, path: Path, audio: np.ndarray) -> None:
         if self.video is not None:
-            video_io.mux(self.video, self.audio, self.sample_rate, path)
+            video_io.mux(self.video, audio, self.sample_rate, path)
             return
         video_io.write_video(
             path,
             self.frames_THWC,
             self.fps,
-            audio=self.audio,
+            audio=audio,
             sample_rate_hz=self.sample_rate,
         )
 

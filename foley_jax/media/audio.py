@@ -5,6 +5,7 @@ Axis letters: L audio samples.
 
 from collections.abc import Iterator
 import dataclasses
+import io
 import pathlib
 
 import av
@@ -13,7 +14,7 @@ import soundfile
 import soxr
 
 from foley_jax.media import container as containers
-from foley_jax.media import sound_clock
+from foley_jax.media import level, sound_clock
 
 # Timestamps within this of the running sample count are taken as contiguous (Matroska rounds to
 # 1 ms, AVI to a packet); beyond it there is a gap or an overlap in the file.
@@ -213,7 +214,7 @@ def resample(audio_L: np.ndarray, from_hz: int | None, to_hz: int) -> np.ndarray
 
 
 def to_pcm16(audio_L: np.ndarray) -> np.ndarray:
-    """Float in [-1, 1] -> int16, rounded; louder samples are clipped."""
+    """Float in [-1, 1] -> int16, rounded; louder samples are clipped, as players clip them."""
     return np.clip(np.rint(np.asarray(audio_L, np.float32) * 32768), -32768, 32767).astype(np.int16)
 
 
@@ -232,12 +233,17 @@ def write_wav(path: str | pathlib.Path, audio_L: np.ndarray, sample_rate_hz: int
     """Writes mono sound as a 16-bit WAV file.
 
     Args:
-      audio_L: [L] float in [-1, 1] or int16.
+      audio_L: [L] float in [-1, 1] or int16. A louder one is brought within full scale by one gain,
+        with a warning.
     Raises:
-      ValueError: not one channel of samples.
+      ValueError: not one channel of finite samples.
+      OSError: the file cannot be written.
     """
     if audio_L.ndim != 1:
         raise ValueError(f"audio has shape {audio_L.shape}, wanted [samples] (mono)")
-    pcm_L = audio_L if audio_L.dtype == np.int16 else to_pcm16(audio_L)
-    with pathlib.Path(path).open("wb") as file:  # soundfile itself takes no name but UTF-8
-        soundfile.write(file, pcm_L, sample_rate_hz, subtype="PCM_16", format="WAV")
+    if audio_L.dtype != np.int16:
+        audio_L = to_pcm16(level.written(path, audio_L))
+    # soundfile itself takes no names that are not UTF-8, and has its own kinds of errors
+    with io.BytesIO() as file:
+        soundfile.write(file, audio_L, sample_rate_hz, subtype="PCM_16", format="WAV")
+        pathlib.Path(path).write_bytes(file.getbuffer())

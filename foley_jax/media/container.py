@@ -1,9 +1,11 @@
-"""Opening a media file, its time zero, and the one error every reader raises."""
+"""Opening a media file of any name, its time zero, and the one error every reader raises."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import contextlib
+import os
 import pathlib
 from typing import TypeVar
+import unicodedata
 
 import av
 import av.container
@@ -14,25 +16,63 @@ Timed = TypeVar("Timed", bound=tuple)
 SEEK_BACK_S = (2.0, 15.0)
 
 
+# What a file says of itself in another encoding than UTF-8 is read by nobody: it costs nothing
+TAGS = {"metadata_errors": "replace"}
+# A file's name is never a pattern of numbers, and its content never sends FFmpeg elsewhere
+LITERAL = {"pattern_type": "none", "protocol_whitelist": "file"}
+
+
 class MediaError(ValueError):
-    """A file that cannot give what was asked of it.
+    """A file that cannot give, or hold, what was asked of it; its message is one printable line.
 
     Attributes:
       reason: one word for logs: "missing", "unreadable", "no_audio", "no_video", "empty",
-        "unsupported"; `data_prep` has more.
+        "unsupported", "unwritable"; `data_prep` has more.
     """
 
     def __init__(self, reason: str, message: str):
-        super().__init__(message)
+        super().__init__(printable(message))
         self.reason = reason
 
     def __reduce__(self):  # crosses process boundaries with its reason
         return type(self), (self.reason, str(self))
 
 
-@contextmanager
-def open_input(path: str | pathlib.Path) -> Iterator[av.container.InputContainer]:
-    """Opens a file for reading.
+class MediaWarning(UserWarning):
+    """A file was read or written otherwise than as it is.
+
+    Attributes:
+      what: was done, without the file's name.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], what: str):
+        super().__init__(printable(f"{os.fspath(path)}: {what}"))
+        self.what = what
+
+
+def printable(text: str | os.PathLike[str]) -> str:
+    """A name, or a text with names in it, on one line: bytes that are no UTF-8 as `\\xe9`."""
+    return "".join(map(_printable, os.fspath(text)))
+
+
+def _printable(letter: str) -> str:
+    kind = unicodedata.category(letter)
+    if kind == "Cs" and 0xDC80 <= ord(letter) <= 0xDCFF:  # a byte of a name that is no UTF-8
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode() if kind in ("Cc", "Cs", "Zl", "Zp") else letter
+
+
+def _literal(path: str | os.PathLike[str]) -> str:
+    """A name that FFmpeg takes for a file: what begins with / is no protocol, option or device.
+
+    ".." stays as it is, because what it means depends on links.
+    """
+    return str(pathlib.Path(path).absolute())
+
+
+@contextlib.contextmanager
+def open_input(path: str | os.PathLike[str]) -> Iterator[av.container.InputContainer]:
+    """Opens a file of any name for reading.
 
     Raises:
       MediaError: "missing" or "unreadable".
@@ -41,7 +81,7 @@ def open_input(path: str | pathlib.Path) -> Iterator[av.container.InputContainer
     if not path.is_file():
         raise MediaError("missing", f"{path}: no such file, or a broken link or pipe")
     try:
-        container = av.open(str(path))
+        container = av.open(_literal(path), container_options=LITERAL, **TAGS)
     except (av.error.FFmpegError, ValueError) as error:
         # a truncated mp4 whose index (moov) was to follow at the end lands here too
         raise MediaError(
@@ -49,6 +89,33 @@ def open_input(path: str | pathlib.Path) -> Iterator[av.container.InputContainer
         ) from error
     with container:
         yield container
+
+
+@contextlib.contextmanager
+def open_output(
+    path: str | os.PathLike[str], format: str
+) -> Iterator[av.container.OutputContainer]:
+    """Opens a file of any name for writing.
+
+    Args:
+      path: of the file.
+      format: FFmpeg's name of the container, which the file's name does not decide.
+    Raises:
+      MediaError: "unwritable", whatever FFmpeg says against the file or what goes into it; what
+        else the block raises passes through.
+    """
+    try:
+        container = av.open(_literal(path), "w", format=format, **TAGS)
+        try:
+            yield container
+        except BaseException:
+            # what is lacking at its end matters no more, and must not hide why
+            with contextlib.suppress(av.error.FFmpegError, ValueError):
+                container.close()
+            raise
+        container.close()
+    except av.error.FFmpegError as error:
+        raise MediaError("unwritable", f"{path}: cannot be written ({error})") from error
 
 
 def origin_s(container: av.container.InputContainer) -> float:

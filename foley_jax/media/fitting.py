@@ -11,7 +11,9 @@ from PIL import Image
 from foley_jax.media import specs
 
 
-def fit(picture_HWC: np.ndarray, spec: specs.VideoSpec) -> np.ndarray:
+def fit(
+    picture_HWC: np.ndarray, spec: specs.VideoSpec, shown_size: tuple[int, int] | None = None
+) -> np.ndarray:
     """One picture at the size of `spec`, fitted as it says.
 
     "stretch" resizes both sides, bilinearly: with antialias it is PIL's `resize`. "letterbox"
@@ -24,30 +26,44 @@ def fit(picture_HWC: np.ndarray, spec: specs.VideoSpec) -> np.ndarray:
     Args:
       picture_HWC: uint8 RGB.
       spec: height, width, fit, antialias.
+      shown_size: (height, width) in square pixels, where the picture's own are no squares.
     Returns:
       uint8 [h, w, 3].
     Source: multimodal_datasets.py `process_video`, real_image_datasets.py `resize_img`.
     """
-    size = (spec.height, spec.width)
+    size = inner_size(shown_size or picture_HWC.shape[:2], spec)
+    if spec.fit == "letterbox":
+        if picture_HWC.shape[:2] != size:
+            picture_HWC = resize(picture_HWC, size, cubic=True, antialias=spec.antialias)
+        return framed(picture_HWC, spec)
     if picture_HWC.shape[:2] == size:
         return picture_HWC
-    if spec.fit == "letterbox":
-        return _letterbox(picture_HWC, size, spec.antialias)
     if not spec.antialias:
         return resize(picture_HWC, size, cubic=False, antialias=False)
     image = Image.fromarray(picture_HWC)
     return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
 
 
-def _letterbox(picture_HWC: np.ndarray, size: tuple[int, int], antialias: bool) -> np.ndarray:
-    sides = picture_HWC.shape[:2]
-    ratio = min(wanted / side for wanted, side in zip(size, sides))
+def inner_size(shown_size: tuple[int, int], spec: specs.VideoSpec) -> tuple[int, int]:
+    """(height, width) of a picture within the bars of `spec`; without bars, the size of `spec`.
+
+    Args:
+      shown_size: (height, width) of the picture, in square pixels.
+      spec: height, width, fit.
+    """
+    if spec.fit == "stretch":
+        return spec.height, spec.width
+    ratio = min(spec.height / shown_size[0], spec.width / shown_size[1])
     # cut down as in the source, where 161 * (64 / 161) becomes 63
-    inner = tuple(max(1, int(side * ratio)) for side in sides)
-    made = resize(picture_HWC, inner, cubic=True, antialias=antialias)
-    bars = [wanted - side for wanted, side in zip(size, inner)]
+    height, width = (max(1, int(side * ratio)) for side in shown_size)
+    return height, width
+
+
+def framed(picture_HWC: np.ndarray, spec: specs.VideoSpec) -> np.ndarray:
+    """A picture of at most the size of `spec` in the middle of black bars."""
+    bars = [spec.height - picture_HWC.shape[0], spec.width - picture_HWC.shape[1]]
     # an odd row or column goes to the bottom or right
-    return np.pad(made, (*((bar // 2, bar - bar // 2) for bar in bars), (0, 0)))
+    return np.pad(picture_HWC, (*((bar // 2, bar - bar // 2) for bar in bars), (0, 0)))
 
 
 def resize(
@@ -71,14 +87,20 @@ def resize(
         raise ValueError(
             f"picture is {picture_HWC.dtype} {picture_HWC.shape}, expected uint8 [H, W, C]"
         )
+    x = resample(picture_HWC.astype(np.float32), size, cubic=cubic, antialias=antialias)
+    return np.ascontiguousarray(np.rint(np.clip(x, 0, 255)).astype(np.uint8))
+
+
+def resample(
+    x_HWC: np.ndarray, size: tuple[int, int], *, cubic: bool, antialias: bool
+) -> np.ndarray:
+    """`resize` of float32 of any range, without its rounding."""
     rows, columns = (
-        _weights(source, wanted, cubic, antialias)
-        for source, wanted in zip(picture_HWC.shape[:2], size)
+        _weights(source, wanted, cubic, antialias) for source, wanted in zip(x_HWC.shape[:2], size)
     )
     # float32 throughout, as in torch
-    x = np.einsum("hH,HWC->hWC", rows, picture_HWC.astype(np.float32), optimize=True)
-    x = np.einsum("wW,hWC->hwC", columns, x, optimize=True)
-    return np.ascontiguousarray(np.rint(np.clip(x, 0, 255)).astype(np.uint8))
+    x = np.einsum("hH,HWC->hWC", rows, x_HWC, optimize=True)
+    return np.einsum("wW,hWC->hwC", columns, x, optimize=True)
 
 
 @functools.lru_cache(maxsize=64)

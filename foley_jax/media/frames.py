@@ -1,31 +1,139 @@
-"""Decoded frames with their times, upright.
+"""Decoded frames with their times, as pictures that are seen as they are meant.
 
 Axis letters: H W C picture.
 """
 
 from collections.abc import Iterator
+import dataclasses
+from fractions import Fraction
+import functools
+import warnings
 
 import av
 import av.container
 import numpy as np
 
+from foley_jax.media import code_values, fitting, geometry, hdr, specs
 from foley_jax.media import container as containers
 
 MOST_REORDERED = 16  # frames, in H.264 and H.265
+SAID_NOTHING = (None, 0, 2)  # of transfer and primaries
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A decoded frame, and how it is meant to be seen.
+
+    Attributes:
+      aspect: width of a stored pixel by its height.
+      transfer, primaries: of its colours, as `hdr` numbers them.
+    """
+
+    frame: av.VideoFrame
+    aspect: Fraction
+    transfer: int
+    primaries: int
+
+    @functools.cached_property
+    def geometry(self) -> geometry.Geometry:
+        """How it is turned, and the shape of its pixels."""
+        return geometry.Geometry(*geometry.turned(self.frame), self.aspect)
+
+    @property
+    def is_hdr(self) -> bool:
+        """Whether it is toned down for BT.709."""
+        return self.transfer in hdr.NAMES
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(height, width) upright, in pixels as they are stored."""
+        height, width = self.frame.height, self.frame.width
+        return (width, height) if self.geometry.turns % 2 else (height, width)
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """(height, width) upright, in square pixels."""
+        return self.geometry.shown_size(self.frame.height, self.frame.width)
+
+    def pixels(self) -> np.ndarray:
+        """Upright [H, W, 3] uint8 RGB in BT.709; pixels are `geometry.turned_aspect` wide."""
+        if self.is_hdr:
+            return self._toned_down(self.upright_size, cubic=False, antialias=False)
+        return self.geometry.upright(self.frame.to_ndarray(format="rgb24"))
+
+    def fitted(self, spec: specs.VideoSpec) -> np.ndarray:
+        """[h, w, 3] uint8 RGB in BT.709 at the size of `spec`, see `fitting.fit`."""
+        if not self.is_hdr:
+            return fitting.fit(self.pixels(), spec, self.shown_size)
+        size = fitting.inner_size(self.shown_size, spec)
+        cubic = spec.fit == "letterbox"
+        return fitting.framed(self._toned_down(size, cubic=cubic, antialias=spec.antialias), spec)
+
+    def _toned_down(self, size: tuple[int, int], **how: bool) -> np.ndarray:
+        planes, to_rgb = code_values.planes(self.frame)
+        # resized first: there is less to compute, and chroma needs no other step
+        planes = [
+            fitting.resample(self.geometry.upright(plane)[..., None], size, **how)
+            for plane in planes
+        ]
+        return hdr.to_bt709(
+            np.concatenate(planes, axis=-1) @ to_rgb.T, self.transfer, self.primaries
+        )
+
+
+class Viewer:
+    """Makes pictures of a stream's frames; to be made before the first one is decoded.
+
+    What the container says of the shape of pixels counts more than what frames say, as in ffmpeg,
+    and what it says of colours counts where they say nothing.
+    """
+
+    def __init__(self, stream: av.video.stream.VideoStream):
+        context, stated = stream.codec_context, stream.sample_aspect_ratio
+        self._aspect = self._colours = None
+        if context is not None:
+            self._aspect = stated if stated != context.sample_aspect_ratio else None
+            self._colours = context.color_trc, context.color_primaries
+
+    def picture(self, frame: av.VideoFrame, stream: av.video.stream.VideoStream) -> Picture:
+        """The frame that `stream` has just given."""
+        context = stream.codec_context
+        aspect = geometry.sane_aspect(self._aspect or context.sample_aspect_ratio)
+        of_frame = [
+            getattr(frame, name, getattr(context, name))
+            for name in ("color_trc", "color_primaries")
+        ]
+        transfer, primaries = (
+            int(stated if own in SAID_NOTHING else own)
+            for own, stated in zip(of_frame, self._colours)
+        )
+        return Picture(frame, aspect, transfer, primaries)
 
 
 def timed_frames(
     container: av.container.InputContainer,
     stream: av.video.stream.VideoStream,
     begin_s: float | None = None,
-) -> Iterator[tuple[float, float, av.VideoFrame]]:
-    """Yields (time, end, frame) in seconds in display order.
+) -> Iterator[tuple[float, float, Picture]]:
+    """Yields (time, end, picture) in seconds in display order.
 
     Args:
-      container, stream: an open file and its picture.
+      container, stream: an open file and its picture stream, of which nothing was decoded.
       begin_s: start at the key frame at or before this timestamp; None = at the beginning.
     """
-    read = _by_order if container.format.name == "avi" else _by_timestamp
+    viewer = Viewer(stream)
+    timed = _by_order if container.format.name == "avi" else _by_timestamp
+
+    def read(container, stream):
+        told = False
+        for time_s, end_s, frame in timed(container, stream):
+            picture = viewer.picture(frame, stream)
+            if picture.is_hdr and not told:
+                what = f"HDR picture ({hdr.NAMES[picture.transfer]}), toned down to BT.709"
+                warnings.warn(containers.MediaWarning(container.name, what), stacklevel=1)
+                told = True
+            yield time_s, end_s, picture
+
     if begin_s is None:
         return read(container, stream)
     return containers.from_time(container, stream, begin_s, read)
@@ -98,11 +206,10 @@ def frame_rate(stream: av.video.stream.VideoStream) -> float:
     return float(stream.average_rate or stream.guessed_rate or 25)
 
 
-def quarter_turns(frame: av.VideoFrame) -> int:
-    """Quarter turns counter-clockwise that put a frame upright: phones film rotated."""
-    return round(frame.rotation / 90) % 4
-
-
-def upright(frame: av.VideoFrame) -> np.ndarray:
-    """One decoded frame as [H, W, 3] uint8 RGB, as it is meant to be seen."""
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns(frame)))
+def first_picture(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream
+) -> Picture | None:
+    """The first picture that can be decoded, if any."""
+    viewer = Viewer(stream)
+    frame = next(containers.decoded(container, stream), None)
+    return None if frame is None else viewer.picture(frame, stream)

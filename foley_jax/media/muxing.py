@@ -1,21 +1,25 @@
 """Puts sound beside a video's picture, which stays as it is.
 
-Axis letters: L audio samples.
+Axis letters: H W C picture, L audio samples.
 """
 
 from collections.abc import Iterator
+import contextlib
+import dataclasses
 from fractions import Fraction
+import hashlib
+import itertools
 import os
 import pathlib
 
 import av
-import av.error
+import av.container
 import numpy as np
 import soxr
 
 from foley_jax.media import container as containers
+from foley_jax.media import copying, fitting, level, specs, writing
 from foley_jax.media import frames as frames_lib
-from foley_jax.media import writing
 
 
 def mux(
@@ -27,30 +31,34 @@ def mux(
     """Writes a video with new sound: its picture packets copied untouched, the sound as AAC.
 
     Any old sound is dropped. The sound is cut, or filled up with silence, to the picture's
-    length; its sample 0 plays at the clip's second 0. A picture that the output container cannot
-    hold is encoded anew as H.264.
+    length; its sample 0 plays at the clip's second 0. The picture is encoded anew as H.264 where
+    the output container cannot hold it, or would show something else: frames that an edit list
+    hides, another shape, other colours.
 
     Args:
       video_path: the video.
-      audio: [L] float in [-1, 1].
+      audio: [L] float in [-1, 1]; see `level.written` for louder ones.
       sample_rate_hz: its rate.
       out_path: .mp4, .mov, .m4v or .mkv; not the video itself.
     Raises:
-      containers.MediaError: "missing", "unreadable", "no_video", or "empty".
+      containers.MediaError: "missing", "unreadable", "no_video", "empty", or "unwritable".
       ValueError: the sound is not mono float, its rate does not suit AAC, or out_path is no
         name that can be written.
     """
-    writing.check_suffix(out_path)
+    format = writing.format_of(out_path)
     out_path = pathlib.Path(out_path)
     if out_path.resolve() == pathlib.Path(video_path).resolve():
-        raise ValueError(f"{out_path}: the output would overwrite the video it is made from")
-    part = out_path.with_name(f".{out_path.stem}.part{out_path.suffix}")
-    audio, sample_rate_hz = _fine_grained(np.asarray(audio), sample_rate_hz)
+        name = containers.printable(out_path)
+        raise ValueError(f"{name}: the output would overwrite the video it is made from")
+    # as short as can be: the output's own name may be as long as names can be
+    digest = hashlib.sha256(os.fsencode(out_path.name)).hexdigest()[:16]
+    part = out_path.with_name(f".{digest}.part{out_path.suffix}")
+    audio = np.asarray(audio)
+    writing.check_audio(audio, sample_rate_hz)
+    sound = _fine_grained(level.written(out_path, audio), sample_rate_hz)
     try:
-        try:
-            _write(video_path, audio, sample_rate_hz, part, copy=True)
-        except _CannotCopyError:
-            _write(video_path, audio, sample_rate_hz, part, copy=False)
+        if not _copied(video_path, *sound, part, format):
+            _encoded(video_path, *sound, part, format)
         os.replace(part, out_path)
     finally:
         part.unlink(missing_ok=True)
@@ -58,92 +66,101 @@ def mux(
 
 def _fine_grained(audio_L: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, int]:
     """Raises low rates to 48 kHz: an AAC track is whole frames of 1024 samples, 64 ms at 16 kHz."""
-    writing.check_audio(audio_L, sample_rate_hz)
     if sample_rate_hz >= 44100:
         return audio_L, sample_rate_hz
     return soxr.resample(audio_L.astype(np.float32), sample_rate_hz, 48000, quality="HQ"), 48000
 
 
-class _CannotCopyError(Exception):
-    """The output container does not take these packets."""
-
-
-def _write(
+def _copied(
     video_path: str | pathlib.Path,
     audio_L: np.ndarray,
     sample_rate_hz: int,
     out_path: pathlib.Path,
-    *,
-    copy: bool,
-) -> None:
-    with containers.open_input(video_path) as source:
-        stream = containers.video_stream(source)
-        if stream is None:
-            raise containers.MediaError("no_video", f"{video_path}: has no picture stream")
-        with av.open(str(out_path), "w") as out:
-            picture = _copied(source, stream, out) if copy else _encoded(source, stream, out)
-            track = writing.AacTrack(out, audio_L, sample_rate_hz)
-            end_s = 0.0
-            for packet, packet_end_s in picture:
-                end_s = max(end_s, packet_end_s)
-                try:
-                    out.mux(packet)
-                except (av.error.FFmpegError, ValueError) as error:
-                    if copy:
-                        raise _CannotCopyError from error
-                    raise
-                track.write_until(end_s)
-            if end_s <= 0:
-                raise containers.MediaError("empty", f"{video_path}: no picture in its stream")
-            track.finish(length_s=end_s)
-
-
-def _copied(
-    source: av.container.InputContainer,
-    stream: av.video.stream.VideoStream,
-    out: av.container.OutputContainer,
-) -> Iterator[tuple[av.Packet, float]]:
-    """The picture's packets as they are, second 0 moved to 0, and each one's end in seconds."""
-    try:
-        target = out.add_stream_from_template(stream)
-    except (av.error.FFmpegError, ValueError) as error:
-        raise _CannotCopyError from error
-    return _retimed(source, stream, target)
-
-
-def _retimed(
-    source: av.container.InputContainer,
-    stream: av.video.stream.VideoStream,
-    target: av.video.stream.VideoStream,
-) -> Iterator[tuple[av.Packet, float]]:
-    origin = round(containers.origin_s(source) / stream.time_base)
-    period = round(1 / (frames_lib.frame_rate(stream) * stream.time_base))
-    packets = source.demux(stream)
-    while True:
+    format: str,
+) -> bool:
+    """Writes the video with its own packets; whether that can be done and shows the same."""
+    with _picture_of(video_path) as (source, stream):
+        entries = copying.sample_entries(source, stream, format)
+    for sample_entry in entries:
         try:
-            packet = next(packets)
-        except (StopIteration, av.error.FFmpegError):  # a cut-off file ends here
-            return
-        if packet.dts is None and packet.pts is None:
-            continue  # the flush packet
-        if packet.pts is None:
-            raise _CannotCopyError  # old AVI: display order is known only to the decoder
-        packet.pts -= origin
-        if packet.dts is not None:
-            packet.dts -= origin
-        end_s = float((packet.pts + (packet.duration or period)) * stream.time_base)
-        packet.stream = target
-        yield packet, end_s
+            with (
+                _picture_of(video_path) as (source, stream),
+                containers.open_output(out_path, format) as out,
+            ):
+                copy = copying.PictureCopy(source, stream, out, sample_entry)
+                track = writing.AacTrack(out, audio_L, sample_rate_hz)
+                _write(video_path, out, track, copy.packets())
+        except copying.CannotCopyError:
+            continue
+        except ValueError as error:
+            if getattr(error, "reason", "unwritable") != "unwritable":
+                raise
+            continue
+        return copying.shows_the_same(video_path, out_path, copy.shown_s)
+    return False
 
 
 def _encoded(
+    video_path: str | pathlib.Path,
+    audio_L: np.ndarray,
+    sample_rate_hz: int,
+    out_path: pathlib.Path,
+    format: str,
+) -> None:
+    """Writes the video with its picture encoded anew."""
+    with (
+        _picture_of(video_path) as (source, stream),
+        containers.open_output(out_path, format) as out,
+    ):
+        picture = _encoded_packets(source, stream, out)
+        # the stream comes with the first packet, the sound's track after it
+        first = next(picture, None)
+        if first is None:
+            raise _empty(video_path)
+        track = writing.AacTrack(out, audio_L, sample_rate_hz)
+        _write(video_path, out, track, itertools.chain([first], picture))
+
+
+@contextlib.contextmanager
+def _picture_of(
+    path: str | pathlib.Path,
+) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
+    with containers.open_input(path) as source:
+        stream = containers.video_stream(source)
+        if stream is None:
+            raise containers.MediaError("no_video", f"{path}: has no picture stream")
+        yield source, stream
+
+
+def _write(
+    video_path: str | pathlib.Path,
+    out: av.container.OutputContainer,
+    track: writing.AacTrack,
+    picture: Iterator[tuple[av.Packet, float]],
+) -> None:
+    """Writes packets, each with the time at which what is shown by then ends, and sound beside."""
+    end_s = 0.0
+    for packet, packet_end_s in picture:
+        end_s = max(end_s, packet_end_s)
+        out.mux(packet)
+        track.write_until(end_s)
+    if end_s <= 0:
+        raise _empty(video_path)
+    track.finish(length_s=end_s)
+
+
+def _empty(path: str | pathlib.Path) -> containers.MediaError:
+    return containers.MediaError("empty", f"{path}: no picture in its stream")
+
+
+def _encoded_packets(
     source: av.container.InputContainer,
     stream: av.video.stream.VideoStream,
     out: av.container.OutputContainer,
 ) -> Iterator[tuple[av.Packet, float]]:
     """The picture decoded, turned upright and encoded as H.264 at the times it had."""
     rate = frames_lib.frame_rate(stream)
-    target = None
+    target = canvas = None
     origin_s = containers.origin_s(source)
 
     def packets(frame: av.VideoFrame | None) -> Iterator[tuple[av.Packet, float]]:
@@ -151,19 +168,53 @@ def _encoded(
             length_s = float((packet.duration or 0) * packet.time_base) or 1 / rate
             yield packet, float(packet.pts * packet.time_base) + length_s
 
-    for time_s, _, frame in frames_lib.timed_frames(source, stream):
-        pixels = frames_lib.upright(frame)
-        height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
+    for time_s, end_s, picture in frames_lib.timed_frames(source, stream):
         if target is None:
+            canvas = _Canvas.of(picture)
             target = writing.h264_stream(
-                out, width, height, Fraction(rate).limit_denominator(1001), crf=18, preset="medium"
+                out,
+                canvas.width,
+                canvas.height,
+                Fraction(rate).limit_denominator(1001),
+                crf=18,
+                preset="medium",
             )
-            target.time_base = target.codec_context.time_base = writing.CLOCK
-        picture = av.VideoFrame.from_ndarray(
-            np.ascontiguousarray(pixels[:height, :width]), format="rgb24"
-        )
-        picture.time_base = writing.CLOCK
-        picture.pts = round((time_s - origin_s) / writing.CLOCK)
-        yield from packets(picture)
+            context = target.codec_context
+            target.time_base = context.time_base = writing.CLOCK
+            context.sample_aspect_ratio = canvas.aspect
+            writing.tag_bt709(context)
+        frame = writing.bt709_frame(canvas.pixels(picture))
+        frame.time_base = writing.CLOCK
+        frame.pts = round((time_s - origin_s) / writing.CLOCK)
+        frame.duration = round((end_s - time_s) / writing.CLOCK)
+        yield from packets(frame)
     if target is not None:
         yield from packets(None)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Canvas:
+    """The size of an encoded stream, which its first picture decides; later ones may have others.
+
+    Attributes:
+      height, width: even, in pixels that are `aspect` wide.
+    """
+
+    height: int
+    width: int
+    aspect: Fraction
+
+    @classmethod
+    def of(cls, picture: frames_lib.Picture) -> "_Canvas":
+        height, width = picture.upright_size
+        return cls(height // 2 * 2, width // 2 * 2, picture.geometry.turned_aspect)
+
+    def pixels(self, picture: frames_lib.Picture) -> np.ndarray:
+        """uint8 RGB of this size: the picture less an odd row or column, or between black bars."""
+        pixels_HWC = picture.pixels()
+        if _Canvas.of(picture) == self:
+            return np.ascontiguousarray(pixels_HWC[: self.height, : self.width])
+        height, width = picture.shown_size
+        spec = specs.VideoSpec(height=self.height, width=self.width, fit="letterbox")
+        # where pixels are `aspect` wide, a height is so many of their widths
+        return fitting.fit(pixels_HWC, spec, (round(height * self.aspect), width))

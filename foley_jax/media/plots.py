@@ -12,7 +12,7 @@ from matplotlib import figure
 from matplotlib import lines as lines_lib
 import numpy as np
 
-from foley_jax.media import names, specs
+from foley_jax.media import container, specs
 
 SHOWN_FRAMES = 24  # of a clip on a contact sheet
 MARK_COLOURS = ("tab:red", "tab:green", "tab:orange")
@@ -78,7 +78,7 @@ def _draw_frames(axes, row: SheetRow) -> None:
     for cut in range(1, count):
         axes.axvline(cut / count * length / row.fps, color="white", lw=0.6)
     axes.set_axis_off()
-    axes.set_title(names.shown(row.title), fontsize=7, loc="left", pad=2, parse_math=False)
+    _set_title(axes, row.title, fontsize=7, loc="left", pad=2)
 
 
 def _draw_wave(axes, row: SheetRow, *, legend: bool) -> None:
@@ -118,9 +118,13 @@ def save_mel(
     axes = fig.subplots()
     draw_mel(axes, mel_FT, frame_s, marks_s=marks_s)
     axes.set_xlabel("seconds")
-    # a name is no formula, whatever dollars are in it
-    axes.set_title(names.shown(title), fontsize=9, parse_math=False)
+    _set_title(axes, title, fontsize=9)
     fig.savefig(path)
+
+
+def _set_title(axes, title: str, **how) -> None:
+    """Titles are names of files: no formulas, and of any bytes."""
+    axes.set_title(container.printable(title), parse_math=False, **how)
 
 
 def draw_mel(axes, mel_FT, frame_s, *, marks_s=None) -> None:

@@ -11,8 +11,8 @@ import av
 import numpy as np
 
 from foley_jax.media import container as containers
-from foley_jax.media import fitting, muxing, specs, writing
 from foley_jax.media import frames as frames_lib
+from foley_jax.media import hdr, muxing, specs, writing
 
 # one door for picture: writing and muxing live in their own files
 MediaError = containers.MediaError
@@ -27,9 +27,10 @@ LONGEST_S = 172_800.0  # two days; timestamps behind that are of a broken clock
 
 @dataclasses.dataclass(frozen=True)
 class MediaInfo:
-    """What a file holds; width and height are as displayed, after `rotation`.
+    """What a file holds; width and height are as displayed, in square pixels after `rotation`.
 
     `rotation` is in degrees counter-clockwise, a multiple of 90. Fields of a missing picture are 0.
+    `hdr` names what is toned down to BT.709 when it is read ("PQ", "HLG"), or is empty.
     """
 
     duration_s: float
@@ -39,6 +40,7 @@ class MediaInfo:
     rotation: int
     has_video: bool
     has_audio: bool
+    hdr: str = ""
 
 
 def probe(path: str | pathlib.Path) -> MediaInfo:
@@ -54,13 +56,19 @@ def probe(path: str | pathlib.Path) -> MediaInfo:
         duration_s = _duration_s(path, container, stream)
         if stream is None:
             return MediaInfo(duration_s, 0.0, 0, 0, 0, False, has_audio)
-        frame = next(containers.decoded(container, stream), None)
-        if frame is None:
+        first = frames_lib.first_picture(container, stream)
+        if first is None:
             raise MediaError("empty", f"{path}: its picture stream holds no decodable frame")
-        turns = frames_lib.quarter_turns(frame)
-        size = (frame.width, frame.height) if turns % 2 == 0 else (frame.height, frame.width)
+        height, width = first.shown_size
         return MediaInfo(
-            duration_s, frames_lib.frame_rate(stream), *size, 90 * turns, True, has_audio
+            duration_s,
+            frames_lib.frame_rate(stream),
+            width,
+            height,
+            90 * first.geometry.turns,
+            True,
+            has_audio,
+            hdr.NAMES.get(first.transfer, ""),
         )
 
 
@@ -74,8 +82,9 @@ def read_frames(
     """Samples a video's frames at a fixed rate and size.
 
     Frame i is the last source frame shown at or before start_s + i / fps (the first one if the
-    picture starts later), turned upright and brought to the spec's size as `fitting.fit` does.
-    The result ends where the picture or `duration_s` ends.
+    picture starts later), as it is meant to be seen: upright, its pixels as wide as they are shown,
+    HDR toned down to BT.709 (with a warning). It is brought to the spec's size as `fitting.fit`
+    does. The result ends where the picture or `duration_s` ends.
 
     Args:
       path: any video file.
@@ -124,12 +133,12 @@ def _read(
 
 
 def _sample(
-    timed: Iterator[tuple[float, float, av.VideoFrame]],
+    timed: Iterator[tuple[float, float, frames_lib.Picture]],
     spec: specs.VideoSpec,
     begin_s: float,
     wanted: int | None,
 ) -> list[np.ndarray]:
-    """Walks through (time, end, frame) and keeps what is on screen at each wanted time."""
+    """Walks through (time, end, picture) and keeps what is on screen at each wanted time."""
     out: list[np.ndarray] = []
     shown, shown_pixels = None, None
     shown_s = shown_end_s = -np.inf
@@ -139,17 +148,17 @@ def _sample(
         nonlocal shown_pixels
         while len(out) < limit and begin_s + len(out) / spec.fps < end_s - TIME_SLACK_S:
             if shown_pixels is None:
-                shown_pixels = fitting.fit(frames_lib.upright(shown), spec)
+                shown_pixels = shown.fitted(spec)
             out.append(shown_pixels)
 
-    for time_s, end_s, frame in timed:
+    for time_s, end_s, picture in timed:
         if shown is not None:
             if time_s <= shown_s:  # times that start again: the first recording counts
                 continue
             show_until(time_s)
         if len(out) >= limit:
             break
-        shown, shown_s, shown_pixels = frame, time_s, None
+        shown, shown_s, shown_pixels = picture, time_s, None
         shown_end_s = max(end_s, shown_end_s)
     if shown is not None:
         show_until(shown_end_s)

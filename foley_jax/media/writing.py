@@ -7,14 +7,19 @@ from fractions import Fraction
 import pathlib
 
 import av
-import av.error
 import numpy as np
+
+from foley_jax.media import container as containers
+from foley_jax.media import level
 
 AUDIO_BIT_RATE = 128_000
 AAC_FRAME = 1024
 CLOCK = Fraction(1, 90000)  # ticks of re-encoded pictures of any frame rate
 AAC_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
-SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv")
+# suffix -> container; Apple's own kind of mp4, FFmpeg's choice for .m4v, lacks H.265
+FORMATS = {".mp4": "mp4", ".mov": "mov", ".m4v": "mp4", ".mkv": "matroska"}
+SUFFIXES = tuple(FORMATS)
+BT709, LIMITED_RANGE = 1, 1  # as FFmpeg numbers them
 
 
 class AacTrack:
@@ -29,6 +34,7 @@ class AacTrack:
     ):
         check_audio(audio_L, sample_rate_hz)
         self._container, self._rate = container, sample_rate_hz
+        # what resampling has put beyond full scale; the clip itself is within
         self._audio_L = np.clip(audio_L, -1, 1).astype(np.float32)
         self._done = 0
         self._stream = container.add_stream("aac", rate=sample_rate_hz)
@@ -79,7 +85,7 @@ def write_video(
       path: output file, .mp4, .mov, .m4v or .mkv.
       frames_THWC: [T, H, W, 3] uint8 RGB; frame i is shown from i / fps; H and W even.
       fps: frames per second.
-      audio: [L] float in [-1, 1], or None for a silent video.
+      audio: [L] float in [-1, 1], or None for a silent video; see `level.written` for louder ones.
       sample_rate_hz: its rate.
       crf: H.264 quality, 0 (lossless) to 51 (worst).
       preset: x264 speed preset.
@@ -87,8 +93,9 @@ def write_video(
       aac_coder: "twoloop" (better) or "fast".
     Raises:
       ValueError: wrong shapes, types or sizes, or a rate AAC cannot hold.
+      containers.MediaError: "unwritable".
     """
-    check_suffix(path)
+    format = format_of(path)
     if frames_THWC.ndim != 4 or frames_THWC.shape[-1] != 3 or frames_THWC.dtype != np.uint8:
         raise ValueError(
             f"frames are {frames_THWC.dtype}{list(frames_THWC.shape)}, wanted uint8 [T, H, W, 3]"
@@ -101,13 +108,16 @@ def write_video(
         )
     if audio is not None and sample_rate_hz is None:
         raise ValueError("audio was given without sample_rate_hz")
+    if audio is not None:
+        check_audio(np.asarray(audio), sample_rate_hz)
+        audio = level.written(path, np.asarray(audio))
     rate = Fraction(fps).limit_denominator(1001)
-    with av.open(str(path), "w") as container:
+    with containers.open_output(path, format) as container:
         stream = h264_stream(container, width, height, rate, crf, preset)
         stream.codec_context.thread_count = threads
         track = None
         if audio is not None:
-            track = AacTrack(container, np.asarray(audio), sample_rate_hz, aac_coder)
+            track = AacTrack(container, audio, sample_rate_hz, aac_coder)
         for i, frame_HWC in enumerate(frames_THWC):
             frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")
             frame.pts, frame.time_base = i, 1 / rate
@@ -134,6 +144,21 @@ def h264_stream(
     return stream
 
 
+def tag_bt709(context: av.video.codeccontext.VideoCodecContext) -> None:
+    """Says of a stream, before it is opened, that it holds what `bt709_frame` gives."""
+    context.colorspace = context.color_primaries = context.color_trc = BT709
+    context.color_range = LIMITED_RANGE
+
+
+def bt709_frame(picture_HWC: np.ndarray) -> av.VideoFrame:
+    """uint8 RGB as yuv420p of BT.709, the colours that players expect of large pictures.
+
+    The matrix without a tag is BT.601, which many players use for small pictures only.
+    """
+    frame = av.VideoFrame.from_ndarray(picture_HWC, format="rgb24")
+    return frame.reformat(format="yuv420p", dst_colorspace="ITU709")
+
+
 def check_audio(audio_L: np.ndarray, sample_rate_hz: int) -> None:
     """Raises ValueError unless this is mono float sound at a rate AAC can hold."""
     if sample_rate_hz not in AAC_RATES_HZ:
@@ -144,7 +169,14 @@ def check_audio(audio_L: np.ndarray, sample_rate_hz: int) -> None:
         )
 
 
-def check_suffix(path: str | pathlib.Path) -> None:
-    """Raises ValueError unless the name ends like a container we write."""
-    if pathlib.Path(path).suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path}: wanted an output name ending in one of {', '.join(SUFFIXES)}")
+def format_of(path: str | pathlib.Path) -> str:
+    """The container that a file name asks for, as FFmpeg calls it.
+
+    Raises:
+      ValueError: it asks for none that we write.
+    """
+    suffix = pathlib.Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        name = containers.printable(path)
+        raise ValueError(f"{name}: wanted an output name ending in one of {', '.join(FORMATS)}")
+    return FORMATS[suffix]

@@ -1,0 +1,59 @@
+"""How loud a clip may be: within full scale, by one gain for all of it.
+
+Axis letters: L audio samples.
+"""
+
+import math
+import os
+import warnings
+
+import numpy as np
+
+from foley_jax.media import container
+
+# the loudest sample that 16 bits hold on either side of zero
+FULL_SCALE = 32767 / 32768
+
+
+def full_scale_gain(peak: float) -> float:
+    """The gain that brings a clip within full scale: 1.0 if its peak (of |samples|) is at most 1.
+
+    Raises:
+      ValueError: the peak is not finite.
+    """
+    if not math.isfinite(peak):
+        raise ValueError(f"the loudest sample is {peak}, expected a finite number")
+    return 1.0 if peak <= 1.0 else FULL_SCALE / peak
+
+
+def within_full_scale(audio_L: np.ndarray) -> tuple[np.ndarray, float]:
+    """A whole clip within full scale, and the gain that it took.
+
+    Args:
+      audio_L: float [L]. A clip in [-1, 1] comes back as the same array.
+    Raises:
+      ValueError: a sample is not finite.
+    """
+    gain = full_scale_gain(float(np.max(np.abs(audio_L), initial=0.0)))
+    return (audio_L if gain == 1.0 else audio_L * audio_L.dtype.type(gain)), gain
+
+
+def written(name: str | os.PathLike[str], audio_L: np.ndarray) -> np.ndarray:
+    """`within_full_scale`, with a `MediaWarning` about `name` where it took a gain."""
+    quieter_L, gain = within_full_scale(audio_L)
+    if gain != 1.0:
+        what = f"sound beyond full scale, all of it made {-decibels(gain):g} dB quieter"
+        warnings.warn(container.MediaWarning(name, what), stacklevel=1)
+    return quieter_L
+
+
+def report(audio_L: np.ndarray) -> dict[str, float]:
+    """{"gain_db": the gain that a clip is written with}; empty if it is none, or not finite."""
+    peak = float(np.max(np.abs(audio_L), initial=0.0))
+    gain = full_scale_gain(peak) if math.isfinite(peak) else 1.0
+    return {} if gain == 1.0 else {"gain_db": decibels(gain)}
+
+
+def decibels(gain: float) -> float:
+    """A gain in dB; that of any clip beyond full scale has a digit that is not 0."""
+    return round(20 * math.log10(gain), 4)

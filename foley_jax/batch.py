@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from foley_jax.media import audio as audio_io
+from foley_jax.media import spool
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 READERS = 2  # decoding threads
@@ -182,7 +183,7 @@ def save_clip(
       ValueError: the suffix is neither `.wav` nor a video container, or the sound is not finite.
     """
     path = Path(path)
-    if not np.isfinite(audio).all():
+    if not all(np.isfinite(piece).all() for piece in spool.pieces(audio)):
         raise ValueError(
             f"the sound made for {name} is not finite; check the model's training, or use "
             "--dtype=float32"

@@ -13,7 +13,7 @@ import soundfile
 import soxr
 
 from foley_jax.media import container as containers
-from foley_jax.media import sound_clock
+from foley_jax.media import sound_clock, spool
 
 # Timestamps within this of the running sample count are taken as contiguous (Matroska rounds to
 # 1 ms, AVI to a packet); beyond it there is a gap or an overlap in the file.
@@ -238,5 +238,6 @@ def write_wav(path: str | pathlib.Path, audio_L: np.ndarray, sample_rate_hz: int
     """
     if audio_L.ndim != 1:
         raise ValueError(f"audio has shape {audio_L.shape}, wanted [samples] (mono)")
-    pcm_L = audio_L if audio_L.dtype == np.int16 else to_pcm16(audio_L)
-    soundfile.write(str(path), pcm_L, sample_rate_hz, subtype="PCM_16")
+    with soundfile.SoundFile(str(path), "w", sample_rate_hz, 1, subtype="PCM_16") as file:
+        for block_L in spool.pieces(audio_L):
+            file.write(block_L if block_L.dtype == np.int16 else to_pcm16(block_L))

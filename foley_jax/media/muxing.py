@@ -15,7 +15,7 @@ import soxr
 
 from foley_jax.media import container as containers
 from foley_jax.media import frames as frames_lib
-from foley_jax.media import writing
+from foley_jax.media import spool, writing
 
 
 def mux(
@@ -45,7 +45,8 @@ def mux(
     if out_path.resolve() == pathlib.Path(video_path).resolve():
         raise ValueError(f"{out_path}: the output would overwrite the video it is made from")
     part = out_path.with_name(f".{out_path.stem}.part{out_path.suffix}")
-    audio, sample_rate_hz = _fine_grained(np.asarray(audio), sample_rate_hz)
+    audio = np.asarray(audio)
+    writing.check_audio(audio, sample_rate_hz)
     try:
         try:
             _write(video_path, audio, sample_rate_hz, part, copy=True)
@@ -56,12 +57,22 @@ def mux(
         part.unlink(missing_ok=True)
 
 
-def _fine_grained(audio_L: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, int]:
-    """Raises low rates to 48 kHz: an AAC track is whole frames of 1024 samples, 64 ms at 16 kHz."""
-    writing.check_audio(audio_L, sample_rate_hz)
+def _fine_grained(audio_L: np.ndarray, sample_rate_hz: int) -> tuple[Iterator[np.ndarray], int]:
+    """Raises low rates to 48 kHz: an AAC track is whole frames of 1024 samples, 64 ms at 16 kHz.
+
+    Returns:
+      The sound block by block, and its rate.
+    """
     if sample_rate_hz >= 44100:
-        return audio_L, sample_rate_hz
-    return soxr.resample(audio_L.astype(np.float32), sample_rate_hz, 48000, quality="HQ"), 48000
+        return spool.pieces(audio_L), sample_rate_hz
+    raised = soxr.ResampleStream(sample_rate_hz, 48000, 1, dtype="float32", quality="HQ")
+
+    def blocks() -> Iterator[np.ndarray]:
+        for block_L in spool.pieces(audio_L):
+            yield raised.resample_chunk(block_L.astype(np.float32))
+        yield raised.resample_chunk(np.zeros(0, np.float32), last=True)
+
+    return blocks(), 48000
 
 
 class _CannotCopyError(Exception):
@@ -82,7 +93,7 @@ def _write(
             raise containers.MediaError("no_video", f"{video_path}: has no picture stream")
         with av.open(str(out_path), "w") as out:
             picture = _copied(source, stream, out) if copy else _encoded(source, stream, out)
-            track = writing.AacTrack(out, audio_L, sample_rate_hz)
+            track = writing.AacTrack(out, *_fine_grained(audio_L, sample_rate_hz))
             end_s = 0.0
             for packet, packet_end_s in picture:
                 end_s = max(end_s, packet_end_s)

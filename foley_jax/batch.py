@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from foley_jax.media import audio as audio_io
-from foley_jax.media import files, level, writing
+from foley_jax.media import files, level, spool, writing
 from foley_jax.media import names as name_lib
 from foley_jax.runtime import outputs, reasons
 
@@ -208,7 +208,7 @@ def save_clip(
         sound is not finite.
     """
     path = Path(path)
-    if not np.isfinite(audio).all():
+    if not all(np.isfinite(piece).all() for piece in spool.pieces(audio)):
         raise ValueError(
             f"the sound made for {name} is not finite; check the model's training, or use "
             "--dtype=float32"

@@ -220,7 +220,7 @@ def run(
     names = dict(zip(paths, shelf.names(paths)))
     job = Job(model, settings, lambda path: shelf.missing(names[path]), clock)
     with Team(out, index, count) as team:
-        failures = _make(job, shelf, names, team.share(paths), max(1, group // samples))
+        failures = _make(job, shelf, names, team.share(paths), max(1, group // samples), out)
         tally = clock.tally(shelf.made, shelf.warming, shelf.sound_s)
         accounts = team.gather({"failures": failures, "tally": dataclasses.asdict(tally)})
         failures = {k: why for account in accounts for k, why in account["failures"].items()}
@@ -236,13 +236,18 @@ def run(
 
 
 def _make(
-    job: Job, shelf: Runs, names: dict[Path, str], paths: Sequence[Path], group: int
+    job: Job,
+    shelf: Runs,
+    names: dict[Path, str],
+    paths: Sequence[Path],
+    group: int,
+    scratch: Path,
 ) -> dict[str, str]:
     """This process's share; path -> reason of what failed."""
     bar = tqdm.tqdm(
         total=len(paths), unit="video", desc="generate", disable=jax.process_index() > 0
     )
-    with bar, job.clock.running(), _watched(job.foley.model, job.clock):
+    with bar, job.clock.running(), _watched(job.foley.model, job.clock, scratch):
         return batch.Batch(
             job,
             paths,
@@ -255,14 +260,14 @@ def _make(
 
 
 @contextlib.contextmanager
-def _watched(model: pipeline.DiffFoley, clock: speed.Clock) -> Iterator[None]:
+def _watched(model: pipeline.DiffFoley, clock: speed.Clock, scratch: Path) -> Iterator[None]:
     """The model tells the clock its stages, and its last group needs no program of its own."""
-    before = model.watch, model.room
-    model.watch, model.room = clock, 0
+    before = model.watch, model.room, model.scratch
+    model.watch, model.room, model.scratch = clock, 0, scratch
     try:
         yield
     finally:
-        model.watch, model.room = before
+        model.watch, model.room, model.scratch = before
 
 
 def _about(

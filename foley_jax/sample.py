@@ -24,6 +24,7 @@ import tqdm
 
 from foley_jax import batch, loading, program_cache, setting_arguments, sounding
 from foley_jax.diff_foley import pipeline
+from foley_jax.diff_foley import sources as sources_lib
 from foley_jax.media import audio as audio_io
 from foley_jax.media import file_arguments, level, names, plots
 from foley_jax.media import video as video_io
@@ -38,7 +39,8 @@ class Clip:
     """Generated sound for one video.
 
     Attributes:
-      audio: float32 [samples] in about [-1, 1]; `sample_rate` in Hz.
+      audio: float32 [samples] in about [-1, 1]; `sample_rate` in Hz. Of long videos it is an
+        `np.memmap`, and so is `mel_FT`.
       mel_FT: log-mel in [0, 1] that the sound was made from; `frame_s` seconds a frame.
       scores: name -> number: `cavp_similarity` of sound and picture, with a classifier
         `alignment`, its probability that they belong together, and where `audio` is beyond full
@@ -142,8 +144,12 @@ class Foley:
         return clips[0] if keep_best == 1 else clips
 
     def read(self, video: str | os.PathLike) -> pipeline.Source:
-        """Decodes what the model needs of a video (frames at its fps and size, duration)."""
-        return pipeline.Source(Path(video), *video_io.read_whole(video, self.model.video))
+        """Decodes what the model needs of a video (frames at its fps and size, duration).
+
+        Of a video of minutes the frames are decoded later, while their features are computed.
+        """
+        whole = video_io.read_whole(video, self.model.video, most_bytes=sources_lib.HELD_BYTES)
+        return pipeline.Source(Path(video), *whole)
 
     def read_sound(self, video: str | os.PathLike) -> pipeline.Sound:
         """Decodes a video's own sound at the model's rate."""
@@ -306,6 +312,7 @@ def _foley_job(
     args: argparse.Namespace, settings: pipeline.Settings, foley: Foley, networks: dict
 ) -> tuple[batch.Job, list]:
     foley.model.check(settings)
+    foley.model.scratch = Path(args.out)
     videos = batch.find_inputs(args.inputs, args.out)
     if args.reconstruct:
         return ReconstructJob(foley), videos

@@ -100,10 +100,8 @@ def _diff_foley(
     window = foley_pipeline.window_of(model, config, audio, video)
     latent_shape = model.latent_shape(audio.num_mels, config.data.window_frames)
     plan = windows.plan(window.num_rows, window)
-    rows_NLD = np.zeros((len(plan), window.num_rows, model.conditioner.in_dim), np.float32)
-    requests = [
-        tape_lib.Request(plan, rows_NLD, "blank", tape_lib.Draw(0, i)) for i in range(count)
-    ]
+    rows_RD = np.zeros((window.num_rows, model.conditioner.in_dim), np.float32)
+    requests = [tape_lib.Request(plan, rows_RD, "blank", tape_lib.Draw(0, i)) for i in range(count)]
     tape, _, batch = tape_lib.lay(requests, window, count // mesh.size, num_devices=mesh.size)
     schedule, prediction = task_lib.resolve(config).schedule, config.loss.prediction
     fixed = generation.Program(

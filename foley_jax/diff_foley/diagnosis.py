@@ -3,7 +3,7 @@
 Axis letters: N windows, F mel bins, T mel frames.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from foley_jax.diff_foley import generation
 from foley_jax.diff_foley import tape as tape_lib
 from foley_jax.diff_foley import windows as windows_lib
 from foley_jax.diffusion import finite
+from foley_jax.media import spool
 
 ADVICE = {
     generation.NETWORK: "check the checkpoint, or use --dtype=float32",
@@ -24,7 +25,7 @@ CHECKPOINT = "check its checkpoint"
 def fault(
     sampler: generation.Sampler,
     request: tape_lib.Request,
-    mels_NFT: np.ndarray,
+    is_finite: bool,
     settings: generation.Settings,
     raw_rows_RD: np.ndarray | None,
     *,
@@ -37,13 +38,13 @@ def fault(
     every step.
 
     Args:
-      mels_NFT: as they came out of the autoencoder, not clipped.
+      is_finite: whether the mels are, as they came out of the autoencoder, not clipped.
       raw_rows_RD, max_batch, num_devices: as they were when the sound was made.
     """
-    if np.isfinite(mels_NFT).all():
+    if is_finite:
         return ""
     tape, _, batch = tape_lib.lay([request], sampler.spec, max_batch, num_devices=num_devices)
-    if (bad := _first(request.rows_NLD)) is not None:
+    if (bad := _first(tape.rows_NLD[: len(request.windows)])) is not None:
         where = _window(request.windows, bad, sampler.spec)
         return _told(f"the features of the video (CAVP), {where}", CHECKPOINT)
     z_HWC, trouble = sampler.trouble(tape, settings, batch, raw_rows_RD)
@@ -61,16 +62,22 @@ def fault(
 
 def of_sound(mel_FT: np.ndarray, audio: np.ndarray) -> str:
     """Returns why a sound made of a mel is not finite; nothing if it is."""
-    if not np.isfinite(mel_FT).all():
+    if not _is_finite(mel_FT.T):
         return _told("the mel of the autoencoder", CHECKPOINT)
-    return "" if np.isfinite(audio).all() else _told("the sound of the vocoder", CHECKPOINT)
+    return "" if _is_finite(audio) else _told("the sound of the vocoder", CHECKPOINT)
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    """Whether all numbers are, of an array that may be longer than memory."""
+    size = max(1, spool.PIECE // max(1, array[:1].size))
+    return all(np.isfinite(piece).all() for piece in spool.pieces(array, size))
 
 
 def _told(what: str, advice: str) -> str:
     return f"its sound is not finite, beginning with {what}; {advice}"
 
 
-def _first(values_N: np.ndarray) -> int | None:
+def _first(values_N: Iterable[np.ndarray]) -> int | None:
     """The first window whose numbers are not all finite."""
     bad = [i for i, values in enumerate(values_N) if not np.isfinite(values).all()]
     return bad[0] if bad else None

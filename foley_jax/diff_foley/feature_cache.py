@@ -3,7 +3,8 @@
 What a U-Net's deep entries give changes little from one solver step to the next. Here they are
 computed at every `interval`-th evaluation; at the others only the first and last `depth` entries
 are, on the newest input. Nothing is trained for it, and the sound is no longer the same. What all
-windows keep is in memory: for the paper's U-Net, float32 and with guidance, 2.6 MB a window.
+windows keep is in memory: for the paper's U-Net, float32 and with guidance, 2.6 MB a window. Videos
+of more windows than fit into `KEPT_BYTES` are refused.
 Source: Ma et al. 2023 (DeepCache), with evenly spaced steps.
 Axis letters: N windows in M batches of B, H W C a deep feature's rows, columns and channels.
 """
@@ -18,6 +19,8 @@ import jax.numpy as jnp
 from foley_jax import sharding
 from foley_jax.diff_foley import unet as unet_lib
 from foley_jax.diffusion import joint, memory
+
+KEPT_BYTES = 2**30  # of deep features: 54 minutes with the paper's U-Net
 
 # (denoise, x_BHVC, model times [B], window numbers [B]) -> eps; `denoise` is called once, with the
 # arguments of `LatentDiffusion.denoise`

@@ -4,7 +4,8 @@ Axes: T frames, H W, C channels, D width.
 Source: inference/demo_util.py `Extract_CAVP_Features`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -93,19 +94,13 @@ def extract_seamless_batch(
       group_frames: new rows that a group brings.
       reach_frames: frames on either side that only lend their context.
     """
-    num_frames = np.shape(frames_BTHWC)[1]
-    group = group_frames + 2 * reach_frames
-    if num_frames <= group:
-        return extract_batch(encode_fn, frames_BTHWC, group_frames=group)
-    parts, done = [], 0
-    while done < num_frames:
-        # all groups have one shape, so that one program serves them
-        start = min(max(0, done - reach_frames), num_frames - group)
-        stop = start + group
-        end = num_frames if stop == num_frames else stop - reach_frames
-        rows = extract_batch(encode_fn, frames_BTHWC[:, start:stop], group_frames=group)
-        parts.append(rows[:, done - start : end - start])
-        done = end
+    groups = seamless_groups(
+        np.moveaxis(np.asarray(frames_BTHWC), 1, 0),
+        group_frames=group_frames,
+        reach_frames=reach_frames,
+    )
+    most = group_frames + 2 * reach_frames
+    parts = [extract_batch(encode_fn, f, group_frames=most)[:, own] for f, own in groups]
     return np.concatenate(parts, axis=1)
 
 
@@ -119,3 +114,86 @@ def extract_seamless(
     """Rows [T, D] of one video; see `extract_seamless_batch`."""
     groups = {"group_frames": group_frames, "reach_frames": reach_frames}
     return extract_seamless_batch(encode_fn, np.asarray(frames_THWC)[None], **groups)[0]
+
+
+# frames uint8 [..., T, H, W, 3], and which of their rows are wanted
+Group = tuple[np.ndarray, slice]
+
+
+def seamless_groups(
+    frames: Iterable[np.ndarray],
+    *,
+    group_frames: int = GROUP_FRAMES,
+    reach_frames: int = REACH_FRAMES,
+) -> Iterator[Group]:
+    """The groups of `extract_seamless_batch`, of a video of any length.
+
+    All but that of a short video have one shape, so that one program serves them. No more frames
+    than those of two groups are held.
+
+    Args:
+      frames: in order, uint8 [..., H, W, 3].
+      group_frames, reach_frames: see `extract_seamless_batch`.
+    Raises:
+      ValueError: there are none.
+    """
+    group = group_frames + 2 * reach_frames
+    held, new = [], 0  # `new`: the first of them that has no row yet
+    for frame in frames:
+        start = max(0, new - reach_frames)
+        if len(held) - start == group:
+            yield _stacked(held[start:]), slice(new - start, group - reach_frames)
+            held, new = held[start:], group - reach_frames
+        held.append(frame)
+    start = max(0, len(held) - group)
+    yield _stacked(held[start:]), slice(new - start, len(held) - start)
+
+
+def official_groups(
+    frames: Iterable[np.ndarray], *, group_frames: int = GROUP_FRAMES
+) -> Iterator[Group]:
+    """The groups of `extract_batch`, side by side; see `seamless_groups`."""
+    frames = iter(frames)
+    first = list(itertools.islice(frames, group_frames))
+    yield _stacked(first), slice(None)
+    while group := list(itertools.islice(frames, group_frames)):
+        yield _stacked(group), slice(None)
+
+
+def _stacked(frames: list[np.ndarray]) -> np.ndarray:
+    if not frames:
+        raise ValueError("the video has no frames")
+    return np.stack(frames, axis=-4)
+
+
+def extract_videos(
+    encode_fn: EncodeFn, videos: Iterable[Iterable[Group]], *, batch: int = 1
+) -> list[np.ndarray]:
+    """Rows [T, D] of videos of any lengths, given as their groups.
+
+    Args:
+      encode_fn: see `extract_batch`.
+      videos: of each its groups, frames [T, H, W, 3]; walked through once, one after the other.
+      batch: groups of one shape that go through the encoder at once, of whatever videos.
+    """
+    rows: list[dict[int, np.ndarray]] = []  # of each video: number of a group -> its rows
+    waiting: dict[tuple[int, ...], list[tuple[int, int, Group]]] = {}
+
+    def encode(some: list[tuple[int, int, Group]]) -> None:
+        frames = [frames for _, _, (frames, _) in some]
+        frames += frames[-1:] * (batch - len(frames))
+        rows_BTD = np.asarray(encode_fn(np.stack(frames)), np.float32)
+        for rows_TD, (video, number, (_, own)) in zip(rows_BTD, some):
+            rows[video][number] = rows_TD[own]
+        some.clear()
+
+    for video, groups in enumerate(videos):
+        rows.append({})
+        for number, group in enumerate(groups):
+            some = waiting.setdefault(group[0].shape, [])
+            some.append((video, number, group))
+            if len(some) == batch:
+                encode(some)
+    for some in filter(None, waiting.values()):
+        encode(some)
+    return [np.concatenate([own[number] for number in sorted(own)]) for own in rows]

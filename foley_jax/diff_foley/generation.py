@@ -5,7 +5,7 @@ Axis letters: N windows, B of them evaluated at once, H V C latent rows, columns
 channels, W columns of the tape, L rows, D width, K blocks, R rows of a whole video.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import dataclasses
 import functools
 from typing import Any
@@ -192,7 +192,8 @@ def solve(
 
         if watch is not None:
             watch.note(finite.INPUT, x_BHVC, t_B, index_B)
-        condition, null_condition = (context, times_BL), (null, times_BL)
+        condition = (conditions.context_of(model, context), times_BL)
+        null_condition = (null, times_BL)
         own_scale = scale if p.guided else 1
         network = watched(NETWORK, network)
         denoise = guidance.classifier_free(network, condition, null_condition, own_scale)
@@ -332,14 +333,11 @@ class Sampler:
         raw_rows_RD = raw_rows_RD if aligned else None
         return self._programs[key](tape, *scales, raw_rows_RD), self._watches[key]
 
-    def mels(self, z_HWC: jax.Array, tape: tape_lib.Tape, batch: int) -> np.ndarray:
-        """Mel [F, T] of every window of a tape, one device batch at a time."""
-        first_N = tape.cover.first_N
-        parts = [
-            np.asarray(self._decode(z_HWC, first_N[at : at + batch]))
-            for at in range(0, int(tape.cover.count), batch)
-        ]
-        return np.concatenate(parts)[: int(tape.cover.count)]
+    def mels(self, z_HWC: jax.Array, tape: tape_lib.Tape, batch: int) -> Iterator[np.ndarray]:
+        """Mel [F, T] of every window of a tape; those of one device batch are held."""
+        first_N, count = tape.cover.first_N, int(tape.cover.count)
+        for at in range(0, count, batch):
+            yield from np.asarray(self._decode(z_HWC, first_N[at : at + batch]))[: count - at]
 
     def alignment(self, z_HWC: jax.Array, tape: tape_lib.Tape, batch: int) -> np.ndarray | None:
         """Probability of every window that its sound belongs to its rows; None if unknown."""

@@ -3,8 +3,10 @@
 Axis letters: B clips in one device batch, T frames, H W, C channels, L rows, D width, F mels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
+import itertools
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ import numpy as np
 
 from foley_jax.diff_foley import (
     diagnosis,
+    feature_cache,
     features,
     generation,
     latent_diffusion,
@@ -24,45 +27,27 @@ from foley_jax.diff_foley import (
     sound,
     windows,
 )
+from foley_jax.diff_foley import sources as sources_lib
 from foley_jax.diff_foley import tape as tape_lib
 from foley_jax.layers import network
 from foley_jax.media import mel as mel_lib
-from foley_jax.media import specs
+from foley_jax.media import specs, spool
 from foley_jax.media import vocoder as vocoder_lib
 from foley_jax.runtime import seed_keys
 
 Draw, Settings = tape_lib.Draw, generation.Settings
+Source, Sound = sources_lib.Source, sources_lib.Sound
+TAPE_WINDOWS = 1024  # denoised together, unless one video has more: two hours
+OFFICIAL_S = 600.0  # preset "official" compares every window with all rows of the video
 # what `DiffFoley.watch` is told of
 STAGES = ("features", "diffusion", "autoencoder", "vocoder", "scores")
-
-
-class Source(NamedTuple):
-    """A decoded video: where it came from, frames uint8 [T, H, W, 3], its length in seconds."""
-
-    path: Path
-    frames_THWC: np.ndarray
-    duration_s: float
-
-    @property
-    def nbytes(self) -> int:
-        return self.frames_THWC.nbytes
-
-
-class Sound(NamedTuple):
-    """A decoded sound track, float32 [samples] at the model's rate."""
-
-    path: Path
-    audio: np.ndarray
-
-    @property
-    def nbytes(self) -> int:
-        return self.audio.nbytes
 
 
 class Result(NamedTuple):
     """Generated sound: float32 [samples], the log-mel [F, T] it was made from, scores.
 
     `sample` is its number among those of its seed; `fault` says why it is no sound, or is empty.
+    Of long videos both arrays are `np.memmap`s of files without a name; see `spool.Spool`.
     """
 
     audio: np.ndarray
@@ -79,15 +64,13 @@ class Draft(NamedTuple):
       source: the video it is for.
       draw: what its noise came from.
       mel_FT: joined log-mel.
-      window_mels_NFT: the windows it was joined from; kept for preset "official" only.
       alignment: the classifier's probability of a match, or None.
       fault: why the mel is not finite; empty if it is.
     """
 
-    source: Source
+    source: sources_lib.Viewed
     draw: Draw
     mel_FT: np.ndarray
-    window_mels_NFT: np.ndarray | None
     alignment: float | None
     fault: str = ""
 
@@ -128,6 +111,7 @@ class DiffFoley:
         `draft` and `finish` overlap where these run in two threads.
       room: None, or 0 from when on small batches are padded to the size of the largest before them,
         instead of compiling a program of their own; it grows to that one's windows.
+      scratch: folder for what is too long for memory; None is the system's for temporary files.
       similarity: scores pairs of picture and sound, see `similarity.Similarity`.
     """
 
@@ -147,6 +131,7 @@ class DiffFoley:
     ):
         self.watch: Callable[[str], contextlib.AbstractContextManager] = contextlib.nullcontext
         self.room: int | None = None
+        self.scratch: Path | None = None
         self.num_devices = 1 if mesh is None else mesh.size
         ldm, cavp = ldm.on(mesh), cavp.on(mesh)
         classifier, scorer = classifier and classifier.on(mesh), scorer and scorer.on(mesh)
@@ -158,7 +143,7 @@ class DiffFoley:
         on_cpu = jax.default_backend() == "cpu"
         self.device_windows = device_windows or (8 if on_cpu else 64)
         model = ldm.module()
-        self._deep_shape = model.unet.deep_shape
+        self._deep_shape, self._unet_dtype = model.unet.deep_shape, jnp.dtype(model.unet.dtype)
         self.latent_shape = model.latent_shape(self.audio.num_mels, config.data.window_frames)
         self.column_frames = model.autoencoder.downsampling[1]
         self.window = window_of(model, config, self.audio, self.video)
@@ -213,54 +198,81 @@ class DiffFoley:
         if draws is None:
             usual = [Draw(settings.seed, sample) for sample in range(settings.num_samples)]
             draws = [usual] * len(sources)
+        for source in sources:
+            self._check_length(source, settings)
+        # long videos one at a time; and the notebook's classifier sees all rows of one video: no
+        # two videos in one program
+        shared = settings.preset != "official" or not settings.aligned(self.classifier is not None)
+        short = [i for i, s in enumerate(sources) if isinstance(s.frames_THWC, np.ndarray)]
+        together = short if shared else []
+        made: dict[int, list[Draft]] = {}
+        for group in (together, *([i] for i in range(len(sources)) if i not in together)):
+            drafts = self._drafts([sources[i] for i in group], settings, [draws[i] for i in group])
+            made.update(zip(group, drafts, strict=True))
+        return [draft for i in range(len(sources)) for draft in made[i]]
+
+    def _check_length(self, source: Source, settings: Settings) -> None:
+        """Whether a video is short enough for what these settings hold in memory.
+
+        Raises:
+          ValueError: it is not.
+        """
         aligned = settings.aligned(self.classifier is not None)
-        with self.watch("features"):
-            rows = self.rows(sources, settings)
+        if settings.preset == "official" and aligned and source.duration_s > OFFICIAL_S:
+            raise ValueError(
+                f"{source.path} lasts {source.duration_s:.0f} s; preset 'official' with a "
+                f"classifier takes at most {OFFICIAL_S:.0f} s, because it compares every window "
+                "with the whole video; use preset 'default', or alignment 0"
+            )
+        rows = max(1, self.video.num_frames(source.duration_s))
+        count, most = len(windows.plan(rows, self.window)), self._most_windows(settings)
+        if settings.cache_interval > 1 and count > most:
+            raise ValueError(
+                f"{source.path} lasts {source.duration_s:.0f} s, {count} windows; kept deep "
+                f"features of at most {most} fit into memory; use cache_interval 1"
+            )
+
+    def _most_windows(self, settings: Settings) -> int:
+        """How many windows of several sounds are denoised together."""
+        if settings.cache_interval == 1:
+            return TAPE_WINDOWS
+        kept = math.prod(self._deep_shape(self.latent_shape, settings.cache_depth))
+        kept *= self._unet_dtype.itemsize * (2 if settings.guidance != 1 else 1)
+        return max(1, min(TAPE_WINDOWS, feature_cache.KEPT_BYTES // kept))
+
+    def _drafts(
+        self,
+        sources: Sequence[Source],
+        settings: Settings,
+        draws: Sequence[Sequence[Draw]],
+    ) -> list[list[Draft]]:
+        """Drafts of each source, from device batches that they share."""
         official = settings.preset == "official"
-        # the notebook's classifier sees all rows of one video: no two videos in one program
-        groups = (
-            [[i] for i in range(len(sources))] if official and aligned else [range(len(sources))]
-        )
-        drafts = []
-        for group in groups:
-            owners = [(i, draw) for i in group for draw in draws[i]]
-            requests = []
-            for i, draw in owners:
-                plan = (windows.official if official else windows.plan)(len(rows[i]), self.window)
-                cut_NLD = windows.rows(rows[i], plan, self.window)
-                requests.append(tape_lib.Request(plan, cut_NLD, sources[i].path.stem, draw))
-            raw_rows_RD = rows[group[0]] if official and aligned else None
-            made = self._mels(requests, settings, raw_rows_RD)
-            for (i, draw), parts in zip(owners, made):
-                drafts.append(Draft(sources[i], draw, *parts))
+        with self.watch("features"):
+            seen, rows = sources_lib.view(
+                sources,
+                self._encode_video,
+                self.similarity,
+                official=official,
+                batch=self.num_devices,
+            )
+        owners = [(i, draw) for i, own in enumerate(draws) for draw in own]
+        requests = []
+        for i, draw in owners:
+            plan = (windows.official if official else windows.plan)(len(rows[i]), self.window)
+            requests.append(tape_lib.Request(plan, rows[i], seen[i].path.stem, draw))
+        made: list[tuple[np.ndarray, float | None, str]] = []
+        for some in tape_lib.divided(requests, self._most_windows(settings)):
+            made += self._mels(some, settings)
+        drafts: list[list[Draft]] = [[] for _ in sources]
+        for (i, draw), parts in zip(owners, made, strict=True):
+            drafts[i].append(Draft(seen[i], draw, *parts))
         return drafts
 
-    def rows(self, sources: Sequence[Source], settings: Settings) -> list[np.ndarray]:
-        """CAVP rows of videos, float32 [T, D] each, unit norm.
-
-        Videos of one length are encoded together, one on each device.
-        """
-        official = settings.preset == "official"
-        extract = features.extract_batch if official else features.extract_seamless_batch
-        lengths = [len(source.frames_THWC) for source in sources]
-        made: list[np.ndarray] = [None] * len(sources)
-        for length in sorted(set(lengths)):
-            members = [i for i, own in enumerate(lengths) if own == length]
-            for at in range(0, len(members), self.num_devices):
-                part = members[at : at + self.num_devices]
-                padded = part + part[-1:] * (self.num_devices - len(part))
-                frames_BTHWC = np.stack([sources[i].frames_THWC for i in padded])
-                for i, rows_TD in zip(part, extract(self._encode_video, frames_BTHWC)):
-                    made[i] = rows_TD
-        return made
-
     def _mels(
-        self,
-        requests: Sequence[tape_lib.Request],
-        settings: Settings,
-        raw_rows_RD: np.ndarray | None,
-    ) -> list[tuple[np.ndarray, np.ndarray | None, float | None, str]]:
-        """(joined mel, window mels or None, alignment or None, fault) of every request."""
+        self, requests: Sequence[tape_lib.Request], settings: Settings
+    ) -> list[tuple[np.ndarray, float | None, str]]:
+        """(joined mel, alignment or None, fault) of every request."""
         if self.room is not None:
             self.room = max(self.room, sum(len(request.windows) for request in requests))
         tape, _, batch = tape_lib.lay(
@@ -270,35 +282,50 @@ class DiffFoley:
             num_devices=self.num_devices,
             room=self.room or 0,
         )
+        official = settings.preset == "official"
         with self.watch("diffusion"):
+            # of all rows of a video, where it needs them, there is only one on the tape
+            raw_rows_RD = requests[0].rows_RD if official else None
             z_HWC = self.sampler.latents(tape, settings, batch, raw_rows_RD)
             z_HWC = jax.block_until_ready(z_HWC)  # the next step would wait as long
         with self.watch("autoencoder"):
-            mels_NFT = self.sampler.mels(z_HWC, tape, batch)
+            finite: list[bool] = []  # of every window, before clipping hides what is not
+            parts = self._checked(self.sampler.mels(z_HWC, tape, batch), finite)
+            parts = parts if official else (np.clip(part_FT, 0.0, 1.0) for part_FT in parts)
+            mels = [self._joined(r, itertools.islice(parts, len(r.windows))) for r in requests]
         with self.watch("scores"):
             match_N = self.sampler.alignment(z_HWC, tape, batch)
         made, at = [], 0
-        for request in requests:
+        for request, mel_FT in zip(requests, mels, strict=True):
             span = slice(at, at + len(request.windows))
             at = span.stop
             match = None if match_N is None else float(match_N[span].mean())
             fault = diagnosis.fault(
                 self.sampler,
                 request,
-                mels_NFT[span],
+                all(finite[span]),
                 settings,
                 raw_rows_RD,
                 max_batch=self.device_windows,
                 num_devices=self.num_devices,
             )
-            if settings.preset == "official":
-                parts_NFT = mels_NFT[span]
-                made.append((np.concatenate(parts_NFT, axis=1), parts_NFT, match, fault))
-                continue
-            frames = [w.column * self.column_frames for w in request.windows]
-            joined_FT = windows.join(np.clip(mels_NFT[span], 0.0, 1.0), frames)
-            made.append((joined_FT, None, match, fault))
+            made.append((mel_FT, match, fault))
         return made
+
+    @staticmethod
+    def _checked(parts: Iterable[np.ndarray], finite: list[bool]) -> Iterator[np.ndarray]:
+        """The mels of windows as they are; whether each is finite goes into `finite`."""
+        for part_FT in parts:
+            finite.append(bool(np.isfinite(part_FT).all()))
+            yield part_FT
+
+    def _joined(self, request: tape_lib.Request, parts: Iterable[np.ndarray]) -> np.ndarray:
+        """The mel [F, T] of one sound from those of its windows."""
+        first = [window.column * self.column_frames for window in request.windows]
+        made = spool.Spool((self.audio.num_mels,), self.scratch)
+        for part_FT in windows.joined(parts, first):
+            made.append(part_FT.T)
+        return made.array().T
 
     # ---- sound --------------------------------------------------------------------------------
 
@@ -322,7 +349,7 @@ class DiffFoley:
             else:
                 audios = self.vocode([d.mel_FT for d in drafts], lengths)
         with self.watch("scores"):
-            similar = self.similarity([d.source.frames_THWC for d in drafts], audios)
+            similar = self.similarity([d.source.clips_BD for d in drafts], audios)
         results = []
         for draft, audio, own in zip(drafts, audios, similar):
             scores = {"cavp_similarity": own}
@@ -345,13 +372,19 @@ class DiffFoley:
             max_batch=max_batch,
             through=self.vocoder,
             num_devices=self.num_devices,
+            folder=self.scratch,
         )
 
     def _vocode_official(self, draft: Draft, length: int) -> np.ndarray:
-        name, count = draft.source.path.stem, len(draft.window_mels_NFT)
-        raw = tape_lib.block_keys(draft.draw.seed, f"{name}/vocoder", draft.draw.sample, count)
+        width = self.column_frames * self.window.num_columns
+        starts = range(0, draft.mel_FT.shape[1], width)
+        name = f"{draft.source.path.stem}/vocoder"
+        raw = tape_lib.block_keys(draft.draw.seed, name, draft.draw.sample, len(starts))
         keys_N = seed_keys.wrapped(raw)
-        return sound.vocode_official(draft.window_mels_NFT, length, self.audio, keys_N=keys_N)
+        windows_FT = (spool.part(draft.mel_FT, slice(None), slice(s, s + width)) for s in starts)
+        return sound.vocode_official(
+            windows_FT, length, self.audio, keys_N=keys_N, folder=self.scratch
+        )
 
     def reconstruct(self, sounds: Sequence[Sound]) -> list[Result]:
         """True sound through mel, autoencoder and vocoder: the ceiling of generation."""

@@ -3,7 +3,8 @@
 Axis letters: F mel bins, T mel frames, L audio samples, N windows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+import os
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 
 from foley_jax import sharding
 from foley_jax.media import audio as audio_io
-from foley_jax.media import specs, vocoder
+from foley_jax.media import specs, spool, vocoder
 
 BLOCK_FRAMES = 256  # lengths are rounded up to whole blocks so that few programs are compiled
 CHUNK_FRAMES = 4096  # more than this (a minute) is made in chunks
@@ -64,6 +65,7 @@ def vocode(
     max_batch: int,
     through: vocoder.Vocoder = GRIFFIN_LIM,
     num_devices: int = 1,
+    folder: str | os.PathLike | None = None,
 ) -> list[np.ndarray]:
     """Waveforms float32 [L] of log-mels [F, T] of any lengths, zero-padded or cut to `lengths`.
 
@@ -76,18 +78,31 @@ def vocode(
       max_batch: mels in the batch of one device.
       through: the vocoder; sound at another rate is resampled to that of `audio`.
       num_devices: that `through` splits a batch over.
+      folder: for sounds that are too long for memory, see `spool.Spool`.
     """
-    pieces: list[tuple[int, np.ndarray]] = []  # (which mel, a padded chunk of it)
+    chunks: list[tuple[int, int, int]] = []  # (which mel, first frame, frames with padding)
     for i, (mel_FT, length) in enumerate(zip(mels_FT, lengths)):
         frames = min(mel_FT.shape[1], audio.num_frames(length) + 4)
         for start in _chunk_starts(frames):
-            size = _rounded(min(frames - start, CHUNK_FRAMES))
-            pieces.append((i, fit(mel_FT[:, start:], size)))
-    chunks: list[list[np.ndarray]] = [[] for _ in mels_FT]
-    waves = _run([mel for _, mel in pieces], audio, max_batch, through, num_devices)
-    for (i, _), wave in zip(pieces, waves):
-        chunks[i].append(wave)
-    return [fit(_joined(parts, audio), length) for parts, length in zip(chunks, lengths)]
+            chunks.append((i, start, _rounded(min(frames - start, CHUNK_FRAMES))))
+    lines = [_Line(audio, length, folder) for length in lengths]
+    rate_hz = through.sample_rate_hz(audio)
+    # the longest first: of a mel's chunks only the last one may be shorter
+    for size in sorted({size for _, _, size in chunks}, reverse=True):
+        members = [chunk for chunk in chunks if chunk[2] == size]
+        batch = num_devices * max(1, min(max_batch, BATCH_FRAMES // size))
+        for at in range(0, len(members), batch):
+            some = members[at : at + batch]
+            cut = [_cut(mels_FT[i], start, size) for i, start, _ in some]
+            padded = np.stack(cut + cut[-1:] * (batch - len(cut)))
+            waves = np.asarray(through(jnp.asarray(padded), audio))
+            for (i, _, _), wave in zip(some, waves):
+                lines[i].add(audio_io.resample(wave, rate_hz, audio.sample_rate_hz))
+    return [line.whole() for line in lines]
+
+
+def _cut(mel_FT: np.ndarray, start: int, size: int) -> np.ndarray:
+    return fit(spool.part(mel_FT, slice(None), slice(start, start + size)), size)
 
 
 def _chunk_starts(num_frames: int) -> list[int]:
@@ -102,35 +117,29 @@ def _rounded(num_frames: int) -> int:
     return BLOCK_FRAMES * (blocks if blocks <= 4 else 1 << (blocks - 1).bit_length())
 
 
-def _run(
-    mels_FT: list[np.ndarray],
-    audio: specs.AudioSpec,
-    max_batch: int,
-    through: vocoder.Vocoder,
-    num_devices: int,
-) -> list[np.ndarray]:
-    """The vocoder over padded mels, those of one length together."""
-    rate_hz = through.sample_rate_hz(audio)
-    made: list[np.ndarray | None] = [None] * len(mels_FT)
-    for frames in sorted({mel.shape[1] for mel in mels_FT}):
-        members = [i for i, mel in enumerate(mels_FT) if mel.shape[1] == frames]
-        batch = num_devices * max(1, min(max_batch, BATCH_FRAMES // frames))
-        for at in range(0, len(members), batch):
-            part = members[at : at + batch]
-            padded = np.stack([mels_FT[i] for i in part + part[-1:] * (batch - len(part))])
-            waves = np.asarray(through(jnp.asarray(padded), audio))
-            for i, wave in zip(part, waves):
-                made[i] = audio_io.resample(wave, rate_hz, audio.sample_rate_hz)
-    return made
+class _Line:
+    """A sound whose chunks come `CHUNK_FRAMES - OVERLAP_FRAMES` apart, of `length` samples."""
 
+    def __init__(self, audio: specs.AudioSpec, length: int, folder: str | os.PathLike | None):
+        self._stride = (CHUNK_FRAMES - OVERLAP_FRAMES) * audio.hop
+        self._fade = round(FADE_S * audio.sample_rate_hz)
+        self._length, self._made = length, spool.Spool(folder=folder)
+        self._open: np.ndarray | None = None  # what the next chunk may still change
 
-def _joined(chunks: Sequence[np.ndarray], audio: specs.AudioSpec) -> np.ndarray:
-    """Chunks `CHUNK_FRAMES - OVERLAP_FRAMES` apart on one time line."""
-    stride = (CHUNK_FRAMES - OVERLAP_FRAMES) * audio.hop
-    out = chunks[0]
-    for i, chunk in enumerate(chunks[1:], 1):
-        out = crossfade(out, chunk, i * stride, round(FADE_S * audio.sample_rate_hz))
-    return out
+    def add(self, chunk: np.ndarray) -> None:
+        if self._open is not None:
+            chunk = crossfade(self._open, chunk, 0, self._fade)
+        self._write(chunk[: self._stride])
+        self._open = chunk[self._stride :]
+
+    def _write(self, block: np.ndarray) -> None:
+        self._made.append(block[: max(0, self._length - len(self._made))])
+
+    def whole(self) -> np.ndarray:
+        """The sound, cut or with zeros at its end; nothing can be added any more."""
+        self._write(self._open)
+        self._made.pad(self._length)
+        return self._made.array()
 
 
 def crossfade(before: np.ndarray, after: np.ndarray, start: int, fade: int) -> np.ndarray:
@@ -162,25 +171,30 @@ def crossfade(before: np.ndarray, after: np.ndarray, start: int, fade: int) -> n
 
 
 def vocode_official(
-    mels_NFT: np.ndarray, length: int, audio: specs.AudioSpec, *, keys_N: jax.Array
+    mels_NFT: Iterable[np.ndarray],
+    length: int,
+    audio: specs.AudioSpec,
+    *,
+    keys_N: jax.Array,
+    folder: str | os.PathLike | None = None,
 ) -> np.ndarray:
     """The notebook's sound: every window by itself, a low basis, random phases, end to end.
 
-    A window of 512 frames gives 511 hops: 8.176 s for 8 s of picture (spec D3, D4).
+    A window of 512 frames gives 511 hops: 8.176 s for 8 s of picture (spec D3, D4). What is too
+    long for memory lies in a file of `folder`.
     """
-    waves = [
-        np.asarray(
-            vocoder.mel_to_audio(
-                jnp.asarray(mel_FT)[None],
-                audio,
-                key=key,
-                iterations=OFFICIAL_ITERATIONS,
-                basis_rate_hz=OFFICIAL_BASIS_HZ,
-            )
-        )[0]
-        for mel_FT, key in zip(mels_NFT, keys_N)
-    ]
-    return fit(np.concatenate(waves), length)
+    made = spool.Spool(folder=folder)
+    for mel_FT, key in zip(mels_NFT, keys_N):
+        wave = vocoder.mel_to_audio(
+            jnp.asarray(mel_FT)[None],
+            audio,
+            key=key,
+            iterations=OFFICIAL_ITERATIONS,
+            basis_rate_hz=OFFICIAL_BASIS_HZ,
+        )
+        made.append(np.asarray(wave)[0, : max(0, length - len(made))])
+    made.pad(length)
+    return made.array()
 
 
 def fit(array: np.ndarray, length: int) -> np.ndarray:

@@ -3,10 +3,10 @@
 It holds the videos of a device batch one after the other, each in a whole number of blocks of one
 window's width. Windows never reach across two videos, so a video's sound does not depend on its
 neighbours on the tape.
-Axis letters: N windows, V columns of one, L rows, D width, K blocks.
+Axis letters: N windows, V columns of one, L rows, R those of a whole video, D width, K blocks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -25,10 +25,10 @@ class Draw(NamedTuple):
 
 
 class Request(NamedTuple):
-    """One sound to make: its windows, their rows [N, L, D] and what its noise comes from."""
+    """One sound to make: its windows, its video's rows [R, D] and what its noise comes from."""
 
     windows: Sequence[windows_lib.Window]
-    rows_NLD: np.ndarray
+    rows_RD: np.ndarray
     name: str
     draw: Draw
 
@@ -69,6 +69,24 @@ def power_of_two(count: int) -> int:
     return 1 << max(0, count - 1).bit_length()
 
 
+def few_sizes(count: int) -> int:
+    """A number that is not less, of few: powers of two, above 16 with three others in between."""
+    step = power_of_two(count) // 8 if count > 16 else power_of_two(count)
+    return -(-count // step) * step
+
+
+def divided(requests: Sequence[Request], most: int) -> Iterator[list[Request]]:
+    """Requests in order, so many at a time that they have at most `most` windows, or alone."""
+    some: list[Request] = []
+    for request in requests:
+        if some and sum(len(r.windows) for r in [*some, request]) > most:
+            yield some
+            some = []
+        some.append(request)
+    if some:
+        yield some
+
+
 def batch_size(count: int, most: int) -> int:
     """Windows to evaluate at once, so that few are computed in vain and few programs compiled.
 
@@ -102,7 +120,7 @@ def lay(
     Returns:
       The tape; first column of every sound; windows that a device batch holds.
     """
-    starts, first, shares, rows, times, keys = [], [], [], [], [], []
+    starts, first, shares, times, keys = [], [], [], [], []
     column = 0
     for request in requests:
         columns = [w.column for w in request.windows]
@@ -110,20 +128,31 @@ def lay(
         starts.append(column)
         first.extend(column + c for c in columns)
         shares.append(windows_lib.weights(columns, spec.num_columns))
-        rows.append(request.rows_NLD)
         times.append(windows_lib.row_times(request.windows, spec))
         keys.append(block_keys(request.draw.seed, request.name, request.draw.sample, count))
         column += count * spec.num_columns
     room = max(room, len(first))
     batch = num_devices * batch_size(-(-room // num_devices), max_batch)
     # a sound never has more blocks than windows, so one size serves both
-    size = batch * power_of_two(-(-room // batch))
+    size = batch * few_sizes(-(-room // batch))
     share_NV = np.zeros((size, spec.num_columns), np.float32)  # padding has no share
     share_NV[: len(first)] = np.concatenate(shares)
     first_N = _padded(np.array(first, np.int32), size)
     cover = joint.Cover(first_N, share_NV, np.int32(len(first)))
-    arrays = (np.concatenate(part) for part in (rows, times, keys))
-    return Tape(cover, *(_padded(a, size) for a in arrays)), starts, batch
+    times_NL, keys_K = (_padded(np.concatenate(part), size) for part in (times, keys))
+    return Tape(cover, _rows(requests, spec, size), times_NL, keys_K), starts, batch
+
+
+def _rows(requests: Sequence[Request], spec: windows_lib.WindowSpec, size: int) -> np.ndarray:
+    """The rows of all windows, then the last ones again: the largest array, so without copies."""
+    width, at = requests[0].rows_RD.shape[1], 0
+    rows_NLD = np.empty((size, spec.num_rows, width), np.float32)
+    for request in requests:
+        stop = at + len(request.windows)
+        rows_NLD[at:stop] = windows_lib.rows(request.rows_RD, request.windows, spec)
+        at = stop
+    rows_NLD[at:] = rows_NLD[at - 1]
+    return rows_NLD
 
 
 def _padded(array: np.ndarray, size: int) -> np.ndarray:

@@ -6,7 +6,7 @@ Axis letters: L feature rows of a window, V latent columns of a window, D featur
 bins, T mel frames, N windows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
 from typing import NamedTuple
 
@@ -131,8 +131,26 @@ def join(mels_NFT: Sequence[np.ndarray], first_frames: Sequence[int]) -> np.ndar
     Returns:
       float32 [F, frames], up to the end of the last window; silence where no window lies.
     """
-    num_bins, width = mels_NFT[0].shape
-    out = np.zeros((num_bins, max(first_frames) + width), np.float32)
-    for mel_FT, start, share_T in zip(mels_NFT, first_frames, weights(first_frames, width)):
-        out[:, start : start + width] += share_T[None] * mel_FT
-    return out
+    return np.concatenate(list(joined(mels_NFT, first_frames)), axis=1)
+
+
+def joined(mels_FT: Iterable[np.ndarray], first_frames: Sequence[int]) -> Iterator[np.ndarray]:
+    """`join` piece by piece: yields float32 [F, frames] that no later window reaches.
+
+    Args:
+      mels_FT: of the windows, taken one after the other.
+      first_frames: of each, in rising order.
+    """
+    share_NT: np.ndarray | None = None
+    for number, (mel_FT, start) in enumerate(zip(mels_FT, first_frames, strict=True)):
+        num_bins, width = mel_FT.shape
+        if share_NT is None:
+            share_NT = weights(first_frames, width)
+            at, open_FT = 0, np.zeros((num_bins, 0), np.float32)  # frames from `at` on
+        missing = start + width - at - open_FT.shape[1]
+        open_FT = np.pad(open_FT, ((0, 0), (0, missing)))
+        if start > at:
+            yield open_FT[:, : start - at]
+            at, open_FT = start, open_FT[:, start - at :]
+        open_FT += share_NT[number][None] * mel_FT
+    yield open_FT

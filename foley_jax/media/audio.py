@@ -5,16 +5,15 @@ Axis letters: L audio samples.
 
 from collections.abc import Iterator
 import dataclasses
-import io
 import pathlib
+import wave
 
 import av
 import numpy as np
-import soundfile
 import soxr
 
 from foley_jax.media import container as containers
-from foley_jax.media import level, sound_clock
+from foley_jax.media import level, sound_clock, spool
 
 # Timestamps within this of the running sample count are taken as contiguous (Matroska rounds to
 # 1 ms, AVI to a packet); beyond it there is a gap or an overlap in the file.
@@ -242,8 +241,10 @@ def write_wav(path: str | pathlib.Path, audio_L: np.ndarray, sample_rate_hz: int
     if audio_L.ndim != 1:
         raise ValueError(f"audio has shape {audio_L.shape}, wanted [samples] (mono)")
     if audio_L.dtype != np.int16:
-        audio_L = to_pcm16(level.written(path, audio_L))
-    # soundfile itself takes no names that are not UTF-8, and has its own kinds of errors
-    with io.BytesIO() as file:
-        soundfile.write(file, audio_L, sample_rate_hz, subtype="PCM_16", format="WAV")
-        pathlib.Path(path).write_bytes(file.getbuffer())
+        audio_L = level.written(path, audio_L)
+    # through an open file: any name will do, and a full disk is an OSError
+    with pathlib.Path(path).open("wb") as out, wave.open(out, "wb") as file:
+        file.setparams((1, 2, sample_rate_hz, len(audio_L), "NONE", "not compressed"))
+        for block_L in spool.pieces(audio_L):
+            pcm_L = block_L if block_L.dtype == np.int16 else to_pcm16(block_L)
+            file.writeframes(pcm_L.astype("<i2").tobytes())

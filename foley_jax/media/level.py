@@ -9,21 +9,21 @@ import warnings
 
 import numpy as np
 
-from foley_jax.media import container
+from foley_jax.media import container, spool
 
 # the loudest sample that 16 bits hold on either side of zero
 FULL_SCALE = 32767 / 32768
 
 
-def full_scale_gain(peak: float) -> float:
-    """The gain that brings a clip within full scale: 1.0 if its peak (of |samples|) is at most 1.
+def full_scale_gain(loudest: float) -> float:
+    """The gain that brings a clip within full scale: 1.0 if its loudest |sample| is at most 1.
 
     Raises:
-      ValueError: the peak is not finite.
+      ValueError: it is not finite.
     """
-    if not math.isfinite(peak):
-        raise ValueError(f"the loudest sample is {peak}, expected a finite number")
-    return 1.0 if peak <= 1.0 else FULL_SCALE / peak
+    if not math.isfinite(loudest):
+        raise ValueError(f"the loudest sample is {loudest}, expected a finite number")
+    return 1.0 if loudest <= 1.0 else FULL_SCALE / loudest
 
 
 def within_full_scale(audio_L: np.ndarray) -> tuple[np.ndarray, float]:
@@ -34,8 +34,21 @@ def within_full_scale(audio_L: np.ndarray) -> tuple[np.ndarray, float]:
     Raises:
       ValueError: a sample is not finite.
     """
-    gain = full_scale_gain(float(np.max(np.abs(audio_L), initial=0.0)))
-    return (audio_L if gain == 1.0 else audio_L * audio_L.dtype.type(gain)), gain
+    gain = full_scale_gain(peak(audio_L))
+    if gain == 1.0:
+        return audio_L, gain
+    if audio_L.nbytes <= spool.HELD_BYTES:
+        return audio_L * audio_L.dtype.type(gain), gain
+    quieter = spool.Spool()
+    for piece_L in spool.pieces(audio_L):
+        quieter.append(piece_L * piece_L.dtype.type(gain))
+    return quieter.array(), gain
+
+
+def peak(audio_L: np.ndarray) -> float:
+    """The loudest |sample|; 0 of none."""
+    peaks = [np.max(np.abs(piece_L)) for piece_L in spool.pieces(audio_L)]
+    return float(np.max(peaks, initial=0.0))
 
 
 def written(name: str | os.PathLike[str], audio_L: np.ndarray) -> np.ndarray:
@@ -49,8 +62,8 @@ def written(name: str | os.PathLike[str], audio_L: np.ndarray) -> np.ndarray:
 
 def report(audio_L: np.ndarray) -> dict[str, float]:
     """{"gain_db": the gain that a clip is written with}; empty if it is none, or not finite."""
-    peak = float(np.max(np.abs(audio_L), initial=0.0))
-    gain = full_scale_gain(peak) if math.isfinite(peak) else 1.0
+    loudest = peak(audio_L)
+    gain = full_scale_gain(loudest) if math.isfinite(loudest) else 1.0
     return {} if gain == 1.0 else {"gain_db": decibels(gain)}
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import soxr
 
 from foley_jax.media import container as containers
-from foley_jax.media import copying, fitting, level, specs, writing
+from foley_jax.media import copying, fitting, level, specs, spool, writing
 from foley_jax.media import frames as frames_lib
 
 
@@ -55,7 +55,7 @@ def mux(
     part = out_path.with_name(f".{digest}.part{out_path.suffix}")
     audio = np.asarray(audio)
     writing.check_audio(audio, sample_rate_hz)
-    sound = _fine_grained(level.written(out_path, audio), sample_rate_hz)
+    sound = (level.written(out_path, audio), sample_rate_hz)
     try:
         if not _copied(video_path, *sound, part, format):
             _encoded(video_path, *sound, part, format)
@@ -64,11 +64,22 @@ def mux(
         part.unlink(missing_ok=True)
 
 
-def _fine_grained(audio_L: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, int]:
-    """Raises low rates to 48 kHz: an AAC track is whole frames of 1024 samples, 64 ms at 16 kHz."""
+def _fine_grained(audio_L: np.ndarray, sample_rate_hz: int) -> tuple[Iterator[np.ndarray], int]:
+    """Raises low rates to 48 kHz: an AAC track is whole frames of 1024 samples, 64 ms at 16 kHz.
+
+    Returns:
+      The sound block by block, and its rate.
+    """
     if sample_rate_hz >= 44100:
-        return audio_L, sample_rate_hz
-    return soxr.resample(audio_L.astype(np.float32), sample_rate_hz, 48000, quality="HQ"), 48000
+        return spool.pieces(audio_L), sample_rate_hz
+    raised = soxr.ResampleStream(sample_rate_hz, 48000, 1, dtype="float32", quality="HQ")
+
+    def blocks() -> Iterator[np.ndarray]:
+        for block_L in spool.pieces(audio_L):
+            yield raised.resample_chunk(block_L.astype(np.float32))
+        yield raised.resample_chunk(np.zeros(0, np.float32), last=True)
+
+    return blocks(), 48000
 
 
 def _copied(
@@ -88,7 +99,7 @@ def _copied(
                 containers.open_output(out_path, format) as out,
             ):
                 copy = copying.PictureCopy(source, stream, out, sample_entry)
-                track = writing.AacTrack(out, audio_L, sample_rate_hz)
+                track = writing.AacTrack(out, *_fine_grained(audio_L, sample_rate_hz))
                 _write(video_path, out, track, copy.packets())
         except copying.CannotCopyError:
             continue
@@ -117,7 +128,7 @@ def _encoded(
         first = next(picture, None)
         if first is None:
             raise _empty(video_path)
-        track = writing.AacTrack(out, audio_L, sample_rate_hz)
+        track = writing.AacTrack(out, *_fine_grained(audio_L, sample_rate_hz))
         _write(video_path, out, track, itertools.chain([first], picture))
 
 

@@ -12,9 +12,10 @@ from matplotlib import figure
 from matplotlib import lines as lines_lib
 import numpy as np
 
-from foley_jax.media import container, specs
+from foley_jax.media import container, specs, spool
 
 SHOWN_FRAMES = 24  # of a clip on a contact sheet
+SHOWN_COLUMNS = 4096  # of a log-mel
 MARK_COLOURS = ("tab:red", "tab:green", "tab:orange")
 
 
@@ -113,7 +114,13 @@ def save_mel(
     title: str = "",
     marks_s: dict[str, np.ndarray] | None = None,
 ) -> None:
-    """Draws a log-mel into a PNG; `marks_s` adds named onset times as ticks on top."""
+    """Draws a log-mel into a PNG; `marks_s` adds named onset times as ticks on top.
+
+    Of more than `SHOWN_COLUMNS` frames, the means of several are drawn.
+    """
+    together = -(-mel_FT.shape[1] // SHOWN_COLUMNS)
+    if together > 1:
+        mel_FT, frame_s = _means(mel_FT, together), together * frame_s
     fig = figure.Figure(figsize=(9, 2.6), dpi=90, layout="constrained")
     axes = fig.subplots()
     draw_mel(axes, mel_FT, frame_s, marks_s=marks_s)
@@ -125,6 +132,17 @@ def save_mel(
 def _set_title(axes, title: str, **how) -> None:
     """Titles are names of files: no formulas, and of any bytes."""
     axes.set_title(container.printable(title), parse_math=False, **how)
+
+
+def _means(mel_FT: np.ndarray, together: int) -> np.ndarray:
+    """Means of so many frames each, float32 [F, ceil(T / together)]."""
+    means = []
+    for at in range(0, mel_FT.shape[1], together * SHOWN_COLUMNS // 8):
+        some_FT = spool.part(mel_FT, slice(None), slice(at, at + together * SHOWN_COLUMNS // 8))
+        cuts = np.arange(0, some_FT.shape[1], together)
+        counts = np.diff([*cuts, some_FT.shape[1]])
+        means.append(np.add.reduceat(some_FT, cuts, axis=1) / counts)
+    return np.concatenate(means, axis=1, dtype=np.float32)
 
 
 def draw_mel(axes, mel_FT, frame_s, *, marks_s=None) -> None:

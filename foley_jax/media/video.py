@@ -4,7 +4,9 @@ Axis letters: T frames, H W C picture, L audio samples.
 """
 
 from collections.abc import Iterator
+import contextlib
 import dataclasses
+import itertools
 import pathlib
 
 import av
@@ -96,29 +98,79 @@ def read_frames(
     Raises:
       MediaError: "missing", "unreadable", "no_video", or "empty" (no frame in that span).
     """
-    frames, _ = _read(path, spec, start_s, duration_s)
-    if not frames:
+    with _opened(path, spec, start_s, duration_s) as (frames, _):
+        made = list(frames)
+    if not made:
         span = "" if duration_s is None else f" to {start_s + duration_s:.3f} s"
         raise MediaError("empty", f"{path}: no picture from {start_s:.3f} s{span}")
-    return np.stack(frames)
+    return np.stack(made)
 
 
-def read_whole(path: str | pathlib.Path, spec: specs.VideoSpec) -> tuple[np.ndarray, float]:
+class Stream:
+    """The frames of a whole video, decoded anew by everyone who walks through them.
+
+    Yields uint8 [H, W, 3], what `read_frames` gives.
+
+    Attributes:
+      nbytes: of all of them, by what the file says; none is held.
+    Raises:
+      MediaError: while walking, see `read_frames`.
+    """
+
+    def __init__(self, path: str | pathlib.Path, spec: specs.VideoSpec, duration_s: float):
+        self.path, self.spec = path, spec
+        self.nbytes = spec.num_frames(duration_s) * frame_bytes(spec)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        with _opened(self.path, self.spec, 0.0, None) as (frames, _):
+            first = next(frames, None)
+            if first is None:
+                raise _no_frame(self.path)
+            yield first
+            yield from frames
+
+
+def read_whole(
+    path: str | pathlib.Path, spec: specs.VideoSpec, *, most_bytes: float = np.inf
+) -> tuple[np.ndarray | Stream, float]:
     """`read_frames` of the whole video and its length in seconds, opening the file once.
 
+    Args:
+      most_bytes: of frames in memory; of a longer video it is a `Stream`, not yet decoded.
     Raises:
       MediaError: see `read_frames`.
     """
-    frames, stated_s = _read(path, spec, 0.0, None)
-    if not frames:
-        raise MediaError("empty", f"{path}: its picture stream holds no decodable frame")
-    # raw streams and some recorders state no length
-    return np.stack(frames), stated_s or len(frames) / spec.fps
+    most = most_bytes / frame_bytes(spec)
+    with _opened(path, spec, 0.0, None) as (frames, stated_s):
+        held: list[np.ndarray] = []
+        if stated_s * spec.fps <= most:
+            held = list(itertools.islice(frames, None if most == np.inf else int(most) + 1))
+            if not held:
+                raise _no_frame(path)
+        if held and len(held) <= most:
+            # raw streams and some recorders state no length
+            return np.stack(held), stated_s or len(held) / spec.fps
+        count = len(held)
+        held.clear()
+        if not stated_s:
+            count += sum(1 for _ in frames)
+    length_s = stated_s or count / spec.fps
+    return Stream(path, spec, length_s), length_s
 
 
-def _read(
+def frame_bytes(spec: specs.VideoSpec) -> int:
+    """Memory of one decoded frame."""
+    return 3 * spec.height * spec.width
+
+
+def _no_frame(path: str | pathlib.Path) -> MediaError:
+    return MediaError("empty", f"{path}: its picture stream holds no decodable frame")
+
+
+@contextlib.contextmanager
+def _opened(
     path: str | pathlib.Path, spec: specs.VideoSpec, start_s: float, duration_s: float | None
-) -> tuple[list[np.ndarray], float]:
+) -> Iterator[tuple[Iterator[np.ndarray], float]]:
     """Frames of a span, perhaps none, and the length that the file states (0 if it does not)."""
     with containers.open_input(path) as container:
         stream = containers.video_stream(container)
@@ -129,7 +181,7 @@ def _read(
         begin_s = start_s + containers.origin_s(container)
         wanted = None if duration_s is None else spec.num_frames(duration_s)
         timed = frames_lib.timed_frames(container, stream, begin_s)
-        return _sample(timed, spec, begin_s, wanted), stated_s
+        yield _sample(timed, spec, begin_s, wanted), stated_s
 
 
 def _sample(
@@ -137,32 +189,32 @@ def _sample(
     spec: specs.VideoSpec,
     begin_s: float,
     wanted: int | None,
-) -> list[np.ndarray]:
-    """Walks through (time, end, picture) and keeps what is on screen at each wanted time."""
-    out: list[np.ndarray] = []
+) -> Iterator[np.ndarray]:
+    """Walks through (time, end, picture) and yields what is on screen at each wanted time."""
+    count = 0
     shown, shown_pixels = None, None
     shown_s = shown_end_s = -np.inf
     limit = np.inf if wanted is None else wanted
 
-    def show_until(end_s: float) -> None:
-        nonlocal shown_pixels
-        while len(out) < limit and begin_s + len(out) / spec.fps < end_s - TIME_SLACK_S:
+    def show_until(end_s: float) -> Iterator[np.ndarray]:
+        nonlocal count, shown_pixels
+        while count < limit and begin_s + count / spec.fps < end_s - TIME_SLACK_S:
             if shown_pixels is None:
                 shown_pixels = shown.fitted(spec)
-            out.append(shown_pixels)
+            count += 1
+            yield shown_pixels
 
     for time_s, end_s, picture in timed:
         if shown is not None:
             if time_s <= shown_s:  # times that start again: the first recording counts
                 continue
-            show_until(time_s)
-        if len(out) >= limit:
+            yield from show_until(time_s)
+        if count >= limit:
             break
         shown, shown_s, shown_pixels = picture, time_s, None
         shown_end_s = max(end_s, shown_end_s)
     if shown is not None:
-        show_until(shown_end_s)
-    return out
+        yield from show_until(shown_end_s)
 
 
 def _duration_s(

@@ -3,6 +3,7 @@
 Axis letters: T frames, H W C picture, L audio samples.
 """
 
+from collections.abc import Iterable
 from fractions import Fraction
 import pathlib
 
@@ -10,7 +11,7 @@ import av
 import numpy as np
 
 from foley_jax.media import container as containers
-from foley_jax.media import level
+from foley_jax.media import level, spool
 
 AUDIO_BIT_RATE = 128_000
 AAC_FRAME = 1024
@@ -28,14 +29,13 @@ class AacTrack:
     def __init__(
         self,
         container: av.container.OutputContainer,
-        audio_L: np.ndarray,
+        blocks: Iterable[np.ndarray],
         sample_rate_hz: int,
         coder: str = "twoloop",
     ):
-        check_audio(audio_L, sample_rate_hz)
+        """`blocks`: the sound, float [L] one after the other, taken when their turn has come."""
         self._container, self._rate = container, sample_rate_hz
-        # what resampling has put beyond full scale; the clip itself is within
-        self._audio_L = np.clip(audio_L, -1, 1).astype(np.float32)
+        self._blocks, self._held_L = iter(blocks), np.zeros(0, np.float32)
         self._done = 0
         self._stream = container.add_stream("aac", rate=sample_rate_hz)
         self._stream.layout = "mono"
@@ -44,19 +44,36 @@ class AacTrack:
 
     def write_until(self, time_s: float) -> None:
         """Encodes and writes whole AAC frames of sound that end by `time_s`."""
-        until = min(len(self._audio_L), int(time_s * self._rate))
-        while self._done + AAC_FRAME <= until:
-            self._encode(self._audio_L[self._done : self._done + AAC_FRAME])
+        while self._done + AAC_FRAME <= int(time_s * self._rate) and self._holds(AAC_FRAME):
+            self._encode(self._taken(AAC_FRAME))
 
     def finish(self, length_s: float | None = None) -> None:
         """Writes what is left; with `length_s`, cut or filled up with silence to that length."""
-        if length_s is not None:
-            length = round(length_s * self._rate)
-            self._audio_L = self._audio_L[:length]
-            self._audio_L = np.pad(self._audio_L, (0, length - len(self._audio_L)))
-        while self._done < len(self._audio_L):
-            self._encode(self._audio_L[self._done : self._done + AAC_FRAME])
+        end = None if length_s is None else round(length_s * self._rate)
+        while end is None or self._done < end:
+            wanted = AAC_FRAME if end is None else min(AAC_FRAME, end - self._done)
+            self._holds(wanted)
+            chunk_L = self._taken(wanted)
+            if end is not None:
+                chunk_L = np.pad(chunk_L, (0, wanted - len(chunk_L)))
+            if not len(chunk_L):
+                break
+            self._encode(chunk_L)
         self._container.mux(self._stream.encode())
+
+    def _holds(self, count: int) -> bool:
+        """Takes blocks until there are `count` samples; False if the sound ends before."""
+        while len(self._held_L) < count:
+            block_L = next(self._blocks, None)
+            if block_L is None:
+                return False
+            block_L = np.clip(block_L, -1, 1).astype(np.float32)
+            self._held_L = np.concatenate([self._held_L, block_L])
+        return True
+
+    def _taken(self, count: int) -> np.ndarray:
+        chunk_L, self._held_L = self._held_L[:count], self._held_L[count:]
+        return chunk_L
 
     def _encode(self, chunk_L: np.ndarray) -> None:
         frame = av.AudioFrame.from_ndarray(chunk_L[None], format="fltp", layout="mono")
@@ -109,15 +126,16 @@ def write_video(
     if audio is not None and sample_rate_hz is None:
         raise ValueError("audio was given without sample_rate_hz")
     if audio is not None:
-        check_audio(np.asarray(audio), sample_rate_hz)
-        audio = level.written(path, np.asarray(audio))
+        audio = np.asarray(audio)
+        check_audio(audio, sample_rate_hz)
+        audio = level.written(path, audio)
     rate = Fraction(fps).limit_denominator(1001)
     with containers.open_output(path, format) as container:
         stream = h264_stream(container, width, height, rate, crf, preset)
         stream.codec_context.thread_count = threads
         track = None
         if audio is not None:
-            track = AacTrack(container, audio, sample_rate_hz, aac_coder)
+            track = AacTrack(container, spool.pieces(audio), sample_rate_hz, aac_coder)
         for i, frame_HWC in enumerate(frames_THWC):
             frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")
             frame.pts, frame.time_base = i, 1 / rate

@@ -42,8 +42,9 @@ def _program(
     audio, video = specs.AudioSpec(**config.audio), specs.VideoSpec(**tiny_foley.cavp().video)
     window = pipeline.window_of(model, config, audio, video)
     plan = windows.plan(2 * window.num_rows, window)
-    rows_NLD = np.random.default_rng(0).standard_normal((len(plan), window.num_rows, 8))
-    request = tape_lib.Request(plan, rows_NLD.astype(np.float32), "x", tape_lib.Draw(0))
+    rows_RD = np.random.default_rng(0).standard_normal((2 * window.num_rows, 8))
+    rows_RD /= np.linalg.norm(rows_RD, axis=1, keepdims=True)
+    request = tape_lib.Request(plan, rows_RD.astype(np.float32), "x", tape_lib.Draw(0))
     tape, _, batch = tape_lib.lay([request], window, batch)
     shape = model.latent_shape(audio.num_mels, config.data.window_frames)
     task = task_lib.resolve(config)
@@ -77,7 +78,10 @@ def _per_step(batch, **options):
 
 
 def _of_denoiser(batch):
-    """FLOPs of the U-Net whose keys and values are there, for both halves of guidance."""
+    """FLOPs of the U-Net whose keys and values are there, for both halves of guidance.
+
+    And of that which makes them, and the windows' context, from rows.
+    """
     model = _networks()[0].module()
     _, _, program = _program(batch, 2)
     batch = program.batch
@@ -89,7 +93,8 @@ def _of_denoiser(batch):
     def run(context):
         return model.denoise(z, jnp.zeros(2 * batch), context, context_s_BL=times)
 
-    return flops.count(run, keys_values), flops.count(run, context)
+    anew = flops.count(run, context) + flops.count(model.conditioner, context[:batch])
+    return flops.count(run, keys_values), anew
 
 
 @pytest.mark.parametrize("batch", [8, 2], ids=["one_batch", "several_batches"])

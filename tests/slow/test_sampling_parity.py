@@ -40,7 +40,7 @@ def test_double_guided_sampling_equals_the_notebook():
     classifier = _network("diff_foley/guidance_classifier", "classifier")
     rows_RD = fill.unit_rows(fill.inp("e2e_feat", (1, 33, 512), PREFIX))[0]
     plan = windows.official(len(rows_RD), SPEC)
-    request = tape_lib.Request(plan, windows.rows(rows_RD, plan, SPEC), "e2e", tape_lib.Draw(0))
+    request = tape_lib.Request(plan, rows_RD, "e2e", tape_lib.Draw(0))
     tape, _, batch = tape_lib.lay([request], SPEC, max_batch=1)
     settings = generation.Settings(preset="official")
     assert settings.aligned(True)

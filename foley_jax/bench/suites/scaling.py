@@ -125,8 +125,8 @@ def _foley_flops(
     """Of all solver steps and of the decoding."""
     plan = windows.plan(num_rows, model.window)
     width = model.ldm.module().conditioner.in_dim
-    rows_NLD = np.zeros((len(plan), model.window.num_rows, width), np.float32)
-    requests = [tape_lib.Request(plan, rows_NLD, str(i), tape_lib.Draw(0)) for i in range(count)]
+    rows_RD = np.zeros((num_rows, width), np.float32)
+    requests = [tape_lib.Request(plan, rows_RD, str(i), tape_lib.Draw(0)) for i in range(count)]
     tape, _, batch = tape_lib.lay(requests, model.window, model.device_windows)
     schedule, prediction = task_lib.resolve(config).schedule, config.loss.prediction
 

@@ -141,11 +141,11 @@ class Sampling:
         plan = windows.plan(window.num_rows, window)
         rng = np.random.default_rng(0)
         width = model.conditioner.in_dim
-        rows_NLD = rng.standard_normal((batch, len(plan), window.num_rows, width), np.float32)
-        rows_NLD /= np.linalg.norm(rows_NLD, axis=-1, keepdims=True)
+        rows_BLD = rng.standard_normal((batch, window.num_rows, width), np.float32)
+        rows_BLD /= np.linalg.norm(rows_BLD, axis=-1, keepdims=True)
         requests = [
             tape_lib.Request(plan, rows, "noise", tape_lib.Draw(0, i))
-            for i, rows in enumerate(rows_NLD)
+            for i, rows in enumerate(rows_BLD)
         ]
         self.tape, _, at_once = tape_lib.lay(requests, window, batch)
         self.batch = batch

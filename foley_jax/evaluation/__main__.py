@@ -115,9 +115,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         names = by_name.parse(args.protocol)
         systems, models, checkpoints = _systems(args)
-        searched = [*args.reference, *(folder for runs in systems.values() for folder in runs)]
-        if remark := run_card.passed_over(searched, [args.out]):
-            print(remark, file=sys.stderr)
     except (OSError, ValueError) as error:
         print(f"error: {reasons.of(error)}", file=sys.stderr)
         return 1
@@ -131,6 +128,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, path in models.items() if rules else ():
         with _kept_apart(name, None, failed):
             systems[name] = _generate(name, path, args)
+    try:
+        _tell_passed_over(args, systems)
+    except (OSError, ValueError) as error:
+        print(f"error: {reasons.of(error)}", file=sys.stderr)
+        return 1
     for name, rule in rules.items():
         result = None
         with _kept_apart(name, outs[name], failed):
@@ -145,6 +147,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if failed and len(names) > 1:
         print(f"error: failed of all that was asked for: {'; '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _tell_passed_over(args: argparse.Namespace, systems: dict[str, list[Path]]) -> None:
+    """Says once what the search of all folders leaves out.
+
+    Raises:
+      FileNotFoundError: a folder without sounds.
+      ValueError: the report would go into a folder that is searched.
+    """
+    searched = [*args.reference, *(folder for runs in systems.values() for folder in runs)]
+    if remark := run_card.passed_over(searched, [args.out]):
+        print(remark, file=sys.stderr)
 
 
 def _enter(failed: dict[str, str], what: str, why: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from foley_jax import batch, sample, sounding
+from foley_jax.diff_foley import pipeline
 from foley_jax.media import audio, container, level, specs, video
 from tests.media import media_files
 
@@ -29,7 +30,7 @@ def likeness(heard_L: np.ndarray, made_L: np.ndarray) -> float:
 
 def foley_clip(audio_L, video_path="a.mp4", **scores) -> sample.Clip:
     model = types.SimpleNamespace(audio=specs.AudioSpec())
-    result = types.SimpleNamespace(audio=audio_L, mel_FT=np.zeros((128, 4)), scores=scores)
+    result = pipeline.Result(audio_L, np.zeros((128, 4)), scores)
     return sample.Foley(model, "runs/x").clip(video_path, result)
 
 

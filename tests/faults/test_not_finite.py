@@ -11,6 +11,7 @@ import tiny_foley
 
 from foley_jax import generate, sample
 from foley_jax.diff_foley import generation, pipeline
+from foley_jax.diff_foley import sources as sources_lib
 from foley_jax.diffusion import conditional, ddim, dpm_solver, finite, plms, schedule, singlestep
 from tests.media import media_files
 from tests.mm_diffusion import sounding_config
@@ -126,18 +127,18 @@ def videos(tmp_path_factory):
 @pytest.fixture
 def one_overflows(foley, monkeypatch):
     """The features of v0.9 are finite, but too large for the network; v3.0's at its end only."""
-    rows_of = foley.model.rows
+    view = sources_lib.view
 
-    def rows(sources, settings):
-        made = rows_of(sources, settings)
-        for source, rows_TD in zip(sources, made):
+    def overflowing(sources, *args, **options):
+        seen, rows = view(sources, *args, **options)
+        for source, rows_TD in zip(sources, rows):
             if source.path.stem == "v0.9":
                 rows_TD *= np.float32(1e30)
             elif source.path.stem == "v3.0":
                 rows_TD[-2:] *= np.float32(1e30)
-        return made
+        return seen, rows
 
-    monkeypatch.setattr(foley.model, "rows", rows)
+    monkeypatch.setattr(sources_lib, "view", overflowing)
     return foley
 
 
@@ -213,14 +214,19 @@ def test_an_alignment_gradient_that_overflows_is_named(runs, videos, monkeypatch
 
 
 def test_features_and_autoencoder_are_told_from_the_network(foley, videos, monkeypatch):
-    decode, rows_of = foley.model.sampler._decode, foley.model.rows
+    decode, view = foley.model.sampler._decode, sources_lib.view
     monkeypatch.setattr(foley.model.sampler, "_decode", lambda *args: decode(*args) * np.inf)
     with pytest.raises(
         ValueError, match="beginning with the mel of the autoencoder, window 1 of 1"
     ):
         foley(videos[0], steps=2)
     monkeypatch.undo()
-    monkeypatch.setattr(foley.model, "rows", lambda *args: [r * np.nan for r in rows_of(*args)])
+
+    def lost(*args, **options):
+        seen, rows = view(*args, **options)
+        return seen, [rows_TD * np.nan for rows_TD in rows]
+
+    monkeypatch.setattr(sources_lib, "view", lost)
     with pytest.raises(ValueError, match=r"features of the video \(CAVP\), window 1 of 1"):
         foley(videos[0], steps=2)
 

@@ -55,7 +55,7 @@ def test_help_teaches_examples_first(flag):
         ((DEMO, "--mode=evaluate"), "train one with `python -m foley_jax.main --config=configs/"),
         (
             (DEMO, "--mode=evaluate", "--", "--protocol=onsets", "--reference", "nowhere"),
-            "no checkpoint in",
+            "nowhere holds no sounds: there is no such folder",
         ),
         ((DEMO, "--", "--protocol=onsets"), "unexpected argument '--protocol=onsets'"),
         ((DEMO, "--config.mesh.data=3"), "does not fit 1 devices"),

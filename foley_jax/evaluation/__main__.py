@@ -115,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         names = by_name.parse(args.protocol)
         systems, models, checkpoints = _systems(args)
+        _tell_passed_over(args, systems)
     except (OSError, ValueError) as error:
         print(f"error: {reasons.of(error)}", file=sys.stderr)
         return 1
@@ -128,11 +129,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, path in models.items() if rules else ():
         with _kept_apart(name, None, failed):
             systems[name] = _generate(name, path, args)
-    try:
-        _tell_passed_over(args, systems)
-    except (OSError, ValueError) as error:
-        print(f"error: {reasons.of(error)}", file=sys.stderr)
-        return 1
     for name, rule in rules.items():
         result = None
         with _kept_apart(name, outs[name], failed):

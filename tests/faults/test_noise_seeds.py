@@ -195,7 +195,7 @@ def test_data_come_in_another_order_for_every_seed():
             lambda source, index, rng: {"index": np.int64(index), "draw": rng.integers(2**62)},
             global_batch=64,
             seed=seed,
-            step=0,
+            position=0,
             process_index=0,
             process_count=1,
         )

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+_PART = 128  # of the width
+
 
 def _symmetric_cross_entropy(logits: jax.Array) -> jax.Array:
     """Mean of both directions over square [..., K, K] logits whose diagonal holds the pairs."""
@@ -17,6 +19,21 @@ def _symmetric_cross_entropy(logits: jax.Array) -> jax.Array:
     columns = jax.nn.log_softmax(logits, axis=-2)
     pairs = jnp.diagonal(rows + columns, axis1=-2, axis2=-1)
     return -0.5 * pairs.mean()
+
+
+def _logits(video_ND: jax.Array, audio_ND: jax.Array, logit_scale: jax.Array) -> jax.Array:
+    """logit_scale * video @ audio.T, float32 [N, N].
+
+    Summed over parts of the width first: some CPUs add up all products of two embeddings one after
+    another, and at a scale of 100 their rounding shows in the gradients.
+    """
+    parts = range(0, video_ND.shape[1], _PART)
+    video, audio = video_ND.astype(jnp.float32), audio_ND.astype(jnp.float32)
+    products = (
+        jnp.matmul(video[:, d : d + _PART], audio[:, d : d + _PART].T, precision="highest")
+        for d in parts
+    )
+    return logit_scale * sum(products)
 
 
 def contrastive_loss(
@@ -48,8 +65,7 @@ def contrastive_loss(
     n = video_ND.shape[0]
     if n % num_clips:
         raise ValueError(f"{n} rows do not divide into videos of {num_clips} clips")
-    video, audio = video_ND.astype(jnp.float32), audio_ND.astype(jnp.float32)
-    logits = logit_scale * jnp.matmul(video, audio.T, precision="highest")
+    logits = _logits(video_ND, audio_ND, logit_scale)
     num_videos = n // num_clips
     blocks = logits.reshape(num_videos, num_clips, num_videos, num_clips)
     # [V, K, V, K] -> [V, K, K], one diagonal block per video
@@ -79,9 +95,8 @@ def row_loss(video_BTD: jax.Array, audio_BTD: jax.Array, logit_scale: jax.Array)
             "one of each per moment (4 frames and 64 mel frames a second)"
         )
     width = video_BTD.shape[-1]
-    video_ND, audio_ND = (x.astype(jnp.float32).reshape(-1, width) for x in (video_BTD, audio_BTD))
-    logits = logit_scale * jnp.matmul(video_ND, audio_ND.T, precision="highest")
-    return _symmetric_cross_entropy(logits)
+    video_ND, audio_ND = (x.reshape(-1, width) for x in (video_BTD, audio_BTD))
+    return _symmetric_cross_entropy(_logits(video_ND, audio_ND, logit_scale))
 
 
 def recall_at_k(

@@ -69,6 +69,7 @@ def h264(
     *,
     aspect: Fraction | None = None,
     codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
     options: dict[str, str] | None = None,
     tags: dict[str, str] | None = None,
 ) -> pathlib.Path:
@@ -77,7 +78,7 @@ def h264(
         container.metadata.update(tags or {})
         stream = container.add_stream(codec, rate=FPS)
         stream.height, stream.width = frames_THWC.shape[1:3]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pix_fmt
         stream.options = options or {}
         stream.metadata.update(tags or {})
         if aspect is not None:

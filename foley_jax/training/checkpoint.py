@@ -8,8 +8,6 @@ orbax itself returns a flipped byte as if nothing had happened.
 
 from collections.abc import Callable, Mapping
 import logging
-import os
-import re
 from typing import Any
 
 from etils import epath
@@ -17,7 +15,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from foley_jax import sharding
-from foley_jax.training import checksum, paths, save_barrier
+from foley_jax.training import checksum, paths, save_barrier, storage_errors
 from foley_jax.training import manifest as manifest_lib
 from foley_jax.training import retention as retention_lib
 
@@ -78,7 +76,7 @@ class Checkpoints:
         self._failed: SaveError | None = None  # of the newest save
         if not read_only:
             self._clean_up(_log.warning)
-        logging.getLogger("absl").addFilter(_is_news)
+        storage_errors.quieten()
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
@@ -181,7 +179,7 @@ class Checkpoints:
     def _fail(self, step: int | None, error: Exception | None) -> SaveError:
         text = "it failed on another process"
         if error is not None:
-            text = f"{type(error).__name__}: {_shortened(str(error))}"
+            text = storage_errors.in_words(error)
         return SaveError(f"step {step} could not be saved in {self.folder} ({text})")
 
     def _clean_up(self, tell) -> None:
@@ -284,8 +282,7 @@ class Checkpoints:
                 restore_args=ocp.checkpoint_utils.construct_restore_args(leaves),
                 partial_restore=True,
             )
-        restored = self._read_items(step, items) if items else {}
-        result = {name: dict(restored[name]) for name in wanted}
+        result = {k: dict(v) for k, v in self._read_items(step, items).items()} if items else {}
         self._verify(step, saved, result)
         return result
 
@@ -307,7 +304,8 @@ class Checkpoints:
         return self._manifest(step).get("about", {})
 
     def _manifest(self, step: int) -> dict[str, Any]:
-        manifest = self._read_items(step, {_MANIFEST: ocp.args.JsonRestore()})[_MANIFEST]
+        items = {_MANIFEST: ocp.args.JsonRestore()}
+        manifest = self._read_items(step, items)[_MANIFEST]
         if not manifest_lib.is_intact(manifest):
             raise CorruptCheckpointError(f"{self.folder / str(step)}: the manifest is damaged")
         if manifest["format"] != manifest_lib.FORMAT:
@@ -317,19 +315,22 @@ class Checkpoints:
             )
         return manifest
 
-    def _read_items(self, step: int, items: dict[str, Any]) -> Any:
+    def _read_items(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
+            read = self._manager.restore(step, args=ocp.args.Composite(**items))
+            return {name: read[name] for name in items}
         except Exception as error:  # damage surfaces as ValueError, OSError, KeyError, ...
             raise CorruptCheckpointError(
                 f"{self.folder / str(step)} is damaged and cannot be read "
-                f"({type(error).__name__}: {_shortened(str(error))})"
+                f"({storage_errors.in_words(error)})"
             ) from error
 
     def _verify(self, step: int, saved: Mapping, restored: Mapping) -> None:
+        """Compares every leaf with what was saved; orbax leaves out what its metadata lost."""
         for name, leaves in restored.items():
-            found = checksum.of_leaves(leaves)
-            bad = [key for key in leaves if found[key] != saved[name][key]["checksum"]]
+            there = {key: x for key, x in leaves.items() if isinstance(x, jax.Array)}
+            found = checksum.of_leaves(there)
+            bad = [key for key in leaves if found.get(key) != saved[name][key]["checksum"]]
             if bad:
                 raise CorruptCheckpointError(
                     f"{self.folder / str(step)} is damaged: checksum of "
@@ -357,19 +358,6 @@ class Checkpoints:
             _log.warning("%s", self._fail(self._pending, error))
         self._manager.close()
         self._clean_up(_log.debug)
-
-
-def _shortened(text: str) -> str:
-    """One line of an error; tensorstore hides the operating system's reason in pages."""
-    text = " ".join(text.split())
-    found = re.search(r"os_error_code='(\d+)'", text)
-    reason = f"{os.strerror(int(found[1]))}: " if found else ""
-    return reason + (text if len(text) <= 300 else f"{text[:140]} ... {text[-140:]}")
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Orbax logs the same stack three times when a save fails; `Checkpoints` says it in a line."""
-    return not (record.exc_info and "orbax" in record.pathname)
 
 
 class _Preservation:

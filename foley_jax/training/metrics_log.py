@@ -132,16 +132,16 @@ def _summary_writer() -> type:
 
 
 def _drop_after(file: epath.Path, step: int) -> None:
-    """Removes lines of steps after `step`, and a last line cut off by a kill."""
+    """Removes lines of steps after `step`, a last line cut off by a kill, and damaged ones."""
     if not file.exists():
         return
     kept = []
-    for line in file.read_text().splitlines():
+    for line in file.read_bytes().splitlines():
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except json.JSONDecodeError:
+                kept.append(line + b"\n")
+        except (ValueError, KeyError, TypeError):
             continue
     temporary = file.parent / "metrics.jsonl.tmp"
-    temporary.write_text("".join(kept))
+    temporary.write_bytes(b"".join(kept))
     temporary.replace(file)

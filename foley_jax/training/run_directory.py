@@ -17,6 +17,7 @@ from foley_jax.training import checkpoint, paths
 from foley_jax.training import task as task_lib
 
 CONFIG, CONFIGS = "config.json", "configs.jsonl"
+_READ = ("task", "model", "audio", "video", "loss", "dtype")  # what weights cannot be used without
 _log = logging.getLogger(__name__)
 
 
@@ -113,6 +114,14 @@ def load_config(run_dir: epath.PathLike) -> ml_collections.ConfigDict:
             raise ValueError(f"{file} is damaged ({fault}); copy it again")
         _log.warning("%s is damaged (%s); using the copy in the newest checkpoint", file, fault)
         found = copy
+    changed = [name for name in _READ if copy and found.get(name) != copy.get(name)]
+    if changed:
+        _log.warning(
+            "%s and the copy in the newest checkpoint differ in %s: it was edited or damaged, or a "
+            "run has not saved since its settings changed; it is followed",
+            file,
+            ", ".join(changed),
+        )
     return ml_collections.ConfigDict(_tuples(found))
 
 

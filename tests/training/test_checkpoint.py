@@ -133,6 +133,62 @@ def test_a_flipped_byte_in_any_file_never_gives_wrong_values(run_dir):
     assert found == {10, 20}
 
 
+def test_a_flipped_bit_is_told_in_one_line_of_words(tmp_path, caplog):
+    """Nothing else is: no error of another class, no pages of those that read beneath us."""
+    tree, rng = groups(3), np.random.default_rng(0)
+    run_directory.save_model(tmp_path, config=config(), params=tree["params"], rest=tree["rest"])
+    expected = run_directory.load_model_state(tmp_path)
+    files = sorted(f for f in tmp_path.rglob("*") if f.is_file() and f.stat().st_size)
+    damaged = [(f, f.read_bytes(), rng.integers(f.stat().st_size * 8)) for f in files * 2]
+    for name, key in (("rest", b"mean"), ("params", b"kernel")):  # leaves that orbax loses
+        file = tmp_path / "checkpoints" / "0" / name / "_METADATA"
+        content = file.read_bytes()
+        damaged.append((file, content, content.rindex(key) * 8))
+    told = []
+    for file, content, bit in damaged:
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << (bit % 8)
+        file.write_bytes(changed)
+        try:
+            found = run_directory.load_model_state(tmp_path)
+            jax.tree.map(np.testing.assert_array_equal, found[1:], expected[1:])
+        except checkpoint.CorruptCheckpointError as error:
+            told.append(str(error))
+        file.write_bytes(content)
+    assert len(told) > 5
+    for line in told:
+        assert line.startswith(f"{tmp_path / 'checkpoints' / '0'} is damaged")
+        assert len(line) < 500 and "\n" not in line and "tensorstore_spec" not in line
+    assert all(record.name.startswith("foley_jax") for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('"model"', '"modem"', "is damaged (it has no 'model'); using the copy in the newest"),
+        ('"mult"', '"mumt"', "is damaged (it has no 'mult'); using the copy in the newest"),
+        (":", "?", "is damaged (Expecting ':' delimiter"),
+        ("ldm", "l\udce4m", "is damaged ('utf-8' codec can't decode"),
+        ("ldm", "lem", "differ in task: it was edited or damaged"),
+    ],
+)
+def test_a_damaged_config_is_told_and_its_copy_used(tmp_path, caplog, old, new, told):
+    tree, file = groups(3), tmp_path / "config.json"
+    run_directory.save_model(tmp_path, config=config(), params=tree["params"], rest=tree["rest"])
+    content = file.read_bytes()
+    file.write_bytes(content.replace(old.encode(), new.encode(errors="surrogateescape"), 1))
+    loaded, *_ = run_directory.load_model_state(tmp_path)
+    assert loaded.model.mult == (1, 2)
+    (record,) = caplog.records
+    assert str(file) in record.getMessage() and told in record.getMessage()
+
+
+def test_a_damaged_config_without_a_copy_is_told(tmp_path):
+    (tmp_path / "config.json").write_text("{'task'")
+    with pytest.raises(ValueError, match="config.json is damaged .*; copy it again"):
+        run_directory.load_config(tmp_path)
+
+
 @pytest.mark.parametrize("group", ["params", "opt_state"])
 def test_flipped_byte_falls_back_to_the_step_before(run_dir, caplog, group):
     flip_byte(run_dir / "checkpoints" / "20", group)

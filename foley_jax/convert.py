@@ -11,7 +11,11 @@
 Every key of the checkpoint is used or on its kind's written ignore list, every parameter is
 filled, every shape agrees; otherwise one error names all offenders. Files are read without
 running code (`foley_jax/torch_files.py`). What became of every key is printed and written to
-conversion.json beside the converted weights.
+conversion.json beside the converted weights, and so is what was changed on the way: names of
+wrappers stripped (torch.compile, DDP, FSDP, ...), half precision, shapes of single numbers.
+
+Where a file holds the last weights and their averages (EMA), the last ones are taken; --ema takes
+the averages.
 
 Rules, after a kind's renames (`layers/torch_checkpoint.py`): leaf names weight -> kernel, scale
 or embedding, running_mean -> mean, running_var -> var; layouts [out, in, *k] -> [*k, in, out];
@@ -20,6 +24,7 @@ kernel axes of size 1 may be absent on one side (a 1x3x3 convolution here is 3x3
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
 import importlib
 import os
 from pathlib import Path
@@ -31,7 +36,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from foley_jax import hub, torch_files, weight_keys
+from foley_jax import hub, torch_files, weight_folders, weight_keys
 from foley_jax.layers import conversion_report, network, strict_fill, torch_checkpoint
 from foley_jax.media import file_arguments
 from foley_jax.training import task as task_lib
@@ -69,8 +74,8 @@ def load_torch(
 
     Args:
       kind: a name of `kinds()`, e.g. "diff_foley/cavp".
-      source: .ckpt, .pt, .pth, .bin or .safetensors file, a folder of such files, or
-        "hub:OWNER/NAME[/FILE]" on the Hugging Face hub.
+      source: .ckpt, .pt, .pth, .bin or .safetensors file, the index of its shards or one of them,
+        a folder of such files, or "hub:OWNER/NAME[/FILE]" on the Hugging Face hub.
       averaged: take weights averaged over training (EMA) where the file has both.
       model_overrides: fields of the kind's `model` to change, e.g. `embed_dim=256`.
     Raises:
@@ -86,13 +91,16 @@ def convert(
 ) -> tuple[nnx.Module, strict_fill.Filled]:
     """As `load_torch`, with the account of what became of every key."""
     description = _lookup(kind)
-    state = torch_files.read_state_dict(
+    weights = torch_files.read(
         _path(description, source, averaged),
         containers=description.containers,
         folders=description.folders,
         averaged=averaged,
     )
-    return _module(description, state, model_overrides, averaged)
+    module, filled = _module(
+        description, weights.state, model_overrides, averaged and not weights.averaged
+    )
+    return module, dataclasses.replace(filled, notes=(*weights.notes, *filled.notes))
 
 
 def _path(
@@ -115,9 +123,10 @@ def from_state_dict(
 def recognise(source: str | os.PathLike) -> str:
     """The kind of a checkpoint file or diffusers folder, from its keys; no tensor is converted.
 
-    The kind with the most signature keys wins. Two official files have the same keys if the
-    guidance classifier was saved with its autoencoder; then the file's usual name decides, and
-    under another name it is taken for the evaluation classifier.
+    The kind with the most signature keys wins; the names of wrappers in them do not count, and a
+    training code's own prefix ("model.") only where no kind fits with it. Two official files have
+    the same keys if the guidance classifier was saved with its autoencoder; then the file's usual
+    name decides, and under another name it is taken for the evaluation classifier.
 
     Raises:
       FileNotFoundError: no such file.
@@ -126,17 +135,14 @@ def recognise(source: str | os.PathLike) -> str:
     if hub.is_hub(source):
         source = hub.fetch(str(source))
     path, known = Path(source), {name: k for name, k in kinds().items() if k.signature}
+    held = _held(path, known)
     found: dict[str, torch_checkpoint.Checkpoint] = {}
-    keys: dict[tuple, list[str]] = {}
-    for name, kind in known.items():
-        folders = kind.folders if path.is_dir() else ()
-        if any(not (path / folder).is_dir() for folder in folders):
-            continue
-        reading = (kind.containers, folders)
-        if reading not in keys:
-            keys[reading] = _keys(path, *reading)
-        if strict_fill.has_signature(kind, keys[reading]):
-            found[name] = kind
+    for outer in (False, True):
+        found = found or {
+            name: known[name]
+            for name, own in held.items()
+            if strict_fill.has_signature(known[name], own, outer=outer)
+        }
     if not found:
         raise ValueError(
             f"{path} is none of the kinds that can be recognised ({', '.join(sorted(known))}); "
@@ -145,10 +151,27 @@ def recognise(source: str | os.PathLike) -> str:
     return max(found, key=lambda n: (path.name in found[n].file_names, len(found[n].signature)))
 
 
+def _held(path: Path, known: Mapping[str, torch_checkpoint.Checkpoint]) -> dict[str, list[str]]:
+    """The keys that each kind would read in a source, by name of the kind."""
+    keys: dict[tuple, list[str]] = {}
+    held: dict[str, list[str]] = {}
+    for name, kind in known.items():
+        folders = kind.folders if path.is_dir() else ()
+        if any(not (path / folder).is_dir() for folder in folders):
+            continue
+        reading = (kind.containers, folders)
+        if reading not in keys:
+            keys[reading] = _keys(path, *reading)
+        held[name] = keys[reading]
+    return held
+
+
 def _keys(path: Path, containers: Sequence[str], folders: Sequence[str]) -> list[str]:
     """The keys of a file; none of a folder in which this kind's files are not."""
     try:
         return torch_files.read_keys(path, containers=containers, folders=folders)
+    except weight_folders.MissingShardError:
+        raise
     except FileNotFoundError:
         if path.is_dir():
             return []

@@ -10,7 +10,7 @@ from flax import nnx
 import jax
 import ml_collections
 
-from foley_jax import convert, hub, sharding
+from foley_jax import convert, hub, sharding, torch_files
 from foley_jax.diff_foley import pipeline, sound
 from foley_jax.diff_foley import vocoder as vocoders
 from foley_jax.layers import network as network_lib
@@ -22,7 +22,6 @@ from foley_jax.training import task as task_lib
 CAVP, LDM = "diff_foley/cavp", "diff_foley/ldm"
 SOUNDING, UPSCALING = "mm_diffusion", "mm_super_resolution"  # stages
 GUIDANCE, EVALUATION = "diff_foley/guidance_classifier", "diff_foley/eval_classifier"
-WEIGHT_FILES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")
 
 
 class _Part(NamedTuple):
@@ -268,7 +267,7 @@ def _official_folder(model: str | os.PathLike) -> tuple[Path, Path | None, list[
 
 
 def _is_file(source: str | os.PathLike) -> bool:
-    return Path(source).suffix in WEIGHT_FILES and Path(source).is_file()
+    return Path(source).suffix in torch_files.ENDINGS and Path(source).is_file()
 
 
 def _part(source: str | os.PathLike, stage: str, dtype: str | None) -> _Part:

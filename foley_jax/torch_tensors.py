@@ -5,11 +5,11 @@ one record of raw numbers for every storage. Reading builds nothing but dicts, s
 arrays: the pickle's other names are refused, as by `torch.load(path, weights_only=True)`. Writing
 puts down what `torch.load` of PyTorch 1.6 or later reads, with `weights_only=True` as well.
 
-Weight files go through `foley_jax.torch_files`, which also knows the older formats.
+Weight files go through `foley_jax.torch_files`, which knows the other formats and passes over what
+lies beside the tensors.
 """
 
-from collections.abc import Callable, Mapping
-import io
+from collections.abc import Mapping
 import math
 import os
 from pathlib import Path
@@ -20,6 +20,8 @@ import zipfile
 
 import numpy as np
 
+from foley_jax import torch_pickle, torch_reader
+
 Tensors = Mapping[str, "np.ndarray | Tensors"]
 
 _ROOT = "archive"
@@ -27,25 +29,11 @@ _NOTE = "extra/note"
 _ALIGNMENT = 64  # bytes, as torch.save lays storages for mapping them into memory
 _ALIGNING = b"FB"  # its id of the extra field that fills up to there
 _LOCAL_HEADER = 30  # bytes of a zip entry before its name
-_STORAGES = {
-    "FloatStorage": "f4",
-    "DoubleStorage": "f8",
-    "HalfStorage": "f2",
-    "BFloat16Storage": "u2",  # bits; NumPy has no bfloat16
-    "LongStorage": "i8",
-    "IntStorage": "i4",
-    "ShortStorage": "i2",
-    "CharStorage": "i1",
-    "ByteStorage": "u1",
-    "BoolStorage": "?",
-}
 _STORAGE_OF = {
-    np.dtype(kind): name for name, kind in _STORAGES.items() if name != "BFloat16Storage"
+    np.dtype(kind): f"{name}Storage"
+    for name, kind in torch_pickle.NUMBERS.items()
+    if name != torch_pickle.BFLOAT16 and not name.startswith("UInt")
 }
-
-
-class _Refused(ValueError):
-    """Something that is no dict of tensors."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -56,149 +44,30 @@ def read(path: Path) -> dict[str, Any]:
       bfloat16 becomes float32.
     Raises:
       FileNotFoundError: no such file.
-      ValueError: another format, a file that is cut off, or a pickle that names anything but
-        tensors.
+      ValueError: another format, a file that is damaged or cut off, or a pickle that names anything
+        but tensors.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            found = _Reader(archive).load()
-        _check("", found)
-    except _Refused as error:
-        raise ValueError(f"{path} is refused: {error}") from error
-    except zipfile.BadZipFile as error:
-        raise ValueError(
-            f"{path} is not in the zip format of torch.save (is it whole?): {error}"
-        ) from error
-    except (
-        pickle.UnpicklingError,
-        ArithmeticError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise ValueError(f"{path} is not a readable file of torch.save: {error}") from error
-    return found
+    content = torch_reader.read_zip(path)
+    with torch_reader.naming(path):
+        return _arrays("", content.value)
 
 
-def _check(where: str, value: Any) -> None:
-    """Refuses whatever is not a dict of tensors, at any depth."""
-    if where and isinstance(value, np.ndarray):
-        return
-    if not isinstance(value, dict):
+def _arrays(where: str, value: Any) -> Any:
+    """Arrays in place of tensors; refuses whatever is not a dict of tensors, at any depth."""
+    if where and isinstance(value, torch_pickle.Tensor):
+        return value.array()
+    if not isinstance(value, dict) or isinstance(value, torch_pickle.Beside):
         what = f"{where!r} is" if where else "it holds"
-        raise _Refused(f"{what} a {type(value).__name__}, expected a dict of tensors")
+        name = getattr(value, "full_name", type(value).__name__)
+        raise torch_pickle.Refused(f"{what} a {name}, expected a dict of tensors")
+    found = {}
     for key, inner in value.items():
         if not isinstance(key, str):
-            raise _Refused(f"a key is {key!r}, expected a name")
-        _check(f"{where}/{key}" if where else key or "''", inner)
-
-
-class _Name:
-    """What a name in the pickle stands for; the pickle can call it, and change nothing in it."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callable[..., Any]):
-        object.__setattr__(self, "_call", call)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise _Refused(f"its pickle sets {name!r} of a function")
-
-    def __call__(self, *args: Any) -> Any:
-        return self._call(*args)
-
-
-class _StorageType:
-    """A kind of numbers; nothing to call."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str):
-        object.__setattr__(self, "name", name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise _Refused(f"its pickle sets {name!r} of a type")
-
-
-class _Reader(pickle.Unpickler):
-    """Unpickles `data.pkl` of an archive."""
-
-    def __init__(self, archive: zipfile.ZipFile):
-        names = archive.namelist()
-        pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
-        if len(pickles) != 1:
-            raise _Refused(f"it is a zip file with {len(pickles)} data.pkl, expected one")
-        super().__init__(io.BytesIO(_record(archive, pickles[0])))
-        self._archive, self._root = archive, pickles[0].removesuffix("data.pkl")
-        order = f"{self._root}byteorder"
-        self._big = order in names and _record(archive, order).strip() == b"big"
-        self._storages: dict[str, np.ndarray] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _Name(_rebuilt)
-        if (module, name) == ("collections", "OrderedDict"):
-            return _Name(_empty)
-        if module == "torch" and name in _STORAGES:
-            return _StorageType(name)
-        raise _Refused(
-            f"its pickle names {module}.{name}, and calling that could run code; expected tensors"
-        )
-
-    def persistent_load(self, pid: Any) -> np.ndarray:
-        kind, storage_type, key, _, count = pid
-        if kind != "storage" or not isinstance(storage_type, _StorageType):
-            raise _Refused(f"it refers to a {kind!r}, expected storages of numbers")
-        if key not in self._storages:
-            self._storages[key] = self._storage(storage_type.name, key)
-        # the number of elements is said again wherever the storage is used
-        if len(self._storages[key]) != count:
-            raise _Refused(f"storage {key} has {len(self._storages[key])} of {count} numbers")
-        return self._storages[key]
-
-    def _storage(self, name: str, key: str) -> np.ndarray:
-        kind = np.dtype(_STORAGES[name]).newbyteorder(">" if self._big else "<")
-        data = np.frombuffer(_record(self._archive, f"{self._root}data/{key}"), kind)
-        data = data.astype(kind.newbyteorder("="), copy=False)
-        if name == "BFloat16Storage":  # the upper half of a float32
-            data = (data.astype(np.uint32) << 16).view(np.float32)
-        data.flags.writeable = False
-        return data
-
-
-def _record(archive: zipfile.ZipFile, name: str) -> bytes:
-    info = archive.getinfo(name)
-    if info.compress_type != zipfile.ZIP_STORED:  # torch.save never packs; a bomb would
-        raise _Refused(f"{name} is compressed, expected the records of torch.save")
-    return archive.read(info)
-
-
-def _empty(*args: Any) -> dict:
-    if args:
-        raise _Refused("an ordered dict with arguments, expected the empty one of a tensor")
-    return {}
-
-
-def _rebuilt(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> np.ndarray:
-    """A tensor: a window on its storage."""
-    del rest  # whether it wants a gradient, hooks, metadata
-    if not isinstance(storage, np.ndarray) or len(shape) != len(strides):
-        raise _Refused("a tensor without a storage, or with unlike shape and strides")
-    numbers = (offset, *shape, *strides)
-    if not all(type(n) is int and n >= 0 for n in numbers):
-        raise _Refused(f"a tensor with offset, shape and strides {numbers}")
-    size = math.prod(shape)
-    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides))
-    if size > len(storage) or (size and last >= len(storage)):
-        raise _Refused(f"a tensor of shape {tuple(shape)} in a storage of {len(storage)} numbers")
-    if not size:
-        return np.zeros(tuple(shape), storage.dtype)
-    steps = tuple(stride * storage.itemsize for stride in strides)
-    return np.lib.stride_tricks.as_strided(storage[offset:], tuple(shape), steps, writeable=False)
+            raise torch_pickle.Refused(f"a key is {key!r}, expected a name")
+        found[key] = _arrays(f"{where}/{key}" if where else key or "''", inner)
+    return found
 
 
 def read_note(path: Path) -> str:
@@ -207,12 +76,9 @@ def read_note(path: Path) -> str:
     Raises:
       ValueError: no zip file.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            name = f"{_ROOT}/{_NOTE}"
-            return _record(archive, name).decode() if name in archive.namelist() else ""
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is not in the zip format of torch.save: {error}") from error
+    with torch_reader.naming(path), zipfile.ZipFile(path) as archive:
+        name = f"{_ROOT}/{_NOTE}"
+        return archive.read(name).decode() if name in archive.namelist() else ""
 
 
 def write(path: Path, tensors: Tensors, note: str = "") -> None:

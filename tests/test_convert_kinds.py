@@ -11,7 +11,7 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from foley_jax import convert, torch_files
+from foley_jax import convert, torch_files, weight_folders
 from foley_jax.diff_foley import compvis_ema, diffusers_names
 from foley_jax.layers import conversion_report, strict_fill, torch_checkpoint
 from foley_jax.training import run_directory
@@ -165,7 +165,7 @@ def test_folders_choose_between_averaged_and_last_weights(tmp_path):
     assert torch_files.read_state_dict(tmp_path, averaged=True)["x"] == 1
     (tmp_path / "model.non_ema.safetensors").unlink()
     assert torch_files.read_state_dict(tmp_path)["x"] == 1
-    assert [f.name for _, f in torch_files.weight_files(tmp_path)] == ["model.safetensors"]
+    assert [f.name for _, f in weight_folders.weight_files(tmp_path)] == ["model.safetensors"]
 
 
 class _Two(nnx.Module):

@@ -10,31 +10,6 @@ import numpy as np
 
 from foley_jax.layers import bigvgan, torch_checkpoint
 
-# torch's old and new names of a weight's length and direction
-_FORMS = (
-    (".weight_g", ".weight_v"),
-    (".parametrizations.weight.original0", ".parametrizations.weight.original1"),
-)
-
-
-def fold_weight_norm(state: torch_checkpoint.StateDict) -> torch_checkpoint.StateDict:
-    """Weights of weight-normalised layers: w = g * v / |v|, the norm over all axes but the first.
-
-    A state dict whose weight norm was removed comes back as it is; so does half a pair, which
-    strict filling then names.
-    """
-    folded = dict(state)
-    for length, direction in _FORMS:
-        for key in [k for k in folded if k.endswith(length)]:
-            layer = key.removesuffix(length)
-            if layer + direction not in folded:
-                continue
-            g = np.asarray(folded.pop(key), np.float64)
-            v = np.asarray(folded.pop(layer + direction), np.float64)
-            norm = np.sqrt(np.square(v).sum(tuple(range(1, v.ndim)), keepdims=True))
-            folded[layer + ".weight"] = (g * v / norm).astype(np.float32)
-    return folded
-
 
 def _kind(name: str) -> torch_checkpoint.Checkpoint:
     return torch_checkpoint.Checkpoint(
@@ -46,7 +21,6 @@ def _kind(name: str) -> torch_checkpoint.Checkpoint:
         ),
         transforms=((r".*_filter", functools.partial(np.reshape, shape=-1)),),
         containers=("generator", "state_dict"),
-        prepare=fold_weight_norm,
     )
 
 

@@ -14,11 +14,12 @@ _SHOWN = 8  # names per line on the screen; the file has them all
 
 
 def lines(filled: strict_fill.Filled) -> list[str]:
-    """Counts and names: loaded, ignored and why, left as initialised."""
+    """Notes, then counts and names: loaded, ignored and why, left as initialised."""
     by_reason = defaultdict(list)
     for key, reason in filled.ignored.items():
         by_reason[reason].append(key)
-    found = [f"{len(filled.loaded)} keys loaded: {_names(list(filled.loaded))}"]
+    found = list(filled.notes)
+    found += [f"{len(filled.loaded)} keys loaded: {_names(list(filled.loaded))}"]
     found += [
         f"{len(keys)} keys ignored ({reason}): {_names(keys)}" for reason, keys in by_reason.items()
     ]
@@ -45,6 +46,7 @@ def facts(filled: strict_fill.Filled, **about: Any) -> Mapping[str, Any]:
         "loaded": dict(filled.loaded),  # checkpoint key -> our path
         "ignored": dict(filled.ignored),  # checkpoint key -> why
         "initialised": list(filled.initialised),  # our paths
+        "notes": list(filled.notes),
     }
 
 

@@ -18,8 +18,9 @@ StateDict = Mapping[str, np.ndarray]
 class Checkpoint:
     """One kind of PyTorch checkpoint.
 
-    Order of work: open `containers`, drop `strip` prefixes, `averaged` (when asked for), `prepare`,
-    drop `ignore`d keys, `renames`, then leaf names and layouts by rule (see `foley_jax.convert`).
+    Order of work: open `containers`, drop the names of wrappers (`layers/wrappers.py`) and `strip`
+    prefixes, `averaged` (when asked for), fold weight norms, `prepare`, drop `ignore`d keys,
+    `renames`, then leaf names and layouts by rule (see `foley_jax.convert`).
 
     Attributes:
       build: `build(model, rngs=rngs)` -> module, `model` being a ConfigDict of the next field.
@@ -34,9 +35,11 @@ class Checkpoint:
       init: regexes; one of our paths "a/b/0/kernel" that fully matches may stay as initialised.
       transforms: (regex, fn) pairs; `fn` takes the PyTorch array of a renamed key that fully
         matches and returns our layout, in place of the transposition by rank.
-      strip: prefixes removed from the front of every key, each as often as it stands there.
-      containers: names of the dict inside the file that holds the weights; the first one found
-        is opened, and without any the file itself is the state dict.
+      strip: further prefixes removed from the front of every key, each as often as it stands
+        there.
+      containers: names of the dict inside the file that holds the weights, before the usual ones
+        (`foley_jax/torch_files.py`); the first one found is opened, and without any the file
+        itself is the state dict.
       folders: subfolders read when the source is a folder (diffusers); their keys get the
         folder's name as prefix, "unet.conv_in.weight". Empty: the folder's own files.
       signature: regexes; a state dict in which each fully matches some key may be of this kind
@@ -45,7 +48,7 @@ class Checkpoint:
         within a hub repository.
       averaged: puts the averaged (EMA) copies of a state dict in place of the last weights;
         None: files of this kind hold no averages.
-      prepare: rewrites the whole state dict (fused or weight-normalised tensors); rarely needed.
+      prepare: rewrites the whole state dict (fused tensors, other names); rarely needed.
     """
 
     build: Callable[..., nnx.Module]
@@ -55,7 +58,7 @@ class Checkpoint:
     ignore: tuple[str | tuple[str, str], ...] = ()
     init: tuple[str, ...] = ()
     transforms: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = ()
-    strip: tuple[str, ...] = ("module.",)
+    strip: tuple[str, ...] = ()
     containers: tuple[str, ...] = ("state_dict",)
     folders: tuple[str, ...] = ()
     signature: tuple[str, ...] = ()

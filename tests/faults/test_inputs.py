@@ -9,7 +9,7 @@ import pytest
 
 from data_prep import manifest, places, prepare, spans
 from data_prep.sources import folder as folder_source
-from foley_jax import batch, sounding, torch_files
+from foley_jax import batch, sounding, weight_folders
 from foley_jax.evaluation import embedded, run_card
 from foley_jax.evaluation import sounding as sounding_protocol
 from foley_jax.evaluation.memorisation import nearest_clips
@@ -263,7 +263,7 @@ def test_shadows_and_hidden_truth_are_no_items(tmp_path):
 
 def test_shadows_of_weights_are_no_weights(tmp_path):
     folder = _touch(tmp_path / "w", "unet/._model.safetensors", "unet/model.safetensors")
-    found = torch_files.weight_files(folder, folders=("unet",))
+    found = weight_folders.weight_files(folder, folders=("unet",))
     assert [path.name for _, path in found] == ["model.safetensors"]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from foley_jax import convert
-from foley_jax.layers import alias_free, bigvgan, bigvgan_weights, strict_fill
+from foley_jax.layers import alias_free, bigvgan, strict_fill, weight_norm
 
 SMALL = {
     "num_mels": 5,
@@ -152,11 +152,11 @@ def test_both_forms_of_weight_norm_fold_to_the_same_weights():
     for key, value in state.items():
         key = key.replace("weight_g", "parametrizations.weight.original0")
         new[key.replace("weight_v", "parametrizations.weight.original1")] = value
-    old, new = (bigvgan_weights.fold_weight_norm(s) for s in (state, new))
+    old, new = (weight_norm.fold(s) for s in (state, new))
     assert set(old) == set(new) and not any("weight_" in key for key in old)
     for key in old:
         np.testing.assert_array_equal(old[key], new[key])
-    again = bigvgan_weights.fold_weight_norm(old)  # weight norm removed: nothing to do
+    again = weight_norm.fold(old)  # weight norm removed: nothing to do
     assert all(again[key] is old[key] for key in old)
 
 

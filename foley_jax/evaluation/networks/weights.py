@@ -47,7 +47,7 @@ KINDS: dict[str, Checkpoint] = {
     "audioclip/audio": Checkpoint(
         build=functools.partial(configured.build, audioclip.AudioClip),
         model={},
-        strip=("module.", "audio."),
+        strip=("audio.",),
         renames=(
             (r"^conv1\.", "stem.conv."),
             (r"^bn1\.", "stem.bn."),

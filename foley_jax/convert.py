@@ -97,9 +97,12 @@ def convert(
         folders=description.folders,
         averaged=averaged,
     )
-    module, filled = _module(
-        description, weights.state, model_overrides, averaged and not weights.averaged
-    )
+    try:
+        module, filled = _module(
+            description, weights.state, model_overrides, averaged and not weights.averaged
+        )
+    except strict_fill.ConversionError as error:
+        raise strict_fill.ConversionError(f"{source}: {error}") from error
     return module, dataclasses.replace(filled, notes=(*weights.notes, *filled.notes))
 
 

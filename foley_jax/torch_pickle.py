@@ -5,6 +5,7 @@ the tensors (a config, a callback, NumPy's scalars), whose place an empty `Besid
 function of Python itself that no checkpoint needs, and then the file is refused.
 """
 
+import _compat_pickle
 from collections.abc import Callable, Sequence
 import math
 import pickle
@@ -45,7 +46,7 @@ _HARMLESS = {
     "uuid": {"UUID", "SafeUUID"},
 }
 _HARMLESS_MODULES = ("datetime", "decimal", "enum", "fractions", "pathlib", "typing")
-_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+_LARGEST_EXPANDED = 1 << 24  # numbers
 
 
 class Refused(ValueError):
@@ -124,10 +125,19 @@ class Storage:
     Attributes:
       kind: name of the element type.
       count: of numbers; of bytes where `kind` is "Untyped".
+      vouched: whether a checksum stands for the pickle that lays tensors out in it.
     """
 
-    def __init__(self, kind: str, count: int, read: Callable[[], memoryview], *, big: bool):
-        self.kind, self.count = kind, count
+    def __init__(
+        self,
+        kind: str,
+        count: int,
+        read: Callable[[], memoryview],
+        *,
+        big: bool,
+        vouched: bool = True,
+    ):
+        self.kind, self.count, self.vouched = kind, count, vouched
         self._read, self._big = read, big
         self._arrays: dict[str, np.ndarray] = {}
 
@@ -173,9 +183,14 @@ class Tensor:
 
 def _check_window(offset: int, shape: tuple, strides: tuple, count: int) -> None:
     size = math.prod(shape)
-    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides))
-    if size > count or (size and last >= count):
+    # expanded tensors show a number again and again; none is as large as a bomb
+    if size > max(count, _LARGEST_EXPANDED) or (size and _last(offset, shape, strides) >= count):
         raise Refused(f"a tensor of shape {shape} in a storage of {count} numbers")
+
+
+def _last(offset: int, shape: tuple, strides: tuple) -> int:
+    """The place of a tensor's last number in its storage."""
+    return offset + sum((n - 1) * stride for n, stride in zip(shape, strides))
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor:
@@ -187,7 +202,13 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> 
         raise Refused(f"a tensor with offset, shape and strides {numbers}")
     kind = rest[2].name if len(rest) > 2 and isinstance(rest[2], ElementType) else storage.kind
     if kind in NUMBERS and storage.kind != "Untyped":
-        _check_window(offset, tuple(shape), tuple(strides), storage.count)
+        window = offset, tuple(shape), tuple(strides)
+        _check_window(*window, storage.count)
+        if not storage.vouched and math.prod(shape) == storage.count > _last(*window) + 1:
+            raise Refused(
+                f"a tensor of shape {window[1]} with strides {window[2]} leaves out numbers of its "
+                "own: the file is damaged, download or copy it again"
+            )
     return Tensor(kind, storage, offset, tuple(shape), tuple(strides))
 
 
@@ -237,7 +258,9 @@ class Reader(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Our own stand-in of a name; nothing is ever imported."""
-        module = _PYTHON_2.get(module, module)
+        # torch.save writes the names of Python 2
+        module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
+        module = _compat_pickle.IMPORT_MAPPING.get(module, module)
         builder = _BUILDERS.get((module, name))
         if builder is not None:
             return Name(builder)
@@ -255,8 +278,11 @@ class Reader(pickle.Unpickler):
         full = f"{module}.{name}"
         return self.beside.setdefault(full, type("Beside", (Beside,), {"full_name": full}))
 
-    def persistent_load(self, pid: Any) -> Storage:
-        """The storage that a tensor refers to."""
+    def persistent_load(self, pid: Any) -> Storage | type[Beside]:
+        """The storage that a tensor refers to, or a class that old files hold with its source."""
+        is_class = isinstance(pid, tuple) and len(pid) == 4 and pid[0] == "module"
+        if is_class and isinstance(pid[1], type) and issubclass(pid[1], Beside):
+            return pid[1]
         if not isinstance(pid, tuple) or len(pid) < 5:
             raise Refused("it refers to something that is no storage of numbers")
         kind, element, key, _, count, *view = pid

@@ -219,7 +219,9 @@ class _Legacy:
                     f"it stores {kind} numbers, which NumPy does not know; save it in float32"
                 )
             read = functools.partial(self._numbers, key)
-            self._storages[key] = torch_pickle.Storage(kind, count, read, big=self._big)
+            self._storages[key] = torch_pickle.Storage(
+                kind, count, read, big=self._big, vouched=False
+            )
         return self._storages[key]
 
     def _skip(self, key: str) -> None:

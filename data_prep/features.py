@@ -209,6 +209,7 @@ def extract_set(
         batched_rows.rows_of,
         extract_fn=grouping.bound(extractor),
         batch=math.ceil(batch / extractor.devices) * extractor.devices,
+        devices=extractor.devices,
     )
     with tqdm.tqdm(total=sum(len(places) for _, places in mine), unit="clip") as bar:
         for shard, places in mine:

@@ -32,6 +32,7 @@ from foley_jax.runtime import limits, reasons
 
 # networks beside the model itself, and their compute type
 NETWORKS = ("cavp", "classifier", "vocoder", "super_resolution", "dtype")
+RECONSTRUCTED_S = 120.0  # the memory of the autoencoder's attention grows with the square
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +153,18 @@ class Foley:
         return pipeline.Source(Path(video), *whole)
 
     def read_sound(self, video: str | os.PathLike) -> pipeline.Sound:
-        """Decodes a video's own sound at the model's rate."""
+        """Decodes a video's own sound at the model's rate.
+
+        Raises:
+          foley_jax.media.video.MediaError: no readable sound, or more than `RECONSTRUCTED_S`.
+        """
+        _, length_s = audio_io.rate_and_length(video)
+        if length_s > RECONSTRUCTED_S:
+            raise video_io.MediaError(
+                "unsupported",
+                f"{video} lasts {length_s:.0f} s; at most {RECONSTRUCTED_S:.0f} s go through the "
+                "autoencoder in one piece; cut it into parts",
+            )
         return pipeline.Sound(Path(video), audio_io.load(video, self.model.audio.sample_rate_hz))
 
     def clip(self, video: str | os.PathLike, result: pipeline.Result) -> Clip:

@@ -23,6 +23,8 @@ from foley_jax.runtime import limits
 
 Settings = pipeline.Settings
 SHEET_ROWS = 12  # clips of the contact sheet beside a batch
+# of an input: a second takes about 1.5 MB, and 20 MB where its picture is enlarged to 256x256
+LONGEST_S = 600.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,12 +150,27 @@ class SoundingVideo:
         return checked
 
     def read_picture(self, video: Path) -> pipeline.Request:
-        """Decodes frames at the model's rate and size."""
-        frames_THWC = video_io.read_frames(video, self.model.video)
+        """Decodes frames at the model's rate and size.
+
+        Raises:
+          foley_jax.media.video.MediaError: no readable picture, or more than `LONGEST_S`.
+        """
+        spec = self.model.video
+        most = spec.num_frames(LONGEST_S) * video_io.frame_bytes(spec)
+        frames_THWC, length_s = video_io.read_whole(video, spec, most_bytes=most)
+        if isinstance(frames_THWC, video_io.Stream):
+            raise _too_long(video, length_s)
         return pipeline.Request(video.stem, frames_THWC=frames_THWC, path=video)
 
     def read_sound(self, sound: Path) -> pipeline.Request:
-        """Decodes sound at the model's rate."""
+        """Decodes sound at the model's rate.
+
+        Raises:
+          foley_jax.media.video.MediaError: no readable sound, or more than `LONGEST_S`.
+        """
+        _, length_s = audio_io.rate_and_length(sound)
+        if length_s > LONGEST_S:
+            raise _too_long(sound, length_s)
         audio_L = audio_io.load(sound, self.model.audio.sample_rate_hz)
         return pipeline.Request(sound.stem, audio_L=audio_L, path=sound)
 
@@ -168,6 +185,14 @@ class SoundingVideo:
             video=None if request.frames_THWC is None else request.path,
             fault=result.fault,
         )
+
+
+def _too_long(path: Path, length_s: float) -> video_io.MediaError:
+    return video_io.MediaError(
+        "unsupported",
+        f"{path} lasts {length_s:.0f} s; MM-Diffusion takes at most {LONGEST_S:.0f} s, because all "
+        "that it makes of an input is in memory; cut it into parts",
+    )
 
 
 def noise_name(index: int) -> str:

@@ -300,15 +300,16 @@ class DiffFoley:
             span = slice(at, at + len(request.windows))
             at = span.stop
             match = None if match_N is None else float(match_N[span].mean())
-            fault = diagnosis.fault(
-                self.sampler,
-                request,
-                all(finite[span]),
-                settings,
-                raw_rows_RD,
-                max_batch=self.device_windows,
-                num_devices=self.num_devices,
-            )
+            fault = ""
+            if not all(finite[span]):
+                fault = diagnosis.fault(
+                    self.sampler,
+                    request,
+                    settings,
+                    raw_rows_RD,
+                    max_batch=self.device_windows,
+                    num_devices=self.num_devices,
+                )
             made.append((mel_FT, match, fault))
         return made
 

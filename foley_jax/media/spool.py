@@ -12,7 +12,7 @@ import tempfile
 import numpy as np
 
 HELD_BYTES = 8 << 20  # sound of two minutes; what is longer lies in a file
-PIECE = 1 << 20  # entries of a vector in memory at once
+PIECE = 1 << 20  # entries that are walked through together
 
 
 class Spool:
@@ -63,8 +63,9 @@ class Spool:
         return np.memmap(self._file, np.float32, "r+", shape=shape)
 
 
-def pieces(array: np.ndarray, size: int = PIECE) -> Iterator[np.ndarray]:
-    """Copies of `size` entries after the other, the last one shorter; see `part`."""
+def pieces(array: np.ndarray, size: int | None = None) -> Iterator[np.ndarray]:
+    """Copies of the array's entries in order, `size` (`PIECE`) at a time; see `part`."""
+    size = size or PIECE
     for at in range(0, len(array), size):
         yield part(array, slice(at, at + size))
 

@@ -19,7 +19,11 @@ for module in sorted(set(suites.MODULES.values())):
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 ALONE = ("griffin_lim", "cavp_encode", "loader", "vae_decode")
-NO_PEERS = ("first_sample", "scaling")  # of our commands alone; they have tests of their own
+NO_PEERS = (
+    "first_sample",
+    "scaling",
+    "long_inputs",
+)  # of our commands alone; they have tests of their own
 LONG = tuple(name for name in suites.SUITES if name not in (*ALONE, *NO_PEERS))
 MAY_BE_EQUAL = ("loader", "mm_train")  # records; a loss and a length, which round alike
 NEEDS_DIFFUSERS = ("unet_forward", "vae_decode", "ldm_sample", "ldm_train")

@@ -22,6 +22,7 @@ MODULES = {
     "loader": "loader",
     "first_sample": "first_sample",
     "scaling": "scaling",
+    "long_inputs": "long_inputs",
 }
 SUITES = tuple(MODULES)
 

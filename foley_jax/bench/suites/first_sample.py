@@ -104,7 +104,7 @@ class _Command:
         with (self._scratch / "log").open("w+") as log:
             began = time.perf_counter()
             process = subprocess.Popen(command, env=self._env, stdout=log, stderr=log)
-            _, status, usage = _wait(process)
+            _, status, usage = ended(process)
             wall_s = time.perf_counter() - began
             log.seek(0)
             text = log.read()
@@ -118,7 +118,7 @@ class _Command:
         return Start(wall_s=wall_s, cpu_s=cpu_s, peak_bytes=usage.ru_maxrss * 1024, **spent)
 
 
-def _wait(process: subprocess.Popen):
+def ended(process: subprocess.Popen):
     """(pid, exit code, resources) of a process' end; it is killed where it does not come."""
     deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
@@ -189,7 +189,12 @@ def run_configs(size: str) -> dict[str, ml_collections.ConfigDict]:
 
 def write_runs(folder: pathlib.Path, size: str) -> None:
     """Run folders cavp, ldm and alignment, with random weights."""
-    for seed, (name, config) in enumerate(run_configs(size).items()):
+    save_runs(folder, run_configs(size))
+
+
+def save_runs(folder: pathlib.Path, configs: Mapping[str, ml_collections.ConfigDict]) -> None:
+    """Run folders of name -> config, with random weights."""
+    for seed, (name, config) in enumerate(configs.items()):
         task = task_lib.resolve(config)
         model = weights.network(lambda task=task: task.build(nnx.Rngs(0)), seed).module()
         _, params, rest = nnx.split(model, task.trainable, ...)

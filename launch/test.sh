@@ -6,7 +6,8 @@
 #   bash launch/test.sh --dry-run       only shows the commands
 # PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment (default .venv-test),
 # WORKERS=N the number of test processes, EXTRAS=test,beam,prep more of the package to install
-# (tests of Beam and TensorFlow Datasets are skipped where these are missing).
+# (tests of Beam and TensorFlow Datasets are skipped where these are missing), BOUNDS=lowest the
+# oldest versions that setup.cfg allows.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,7 +22,14 @@ run() {
 }
 
 if [ ! -x "$VENV/bin/python" ]; then run "$PYTHON" -m venv "$VENV"; fi
-run "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[${EXTRAS:-test}]"
+PIN=()
+if [ "${BOUNDS:-}" = lowest ]; then
+  # the bounds themselves, so that they cannot drift from what was tested
+  mkdir -p "$VENV"
+  sed -n '/^install_requires/,/^$/s/^ *\([A-Za-z_-]*\)\(\[.*\]\)*>=\(.*\)$/\1==\3/p' setup.cfg > "$VENV/lowest.txt"
+  PIN=(--constraint "$VENV/lowest.txt")
+fi
+run "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${PIN[@]}" -e ".[${EXTRAS:-test}]"
 # full-size networks need the memory of the whole machine
 case " $* " in
   *" slow "*) PATIENCE_S=2400 WORKERS=0 ;;

@@ -14,7 +14,7 @@ from etils import epath
 import grain
 import numpy as np
 
-from foley_jax.data import damage, records
+from foley_jax.data import damage, records, shared_memory
 from foley_jax.media import specs
 
 MAX_OPEN_SHARDS = 512  # half of the files that a process may usually have open
@@ -253,7 +253,8 @@ def make_iterator(
       shuffle: a new order in every epoch.
       repeat: go on for ever; otherwise one pass, without the incomplete last batch.
       read_threads: batches that are made ahead, each in its own thread.
-      workers: processes that make batches; 0 makes them in this one.
+      workers: processes that make batches, fewer where /dev/shm has no room for theirs; 0 makes
+        them in this one.
     Yields:
       name -> array [global_batch / process_count, ...].
     Raises:
@@ -273,7 +274,7 @@ def make_iterator(
     if repeat:
         ds = ds.repeat()
     # sliced behind the map, whose `rng` counts from the stream's begin
-    ds = ds.random_map(_Example(source, transform))[position:]
+    examples = ds = ds.random_map(_Example(source, transform))[position:]
     # Slicing batches (not records) keeps every batch the same set for any number of processes.
     ds = ds.batch(global_batch // process_count, drop_remainder=True)
     if not repeat:
@@ -282,8 +283,14 @@ def make_iterator(
     options = grain.ReadOptions(num_threads=read_threads, prefetch_buffer_size=max(1, read_threads))
     ds = ds.to_iter_dataset(options)
     if workers:
-        ds = ds.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return iter(ds)
+        workers = shared_memory.workers_that_fit(
+            workers, examples[0], global_batch // process_count
+        )
+    if not workers:
+        return iter(ds)
+    return shared_memory.named(
+        iter(ds.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)))
+    )
 
 
 class _Example:

@@ -94,12 +94,17 @@ def make_builder(
       data_dir: where tfds looks for data sets.
       name: what the set will be called there: lower-case letters, digits and `_`.
     Raises:
-      ValueError: no set there, or no such name.
+      ValueError: no set there, no such name, or the name of a set that tfds brings.
     """
     import tensorflow_datasets as tfds
 
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(f"name is {name!r}, wanted lower-case letters, digits and _ (tfds)")
+    if name in tfds.list_builders(with_community_datasets=False):
+        raise ValueError(
+            f"name is {name!r}, which TensorFlow Datasets has a data set of its own for: "
+            f"`tfds.data_source({name!r})` would prepare that one; choose another, as my_{name}"
+        )
     index, set_name = records.read_index(shards), name
 
     class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):

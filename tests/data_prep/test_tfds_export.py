@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -116,3 +118,58 @@ def test_wrong_names_are_refused(tmp_path):
         tfds_export.main([str(tmp_path / "shards"), str(tmp_path / "tfds"), "--name=My-Set"])
     with pytest.raises(SystemExit, match="no such folder"):
         tfds_export.main([str(tmp_path / "nowhere"), str(tmp_path / "tfds"), "--name=a"])
+    with pytest.raises(SystemExit, match="'mnist', which TensorFlow Datasets has a .*as my_mnist"):
+        tfds_export.main([str(tmp_path / "shards"), str(tmp_path / "tfds"), "--name=mnist"])
+    assert not (tmp_path / "tfds").exists()
+
+
+# the lines of this module's page, as they stand there
+PAGE = """
+import tensorflow_datasets as tfds
+source = tfds.data_source("vggsound", split="train"{where})
+print(source[0]["id"].decode(), len(source))
+"""
+
+
+def run_page(home: pathlib.Path, where: str, apart: tuple[str, ...] = ()) -> str:
+    script = PAGE.format(where=where)
+    environment = {**os.environ, "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [*apart, sys.executable, "-c", script],
+        env=environment,
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> pathlib.Path:
+    """The home folder of a user who has exported a set as the page says."""
+    assert PAGE.splitlines()[2].format(where="") in tfds_export.__doc__
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_set(tmp_path / "shards", {"train": [make_clip(i, "train") for i in range(2)]})
+    tfds_export.main([str(tmp_path / "shards"), "~/tensorflow_datasets", "--name=vggsound"])
+    return tmp_path
+
+
+def test_the_page_reads_an_export(home):
+    wanted = run_page(home, "")
+    assert wanted.endswith("2\n")
+    assert run_page(home, f", data_dir={str(home / 'tensorflow_datasets')!r}") == wanted
+
+
+def test_a_read_only_export_is_read(home):
+    mount = (
+        'mount --bind -o ro "$HOME/tensorflow_datasets" "$HOME/tensorflow_datasets" && exec "$@"'
+    )
+    apart = ("unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh")
+    try:
+        cannot_write = "! touch $HOME/tensorflow_datasets/a"
+        subprocess.run([*apart, "sh", "-c", cannot_write], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no file system can be mounted here")
+    assert run_page(home, "", apart).endswith("2\n")

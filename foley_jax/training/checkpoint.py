@@ -307,7 +307,9 @@ class Checkpoints:
         items = {_MANIFEST: ocp.args.JsonRestore()}
         manifest = self._read_items(step, items)[_MANIFEST]
         if not manifest_lib.is_intact(manifest):
-            raise CorruptCheckpointError(f"{self.folder / str(step)}: the manifest is damaged")
+            raise CorruptCheckpointError(
+                f"{self.folder / str(step)} is damaged (the checksum of its manifest is another)"
+            )
         if manifest["format"] != manifest_lib.FORMAT:
             raise ValueError(
                 f"{self.folder / str(step)} has checkpoint format {manifest['format']}, "

@@ -9,6 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from foley_jax import weight_keys
 from foley_jax.training import run_directory
 from foley_jax.training import task as task_lib
 
@@ -33,7 +34,7 @@ def module(build: Callable[[], nnx.Module], seed: int = 0) -> nnx.Module:
 
 def model(config: ml_collections.ConfigDict) -> nnx.Module:
     """The model of a config's task, filled."""
-    return module(lambda: task_lib.resolve(config).build(nnx.Rngs(0)))
+    return module(lambda: task_lib.resolve(config).build(weight_keys.ShapeKeys()))
 
 
 def save_run(

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from foley_jax import convert
+from foley_jax import convert, weight_keys
 from foley_jax.bench import weights
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -64,7 +64,7 @@ SMALL = {
 def build(kind, **overrides):
     description = convert.kinds()[kind]
     model = ml_collections.ConfigDict({**description.model, **overrides})
-    return lambda: description.build(model, rngs=nnx.Rngs(0))
+    return lambda: description.build(model, rngs=weight_keys.ShapeKeys())
 
 
 @pytest.mark.parametrize("kind", KEYS)

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("torch", reason="peers are torch modules")
 import torch
 
+from foley_jax import weight_keys
 from foley_jax.bench import weights
 from foley_jax.bench.peers import cavp as peer
 from foley_jax.diff_foley import cavp
@@ -23,7 +24,7 @@ ATOL = 1e-5  # of unit scale: float32 in another order, BatchNorm folded or not
 
 @pytest.fixture(scope="module")
 def both():
-    model = compiled.build(lambda: cavp.from_config(TINY, rngs=nnx.Rngs(0)))
+    model = compiled.build(lambda: cavp.from_config(TINY, rngs=weight_keys.ShapeKeys()))
     state = nnx.to_pure_dict(nnx.state(model))
     return model, weights.official("diff_foley/cavp", jax.device_get(state))
 

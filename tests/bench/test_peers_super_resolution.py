@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("torch", reason="peers are torch modules")
 import torch
 
+from foley_jax import weight_keys
 from foley_jax.bench import weights
 from foley_jax.bench.peers import super_resolution as peer
 from foley_jax.mm_diffusion import super_resolution
@@ -24,7 +25,9 @@ ATOL = 1e-5  # of unit scale: float32 in another order
 
 
 def test_noise_and_variance_agree():
-    model = compiled.build(lambda: super_resolution.SuperResolution(**TINY, rngs=nnx.Rngs(0)))
+    model = compiled.build(
+        lambda: super_resolution.SuperResolution(**TINY, rngs=weight_keys.ShapeKeys())
+    )
     state = nnx.to_pure_dict(nnx.state(model))
     state = weights.official("mm_diffusion/super_resolution", jax.device_get(state))
     rng = np.random.default_rng(0)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from foley_jax import weight_keys
 from foley_jax.diff_foley import autoencoder
 
 SMALL = {
@@ -26,7 +27,9 @@ def _normal(*shape, seed=0):
 
 
 def _small(**fields):
-    return filled.module(lambda: autoencoder.from_config({**SMALL, **fields}, rngs=nnx.Rngs(0)))
+    return filled.module(
+        lambda: autoencoder.from_config({**SMALL, **fields}, rngs=weight_keys.ShapeKeys())
+    )
 
 
 @pytest.mark.parametrize("patch,latent", [((1, 1), (4, 8)), ((2, 4), (2, 2))])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from foley_jax import weight_keys
 from foley_jax.diff_foley import cavp
 
 TINY = {
@@ -18,7 +19,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def model():
-    return compiled.build(lambda: cavp.from_config(TINY, rngs=nnx.Rngs(0)))
+    return compiled.build(lambda: cavp.from_config(TINY, rngs=weight_keys.ShapeKeys()))
 
 
 def _random(*shape):
@@ -26,13 +27,15 @@ def _random(*shape):
 
 
 def test_the_logit_scale_starts_as_in_clip():
-    model = nnx.eval_shape(lambda: cavp.from_config(TINY, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: cavp.from_config(TINY, rngs=weight_keys.ShapeKeys()))
     assert model.logit_scale.shape == ()
     np.testing.assert_allclose(np.exp(cavp.LOGIT_SCALE_INIT), 1 / 0.07)
 
 
 def test_row_norm_takes_the_common_direction_away():
-    model = compiled.build(lambda: cavp.from_config({**TINY, "row_norm": True}, rngs=nnx.Rngs(0)))
+    model = compiled.build(
+        lambda: cavp.from_config({**TINY, "row_norm": True}, rngs=weight_keys.ShapeKeys())
+    )
     frames, mel = _random(4, 4, 16, 16, 3), _random(4, 64, 64)
 
     def rows(model):
@@ -66,7 +69,9 @@ def test_unit_rows_of_zeros_are_zeros_with_a_finite_gradient():
 
 
 def test_rows_are_float32_in_half_precision():
-    model = compiled.build(lambda: cavp.from_config(TINY, dtype="bfloat16", rngs=nnx.Rngs(0)))
+    model = compiled.build(
+        lambda: cavp.from_config(TINY, dtype="bfloat16", rngs=weight_keys.ShapeKeys())
+    )
     rows, _ = compiled.run(model, lambda m, x: m.encode_video(x), _random(1, 2, 16, 16, 3))
     assert rows.dtype == jnp.float32
     np.testing.assert_allclose(jnp.linalg.norm(rows, axis=-1), 1.0, rtol=1e-5)
@@ -74,7 +79,9 @@ def test_rows_are_float32_in_half_precision():
 
 
 def test_the_default_is_the_official_size():
-    model = nnx.eval_shape(lambda: cavp.from_config(cavp.default_config(), rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(
+        lambda: cavp.from_config(cavp.default_config(), rngs=weight_keys.ShapeKeys())
+    )
     count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
     assert count == 113_406_593
 

@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from foley_jax import weight_keys
 from foley_jax.diff_foley import cavp
 from foley_jax.diff_foley.tasks import cavp as cavp_task
 from foley_jax.media import mel
@@ -40,7 +41,7 @@ def task():
 @pytest.fixture(scope="module")
 def parts(task):
     graphdef, params, rest = nnx.split(
-        compiled.build(lambda: task.build(nnx.Rngs(0))), task.trainable, ...
+        compiled.build(lambda: task.build(weight_keys.ShapeKeys())), task.trainable, ...
     )
     return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from foley_jax import weight_keys
 from foley_jax.diff_foley import conditioner
 
 
@@ -16,7 +17,7 @@ def _small(**fields):
 
 
 def test_default_has_the_official_size():
-    abstract = nnx.eval_shape(lambda: conditioner.from_config({}, rngs=nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: conditioner.from_config({}, rngs=weight_keys.ShapeKeys()))
     leaves = jax.tree.leaves(nnx.to_pure_dict(nnx.state(abstract, nnx.Param)))
     assert sum(int(np.prod(leaf.shape)) for leaf in leaves) == 512 * 768 + 768 + 40 * 768
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from foley_jax import weight_keys
 from foley_jax.diff_foley import diffusers_names, latent_diffusion, weights
 
 KEYS = pathlib.Path(__file__).parents[1] / "goldens" / "diff_foley" / "ldm_keys.json"
@@ -33,7 +34,7 @@ CONFIG = {
 @pytest.fixture(scope="module")
 def model():
     made = filled.module(
-        lambda: latent_diffusion.from_config(CONFIG, frame_s=0.01, rngs=nnx.Rngs(0))
+        lambda: latent_diffusion.from_config(CONFIG, frame_s=0.01, rngs=weight_keys.ShapeKeys())
     )
     made.latent_scale[...] = jnp.float32(0.5)
     return made
@@ -74,7 +75,7 @@ def test_column_length_follows_the_front_end(model):
     assert model.unet.column_s == pytest.approx(0.02)  # 2 mel frames of 10 ms
     explicit = {**CONFIG, "unet": {**CONFIG["unet"], "column_s": 0.3}}
     built = nnx.eval_shape(
-        lambda: latent_diffusion.from_config(explicit, frame_s=0.01, rngs=nnx.Rngs(0))
+        lambda: latent_diffusion.from_config(explicit, frame_s=0.01, rngs=weight_keys.ShapeKeys())
     )
     assert built.unet.column_s == 0.3
 
@@ -95,13 +96,15 @@ def test_latent_scale_is_saved_but_is_no_parameter(model):
 )
 def test_configs_that_do_not_fit_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        nnx.eval_shape(lambda: latent_diffusion.from_config({**CONFIG, **change}, rngs=nnx.Rngs(0)))
+        nnx.eval_shape(
+            lambda: latent_diffusion.from_config({**CONFIG, **change}, rngs=weight_keys.ShapeKeys())
+        )
 
 
 def test_default_is_the_official_model_and_every_key_has_a_place():
     """Names only (the slow parity test fills the values): 937 weights, 12 schedule tables."""
     kind = weights.KINDS["diff_foley/ldm"]
-    abstract = nnx.eval_shape(lambda: kind.build(kind.model, rngs=nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: kind.build(kind.model, rngs=weight_keys.ShapeKeys()))
     state = nnx.to_pure_dict(nnx.state(abstract))
     ours = {
         ".".join(str(getattr(k, "key", k)) for k in path)

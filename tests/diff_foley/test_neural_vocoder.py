@@ -1,13 +1,13 @@
 """The bridge between two mel front ends, and the neural vocoder around a generator."""
 
 import filled
-from flax import nnx
 import jax
 import jax.numpy as jnp
 import librosa
 import numpy as np
 import pytest
 
+from foley_jax import weight_keys
 from foley_jax.diff_foley import vocoder
 from foley_jax.layers import bigvgan
 from foley_jax.media import mel, specs
@@ -116,7 +116,7 @@ def _generator(num_mels, rates):
         "resblock_kernel_sizes": (3,),
         "resblock_dilation_sizes": ((1,),),
     }
-    return filled.module(lambda: bigvgan.from_config(fields, rngs=nnx.Rngs(0)))
+    return filled.module(lambda: bigvgan.from_config(fields, rngs=weight_keys.ShapeKeys()))
 
 
 def test_public_generator_is_a_vocoder():

@@ -11,7 +11,7 @@ import network_goldens
 import numpy as np
 import pytest
 
-from foley_jax import convert
+from foley_jax import convert, weight_keys
 from foley_jax.evaluation.networks import melception, registry
 from foley_jax.layers import strict_fill
 
@@ -57,7 +57,7 @@ def test_features_have_names_and_shapes(name):
     entry = registry.NETWORKS[name]
     kind = convert.kinds()[entry.kind]
     fields = {**kind.model, **entry.model}
-    model = nnx.eval_shape(lambda: kind.build(fields, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: kind.build(fields, rngs=weight_keys.ShapeKeys()))
     if entry.reads == "video":
         batch = jax.ShapeDtypeStruct((2, 16, 64, 64, 3), jnp.uint8)
     else:
@@ -109,7 +109,7 @@ class _Small(nnx.Module):
 
 
 def test_loaded_networks_use_their_weights_files_and_preset(tmp_path, monkeypatch):
-    model = filled.module(lambda: _Small(rngs=nnx.Rngs(0)))
+    model = filled.module(lambda: _Small(rngs=weight_keys.ShapeKeys()))
     asked = []
 
     def load_torch(kind, path, **fields):

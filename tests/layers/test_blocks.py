@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from foley_jax import weight_keys
 from foley_jax.layers import (
     attention,
     configured,
@@ -159,7 +160,7 @@ def test_gradients_of_a_transformer_are_finite():
     relative = locality.relative_rows(4, 0.25, jnp.arange(5.0)[None] * 0.25)
     model = filled.module(
         lambda: transformer.SpatialTransformer(
-            8, 2, 6, num_groups=4, use_locality=True, rngs=nnx.Rngs(0)
+            8, 2, 6, num_groups=4, use_locality=True, rngs=weight_keys.ShapeKeys()
         )
     )
     graphdef, params = nnx.split(model)

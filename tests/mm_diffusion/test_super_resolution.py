@@ -11,7 +11,7 @@ from mm_diffusion import official
 import numpy as np
 import pytest
 
-from foley_jax import convert
+from foley_jax import convert, weight_keys
 from foley_jax.layers import strict_fill
 from foley_jax.mm_diffusion import super_resolution
 
@@ -32,7 +32,9 @@ FLAT = {"channel_mult": (1,), "attention_downsamples": ()}  # compiles faster
 
 def build(**fields):
     return filled.module(
-        lambda: super_resolution.SuperResolution(**{**SMALL, **fields}, rngs=nnx.Rngs(0))
+        lambda: super_resolution.SuperResolution(
+            **{**SMALL, **fields}, rngs=weight_keys.ShapeKeys()
+        )
     )
 
 
@@ -105,7 +107,7 @@ def test_attention_splits_heads_first():
 
 
 def test_paper_configuration():
-    model = nnx.eval_shape(lambda: super_resolution.SuperResolution(rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: super_resolution.SuperResolution(rngs=weight_keys.ShapeKeys()))
     params = jax.tree.leaves(nnx.state(model, nnx.Param))
     assert sum(np.prod(p.shape) for p in params) == 311_027_910
 
@@ -185,7 +187,9 @@ def test_the_small_picture_matters_and_may_have_any_size():
     ],
 )
 def test_pictures_that_do_not_fit(args, message):
-    model = nnx.eval_shape(lambda: super_resolution.SuperResolution(**SMALL, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(
+        lambda: super_resolution.SuperResolution(**SMALL, rngs=weight_keys.ShapeKeys())
+    )
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(model, *args)
 

@@ -6,13 +6,13 @@ B videos or clips, N clips of a video, T frames, H W picture, F mel bins, L mel 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from configs import cavp as cavp_config
+from foley_jax import weight_keys
 from foley_jax.bench import case, weights
 from foley_jax.bench.peers import torch_side
 from foley_jax.bench.suites import steps
@@ -41,7 +41,7 @@ def cavp_encode(ask: case.Ask) -> Iterator[case.Case]:
     """Unit rows of 8 s of pictures, and of 8 s of sound."""
     config = stage(ask)
     network = weights.network(
-        lambda: cavp.from_config(config.model, dtype=ask.dtype, rngs=nnx.Rngs(0))
+        lambda: cavp.from_config(config.model, dtype=ask.dtype, rngs=weight_keys.ShapeKeys())
     )
     frames = ask.of(tiny=4, small=16, paper=FRAMES)
     rng = np.random.default_rng(0)

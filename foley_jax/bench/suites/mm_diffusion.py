@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 
 from configs import mm_diffusion as mm_config
+from foley_jax import weight_keys
 from foley_jax.bench import case, weights
 from foley_jax.bench.peers import torch_side
 from foley_jax.bench.suites import steps
@@ -63,7 +64,9 @@ def clip(config: ml_collections.ConfigDict, batch: int) -> dict[str, np.ndarray]
 
 def _network(config: ml_collections.ConfigDict, ask: case.Ask):
     return weights.network(
-        lambda: coupled_unet.from_config(config.model, dtype=ask.dtype, rngs=nnx.Rngs(0))
+        lambda: coupled_unet.from_config(
+            config.model, dtype=ask.dtype, rngs=weight_keys.ShapeKeys()
+        )
     )
 
 
@@ -222,7 +225,7 @@ def _train_peers(
     x0 = signals.to_model(*(jnp.asarray(batch[name]) for name in ("frames_BFHWC", "audio_BL")))
     b, frames = x0["video"].shape[:2]
     t_B = np.asarray(process.draw_steps(schedule, b, t_key, train=True))
-    model = nnx.eval_shape(lambda: made.task.build(nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: made.task.build(weight_keys.ShapeKeys()))
     return mm_training.peers(
         module,
         {name: np.asarray(x) for name, x in x0.items()},

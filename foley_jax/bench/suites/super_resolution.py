@@ -6,12 +6,12 @@ B clips, T frames, H W C picture.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from configs import mm_super_resolution as sr_config
+from foley_jax import weight_keys
 from foley_jax.bench import case, weights
 from foley_jax.bench.peers import torch_side
 from foley_jax.diffusion import ddim
@@ -36,7 +36,7 @@ def sr_sample(ask: case.Ask) -> Iterator[case.Case]:
     """Frames of one clip by DDIM, 25 evaluations (4 for "tiny")."""
     fields = model_config(ask.size)
     network = weights.network(
-        lambda: super_resolution.from_config(fields, dtype=ask.dtype, rngs=nnx.Rngs(0))
+        lambda: super_resolution.from_config(fields, dtype=ask.dtype, rngs=weight_keys.ShapeKeys())
     )
     on_cpu = jax.default_backend() == "cpu"
     side, steps = ask.of(tiny=8, small=64, paper=64), ask.of(tiny=4, small=25, paper=25)

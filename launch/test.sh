@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the test extra into a virtual environment and runs the tests.
 #   bash launch/test.sh                 the fast tests, a process for every core
-#   bash launch/test.sh -m slow         full-size parity with the official modules
+#   bash launch/test.sh -m slow         full-size parity with the official modules, kills, layouts
 #   bash launch/test.sh tests/media     any pytest argument
 #   bash launch/test.sh --dry-run       only shows the commands
 # PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment (default .venv-test),
@@ -30,9 +30,9 @@ if [ "${BOUNDS:-}" = lowest ]; then
   PIN=(--constraint "$VENV/lowest.txt")
 fi
 run "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${PIN[@]}" -e ".[${EXTRAS:-test}]"
-# full-size networks need the memory of the whole machine
+# full-size networks (tests/slow) need the memory of the whole machine
 case " $* " in
-  *" slow "*) PATIENCE_S=2400 WORKERS=0 ;;
+  *" slow "*) PATIENCE_S=2400 WORKERS=${WORKERS:-0} ;;
   *) PATIENCE_S=420 WORKERS=${WORKERS:-auto} ;;
 esac
 run "$VENV/bin/python" -m pytest -n "$WORKERS" --dist loadfile --max-worker-restart 1 \

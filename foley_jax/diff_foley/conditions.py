@@ -17,6 +17,9 @@ from foley_jax import sharding
 # of keys and values; the paper's U-Net has 3.2 MB a window in float32, and to make them at every
 # step is less than 1 % of it
 KEPT_BYTES = 2**28
+# of feature rows, half an hour of video: what is made on the way to keys and values is larger, and
+# all of it at once would take more memory than all else that grows with a video's length
+ROWS_BYTES = 2**24
 
 
 def of_model(
@@ -80,7 +83,9 @@ def at(tree: Any, number: jax.Array) -> Any:
 
 
 def _few(keys_values: Callable[[jax.Array], Any], rows_NLD: jax.Array) -> bool:
-    """Whether keys and values of all windows fit into `KEPT_BYTES`."""
+    """Whether keys and values of all windows, and what they are made from, take little memory."""
+    if rows_NLD.size * rows_NLD.dtype.itemsize > ROWS_BYTES:
+        return False
     made = jax.tree.leaves(jax.eval_shape(keys_values, rows_NLD))
     return sum(x.size * x.dtype.itemsize for x in made) <= KEPT_BYTES
 

@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from foley_jax import weight_keys
+from foley_jax.layers import network as network_lib
 from foley_jax.training import run_directory
 from foley_jax.training import task as task_lib
 
@@ -17,9 +17,9 @@ from foley_jax.training import task as task_lib
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def module(build: Callable[[], nnx.Module], seed: int = 0) -> nnx.Module:
+def module(build: network_lib.Build, seed: int = 0) -> nnx.Module:
     """What `build` makes, with normal weights / sqrt(fan in): no layer is zero, variances are 1."""
-    graphdef, state = nnx.split(nnx.eval_shape(build))
+    graphdef, state = nnx.split(network_lib.shapes(build))
     rng = np.random.default_rng(seed)
 
     def fill(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
@@ -34,7 +34,7 @@ def module(build: Callable[[], nnx.Module], seed: int = 0) -> nnx.Module:
 
 def model(config: ml_collections.ConfigDict) -> nnx.Module:
     """The model of a config's task, filled."""
-    return module(lambda: task_lib.resolve(config).build(weight_keys.ShapeKeys()))
+    return module(task_lib.resolve(config).build)
 
 
 def save_run(

@@ -14,9 +14,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from foley_jax import convert, weight_keys
+from foley_jax import convert
 from foley_jax.diff_foley import audio_encoder, video_encoder
 from foley_jax.layers import bias_free, configured, strict_fill, torch_checkpoint
+from foley_jax.layers import network as network_lib
 from foley_jax.training import run_directory
 
 
@@ -288,9 +289,7 @@ def test_the_command_line_writes_a_folder_that_can_be_loaded(tmp_path, reference
     assert "every key accounted for" in capsys.readouterr().out
     config, params, rest = run_directory.load_model_state(out)
     assert config.model.width == 4 and config.kind == "small"
-    graphdef = nnx.graphdef(
-        nnx.eval_shape(lambda: KIND.build(config.model, rngs=weight_keys.ShapeKeys()))
-    )
+    graphdef = nnx.graphdef(network_lib.shapes(lambda keys: KIND.build(config.model, rngs=keys)))
     _assert_same(nnx.merge(graphdef, params, rest), reference)
     assert convert.main(["small", str(tmp_path / "m.ckpt"), str(out)]) == 1
     assert "not empty" in capsys.readouterr().err
@@ -317,7 +316,7 @@ def _official(build, prefix=""):
     """Random weights of one of our modules, by our path and in PyTorch's names and layouts."""
     rng = np.random.default_rng(0)
     names = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-    abstract = nnx.to_pure_dict(nnx.state(nnx.eval_shape(build)))
+    abstract = nnx.to_pure_dict(nnx.state(network_lib.shapes(build)))
     ours, state = {}, {}
     for path, leaf in traverse_util.flatten_dict(abstract).items():
         value = rng.standard_normal(leaf.shape).astype(np.float32)
@@ -337,7 +336,7 @@ def _leaves(module):
 def test_panns_fills_all_but_the_norm_and_the_projection(monkeypatch):
     monkeypatch.undo()
     fields = {"channels": (4,) * 6, "embed_dim": 3}
-    ours, state = _official(lambda: audio_encoder.Cnn14(**fields, rngs=weight_keys.ShapeKeys()))
+    ours, state = _official(lambda keys: audio_encoder.Cnn14(**fields, rngs=keys))
     own = ("bn.", "final_project.")
     state = {key: value for key, value in state.items() if not key.startswith(own)}
     extra = {"bn0.weight": np.ones(64), "fc_audioset.bias": np.ones(527)}
@@ -358,9 +357,7 @@ def test_panns_fills_all_but_the_norm_and_the_projection(monkeypatch):
 def test_mmaction_fills_the_whole_backbone(monkeypatch):
     monkeypatch.undo()
     fields = {"depths": (1, 1, 1, 1), "width": 4}
-    ours, flat = _official(
-        lambda: video_encoder.SlowOnly(**fields, rngs=weight_keys.ShapeKeys()), "backbone"
-    )
+    ours, flat = _official(lambda keys: video_encoder.SlowOnly(**fields, rngs=keys), "backbone")
     state = {}
     for key, value in flat.items():
         if key.endswith("conv.weight") and value.ndim == 3:  # [O, I, 3]

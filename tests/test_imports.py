@@ -90,7 +90,6 @@ MAY_IMPORT = {
         "foley_jax.flops",
         "foley_jax.command_help",
         "configs",
-        "foley_jax.weight_keys",
     },
     "data_prep": {"foley_jax.media", "foley_jax.data", "foley_jax.runtime"},
     "configs": set(),

@@ -9,7 +9,7 @@ import pytest
 
 from configs import ldm as ldm_config
 from configs import vocoder as vocoder_config
-from foley_jax import convert, loading, weight_keys
+from foley_jax import convert, loading
 from foley_jax.diff_foley import sound
 from foley_jax.layers import bigvgan
 from foley_jax.media import specs
@@ -49,7 +49,7 @@ def test_a_vocoder_of_another_front_end_is_refused(tmp_path, demo):
 def test_a_converted_generator_runs_through_the_bridge_at_our_rate(tmp_path, demo):
     name = "bigvgan/base_22khz_80band"
     fields = {**bigvgan.CONFIGS["bigvgan_base_22khz_80band"], **SMALL}
-    module = filled.module(lambda: bigvgan.from_config(fields, rngs=weight_keys.ShapeKeys()))
+    module = filled.module(lambda keys: bigvgan.from_config(fields, rngs=keys))
     convert.save(name, module, tmp_path / "converted", **SMALL)
     vocoder = loading.load_vocoder(tmp_path / "converted", demo)
     audio = specs.AudioSpec(**demo.audio)

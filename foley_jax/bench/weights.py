@@ -4,7 +4,7 @@ Peers read them under the official names, which `official` writes. That these na
 tested with the converter, which is strict in both directions.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import math
 import re
 from typing import Any
@@ -20,9 +20,9 @@ from foley_jax.layers import network as network_lib
 _KEPT = {"logit_scale": math.log(1 / 0.07), "latent_scale": 0.18215}  # of CAVP, of SD's latents
 
 
-def network(build: Callable[[], nnx.Module], seed: int = 0) -> network_lib.Network:
+def network(build: network_lib.Build, seed: int = 0) -> network_lib.Network:
     """What `build` makes, filled by `value`: activations keep their size, no layer is zero."""
-    graphdef, abstract = nnx.split(nnx.eval_shape(build))
+    graphdef, abstract = nnx.split(network_lib.shapes(build))
     return network_lib.Network(graphdef, filled(nnx.to_pure_dict(abstract), seed))
 
 

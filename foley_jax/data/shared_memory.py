@@ -29,9 +29,8 @@ def workers_that_fit(workers: int, example: Mapping[str, np.ndarray], batch_size
       example: one of a batch.
       batch_size: examples of the batches that one process hands over.
     """
-    try:
-        free = shutil.disk_usage(FOLDER).free
-    except OSError:  # not on this system
+    free = _free_bytes()
+    if free is None:
         return workers
     needed = _BATCHES_PER_WORKER * batch_size * sum(np.asarray(x).nbytes for x in example.values())
     fit = min(workers, free // max(1, needed))
@@ -55,11 +54,17 @@ def named(batches: Iterator[Any]) -> Iterator[Any]:
     except RuntimeError as error:
         if "terminated unexpectedly" not in str(error):
             raise
-        try:
-            left = f"{shutil.disk_usage(FOLDER).free / 1e6:.0f} MB are free now"
-        except OSError:
-            left = "it is not there"
+        free = _free_bytes()
+        left = "it is not there" if free is None else f"{free / 1e6:.0f} MB are free now"
         raise RuntimeError(
             f"a loader process was killed ({str(error).partition('. ')[0]}); code -7 means that "
             f"{FOLDER} was full ({left}), -9 that memory was: {_HELP}"
         ) from error
+
+
+def _free_bytes() -> int | None:
+    """Room in /dev/shm; None where a system has none."""
+    try:
+        return shutil.disk_usage(FOLDER).free
+    except OSError:
+        return None

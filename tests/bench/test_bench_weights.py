@@ -9,8 +9,9 @@ import ml_collections
 import numpy as np
 import pytest
 
-from foley_jax import convert, weight_keys
+from foley_jax import convert
 from foley_jax.bench import weights
+from foley_jax.layers import network as network_lib
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
@@ -64,7 +65,7 @@ SMALL = {
 def build(kind, **overrides):
     description = convert.kinds()[kind]
     model = ml_collections.ConfigDict({**description.model, **overrides})
-    return lambda: description.build(model, rngs=weight_keys.ShapeKeys())
+    return lambda keys: description.build(model, rngs=keys)
 
 
 @pytest.mark.parametrize("kind", KEYS)
@@ -80,7 +81,7 @@ def test_the_converter_takes_them_back(kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KEYS)
 def test_full_size_names_and_shapes_are_the_published_ones(kind):
-    _, abstract = nnx.split(nnx.eval_shape(build(kind)))
+    _, abstract = nnx.split(network_lib.shapes(build(kind)))
     # no memory: every element is the same zero
     state = jax.tree.map(
         lambda x: np.broadcast_to(np.float32(0), x.shape), nnx.to_pure_dict(abstract)

@@ -9,7 +9,6 @@ import pytest
 pytest.importorskip("torch", reason="peers are torch modules")
 import torch
 
-from foley_jax import weight_keys
 from foley_jax.bench import weights
 from foley_jax.bench.peers import cavp as peer
 from foley_jax.diff_foley import cavp
@@ -24,7 +23,7 @@ ATOL = 1e-5  # of unit scale: float32 in another order, BatchNorm folded or not
 
 @pytest.fixture(scope="module")
 def both():
-    model = compiled.build(lambda: cavp.from_config(TINY, rngs=weight_keys.ShapeKeys()))
+    model = compiled.build(lambda keys: cavp.from_config(TINY, rngs=keys))
     state = nnx.to_pure_dict(nnx.state(model))
     return model, weights.official("diff_foley/cavp", jax.device_get(state))
 

@@ -9,7 +9,6 @@ import pytest
 pytest.importorskip("torch", reason="peers are torch modules")
 import torch
 
-from foley_jax import weight_keys
 from foley_jax.bench import weights
 from foley_jax.bench.peers import mm_diffusion as peer
 from foley_jax.mm_diffusion import coupled_unet
@@ -30,7 +29,7 @@ ATOL = 1e-5  # of unit scale: float32 in another order
 def both(**fields):
     """Our module and the official state dict that it came from."""
     fields = {**TINY, **fields}
-    model = compiled.build(lambda: coupled_unet.CoupledUNet(**fields, rngs=weight_keys.ShapeKeys()))
+    model = compiled.build(lambda keys: coupled_unet.CoupledUNet(**fields, rngs=keys))
     state = nnx.to_pure_dict(nnx.state(model))
     return model, weights.official("mm_diffusion/base", jax.device_get(state))
 

@@ -9,7 +9,6 @@ import pytest
 pytest.importorskip("torch", reason="peers are torch modules")
 import torch
 
-from foley_jax import weight_keys
 from foley_jax.bench import weights
 from foley_jax.bench.peers import super_resolution as peer
 from foley_jax.mm_diffusion import super_resolution
@@ -25,9 +24,7 @@ ATOL = 1e-5  # of unit scale: float32 in another order
 
 
 def test_noise_and_variance_agree():
-    model = compiled.build(
-        lambda: super_resolution.SuperResolution(**TINY, rngs=weight_keys.ShapeKeys())
-    )
+    model = compiled.build(lambda keys: super_resolution.SuperResolution(**TINY, rngs=keys))
     state = nnx.to_pure_dict(nnx.state(model))
     state = weights.official("mm_diffusion/super_resolution", jax.device_get(state))
     rng = np.random.default_rng(0)

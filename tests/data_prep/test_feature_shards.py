@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from data_prep import features as feature_shards
-from foley_jax import sharding, weight_keys
+from foley_jax import sharding
 from foley_jax.data import pipeline as data_pipeline
 from foley_jax.data import records
 from foley_jax.diff_foley import features, image_encoders
@@ -83,12 +83,8 @@ def shards(tmp_path_factory):
     return folder
 
 
-def _fresh(config):
-    return cavp_task.CavpTask(config).build(nnx.Rngs(0))
-
-
 def _near_one(config):
-    return compiled.build(lambda: _fresh(config))
+    return compiled.build(cavp_task.CavpTask(config).build)
 
 
 @pytest.fixture(scope="module")
@@ -317,9 +313,7 @@ def _image_encoder(folder):
     """A tiny CLIP tower in a folder like the converter's."""
     fields = {"width": 4, "num_layers": 1, "num_heads": 2, "patch": 4, "embed_dim": 6}
     model = {"encoder": "clip", "image_size": SIDE, **fields}
-    network = compiled.build(
-        lambda: image_encoders.from_config(model, rngs=weight_keys.ShapeKeys())
-    )
+    network = compiled.build(lambda keys: image_encoders.from_config(model, rngs=keys))
     _, params, rest = nnx.split(network, nnx.Param, ...)
     run_directory.save_model(
         folder,

@@ -12,10 +12,10 @@ import pytest
 import tiny
 
 from configs import alignment as stage
-from foley_jax import weight_keys
 from foley_jax.data import pairs
 from foley_jax.diff_foley import alignment, exhibits, latent_diffusion
 from foley_jax.diff_foley.tasks import alignment as task_lib
+from foley_jax.layers import network as network_lib
 from foley_jax.training import task as tasks
 
 
@@ -60,7 +60,7 @@ def _batch(pair=(0, 1, 2, 0)):
 def _filled():
     """Task, definition, parameters, rest: no layer zero, as after some training."""
     task = tasks.resolve(_config())
-    model = filled.module(lambda: task.build(weight_keys.ShapeKeys()))
+    model = filled.module(task.build)
     graphdef, params, rest = nnx.split(model, task.trainable, ...)
     params, rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
     return task, graphdef, params, {**rest, "latent_scale": jnp.float32(0.7)}
@@ -173,7 +173,7 @@ def test_classifier_reads_step_rows_and_times():
 
 def test_raw_rows_go_past_the_conditioner():
     model = filled.module(
-        lambda: alignment.from_config(
+        lambda keys: alignment.from_config(
             {
                 "classifier": {
                     "model_channels": 8,
@@ -185,7 +185,7 @@ def test_raw_rows_go_past_the_conditioner():
                 },
                 "conditioner": {"in_dim": 6, "out_dim": 6, "max_len": 4},
             },
-            rngs=weight_keys.ShapeKeys(),
+            rngs=keys,
         )
     )
     rng = np.random.default_rng(0)
@@ -224,7 +224,7 @@ def test_raw_rows_go_past_the_conditioner():
 def test_configs_that_do_not_fit_are_refused(change, message):
     config = _config(**change)
     with pytest.raises(ValueError, match=message):
-        nnx.eval_shape(lambda: tasks.resolve(config).build(weight_keys.ShapeKeys()))
+        network_lib.shapes(tasks.resolve(config).build)
 
 
 def test_decay_spares_the_locality_prior():
@@ -237,7 +237,7 @@ def test_decay_spares_the_locality_prior():
 
 def test_paper_sizes():
     task = tasks.resolve(stage.get_config())
-    model = nnx.eval_shape(lambda: task.build(weight_keys.ShapeKeys()))
+    model = network_lib.shapes(task.build)
     count = lambda part: sum(leaf.size for leaf in jax.tree.leaves(nnx.state(part)))  # noqa: E731
     # what the published checkpoint holds
     assert count(model.classifier) == 11_450_753 and count(model.conditioner) == 283_136

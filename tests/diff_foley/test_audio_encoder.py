@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from foley_jax import weight_keys
 from foley_jax.diff_foley import audio_encoder
 
 CHANNELS = (4, 4, 8, 8, 8, 12)
@@ -20,7 +19,7 @@ def _mel(*shape):
 
 def _tiny(**options):
     fields = {"channels": CHANNELS, "num_mels": 64, "embed_dim": 6, "dropout": 0.0, **options}
-    return compiled.build(lambda: audio_encoder.Cnn14(**fields, rngs=weight_keys.ShapeKeys()))
+    return compiled.build(lambda keys: audio_encoder.Cnn14(**fields, rngs=keys))
 
 
 @pytest.mark.parametrize("stem,channels", [("blocks", CHANNELS), ("patch4", CHANNELS[1:])])

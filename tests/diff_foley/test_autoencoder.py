@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from foley_jax import weight_keys
 from foley_jax.diff_foley import autoencoder
 
 SMALL = {
@@ -27,9 +26,7 @@ def _normal(*shape, seed=0):
 
 
 def _small(**fields):
-    return filled.module(
-        lambda: autoencoder.from_config({**SMALL, **fields}, rngs=weight_keys.ShapeKeys())
-    )
+    return filled.module(lambda keys: autoencoder.from_config({**SMALL, **fields}, rngs=keys))
 
 
 @pytest.mark.parametrize("patch,latent", [((1, 1), (4, 8)), ((2, 4), (2, 2))])

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tiny
 
-from foley_jax import weight_keys
 from foley_jax.diff_foley import discriminator, latent_diffusion
 from foley_jax.diff_foley.tasks import autoencoder
 from foley_jax.media import mel
@@ -47,7 +46,7 @@ def _batch(size=2):
 def _step(config, *, train=True):
     """One loss with gradients: value, metrics, gradients, rest before and after."""
     task = autoencoder.AutoencoderTask(config)
-    model = filled.module(lambda: task.build(weight_keys.ShapeKeys()))
+    model = filled.module(task.build)
     graphdef, params, rest = nnx.split(model, task.trainable, ...)
     start = {"latent_scale": jnp.float32(1.0), "step_count": jnp.int32(0)}
     params, rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
@@ -108,9 +107,7 @@ def test_critic_counts_from_its_first_step_on(start, active):
 
 def test_opinion_moves_the_image_but_not_the_critic():
     fields = {"in_channels": 1, "channels": 4, "num_layers": 1, "num_groups": 2}
-    critic = filled.module(
-        lambda: discriminator.PatchDiscriminator(**fields, rngs=weight_keys.ShapeKeys())
-    )
+    critic = filled.module(lambda keys: discriminator.PatchDiscriminator(**fields, rngs=keys))
     graphdef, params = nnx.split(critic)
     x = np.random.default_rng(0).random((1, 16, 16, 1)).astype(np.float32)
 
@@ -143,7 +140,7 @@ def test_shows_mels_in_and_out_and_their_sound():
     config = _config()
     config.loss.crop_frames = 32
     task = autoencoder.AutoencoderTask(config)
-    module = filled.module(lambda: task.build(weight_keys.ShapeKeys()))
+    module = filled.module(task.build)
     found = filled.shown(task, module, _batch(), 1)
     assert set(found) == {"mel/0", "sound_in/0", "sound_out/0"}
     picture = found["mel/0"].pixels_HWC

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax import weight_keys
 from foley_jax.diff_foley import cavp
+from foley_jax.layers import network as network_lib
 
 TINY = {
     "embed_dim": 6,
@@ -19,7 +19,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def model():
-    return compiled.build(lambda: cavp.from_config(TINY, rngs=weight_keys.ShapeKeys()))
+    return compiled.build(lambda keys: cavp.from_config(TINY, rngs=keys))
 
 
 def _random(*shape):
@@ -27,15 +27,13 @@ def _random(*shape):
 
 
 def test_the_logit_scale_starts_as_in_clip():
-    model = nnx.eval_shape(lambda: cavp.from_config(TINY, rngs=weight_keys.ShapeKeys()))
+    model = network_lib.shapes(lambda keys: cavp.from_config(TINY, rngs=keys))
     assert model.logit_scale.shape == ()
     np.testing.assert_allclose(np.exp(cavp.LOGIT_SCALE_INIT), 1 / 0.07)
 
 
 def test_row_norm_takes_the_common_direction_away():
-    model = compiled.build(
-        lambda: cavp.from_config({**TINY, "row_norm": True}, rngs=weight_keys.ShapeKeys())
-    )
+    model = compiled.build(lambda keys: cavp.from_config({**TINY, "row_norm": True}, rngs=keys))
     frames, mel = _random(4, 4, 16, 16, 3), _random(4, 64, 64)
 
     def rows(model):
@@ -69,9 +67,7 @@ def test_unit_rows_of_zeros_are_zeros_with_a_finite_gradient():
 
 
 def test_rows_are_float32_in_half_precision():
-    model = compiled.build(
-        lambda: cavp.from_config(TINY, dtype="bfloat16", rngs=weight_keys.ShapeKeys())
-    )
+    model = compiled.build(lambda keys: cavp.from_config(TINY, dtype="bfloat16", rngs=keys))
     rows, _ = compiled.run(model, lambda m, x: m.encode_video(x), _random(1, 2, 16, 16, 3))
     assert rows.dtype == jnp.float32
     np.testing.assert_allclose(jnp.linalg.norm(rows, axis=-1), 1.0, rtol=1e-5)
@@ -79,9 +75,7 @@ def test_rows_are_float32_in_half_precision():
 
 
 def test_the_default_is_the_official_size():
-    model = nnx.eval_shape(
-        lambda: cavp.from_config(cavp.default_config(), rngs=weight_keys.ShapeKeys())
-    )
+    model = network_lib.shapes(lambda keys: cavp.from_config(cavp.default_config(), rngs=keys))
     count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
     assert count == 113_406_593
 

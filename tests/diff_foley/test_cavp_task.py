@@ -11,7 +11,6 @@ import ml_collections
 import numpy as np
 import pytest
 
-from foley_jax import weight_keys
 from foley_jax.diff_foley import cavp
 from foley_jax.diff_foley.tasks import cavp as cavp_task
 from foley_jax.media import mel
@@ -40,9 +39,7 @@ def task():
 
 @pytest.fixture(scope="module")
 def parts(task):
-    graphdef, params, rest = nnx.split(
-        compiled.build(lambda: task.build(weight_keys.ShapeKeys())), task.trainable, ...
-    )
+    graphdef, params, rest = nnx.split(compiled.build(task.build), task.trainable, ...)
     return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
 
 

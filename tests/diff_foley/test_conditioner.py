@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax import weight_keys
 from foley_jax.diff_foley import conditioner
+from foley_jax.layers import network as network_lib
 
 
 def _small(**fields):
@@ -17,7 +17,7 @@ def _small(**fields):
 
 
 def test_default_has_the_official_size():
-    abstract = nnx.eval_shape(lambda: conditioner.from_config({}, rngs=weight_keys.ShapeKeys()))
+    abstract = network_lib.shapes(lambda keys: conditioner.from_config({}, rngs=keys))
     leaves = jax.tree.leaves(nnx.to_pure_dict(nnx.state(abstract, nnx.Param)))
     assert sum(int(np.prod(leaf.shape)) for leaf in leaves) == 512 * 768 + 768 + 40 * 768
 

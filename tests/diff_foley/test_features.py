@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 
-from foley_jax import weight_keys
 from foley_jax.diff_foley import cavp, features
 
 TINY = {
@@ -18,9 +17,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def encode_fn():
-    graphdef, state = nnx.split(
-        compiled.build(lambda: cavp.from_config(TINY, rngs=weight_keys.ShapeKeys()))
-    )
+    graphdef, state = nnx.split(compiled.build(lambda keys: cavp.from_config(TINY, rngs=keys)))
     state = nnx.to_pure_dict(state)
     run = jax.jit(lambda state, x: features.encode_frames(nnx.merge(graphdef, state), x))
     return lambda frames: run(state, frames)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from foley_jax import convert, weight_keys
+from foley_jax import convert
 from foley_jax.diff_foley import image_encoders, image_weights
 from foley_jax.layers import strict_fill
 
@@ -181,6 +181,6 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="'vgg', expected one of clip, resnet50"):
         image_encoders.from_config({"encoder": "vgg"}, rngs=nnx.Rngs(0))
     fields = CASES["clip/vit_b32"][1]
-    model = filled.module(lambda: image_encoders.ClipImage(**fields, rngs=weight_keys.ShapeKeys()))
+    model = filled.module(lambda keys: image_encoders.ClipImage(**fields, rngs=keys))
     with pytest.raises(ValueError, match="pictures of 16x16, expected 32x32"):
         model(np.zeros((1, 1, 16, 16, 3), np.float32))

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax import weight_keys
 from foley_jax.diff_foley import diffusers_names, latent_diffusion, weights
+from foley_jax.layers import network as network_lib
 
 KEYS = pathlib.Path(__file__).parents[1] / "goldens" / "diff_foley" / "ldm_keys.json"
 CONFIG = {
@@ -33,9 +33,7 @@ CONFIG = {
 
 @pytest.fixture(scope="module")
 def model():
-    made = filled.module(
-        lambda: latent_diffusion.from_config(CONFIG, frame_s=0.01, rngs=weight_keys.ShapeKeys())
-    )
+    made = filled.module(lambda keys: latent_diffusion.from_config(CONFIG, frame_s=0.01, rngs=keys))
     made.latent_scale[...] = jnp.float32(0.5)
     return made
 
@@ -74,8 +72,8 @@ def test_posterior_is_drawn_with_a_key(model):
 def test_column_length_follows_the_front_end(model):
     assert model.unet.column_s == pytest.approx(0.02)  # 2 mel frames of 10 ms
     explicit = {**CONFIG, "unet": {**CONFIG["unet"], "column_s": 0.3}}
-    built = nnx.eval_shape(
-        lambda: latent_diffusion.from_config(explicit, frame_s=0.01, rngs=weight_keys.ShapeKeys())
+    built = network_lib.shapes(
+        lambda keys: latent_diffusion.from_config(explicit, frame_s=0.01, rngs=keys)
     )
     assert built.unet.column_s == 0.3
 
@@ -96,15 +94,15 @@ def test_latent_scale_is_saved_but_is_no_parameter(model):
 )
 def test_configs_that_do_not_fit_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        nnx.eval_shape(
-            lambda: latent_diffusion.from_config({**CONFIG, **change}, rngs=weight_keys.ShapeKeys())
+        network_lib.shapes(
+            lambda keys: latent_diffusion.from_config({**CONFIG, **change}, rngs=keys)
         )
 
 
 def test_default_is_the_official_model_and_every_key_has_a_place():
     """Names only (the slow parity test fills the values): 937 weights, 12 schedule tables."""
     kind = weights.KINDS["diff_foley/ldm"]
-    abstract = nnx.eval_shape(lambda: kind.build(kind.model, rngs=weight_keys.ShapeKeys()))
+    abstract = network_lib.shapes(lambda keys: kind.build(kind.model, rngs=keys))
     state = nnx.to_pure_dict(nnx.state(abstract))
     ours = {
         ".".join(str(getattr(k, "key", k)) for k in path)

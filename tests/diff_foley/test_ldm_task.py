@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tiny
 
-from foley_jax import weight_keys
 from foley_jax.diff_foley.tasks import ldm
 from foley_jax.media import mel
 
@@ -60,7 +59,7 @@ def _batch(size=4):
 def _filled():
     """Task, definition, parameters, rest: no layer zero, as after some training."""
     task = ldm.LatentDiffusionTask(_config())
-    model = filled.module(lambda: task.build(weight_keys.ShapeKeys()))
+    model = filled.module(task.build)
     graphdef, params, rest = nnx.split(model, task.trainable, ...)
     params, rest = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
     return task, graphdef, params, {**rest, "latent_scale": jnp.float32(0.7)}

@@ -7,7 +7,6 @@ import librosa
 import numpy as np
 import pytest
 
-from foley_jax import weight_keys
 from foley_jax.diff_foley import vocoder
 from foley_jax.layers import bigvgan
 from foley_jax.media import mel, specs
@@ -116,7 +115,7 @@ def _generator(num_mels, rates):
         "resblock_kernel_sizes": (3,),
         "resblock_dilation_sizes": ((1,),),
     }
-    return filled.module(lambda: bigvgan.from_config(fields, rngs=weight_keys.ShapeKeys()))
+    return filled.module(lambda keys: bigvgan.from_config(fields, rngs=keys))
 
 
 def test_public_generator_is_a_vocoder():

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax import weight_keys
 from foley_jax.diff_foley import unet
 
 SMALL = {
@@ -30,9 +29,7 @@ def _normal(*shape, seed=0):
 
 def _filled(**fields):
     """Definition and parameters of a small U-Net, no layer zero."""
-    model = filled.module(
-        lambda: unet.from_config({**SMALL, **fields}, rngs=weight_keys.ShapeKeys())
-    )
+    model = filled.module(lambda keys: unet.from_config({**SMALL, **fields}, rngs=keys))
     graphdef, params = nnx.split(model)
     return graphdef, nnx.to_pure_dict(params)
 

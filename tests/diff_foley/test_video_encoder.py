@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax import flops, weight_keys
+from foley_jax import flops
 from foley_jax.diff_foley import video_encoder
 
 TINY = {"depths": (1, 1, 1), "width": 4, "inflate": (False, True, True)}
@@ -16,7 +16,7 @@ TINY = {"depths": (1, 1, 1), "width": 4, "inflate": (False, True, True)}
 
 def _tiny(stem="patch4", **options):
     fields = {**TINY, "stem": stem, **options}
-    return compiled.build(lambda: video_encoder.SlowOnly(**fields, rngs=weight_keys.ShapeKeys()))
+    return compiled.build(lambda keys: video_encoder.SlowOnly(**fields, rngs=keys))
 
 
 def _frames(*shape, seed=0):
@@ -40,9 +40,7 @@ def _conv3d(x_BTHWC, kernel_thwIO, stride):
 )
 def test_factored_convolution_is_the_3d_convolution(kernel, temporal, stride):
     options = {"kernel": kernel, "stride": stride, "temporal": temporal}
-    layer = compiled.build(
-        lambda: video_encoder.ConvNorm(3, 5, **options, rngs=weight_keys.ShapeKeys())
-    )
+    layer = compiled.build(lambda keys: video_encoder.ConvNorm(3, 5, **options, rngs=keys))
     x = _frames(2, 4, 9, 8, 3)
     spatial = 1 if temporal else kernel
     weight = layer.conv.kernel[...].reshape(kernel if temporal else 1, spatial, spatial, 3, 5)

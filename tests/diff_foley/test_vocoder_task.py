@@ -13,11 +13,11 @@ import torch
 from torch.nn import functional as F
 
 from configs import vocoder as vocoder_config
-from foley_jax import weight_keys
 from foley_jax.diff_foley import vocoder as neural
 from foley_jax.diff_foley import waveform_discriminators as critics_lib
 from foley_jax.diff_foley.tasks import vocoder
 from foley_jax.layers import alias_free
+from foley_jax.layers import network as network_lib
 from foley_jax.media import mel
 from foley_jax.training import task as task_lib
 
@@ -66,7 +66,7 @@ def _batch():
 
 
 def _split(task):
-    model = filled.module(lambda: task.build(weight_keys.ShapeKeys()))
+    model = filled.module(task.build)
     if model.step_count is not None:
         model.step_count[...] = jnp.int32(0)
     graphdef, params, rest = nnx.split(model, task.trainable, ...)
@@ -147,9 +147,7 @@ def _torch_weight(conv):
 
 
 def test_period_critic_is_the_sources_2d_network():
-    critic = filled.module(
-        lambda: critics_lib.PeriodDiscriminator(3, channels=2, rngs=weight_keys.ShapeKeys())
-    )
+    critic = filled.module(lambda keys: critics_lib.PeriodDiscriminator(3, channels=2, rngs=keys))
     audio = np.random.default_rng(0).standard_normal((2, 100)).astype(np.float32)
     x = F.pad(torch.from_numpy(audio)[:, None], (0, 2), "reflect").view(2, 1, 34, 3)
     features = []
@@ -170,9 +168,7 @@ def test_period_critic_is_the_sources_2d_network():
 def test_resolution_critic_is_the_sources():
     resolution = (64, 16, 40)
     critic = filled.module(
-        lambda: critics_lib.ResolutionDiscriminator(
-            resolution, channels=2, rngs=weight_keys.ShapeKeys()
-        )
+        lambda keys: critics_lib.ResolutionDiscriminator(resolution, channels=2, rngs=keys)
     )
     audio = np.random.default_rng(0).standard_normal((2, 320)).astype(np.float32)
     n_fft, hop, length = resolution
@@ -229,7 +225,7 @@ def test_critics_count_from_their_first_step_on():
 
 def test_trained_generator_is_a_vocoder():
     task = vocoder.VocoderTask(_config())
-    model = filled.module(lambda: task.build(weight_keys.ShapeKeys()))
+    model = filled.module(task.build)
     sound = neural.NeuralVocoder(model.generator, task.audio, scale="unit")
     assert sound(jnp.full((1, 16, 9), 0.5), task.audio).shape == (1, 180)
 
@@ -247,20 +243,20 @@ def test_what_does_not_fit_is_refused(section, field, value, message):
     config = _config()
     config[section][field] = value
     with pytest.raises(ValueError, match=message):
-        nnx.eval_shape(lambda: vocoder.VocoderTask(config).build(weight_keys.ShapeKeys()))
+        network_lib.shapes(vocoder.VocoderTask(config).build)
 
 
 @pytest.mark.parametrize("variant", ["", "demo"])
 def test_configs_build(variant):
     config = vocoder_config.get_config(variant)
-    model = nnx.eval_shape(lambda: task_lib.resolve(config).build(weight_keys.ShapeKeys()))
+    model = network_lib.shapes(task_lib.resolve(config).build)
     assert model.generator.hop == config.audio.hop
     assert (model.discriminators is None) == (variant == "demo")
 
 
 def test_shows_sound_in_and_out():
     task = task_lib.resolve(_config())
-    module = filled.module(lambda: task.build(weight_keys.ShapeKeys()))
+    module = filled.module(task.build)
     batch = _batch()
     found = filled.shown(task, module, batch, 2)
     assert set(found) == {

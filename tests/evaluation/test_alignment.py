@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tiny
 
-from foley_jax import weight_keys
 from foley_jax.diff_foley import alignment as networks
 from foley_jax.evaluation import alignment
 
@@ -28,7 +27,7 @@ BIAS = 6.0
 
 @functools.cache
 def _model():
-    model = filled.module(lambda: networks.from_config(SMALL, rngs=weight_keys.ShapeKeys()))
+    model = filled.module(lambda keys: networks.from_config(SMALL, rngs=keys))
     model.latent_scale[...] = jnp.float32(0.5)
     model.classifier.head.kernel[...] = 20 * model.classifier.head.kernel[...]  # clear opinions
     model.classifier.head.bias[...] = jnp.full(1, BIAS)  # on both sides

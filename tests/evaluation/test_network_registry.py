@@ -11,8 +11,9 @@ import network_goldens
 import numpy as np
 import pytest
 
-from foley_jax import convert, weight_keys
+from foley_jax import convert
 from foley_jax.evaluation.networks import melception, registry
+from foley_jax.layers import network as network_lib
 from foley_jax.layers import strict_fill
 
 
@@ -57,7 +58,7 @@ def test_features_have_names_and_shapes(name):
     entry = registry.NETWORKS[name]
     kind = convert.kinds()[entry.kind]
     fields = {**kind.model, **entry.model}
-    model = nnx.eval_shape(lambda: kind.build(fields, rngs=weight_keys.ShapeKeys()))
+    model = network_lib.shapes(lambda keys: kind.build(fields, rngs=keys))
     if entry.reads == "video":
         batch = jax.ShapeDtypeStruct((2, 16, 64, 64, 3), jnp.uint8)
     else:
@@ -109,7 +110,7 @@ class _Small(nnx.Module):
 
 
 def test_loaded_networks_use_their_weights_files_and_preset(tmp_path, monkeypatch):
-    model = filled.module(lambda: _Small(rngs=weight_keys.ShapeKeys()))
+    model = filled.module(lambda keys: _Small(rngs=keys))
     asked = []
 
     def load_torch(kind, path, **fields):

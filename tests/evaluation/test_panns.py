@@ -1,13 +1,13 @@
 """PANNs Cnn14 with its classes and front ends against the public PyTorch modules."""
 
-from flax import nnx
 import jax
 import network_goldens
 import numpy as np
 import pytest
 
-from foley_jax import convert, weight_keys
+from foley_jax import convert
 from foley_jax.evaluation.networks import panns
+from foley_jax.layers import network as network_lib
 from foley_jax.layers import strict_fill
 
 
@@ -42,6 +42,6 @@ def test_conversion_is_strict():
 def test_wrong_rates_and_short_sounds_are_refused():
     with pytest.raises(ValueError, match="44100 Hz, Cnn14 exists for 16000 and 32000 Hz"):
         panns.Cnn14(44100, rngs=None)
-    model = nnx.eval_shape(lambda: panns.Cnn14(16000, rngs=weight_keys.ShapeKeys()))
+    model = network_lib.shapes(lambda keys: panns.Cnn14(16000, rngs=keys))
     with pytest.raises(ValueError, match=r"L >= 4960 \(0.31 s at 16000 Hz\)"):
         model(np.zeros((2, 4959), np.float32))

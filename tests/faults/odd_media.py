@@ -11,6 +11,9 @@ import struct
 import av
 import numpy as np
 
+from foley_jax.media import container as containers
+from foley_jax.media import frames
+
 FPS = 10
 PQ, HLG, BT2020, BT709 = 16, 18, 9, 1
 UNTAGGED = (2, 2, 2)
@@ -168,3 +171,12 @@ def sample_entry(path: pathlib.Path) -> str:
     """What a file calls its picture's codec."""
     with av.open(str(path)) as container:
         return container.streams.video[0].codec_context.codec_tag
+
+
+def shown(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """When each frame is shown, from the first one's beginning, and the grey of its middle."""
+    with containers.open_input(path) as opened:
+        stream = containers.video_stream(opened)
+        timed = [(t, p.pixels()[24, 32].mean()) for t, _, p in frames.timed_frames(opened, stream)]
+    times_s, greys = np.array(timed).T
+    return times_s - times_s[0], greys

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from foley_jax.media import audio, container, frames, muxing, specs, video
+from foley_jax.media import audio, container, muxing, specs, video
 from tests.data_prep import fault_corpus
 from tests.faults import odd_media
 from tests.media import media_files
@@ -18,15 +18,6 @@ RATE = 16000
 def codec_of(path) -> str:
     with av.open(str(path)) as opened:
         return opened.streams.video[0].codec_context.codec.name
-
-
-def shown(path) -> tuple[np.ndarray, np.ndarray]:
-    """When each frame is shown, from the first one's beginning, and the grey of its middle."""
-    with container.open_input(path) as opened:
-        stream = container.video_stream(opened)
-        timed = [(t, p.pixels()[24, 32].mean()) for t, _, p in frames.timed_frames(opened, stream)]
-    times_s, greys = np.array(timed).T
-    return times_s - times_s[0], greys
 
 
 def picture_lead_s(path) -> float:
@@ -55,7 +46,7 @@ def test_hidden_frames_stay_hidden(tmp_path, suffix, gop, length_s):
     path = trimmed(tmp_path / "in.mp4", gop=gop, length_s=length_s)
     out = tmp_path / f"out{suffix}"
     video.mux(path, media_files.clicks([0.3], 3.0), RATE, out)
-    (in_s, in_grey), (out_s, out_grey) = shown(path), shown(out)
+    (in_s, in_grey), (out_s, out_grey) = odd_media.shown(path), odd_media.shown(out)
     assert len(in_s) == round(10 * length_s) and in_grey[0] == pytest.approx(4 * 5, abs=2)
     assert len(out_s) == len(in_s)
     np.testing.assert_allclose(out_s, in_s, atol=0.002)
@@ -82,7 +73,9 @@ def test_plain_pictures_are_copied_everywhere(tmp_path, monkeypatch):
         out = tmp_path / f"out{suffix}"
         for source in sources:
             video.mux(source, np.zeros(RATE, np.float32), RATE, out)
-            np.testing.assert_allclose(shown(out)[0], shown(path)[0], atol=0.002)
+            np.testing.assert_allclose(
+                odd_media.shown(out)[0], odd_media.shown(path)[0], atol=0.002
+            )
         sources.append(tmp_path / f"kept{suffix}")
         out.rename(sources[-1])
 
@@ -96,7 +89,7 @@ def test_h265_is_named_as_apple_wants_it(tmp_path, suffix, entry):
     video.mux(path, np.zeros(8000, np.float32), RATE, out)
     assert odd_media.sample_entry(out) == ("hvc1" if suffix != ".mkv" else "\0\0\0\0")
     assert codec_of(out) == "hevc"
-    np.testing.assert_array_equal(shown(out)[1], shown(path)[1])
+    np.testing.assert_array_equal(odd_media.shown(out)[1], odd_media.shown(path)[1])
 
 
 def test_other_names_of_codecs_are_kept(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import tiny_foley
 
 from foley_jax import generate, sample
-from tests.faults import odd_media, test_copied_picture
+from tests.faults import odd_media
 from tests.media import media_files
 
 DASH = "--0PQM4-hqg_000030"
@@ -90,11 +90,11 @@ def _check_pictures(out: pathlib.Path) -> None:
     with av.open(str(out / "wide.mp4")) as opened:
         assert opened.streams.video[0].sample_aspect_ratio == Fraction(64, 45)
     for video, name in VIDEOS.items():
-        times_s, greys = test_copied_picture.shown(pathlib.Path(video))
-        copied_s, copied = test_copied_picture.shown(out / f"{name}.mp4")
+        times_s, greys = odd_media.shown(pathlib.Path(video))
+        copied_s, copied = odd_media.shown(out / f"{name}.mp4")
         np.testing.assert_allclose(copied_s, times_s, atol=0.002, err_msg=video)
         np.testing.assert_allclose(copied, greys, atol=2, err_msg=video)
-    assert test_copied_picture.shown(out / "trimmed.mp4")[1][0] == pytest.approx(20, abs=2)
+    assert odd_media.shown(out / "trimmed.mp4")[1][0] == pytest.approx(20, abs=2)
 
 
 @pytest.mark.slow

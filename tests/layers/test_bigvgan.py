@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from foley_jax import convert, weight_keys
+from foley_jax import convert
 from foley_jax.layers import alias_free, bigvgan, strict_fill, weight_norm
+from foley_jax.layers import network as network_lib
 
 SMALL = {
     "num_mels": 5,
@@ -216,7 +217,7 @@ def test_fresh_generator_trains_filters_excepted():
     one = {"upsample_rates": (2,), "upsample_kernel_sizes": (4,)}
     blocks = {"resblock_kernel_sizes": (3,), "resblock_dilation_sizes": ((1,),)}
     fields = {**SMALL, **one, **blocks}
-    model = filled.module(lambda: bigvgan.BigVgan(**fields, rngs=weight_keys.ShapeKeys()))
+    model = filled.module(lambda keys: bigvgan.BigVgan(**fields, rngs=keys))
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
     params = jax.tree.map(lambda leaf: 0.3 * leaf, nnx.to_pure_dict(params))  # tanh stays open
     names = {path[-1] for path, _ in nnx.to_flat_state(rest)}
@@ -244,12 +245,10 @@ def test_fresh_generator_trains_filters_excepted():
 )
 def test_wrong_fields_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
-        nnx.eval_shape(
-            lambda: bigvgan.from_config({**SMALL, **fields}, rngs=weight_keys.ShapeKeys())
-        )
+        network_lib.shapes(lambda keys: bigvgan.from_config({**SMALL, **fields}, rngs=keys))
 
 
 def test_mel_of_another_width_is_refused():
-    model = nnx.eval_shape(lambda: bigvgan.BigVgan(**SMALL, rngs=weight_keys.ShapeKeys()))
+    model = network_lib.shapes(lambda keys: bigvgan.BigVgan(**SMALL, rngs=keys))
     with pytest.raises(ValueError, match="expected 5 bins"):
         model(jnp.zeros((1, 4, 6)))

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from foley_jax import weight_keys
 from foley_jax.layers import (
     attention,
     configured,
@@ -159,8 +158,8 @@ def test_gradients_of_a_transformer_are_finite():
     x, context = _normal(1, 2, 4, 8), _normal(1, 5, 6, seed=1)
     relative = locality.relative_rows(4, 0.25, jnp.arange(5.0)[None] * 0.25)
     model = filled.module(
-        lambda: transformer.SpatialTransformer(
-            8, 2, 6, num_groups=4, use_locality=True, rngs=weight_keys.ShapeKeys()
+        lambda keys: transformer.SpatialTransformer(
+            8, 2, 6, num_groups=4, use_locality=True, rngs=keys
         )
     )
     graphdef, params = nnx.split(model)

@@ -10,7 +10,8 @@ from mm_diffusion import official
 import numpy as np
 import pytest
 
-from foley_jax import convert, weight_keys
+from foley_jax import convert
+from foley_jax.layers import network as network_lib
 from foley_jax.layers import strict_fill
 from foley_jax.mm_diffusion import coupled_unet
 
@@ -46,9 +47,7 @@ def run(tiny):
 
 
 def build(config=SMALL, **fields):
-    return filled.module(
-        lambda: coupled_unet.CoupledUNet(**{**config, **fields}, rngs=weight_keys.ShapeKeys())
-    )
+    return filled.module(lambda keys: coupled_unet.CoupledUNet(**{**config, **fields}, rngs=keys))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +75,7 @@ def test_equals_official(run, name):
 
 
 def test_paper_configuration():
-    model = nnx.eval_shape(lambda: coupled_unet.CoupledUNet(rngs=weight_keys.ShapeKeys()))
+    model = network_lib.shapes(lambda keys: coupled_unet.CoupledUNet(rngs=keys))
     params = jax.tree.leaves(nnx.state(model, nnx.Param))
     assert sum(np.prod(p.shape) for p in params) == 133_675_524
     assert model.num_shifts == 15

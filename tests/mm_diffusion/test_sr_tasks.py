@@ -7,7 +7,6 @@ import ml_collections
 import numpy as np
 import pytest
 
-from foley_jax import weight_keys
 from foley_jax.data import records
 from foley_jax.media import pixels
 from foley_jax.mm_diffusion import sr_tasks, upscaling
@@ -77,7 +76,7 @@ def test_records_without_pictures():
 
 def test_loss_and_gradients_of_a_batch():
     task = task_lib.resolve(config())
-    graphdef, state = nnx.split(filled.module(lambda: task.build(weight_keys.ShapeKeys())))
+    graphdef, state = nnx.split(filled.module(task.build))
     rng = np.random.default_rng(0)
     examples = [task.transform(train=True)([clip(7)], 0, rng) for _ in range(2)]
     batch = {name: np.stack([x[name] for x in examples]) for name in examples[0]}
@@ -99,7 +98,7 @@ def test_loss_and_gradients_of_a_batch():
 
 def test_shows_small_sampled_and_true_pictures():
     task = task_lib.resolve(config(noise_probability=0.0, jpeg_probability=0.0))
-    module = filled.module(lambda: task.build(weight_keys.ShapeKeys()))
+    module = filled.module(task.build)
     example = task.transform(train=False)([clip(7)], 0, np.random.default_rng(0))
     batch = {name: x[None] for name, x in example.items()}
     found = filled.shown(task, module, batch, 1)

@@ -11,7 +11,8 @@ from mm_diffusion import official
 import numpy as np
 import pytest
 
-from foley_jax import convert, weight_keys
+from foley_jax import convert
+from foley_jax.layers import network as network_lib
 from foley_jax.layers import strict_fill
 from foley_jax.mm_diffusion import super_resolution
 
@@ -32,9 +33,7 @@ FLAT = {"channel_mult": (1,), "attention_downsamples": ()}  # compiles faster
 
 def build(**fields):
     return filled.module(
-        lambda: super_resolution.SuperResolution(
-            **{**SMALL, **fields}, rngs=weight_keys.ShapeKeys()
-        )
+        lambda keys: super_resolution.SuperResolution(**{**SMALL, **fields}, rngs=keys)
     )
 
 
@@ -107,7 +106,7 @@ def test_attention_splits_heads_first():
 
 
 def test_paper_configuration():
-    model = nnx.eval_shape(lambda: super_resolution.SuperResolution(rngs=weight_keys.ShapeKeys()))
+    model = network_lib.shapes(lambda keys: super_resolution.SuperResolution(rngs=keys))
     params = jax.tree.leaves(nnx.state(model, nnx.Param))
     assert sum(np.prod(p.shape) for p in params) == 311_027_910
 
@@ -187,9 +186,7 @@ def test_the_small_picture_matters_and_may_have_any_size():
     ],
 )
 def test_pictures_that_do_not_fit(args, message):
-    model = nnx.eval_shape(
-        lambda: super_resolution.SuperResolution(**SMALL, rngs=weight_keys.ShapeKeys())
-    )
+    model = network_lib.shapes(lambda keys: super_resolution.SuperResolution(**SMALL, rngs=keys))
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(model, *args)
 

@@ -8,7 +8,6 @@ import ml_collections
 import numpy as np
 import pytest
 
-from foley_jax import weight_keys
 from foley_jax.data import records
 from foley_jax.diffusion import schedule
 from foley_jax.mm_diffusion import tasks
@@ -111,7 +110,7 @@ def test_losses_are_the_mean_squares_of_each_modality():
 
 def test_loss_of_a_batch():
     task = task_lib.resolve(config())
-    graphdef, state = nnx.split(filled.module(lambda: task.build(weight_keys.ShapeKeys())))
+    graphdef, state = nnx.split(filled.module(task.build))
     example = task.transform(train=True)([clip(12)], 0, np.random.default_rng(0))
     batch = {name: np.stack([x, x]) for name, x in example.items()}
 
@@ -126,7 +125,7 @@ def test_loss_of_a_batch():
 
 def test_shows_real_clips_and_sampled_ones():
     task = task_lib.resolve(config())
-    module = filled.module(lambda: task.build(weight_keys.ShapeKeys()))
+    module = filled.module(task.build)
     example = task.transform(train=False)([clip(12)], 0, np.random.default_rng(0))
     batch = {name: np.stack([x, x]) for name, x in example.items()}
     found = filled.shown(task, module, batch, 2)

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax import weight_keys
 from foley_jax.mm_diffusion import super_resolution, upscaling
 
 
@@ -59,9 +58,7 @@ def test_every_frame_gets_its_own_small_picture():
 
 def test_with_the_network():
     fields = {"model_channels": 32, "channel_mult": (1,), "num_res_blocks": 1}
-    model = filled.module(
-        lambda: super_resolution.SuperResolution(**fields, rngs=weight_keys.ShapeKeys())
-    )
+    model = filled.module(lambda keys: super_resolution.SuperResolution(**fields, rngs=keys))
     graphdef, state = nnx.split(model)
 
     @filled.jit

@@ -10,7 +10,7 @@ from mm_diffusion import official
 import numpy as np
 import pytest
 
-from foley_jax import flops, weight_keys
+from foley_jax import flops
 from foley_jax.mm_diffusion import window_attention
 
 ARRAYS, META = official.golden("cross_attention")
@@ -112,7 +112,7 @@ def test_sizes_that_do_not_fit(length, window, message):
 
 def test_a_window_needs_a_shift():
     module = filled.module(
-        lambda: window_attention.WindowAttention(32, 2, window=2, rngs=weight_keys.ShapeKeys())
+        lambda keys: window_attention.WindowAttention(32, 2, window=2, rngs=keys)
     )
     with pytest.raises(ValueError, match="both or neither"):
         module(jnp.zeros((1, 4, 2, 2, 32)), jnp.zeros((1, 8, 32)))

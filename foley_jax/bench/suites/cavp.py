@@ -12,7 +12,6 @@ import ml_collections
 import numpy as np
 
 from configs import cavp as cavp_config
-from foley_jax import weight_keys
 from foley_jax.bench import case, weights
 from foley_jax.bench.peers import torch_side
 from foley_jax.bench.suites import steps
@@ -41,7 +40,7 @@ def cavp_encode(ask: case.Ask) -> Iterator[case.Case]:
     """Unit rows of 8 s of pictures, and of 8 s of sound."""
     config = stage(ask)
     network = weights.network(
-        lambda: cavp.from_config(config.model, dtype=ask.dtype, rngs=weight_keys.ShapeKeys())
+        lambda keys: cavp.from_config(config.model, dtype=ask.dtype, rngs=keys)
     )
     frames = ask.of(tiny=4, small=16, paper=FRAMES)
     rng = np.random.default_rng(0)

@@ -17,7 +17,6 @@ import numpy as np
 from configs import alignment as alignment_config
 from configs import cavp as cavp_config
 from configs import ldm as ldm_config
-from foley_jax import weight_keys
 from foley_jax.bench import case, weights
 from foley_jax.media import video
 from foley_jax.training import run_directory
@@ -197,9 +196,7 @@ def save_runs(folder: pathlib.Path, configs: Mapping[str, ml_collections.ConfigD
     """Run folders of name -> config, with random weights."""
     for seed, (name, config) in enumerate(configs.items()):
         task = task_lib.resolve(config)
-        model = weights.network(
-            lambda task=task: task.build(weight_keys.ShapeKeys()), seed
-        ).module()
+        model = weights.network(task.build, seed).module()
         _, params, rest = nnx.split(model, task.trainable, ...)
         run_directory.save_model(
             folder / name,

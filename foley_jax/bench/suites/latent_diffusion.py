@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import ldm as ldm_config
-from foley_jax import weight_keys
 from foley_jax.bench import case, weights
 from foley_jax.bench.peers import stable_diffusion, torch_side
 from foley_jax.diff_foley import autoencoder, unet
@@ -50,9 +49,7 @@ def inputs(seed: int, **shapes: tuple[int, ...]) -> dict[str, np.ndarray]:
 def unet_forward(ask: case.Ask) -> Iterator[case.Case]:
     """One prediction at latents of 8.2 s, batch 1 and 4."""
     fields = model_config(ask.of(tiny="tiny", small="paper", paper="paper"))["unet"]
-    network = weights.network(
-        lambda: unet.from_config(fields, dtype=ask.dtype, rngs=weight_keys.ShapeKeys())
-    )
+    network = weights.network(lambda keys: unet.from_config(fields, dtype=ask.dtype, rngs=keys))
     run = jax.jit(lambda state, *args: network.module(state)(*args))
     module = _unet_peer(ask, network.state, fields)
     for batch in ask.of(tiny=(1,), small=(1,), paper=(1, 4)):
@@ -101,7 +98,7 @@ def vae_decode(ask: case.Ask) -> Iterator[case.Case]:
     """Latents of 8.2 s to mel images."""
     fields = model_config(ask.of(tiny="tiny", small="paper", paper="paper"))["autoencoder"]
     network = weights.network(
-        lambda: autoencoder.from_config(fields, dtype=ask.dtype, rngs=weight_keys.ShapeKeys())
+        lambda keys: autoencoder.from_config(fields, dtype=ask.dtype, rngs=keys)
     )
     run = jax.jit(lambda state, z_BHWC: network.module(state).decode(z_BHWC))
     module = None

@@ -6,18 +6,17 @@ B clips, F frames, H W picture, L audio samples, N shifted windows.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from configs import mm_diffusion as mm_config
-from foley_jax import weight_keys
 from foley_jax.bench import case, weights
 from foley_jax.bench.peers import torch_side
 from foley_jax.bench.suites import steps
 from foley_jax.diffusion import ddim, process
+from foley_jax.layers import network as network_lib
 from foley_jax.mm_diffusion import coupled_unet, pipeline, sampling, signals
 
 STEPS = 20  # network evaluations, as the paper's sampler takes
@@ -64,9 +63,7 @@ def clip(config: ml_collections.ConfigDict, batch: int) -> dict[str, np.ndarray]
 
 def _network(config: ml_collections.ConfigDict, ask: case.Ask):
     return weights.network(
-        lambda: coupled_unet.from_config(
-            config.model, dtype=ask.dtype, rngs=weight_keys.ShapeKeys()
-        )
+        lambda keys: coupled_unet.from_config(config.model, dtype=ask.dtype, rngs=keys)
     )
 
 
@@ -225,7 +222,7 @@ def _train_peers(
     x0 = signals.to_model(*(jnp.asarray(batch[name]) for name in ("frames_BFHWC", "audio_BL")))
     b, frames = x0["video"].shape[:2]
     t_B = np.asarray(process.draw_steps(schedule, b, t_key, train=True))
-    model = nnx.eval_shape(lambda: made.task.build(weight_keys.ShapeKeys()))
+    model = network_lib.shapes(made.task.build)
     return mm_training.peers(
         module,
         {name: np.asarray(x) for name, x in x0.items()},

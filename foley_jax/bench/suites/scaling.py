@@ -16,7 +16,7 @@ import numpy as np
 from configs import cavp as cavp_config
 from configs import ldm as ldm_config
 from configs import mm_diffusion as mm_config
-from foley_jax import flops, weight_keys
+from foley_jax import flops
 from foley_jax.bench import case, measure, slopes, weights
 from foley_jax.diff_foley import generation, windows
 from foley_jax.diff_foley import pipeline as foley_pipeline
@@ -86,7 +86,7 @@ def _foley(ask: case.Ask) -> tuple[foley_pipeline.DiffFoley, Any]:
     for config in configs:
         config.dtype = ask.dtype
         task = task_lib.resolve(config)
-        networks.append(weights.network(lambda task=task: task.build(weight_keys.ShapeKeys())))
+        networks.append(weights.network(task.build))
     config, cavp = configs
     schedule = task_lib.resolve(config).schedule
     model = foley_pipeline.DiffFoley(
@@ -155,7 +155,7 @@ def mm_walk(frames: int, ask: case.Ask) -> Walk:
     config = mm_config.get_config("demo")
     config.data.num_frames, config.dtype = frames, ask.dtype
     task = task_lib.resolve(config)
-    network = weights.network(lambda: task.build(weight_keys.ShapeKeys()))
+    network = weights.network(task.build)
     model = mm_pipeline.MMDiffusion(network, config)
     settings = mm_sampling.Settings(steps=ask.of(tiny=3, small=6, paper=20))
     about = mm_pipeline.denoiser_of(config)

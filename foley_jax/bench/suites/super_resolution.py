@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import mm_super_resolution as sr_config
-from foley_jax import weight_keys
 from foley_jax.bench import case, weights
 from foley_jax.bench.peers import torch_side
 from foley_jax.diffusion import ddim
@@ -36,7 +35,7 @@ def sr_sample(ask: case.Ask) -> Iterator[case.Case]:
     """Frames of one clip by DDIM, 25 evaluations (4 for "tiny")."""
     fields = model_config(ask.size)
     network = weights.network(
-        lambda: super_resolution.from_config(fields, dtype=ask.dtype, rngs=weight_keys.ShapeKeys())
+        lambda keys: super_resolution.from_config(fields, dtype=ask.dtype, rngs=keys)
     )
     on_cpu = jax.default_backend() == "cpu"
     side, steps = ask.of(tiny=8, small=64, paper=64), ask.of(tiny=4, small=25, paper=25)

@@ -15,7 +15,7 @@ import numpy as np
 
 from configs import alignment as alignment_config
 from configs import ldm as ldm_config
-from foley_jax import flops, weight_keys
+from foley_jax import flops
 from foley_jax.bench import case, weights
 from foley_jax.bench.peers import stable_diffusion
 from foley_jax.bench.suites import latent_diffusion, steps
@@ -60,10 +60,10 @@ def ldm_sample(ask: case.Ask) -> Iterator[case.Case]:
 
     config = stage(ask)
     task = task_lib.resolve(config)
-    network = weights.network(lambda: task.build(weight_keys.ShapeKeys()))
+    network = weights.network(task.build)
     guided = guide(config, ask)
     classifier = weights.network(
-        lambda: alignment.from_config(guided, dtype=ask.dtype, rngs=weight_keys.ShapeKeys()), seed=1
+        lambda keys: alignment.from_config(guided, dtype=ask.dtype, rngs=keys), seed=1
     )
     on_cpu = jax.default_backend() == "cpu"
     batches = ask.of(tiny=(1,), small=(1,), paper=(1,) if on_cpu else (1, 8, 64))
@@ -88,7 +88,7 @@ def ldm_sample(ask: case.Ask) -> Iterator[case.Case]:
 def ldm_cached(ask: case.Ask) -> Iterator[case.Case]:
     """Sampling that keeps the U-Net's deep features, beside the same that computes every step."""
     task = task_lib.resolve(stage(ask))
-    network = weights.network(lambda: task.build(weight_keys.ShapeKeys()))
+    network = weights.network(task.build)
     exact = Sampling(task, network, None, batch=1).program()
     exact.compile()
     for interval in ask.of(tiny=(2,), small=(2, 3, 5), paper=(2, 3, 5)):

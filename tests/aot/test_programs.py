@@ -1,5 +1,6 @@
 """Costs of small stages' real programs on made-up devices, and the command that prints them."""
 
+import functools
 import json
 
 import jax
@@ -26,8 +27,9 @@ def config_of(stage, *, devices, fsdp=1):
     return config
 
 
+@functools.cache  # both tests of a stage want the whole parameters on eight devices
 def sent(stage, devices, fsdp=1):
-    """Bytes that a device sends in one training step."""
+    """Bytes that a device sends in one training step, and what the step costs."""
     config = config_of(stage, devices=devices, fsdp=fsdp)
     program = programs.training(config, topology.devices(f"cpu:{devices}"))
     made = cost.of(program, dtype="float32")

@@ -39,7 +39,7 @@ def quieten() -> None:
 
 def _is_news(record: logging.LogRecord) -> bool:
     if record.name == "asyncio":  # reading goes on beside an error that was told already
-        return "tensorstore" not in record.getMessage()
+        return not re.search("orbax|tensorstore", record.getMessage(), re.IGNORECASE)
     if "orbax" not in record.pathname:
         return True
     known = any(words in record.getMessage() for words in _KNOWN_BY_CHECKSUM)

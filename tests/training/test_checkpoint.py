@@ -163,6 +163,22 @@ def test_a_flipped_bit_is_told_in_one_line_of_words(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
+    ("message", "news"),
+    [
+        ("unhandled exception during shutdown\ntask: <Task coro=<read() at {}>", False),
+        ("Future exception was never retrieved ... See full TensorStore details: ...", False),
+        ("Task was destroyed but it is pending! task: <Task coro=<serve() at server.py>", True),
+    ],
+)
+def test_of_what_reads_on_beside_an_error_nothing_is_logged(tmp_path, caplog, message, news):
+    """One of several readers found the damage; what the others find comes late, or not at all."""
+    checkpoint.Checkpoints(tmp_path).close()  # the first one makes the log quiet
+    file = "site-packages/orbax/checkpoint/_src/serialization/jax_array_handlers.py:753"
+    logging.getLogger("asyncio").error(message.format(file))
+    assert bool(caplog.records) == news
+
+
+@pytest.mark.parametrize(
     ("old", "new", "told"),
     [
         ('"model"', '"modem"', "is damaged (it has no 'model'); using the copy in the newest"),

@@ -45,15 +45,15 @@ import numpy as np
 import tqdm
 
 from data_prep import batched_rows, divided_shards, places
-from foley_jax import program_cache, sharding
 from foley_jax.data import pipeline as data_pipeline
 from foley_jax.data import records
-from foley_jax.diff_foley import features, image_encoders
-from foley_jax.layers import network as network_lib
+from foley_jax.diff_foley.models import image_encoders
+from foley_jax.diff_foley.sampling import features
 from foley_jax.media import file_arguments, specs
-from foley_jax.runtime import limits, reasons
-from foley_jax.training import run_directory
+from foley_jax.runtime import compile_cache, limits, reasons, sharding
+from foley_jax.runtime import network as network_lib
 from foley_jax.training import task as task_lib
+from foley_jax.training.checkpointing import run_directory
 
 SETTINGS_NAME = "features.json"
 PERMUTED_SPLIT = "train"
@@ -326,7 +326,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = file_arguments.Parser(
         prog="python -m data_prep.features",
         description=__doc__,
-        epilog=program_cache.HELP,
+        epilog=compile_cache.HELP,
     )
     add = parser.add_argument
     add("shards", type=pathlib.Path, help="prepared set with frames")
@@ -362,7 +362,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.distributed:
             sharding.join_processes()
             args.process_index, args.process_count = jax.process_index(), jax.process_count()
-        program_cache.turn_on()
+        compile_cache.turn_on()
         index = extract_set(
             args.shards,
             args.out,

@@ -10,14 +10,14 @@
 
 Every key of the checkpoint is used or on its kind's written ignore list, every parameter is
 filled, every shape agrees; otherwise one error names all offenders. Files are read without
-running code (`foley_jax/torch_files.py`). What became of every key is printed and written to
-conversion.json beside the converted weights, and so is what was changed on the way: names of
+running code (`foley_jax/interop/torch_reader.py`). What became of every key is printed and written
+to conversion.json beside the converted weights, and so is what was changed on the way: names of
 wrappers stripped (torch.compile, DDP, FSDP, ...), half precision, shapes of single numbers.
 
 Where a file holds the last weights and their averages (EMA), the last ones are taken; --ema takes
 the averages.
 
-Rules, after a kind's renames (`layers/torch_checkpoint.py`): leaf names weight -> kernel, scale
+Rules, after a kind's renames (`interop/spec.py`): leaf names weight -> kernel, scale
 or embedding, running_mean -> mean, running_var -> var; layouts [out, in, *k] -> [*k, in, out];
 kernel axes of size 1 may be absent on one side (a 1x3x3 convolution here is 3x3).
 """
@@ -36,23 +36,24 @@ import jax
 import ml_collections
 import numpy as np
 
-from foley_jax import hub, torch_files, weight_folders, weight_keys
-from foley_jax.layers import conversion_report, network, strict_fill, torch_checkpoint
+from foley_jax.interop import fill, hub, spec, torch_reader, weight_folders
+from foley_jax.interop import report as conversion_report
 from foley_jax.media import file_arguments
+from foley_jax.runtime import init_keys, network
 from foley_jax.training import task as task_lib
 
 # modules with a KINDS dict; imported only when a kind is looked up
 KIND_MODULES = (
-    "foley_jax.diff_foley.weights",
-    "foley_jax.diff_foley.image_weights",
+    "foley_jax.diff_foley.weights.tables",
+    "foley_jax.diff_foley.weights.image_weights",
     "foley_jax.evaluation.networks.weights",
-    "foley_jax.layers.bigvgan_weights",
+    "foley_jax.vocoders.weights",
     "foley_jax.mm_diffusion.weights",
 )
 AUTO = "auto"  # on the command line: the kind is read off the file's keys
 
 
-def kinds() -> dict[str, torch_checkpoint.Checkpoint]:
+def kinds() -> dict[str, spec.Checkpoint]:
     """Every known kind of checkpoint by name."""
     found = {}
     for module in KIND_MODULES:
@@ -60,7 +61,7 @@ def kinds() -> dict[str, torch_checkpoint.Checkpoint]:
     return found
 
 
-def _lookup(kind: str) -> torch_checkpoint.Checkpoint:
+def _lookup(kind: str) -> spec.Checkpoint:
     known = kinds()
     if kind not in known:
         raise ValueError(f"unknown kind {kind!r}; known kinds: {', '.join(sorted(known))}")
@@ -79,7 +80,7 @@ def load_torch(
       averaged: take weights averaged over training (EMA) where the file has both.
       model_overrides: fields of the kind's `model` to change, e.g. `embed_dim=256`.
     Raises:
-      strict_fill.ConversionError: keys or shapes do not fit.
+      fill.ConversionError: keys or shapes do not fit.
       FileNotFoundError: no such file, here or on the hub.
       ValueError: unknown kind or field, no averages, or a file that holds more than tensors.
     """
@@ -88,10 +89,10 @@ def load_torch(
 
 def convert(
     kind: str, source: str | os.PathLike, *, averaged: bool = False, **model_overrides: Any
-) -> tuple[nnx.Module, strict_fill.Filled]:
+) -> tuple[nnx.Module, fill.Filled]:
     """As `load_torch`, with the account of what became of every key."""
     description = _lookup(kind)
-    weights = torch_files.read(
+    weights = torch_reader.read(
         _path(description, source, averaged),
         containers=description.containers,
         folders=description.folders,
@@ -101,14 +102,12 @@ def convert(
         module, filled = _module(
             description, weights.state, model_overrides, averaged and not weights.averaged
         )
-    except strict_fill.ConversionError as error:
-        raise strict_fill.ConversionError(f"{source}: {error}") from error
+    except fill.ConversionError as error:
+        raise fill.ConversionError(f"{source}: {error}") from error
     return module, dataclasses.replace(filled, notes=(*weights.notes, *filled.notes))
 
 
-def _path(
-    kind: torch_checkpoint.Checkpoint, source: str | os.PathLike, averaged: bool = False
-) -> Path:
+def _path(kind: spec.Checkpoint, source: str | os.PathLike, averaged: bool = False) -> Path:
     if not hub.is_hub(source):
         return Path(source)
     return hub.fetch(
@@ -139,12 +138,12 @@ def recognise(source: str | os.PathLike) -> str:
         source = hub.fetch(str(source))
     path, known = Path(source), {name: k for name, k in kinds().items() if k.signature}
     held = _held(path, known)
-    found: dict[str, torch_checkpoint.Checkpoint] = {}
+    found: dict[str, spec.Checkpoint] = {}
     for outer in (False, True):
         found = found or {
             name: known[name]
             for name, own in held.items()
-            if strict_fill.has_signature(known[name], own, outer=outer)
+            if fill.has_signature(known[name], own, outer=outer)
         }
     if not found:
         raise ValueError(
@@ -154,7 +153,7 @@ def recognise(source: str | os.PathLike) -> str:
     return max(found, key=lambda n: (path.name in found[n].file_names, len(found[n].signature)))
 
 
-def _held(path: Path, known: Mapping[str, torch_checkpoint.Checkpoint]) -> dict[str, list[str]]:
+def _held(path: Path, known: Mapping[str, spec.Checkpoint]) -> dict[str, list[str]]:
     """The keys that each kind would read in a source, by name of the kind."""
     keys: dict[tuple, list[str]] = {}
     held: dict[str, list[str]] = {}
@@ -172,7 +171,7 @@ def _held(path: Path, known: Mapping[str, torch_checkpoint.Checkpoint]) -> dict[
 def _keys(path: Path, containers: Sequence[str], folders: Sequence[str]) -> list[str]:
     """The keys of a file; none of a folder in which this kind's files are not."""
     try:
-        return torch_files.read_keys(path, containers=containers, folders=folders)
+        return torch_reader.read_keys(path, containers=containers, folders=folders)
     except weight_folders.MissingShardError:
         raise
     except FileNotFoundError:
@@ -182,11 +181,11 @@ def _keys(path: Path, containers: Sequence[str], folders: Sequence[str]) -> list
 
 
 def _module(
-    kind: torch_checkpoint.Checkpoint,
+    kind: spec.Checkpoint,
     state: Mapping[str, np.ndarray],
     overrides: Mapping[str, Any],
     averaged: bool,
-) -> tuple[nnx.Module, strict_fill.Filled]:
+) -> tuple[nnx.Module, fill.Filled]:
     model = _model_config(kind, overrides)
 
     def build(rngs: nnx.Rngs) -> nnx.Module:
@@ -195,16 +194,14 @@ def _module(
     graphdef, abstract = nnx.split(network.shapes(build))
     targets = traverse_util.flatten_dict(nnx.to_pure_dict(abstract))
     named = {_name(path): leaf for path, leaf in targets.items()}
-    filled = strict_fill.fill(kind, state, named, averaged=averaged)
+    filled = fill.fill(kind, state, named, averaged=averaged)
     left = [path for path in targets if _name(path) not in filled.values]
     values = {**filled.values, **_initialised(build, left)}
     tree = traverse_util.unflatten_dict({p: values[_name(p)] for p in targets})
     return nnx.merge(graphdef, tree), filled
 
 
-def _model_config(
-    kind: torch_checkpoint.Checkpoint, overrides: Mapping[str, Any]
-) -> ml_collections.ConfigDict:
+def _model_config(kind: spec.Checkpoint, overrides: Mapping[str, Any]) -> ml_collections.ConfigDict:
     unknown = sorted(set(overrides) - set(kind.model))
     if unknown:
         raise ValueError(f"unknown model fields {unknown}; this kind has: {', '.join(kind.model)}")
@@ -222,7 +219,7 @@ def _initialised(build: Any, paths: Sequence[tuple[Any, ...]]) -> dict[str, jax.
 
     def init() -> dict[str, jax.Array]:
         flat = traverse_util.flatten_dict(
-            nnx.to_pure_dict(nnx.state(build(weight_keys.WeightKeys(0))))
+            nnx.to_pure_dict(nnx.state(build(init_keys.WeightKeys(0))))
         )
         return {_name(path): flat[path] for path in paths}
 
@@ -243,7 +240,7 @@ def run_config(kind: str, **model_overrides: Any) -> ml_collections.ConfigDict:
 
 def save(kind: str, module: nnx.Module, folder: str | os.PathLike, **model_overrides: Any) -> None:
     """Writes a converted module as a folder that training, sampling and grafts can read."""
-    from foley_jax.training import run_directory  # orbax takes seconds to import
+    from foley_jax.training.checkpointing import run_directory  # orbax takes seconds to import
 
     config = run_config(kind, **model_overrides)
     trainable = task_lib.resolve(config).trainable if "task" in config else nnx.Param

@@ -24,10 +24,11 @@ import jax
 from jax.experimental import multihost_utils
 import tqdm
 
-from foley_jax import batch, loading, program_cache, sample, setting_arguments, sharding, speed
-from foley_jax.diff_foley import pipeline
+from foley_jax import sample
+from foley_jax.diff_foley.sampling import pipeline
+from foley_jax.inference import flags, jobs, load, timing
 from foley_jax.media import file_arguments, names
-from foley_jax.runtime import limits, outputs, reasons
+from foley_jax.runtime import compile_cache, limits, outputs, reasons, sharding
 
 POLL_S = 0.5  # how often a process looks whether the others have ended
 
@@ -46,7 +47,7 @@ class Report:
     Attributes:
       folders: one for each sample, with NAME.wav for every video and scores.json.
       failures: path -> reason, of the videos that failed, in all processes.
-      speed: see `speed.record`; None if nothing was left to make.
+      speed: see `timing.record`; None if nothing was left to make.
     """
 
     folders: list[Path]
@@ -55,7 +56,7 @@ class Report:
 
 
 class Runs:
-    """`batch.Shelf` of several folders; in each the sound of one number for every video."""
+    """`jobs.Shelf` of several folders; in each the sound of one number for every video."""
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class Runs:
         *,
         index: int,
         videos: bool,
-        clock: speed.Clock,
+        clock: timing.Clock,
     ):
         """Finds what is there.
 
@@ -77,19 +78,19 @@ class Runs:
         """
         self.folders, self.clock = folders, clock
         self.suffixes = {".wav": "write", ".mp4": "mux"} if videos else {".wav": "write"}
-        self.scores = [batch.ScoreFile(f, own, index) for f, own in zip(folders, settings)]
+        self.scores = [jobs.ScoreFile(f, own, index) for f, own in zip(folders, settings)]
         self.check()
         self.made = self.warming = 0
         self.sound_s = 0.0
 
     def names(self, videos: Sequence[Path]) -> list[str]:
         """One name in all folders; every process finds the same, before any of them writes."""
-        return batch.names_beside(self.scores, videos)
+        return jobs.names_beside(self.scores, videos)
 
     def missing(self, name: str) -> list[int]:
         """The samples that a video lacks."""
 
-        def there(folder: Path, scores: batch.ScoreFile) -> bool:
+        def there(folder: Path, scores: jobs.ScoreFile) -> bool:
             made = (folder / f"{name}{suffix}" for suffix in self.suffixes)
             return name in scores.done and all(file.exists() for file in made)
 
@@ -131,19 +132,19 @@ class Runs:
         """Nothing: the folders' files are merged when all processes have ended."""
 
     def merge(self) -> None:
-        """Writes every folder's scores.json; see `batch.ScoreFile.merge`."""
+        """Writes every folder's scores.json; see `jobs.ScoreFile.merge`."""
         for scores in self.scores:
             scores.merge()
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """`batch.Job`: of every video the sounds that are missing, from features computed once."""
+    """`jobs.Job`: of every video the sounds that are missing, from features computed once."""
 
     foley: sample.Foley
     options: pipeline.Settings
     missing: Callable[[Path], Sequence[int]]
-    clock: speed.Clock
+    clock: timing.Clock
 
     def read(self, video: Path) -> pipeline.Source:
         with self.clock("decode"):
@@ -207,10 +208,10 @@ def run(
     settings = dataclasses.replace(settings or pipeline.Settings(), num_samples=1, keep_best=1)
     model.model.check(settings)
     index, count, out = jax.process_index(), jax.process_count(), Path(out)
-    paths = batch.find_inputs(videos, out, tell=index == 0)
+    paths = jobs.find_inputs(videos, out, tell=index == 0)
     group = group or max(samples, model.model.device_windows * model.model.num_devices)
 
-    clock = speed.Clock()
+    clock = timing.Clock()
     networks = networks or {"model": model.source}
     common = {**dataclasses.asdict(settings), **networks}
     # sample 0 is what `sample` makes, and describes it so
@@ -224,14 +225,14 @@ def run(
         tally = clock.tally(shelf.made, shelf.warming, shelf.sound_s)
         accounts = team.gather({"failures": failures, "tally": dataclasses.asdict(tally)})
         failures = {k: why for account in accounts for k, why in account["failures"].items()}
-        tallies = [speed.Tally(**account["tally"]) for account in accounts]
+        tallies = [timing.Tally(**account["tally"]) for account in accounts]
         about = _about(settings, networks, model.model.num_devices, count)
-        made = speed.record(tallies, about) if any(t.clips for t in tallies) else None
+        made = timing.record(tallies, about) if any(t.clips for t in tallies) else None
         if index == 0:
             shelf.merge()
-            batch.write_json(out / "failures.json", failures)
+            jobs.write_json(out / "failures.json", failures)
             if made is not None:
-                batch.write_json(out / "speed.json", made)
+                jobs.write_json(out / "speed.json", made)
     return Report(folders, failures, made)
 
 
@@ -248,7 +249,7 @@ def _make(
         total=len(paths), unit="video", desc="generate", disable=jax.process_index() > 0
     )
     with bar, job.clock.running(), _watched(job.foley.model, job.clock, scratch):
-        return batch.Batch(
+        return jobs.Batch(
             job,
             paths,
             shelf,
@@ -260,7 +261,7 @@ def _make(
 
 
 @contextlib.contextmanager
-def _watched(model: pipeline.DiffFoley, clock: speed.Clock, scratch: Path) -> Iterator[None]:
+def _watched(model: pipeline.DiffFoley, clock: timing.Clock, scratch: Path) -> Iterator[None]:
     """The model tells the clock its stages, and its last group needs no program of its own."""
     before = model.watch, model.room, model.scratch
     model.watch, model.room, model.scratch = clock, 0, scratch
@@ -307,7 +308,7 @@ class Team:
             self._account(self.index).unlink()
         elif self.count > 1:
             with contextlib.suppress(OSError):  # a full disk; the error itself goes on
-                batch.write_json(self._account(self.index), {"error": f"{kind.__name__}: {error}"})
+                jobs.write_json(self._account(self.index), {"error": f"{kind.__name__}: {error}"})
 
     def share(self, paths: Sequence[Path]) -> list[Path]:
         """Every count-th."""
@@ -319,7 +320,7 @@ class Team:
         Raises:
           RuntimeError: another one was stopped by an exception.
         """
-        batch.write_json(self._account(self.index), account)
+        jobs.write_json(self._account(self.index), account)
         files = [self._account(i) for i in range(self.count)]
         while not all(file.exists() for file in files):
             time.sleep(POLL_S)
@@ -359,7 +360,7 @@ failed, and why (the exit code is then 1; {reasons.SWITCH}=1 in the environment 
 where), out/speed.json says how long a clip took. With --distributed the
 same command runs in every process; they share the videos, and the file system.
 
-{program_cache.HELP}""",
+{compile_cache.HELP}""",
     )
     p.add_argument("inputs", nargs="+", help="videos or folders of them")
     p.add_argument(
@@ -378,8 +379,8 @@ same command runs in every process; they share the videos, and the file system.
         help="several processes: joins the others first. Address, number and index come from the "
         "cluster, or from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID",
     )
-    setting_arguments.of_both(p)
-    setting_arguments.of_foley(p)
+    flags.of_both(p)
+    flags.of_foley(p)
     return p
 
 
@@ -387,11 +388,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     args = parser().parse_args(argv)
     try:
-        settings = setting_arguments.settings(pipeline.Settings, args)  # before anything is loaded
+        settings = flags.settings(pipeline.Settings, args)  # before anything is loaded
         if args.distributed:
             sharding.join_processes()
-        program_cache.turn_on()
-        if loading.makes_sounding_video(args.model):
+        compile_cache.turn_on()
+        if load.makes_sounding_video(args.model):
             raise ValueError(_not_for_sounding(args.model))
         own = {name: getattr(args, name, None) for name in sample.NETWORKS}
         report = run(
@@ -410,7 +411,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if jax.process_index() == 0:
         print(f"{args.samples} sounds for each video, in {report.folders[0]} and so on")
         if report.speed is not None:
-            print(speed.table(report.speed))
+            print(timing.table(report.speed))
         for path, reason in report.failures.items():
             print(names.shown(f"failed: {path}: {reason}"), file=sys.stderr)
     return 1 if report.failures else 0

@@ -39,7 +39,7 @@ import traceback
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from foley_jax import command_help
+from foley_jax.runtime import command_help
 
 _ARGV: list[str] = []  # what the config's flags are read from; `parse` fills it
 _CONFIG = config_flags.DEFINE_config_file(
@@ -165,18 +165,18 @@ def run(argv: Sequence[str]) -> None:
         _judge(argv[1:])
         return
     # after the flags: --help and wrong flags answer at once
-    from foley_jax import peers, program_cache, sharding
+    from foley_jax.runtime import compile_cache, sharding, watchdog
 
     if _DISTRIBUTED.value:
         sharding.join_processes()
-        peers.watch()
-    program_cache.turn_on()
+        watchdog.watch()
+    compile_cache.turn_on()
     from foley_jax.training import loop  # must not touch a device before that
 
     logging.set_verbosity(logging.WARNING)
     if _MODE.value == "evaluate":
         loop.evaluate(_CONFIG.value, _WORKDIR.value, accept_changes=_ACCEPT.value)
-        peers.leave()
+        watchdog.leave()
         return
     state = loop.train(
         _CONFIG.value,
@@ -184,7 +184,7 @@ def run(argv: Sequence[str]) -> None:
         profile=_profiled_steps(),
         accept_changes=_ACCEPT.value,
     )
-    peers.leave()
+    watchdog.leave()
     if state is not None and int(state.step) < _CONFIG.value.total_steps:
         sys.exit(RESTART)
 
@@ -215,13 +215,13 @@ def _end_with_others(error: Exception) -> None:
     """Ends all processes of the run, each with a line; returns where there is only this one."""
     if not (flags.FLAGS.is_parsed() and _DISTRIBUTED.value):
         return
-    from foley_jax import peers, sharding
+    from foley_jax.runtime import sharding, watchdog
 
-    peers.give_way()
+    watchdog.give_way()
     if "--traceback" in sys.argv or not isinstance(error, _EXPECTED):
         traceback.print_exception(error)
     print(f"error: {error}", file=sys.stderr, flush=True)
-    peers.end(" ".join(f"{error}".split()) or type(error).__name__)
+    watchdog.end(" ".join(f"{error}".split()) or type(error).__name__)
     sharding.end_alone(1)  # it failed before it could watch the others
     sys.exit(1)
 

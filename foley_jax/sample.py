@@ -5,7 +5,7 @@ foley = sample.load("runs/ldm")  # or a folder of official files, or "hub:OWNER/
 clip = foley("silent.mp4", seed=0, steps=25, guidance=4.5, alignment=50.0, num_samples=4)
 clip.save("with_sound.mp4"); clip.save("sound.wav"); clip.plot("mel.png")
 
-av = sample.load("runs/mm_diffusion")  # MM-Diffusion: see `foley_jax.sounding`
+av = sample.load("runs/mm_diffusion")  # MM-Diffusion: see `foley_jax.inference.sounding_video`
 av.generate(num_samples=4); av.audio_for("silent.mp4"); av.video_for("music.wav")
 
 python -m foley_jax.sample silent.mp4 folder/ --model=runs/ldm --out=out
@@ -22,13 +22,14 @@ import sys
 import numpy as np
 import tqdm
 
-from foley_jax import batch, loading, program_cache, setting_arguments, sounding
-from foley_jax.diff_foley import pipeline
 from foley_jax.diff_foley import sources as sources_lib
+from foley_jax.diff_foley.sampling import pipeline
+from foley_jax.inference import flags, jobs, sounding_video
+from foley_jax.inference import load as loading
 from foley_jax.media import audio as audio_io
 from foley_jax.media import file_arguments, level, names, plots
 from foley_jax.media import video as video_io
-from foley_jax.runtime import limits, reasons
+from foley_jax.runtime import compile_cache, limits, reasons
 
 # networks beside the model itself, and their compute type
 NETWORKS = ("cavp", "classifier", "vocoder", "super_resolution", "dtype")
@@ -69,7 +70,7 @@ class Clip:
         """
         if self.fault:
             raise ValueError(self.fault)
-        batch.save_clip(
+        jobs.save_clip(
             path,
             self.audio,
             self.sample_rate,
@@ -117,9 +118,9 @@ class Foley:
             Clip, several as a list.
           sampler: "dpm_solver" (DPM-Solver++(2M)), "ddim" or "plms".
           cache_interval, cache_depth: the U-Net's deep layers are computed at every
-            `cache_interval`-th step only, for speed; see `generation.Settings`.
+            `cache_interval`-th step only, for speed; see `solve.Settings`.
           preset: "default", or "official": the published notebook with its mistakes, among them
-            a pitch that is 27 % low; see `generation.Settings`.
+            a pitch that is 27 % low; see `solve.Settings`.
         Raises:
           foley_jax.media.video.MediaError: the file has no readable picture.
           ValueError: a setting is out of range, or no sound is finite; the message then names the
@@ -191,11 +192,11 @@ def load(
     super_resolution: str | os.PathLike | None = None,
     dtype: str | None = None,
     devices: int | None = None,
-) -> Foley | sounding.SoundingVideo:
+) -> Foley | sounding_video.SoundingVideo:
     """Loads a trained, converted or official model of either system.
 
-    Diff-Foley's (see `loading.diff_foley`) gives a `Foley`; MM-Diffusion's, for which
-    `super_resolution` may be given (see `loading.mm_diffusion`), a `SoundingVideo`.
+    Diff-Foley's (see `load.diff_foley`) gives a `Foley`; MM-Diffusion's, for which
+    `super_resolution` may be given (see `load.mm_diffusion`), a `SoundingVideo`.
 
     Raises:
       ValueError: a network is given that the model's system does not know.
@@ -206,7 +207,7 @@ def load(
         made = loading.mm_diffusion(
             model, super_resolution=super_resolution, dtype=dtype, devices=devices
         )
-        return sounding.SoundingVideo(made, str(model))
+        return sounding_video.SoundingVideo(made, str(model))
     _refuse({"super_resolution": super_resolution}, f"{model} is Diff-Foley's")
     networks = loading.diff_foley(
         model, cavp=cavp, classifier=classifier, vocoder=vocoder, dtype=dtype, devices=devices
@@ -288,7 +289,7 @@ reason, and the exit code is 1; {reasons.SWITCH}=1 in the environment also shows
 Folders are searched with all that links in them lead to; names with a leading dot and --out are
 passed over, and one line says so. Of equal names the later ones get a number (NAME_2).
 
-{program_cache.HELP}""",
+{compile_cache.HELP}""",
     )
     p.add_argument("inputs", nargs="*", help="videos, or for MM-Diffusion sounds, or folders")
     p.add_argument(
@@ -298,7 +299,7 @@ passed over, and one line says so. Of equal names the later ones get a number (N
         "official file, or hub:OWNER/NAME",
     )
     p.add_argument("--out", default="out", help="output folder (default: out)")
-    setting_arguments.of_both(p)
+    flags.of_both(p)
     p.add_argument(
         "--num_samples",
         type=limits.count_argument,
@@ -312,20 +313,20 @@ passed over, and one line says so. Of equal names the later ones get a number (N
         help="inputs per device batch (default: 16)",
     )
     of_foley = p.add_argument_group("Diff-Foley (sound for videos)")
-    setting_arguments.of_foley(of_foley)
+    flags.of_foley(of_foley)
     of_foley.add_argument("--keep_best", type=int, default=1, help="how many of them are saved")
     about = "no generation: each video's own sound through autoencoder and vocoder"
     of_foley.add_argument("--reconstruct", action="store_true", help=about)
-    setting_arguments.of_sounding(p.add_argument_group("MM-Diffusion (sounding videos)"))
+    flags.of_sounding(p.add_argument_group("MM-Diffusion (sounding videos)"))
     return p
 
 
 def _foley_job(
     args: argparse.Namespace, settings: pipeline.Settings, foley: Foley, networks: dict
-) -> tuple[batch.Job, list]:
+) -> tuple[jobs.Job, list]:
     foley.model.check(settings)
     foley.model.scratch = Path(args.out)
-    videos = batch.find_inputs(args.inputs, args.out)
+    videos = jobs.find_inputs(args.inputs, args.out)
     if args.reconstruct:
         return ReconstructJob(foley), videos
     return GenerateJob(foley, settings, networks), videos
@@ -333,32 +334,32 @@ def _foley_job(
 
 def _sounding_job(
     args: argparse.Namespace,
-    settings: sounding.Settings,
-    av: sounding.SoundingVideo,
+    settings: sounding_video.Settings,
+    av: sounding_video.SoundingVideo,
     networks: dict,
-) -> tuple[batch.Job, list]:
+) -> tuple[jobs.Job, list]:
     av.model.check(settings)
-    task, paths = sounding.work(args.inputs, args.num_samples, args.out)
-    return sounding.Job(av, task, settings, networks), paths
+    task, paths = sounding_video.work(args.inputs, args.num_samples, args.out)
+    return sounding_video.Job(av, task, settings, networks), paths
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     args = parser().parse_args(argv)
     networks = {name: getattr(args, name) for name in NETWORKS}
-    program_cache.turn_on()
+    compile_cache.turn_on()
     try:
         is_foley = not loading.makes_sounding_video(args.model)
-        kind = pipeline.Settings if is_foley else sounding.Settings
-        settings = setting_arguments.settings(kind, args)  # before anything is loaded
+        kind = pipeline.Settings if is_foley else sounding_video.Settings
+        settings = flags.settings(kind, args)  # before anything is loaded
         model = load(args.model, devices=args.devices, **networks)
         networks = {"model": args.model, **networks}
         make_job = _foley_job if is_foley else _sounding_job
         job, paths = make_job(args, settings, model, networks)
         unit, out = "video" if is_foley else "clip", Path(args.out)
-        shelf = batch.Folder(out, job.settings())
+        shelf = jobs.Folder(out, job.settings())
         with tqdm.tqdm(total=len(paths), unit=unit, desc="sample") as bar:
-            run = batch.Batch(job, paths, shelf, group=args.group, progress=bar.update)
+            run = jobs.Batch(job, paths, shelf, group=args.group, progress=bar.update)
             failures = run.run()
         if not is_foley and job.rows:
             plots.save_contact_sheet(out / "contact_sheet.png", job.rows)

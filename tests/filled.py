@@ -9,9 +9,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from foley_jax.layers import network as network_lib
-from foley_jax.training import run_directory
+from foley_jax.runtime import network as network_lib
 from foley_jax.training import task as task_lib
+from foley_jax.training.checkpointing import run_directory
 
 # tests compile far longer than they run
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

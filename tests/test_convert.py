@@ -15,10 +15,11 @@ import safetensors.torch
 import torch
 
 from foley_jax import convert
-from foley_jax.diff_foley import audio_encoder, video_encoder
-from foley_jax.layers import bias_free, configured, strict_fill, torch_checkpoint
-from foley_jax.layers import network as network_lib
-from foley_jax.training import run_directory
+from foley_jax.diff_foley.models import audio_encoder, video_encoder
+from foley_jax.interop import fill, spec
+from foley_jax.layers import bias_free, configured
+from foley_jax.runtime import network as network_lib
+from foley_jax.training.checkpointing import run_directory
 
 
 class Small(nnx.Module):
@@ -58,7 +59,7 @@ class Torch(torch.nn.Module):
         return self.scale * x + self.embed(index)
 
 
-KIND = torch_checkpoint.Checkpoint(
+KIND = spec.Checkpoint(
     build=functools.partial(configured.build, Small),
     model={"width": 4},
     renames=((r"^in_conv\.", "conv."),),
@@ -111,7 +112,7 @@ def test_every_misfit_is_listed_in_one_error(reference):
     state["embed.weight"] = np.zeros((8, 2), np.float32)
     state["point.weight"] = np.zeros((4, 5, 1, 1), np.float32)  # in and out swapped
     state["conv.weight"] = state["in_conv.weight"]  # renamed and by its own name
-    with pytest.raises(strict_fill.ConversionError) as caught:
+    with pytest.raises(fill.ConversionError) as caught:
         convert.from_state_dict("small", state)
     message = str(caught.value)
     for part in (
@@ -142,7 +143,7 @@ def test_prefixes_are_stripped_as_often_as_they_stand(reference):
 
 
 def test_parts_named_init_start_fresh_and_only_those(reference, kinds):
-    kinds["small"] = torch_checkpoint.Checkpoint(
+    kinds["small"] = spec.Checkpoint(
         build=KIND.build, model=KIND.model, renames=KIND.renames, init=(r"heads/1/.*",)
     )
     state = {k: v for k, v in _arrays(reference).items() if not k.startswith("heads.1")}
@@ -151,14 +152,14 @@ def test_parts_named_init_start_fresh_and_only_those(reference, kinds):
     np.testing.assert_allclose(module.heads[1].kernel[...], fresh.heads[1].kernel[...], rtol=1e-6)
     np.testing.assert_array_equal(module.heads[0].kernel[...].T, state["heads.0.weight"])
     del state["heads.0.weight"]
-    with pytest.raises(strict_fill.ConversionError, match="heads/0/kernel"):
+    with pytest.raises(fill.ConversionError, match="heads/0/kernel"):
         convert.from_state_dict("small", state)
 
 
 def test_transforms_and_prepare_replace_the_rules(reference, kinds):
     state = _arrays(reference)
     state["heads.0.weight"] = state["heads.0.weight"][::-1].T
-    kinds["small"] = torch_checkpoint.Checkpoint(
+    kinds["small"] = spec.Checkpoint(
         build=KIND.build,
         model=KIND.model,
         renames=KIND.renames,
@@ -195,7 +196,7 @@ def test_safetensors_files_and_folders_are_read(tmp_path, reference, kinds):
     for name, part in parts.items():
         (tmp_path / "parts" / name).mkdir(parents=True)
         safetensors.torch.save_file(part, tmp_path / "parts" / name / "w.safetensors")
-    kinds["small"] = torch_checkpoint.Checkpoint(
+    kinds["small"] = spec.Checkpoint(
         build=KIND.build,
         model=KIND.model,
         renames=((r"^[ab]\.", ""), *KIND.renames),
@@ -350,7 +351,7 @@ def test_panns_fills_all_but_the_norm_and_the_projection(monkeypatch):
     np.testing.assert_array_equal(got["bn/scale"], np.ones(128))
     assert 0 < np.abs(got["final_project/kernel"]).max() < 1
     del state["fc1.weight"]
-    with pytest.raises(strict_fill.ConversionError, match="fc1/kernel"):
+    with pytest.raises(fill.ConversionError, match="fc1/kernel"):
         convert.from_state_dict("panns/cnn14", state, **fields)
 
 

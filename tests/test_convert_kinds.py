@@ -11,10 +11,11 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from foley_jax import convert, torch_files, weight_folders
-from foley_jax.diff_foley import compvis_ema, diffusers_names
-from foley_jax.layers import conversion_report, strict_fill, torch_checkpoint
-from foley_jax.training import run_directory
+from foley_jax import convert
+from foley_jax.diff_foley.weights import compvis_ema, diffusers_names
+from foley_jax.interop import fill, spec, torch_reader, weight_folders
+from foley_jax.interop import report as conversion_report
+from foley_jax.training.checkpointing import run_directory
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens" / "diff_foley"
 
@@ -89,9 +90,7 @@ def test_each_signature_fits_only_what_it_should():
     kinds = convert.kinds()
     for kind, name in OFFICIAL.items():
         keys = _keys(name)
-        fitting = {
-            k for k, d in kinds.items() if d.signature and strict_fill.has_signature(d, keys)
-        }
+        fitting = {k for k, d in kinds.items() if d.signature and fill.has_signature(d, keys)}
         own = {
             "diff_foley/ldm": {kind, "stable_diffusion/v1"},
             "diff_foley/eval_classifier": {kind, "diff_foley/guidance_classifier"},
@@ -161,10 +160,10 @@ def test_folders_choose_between_averaged_and_last_weights(tmp_path):
     names = {"model.safetensors": 1, "model.non_ema.safetensors": 2, "model.fp16.safetensors": 3}
     for name, value in names.items():
         safetensors.numpy.save_file({"x": np.full(1, value)}, tmp_path / name)
-    assert torch_files.read_state_dict(tmp_path)["x"] == 2
-    assert torch_files.read_state_dict(tmp_path, averaged=True)["x"] == 1
+    assert torch_reader.read_state_dict(tmp_path)["x"] == 2
+    assert torch_reader.read_state_dict(tmp_path, averaged=True)["x"] == 1
     (tmp_path / "model.non_ema.safetensors").unlink()
-    assert torch_files.read_state_dict(tmp_path)["x"] == 1
+    assert torch_reader.read_state_dict(tmp_path)["x"] == 1
     assert [f.name for _, f in weight_folders.weight_files(tmp_path)] == ["model.safetensors"]
 
 
@@ -177,7 +176,7 @@ def _averaged(state):
     return {k.removeprefix("mean."): v for k, v in state.items() if k.startswith("mean.")}
 
 
-TWO = torch_checkpoint.Checkpoint(
+TWO = spec.Checkpoint(
     build=lambda model, rngs: _Two(rngs=rngs),
     model={},
     ignore=((r"table", "derived from the config"), r"plain"),
@@ -234,7 +233,7 @@ def test_the_command_line_takes_averages_when_asked(two, capsys):
 
 
 def test_averages_of_a_kind_without_any_are_refused(two, monkeypatch, capsys):
-    kind = torch_checkpoint.Checkpoint(build=TWO.build, model={}, ignore=TWO.ignore, init=TWO.init)
+    kind = spec.Checkpoint(build=TWO.build, model={}, ignore=TWO.ignore, init=TWO.init)
     monkeypatch.setattr(convert, "kinds", lambda: {"two": kind})
     assert convert.main(["two", str(two / "two.ckpt"), str(two / "out"), "--ema"]) == 1
     assert "no averaged (EMA) weights" in capsys.readouterr().err
@@ -252,7 +251,7 @@ def test_bfloat16_safetensors_are_read_exactly(tmp_path):
     values = torch.randn(2, 3).bfloat16()
     state = {"a": torch.ones(2), "b": values, "c": torch.tensor(1.5).bfloat16()}
     safetensors.torch.save_file(state, tmp_path / "w.safetensors")
-    got = torch_files.read_state_dict(tmp_path / "w.safetensors")
+    got = torch_reader.read_state_dict(tmp_path / "w.safetensors")
     np.testing.assert_array_equal(got["b"], values.float().numpy())
     assert got["b"].dtype == np.float32 and got["c"] == 1.5 and got["c"].shape == ()
     np.testing.assert_array_equal(got["a"], np.ones(2))

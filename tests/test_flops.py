@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from foley_jax import flops, hardware
+from foley_jax.runtime import chips, flops
 
 
 def shapes(*sizes):
@@ -96,9 +96,9 @@ def test_a_network_as_xla_counts_it():
 
 
 def test_known_and_unknown_chips():
-    assert hardware.find("TPU v5 lite").name == "TPU v5e"
-    assert hardware.find("TPU v5").name == "TPU v5p"
-    assert hardware.find("NVIDIA H200").hbm_bytes == 141e9
-    assert hardware.find("NVIDIA A100-SXM4-80GB").hbm_bytes == 80e9
-    assert hardware.find("NVIDIA A100-SXM4-40GB").hbm_bytes == 40e9
-    assert hardware.find("cpu") is None
+    assert chips.find("TPU v5 lite").name == "TPU v5e"
+    assert chips.find("TPU v5").name == "TPU v5p"
+    assert chips.find("NVIDIA H200").hbm_bytes == 141e9
+    assert chips.find("NVIDIA A100-SXM4-80GB").hbm_bytes == 80e9
+    assert chips.find("NVIDIA A100-SXM4-40GB").hbm_bytes == 40e9
+    assert chips.find("cpu") is None

@@ -13,10 +13,10 @@ import pytest
 import tiny_foley
 
 from foley_jax import generate, sample
-from foley_jax.diff_foley import pipeline
+from foley_jax.diff_foley.sampling import pipeline
 from foley_jax.media import audio as audio_io
 from foley_jax.media import level
-from foley_jax.training import run_directory
+from foley_jax.training.checkpointing import run_directory
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

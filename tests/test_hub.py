@@ -6,7 +6,8 @@ import types
 
 import pytest
 
-from foley_jax import convert, hub
+from foley_jax import convert
+from foley_jax.interop import hub
 
 
 class _LocalEntryNotFoundError(FileNotFoundError):

@@ -9,11 +9,12 @@ import pytest
 
 from configs import ldm as ldm_config
 from configs import vocoder as vocoder_config
-from foley_jax import convert, loading
-from foley_jax.diff_foley import sound
-from foley_jax.layers import bigvgan
+from foley_jax import convert
+from foley_jax.diff_foley.sampling import decode
+from foley_jax.inference import load
 from foley_jax.media import specs
-from foley_jax.training import run_directory
+from foley_jax.training.checkpointing import run_directory
+from foley_jax.vocoders import bigvgan
 
 SMALL = {"upsample_initial_channel": 16, "resblock_kernel_sizes": (3,)}
 SMALL |= {"resblock_dilation_sizes": ((1,),)}
@@ -33,17 +34,17 @@ def _trained(folder, **audio):
 
 def test_a_trained_vocoder_makes_sound_of_the_asked_length(tmp_path, demo):
     _trained(tmp_path / "run")
-    vocoder = loading.load_vocoder(tmp_path / "run", demo)
+    vocoder = load.load_vocoder(tmp_path / "run", demo)
     mel_FT = np.random.default_rng(0).random((128, 40)).astype(np.float32)
     audio = specs.AudioSpec(**demo.audio)
-    (made,) = sound.vocode([mel_FT], [9000], audio, max_batch=1, through=vocoder)
+    (made,) = decode.vocode([mel_FT], [9000], audio, max_batch=1, through=vocoder)
     assert made.shape == (9000,) and np.isfinite(made).all() and made.std() > 0
 
 
 def test_a_vocoder_of_another_front_end_is_refused(tmp_path, demo):
     _trained(tmp_path / "run", fmax_hz=7000.0)
     with pytest.raises(ValueError, match="7000.0.*train the vocoder with the model's"):
-        loading.load_vocoder(tmp_path / "run", demo)
+        load.load_vocoder(tmp_path / "run", demo)
 
 
 def test_a_converted_generator_runs_through_the_bridge_at_our_rate(tmp_path, demo):
@@ -51,11 +52,11 @@ def test_a_converted_generator_runs_through_the_bridge_at_our_rate(tmp_path, dem
     fields = {**bigvgan.CONFIGS["bigvgan_base_22khz_80band"], **SMALL}
     module = filled.module(lambda keys: bigvgan.from_config(fields, rngs=keys))
     convert.save(name, module, tmp_path / "converted", **SMALL)
-    vocoder = loading.load_vocoder(tmp_path / "converted", demo)
+    vocoder = load.load_vocoder(tmp_path / "converted", demo)
     audio = specs.AudioSpec(**demo.audio)
     assert vocoder.sample_rate_hz(audio) == 22050
     mel_FT = np.full((128, 64), 0.5, np.float32)
-    (made,) = sound.vocode([mel_FT], [16000], audio, max_batch=1, through=vocoder)
+    (made,) = decode.vocode([mel_FT], [16000], audio, max_batch=1, through=vocoder)
     assert made.shape == (16000,)
     assert np.abs(made[-3000:]).max() > 0  # resampled, not padded: sound up to the end
 
@@ -65,7 +66,7 @@ def test_a_folder_that_holds_no_vocoder_is_named(tmp_path, demo):
         tmp_path / "run", config={"task": "cavp", "model": {}}, params={"a": jnp.ones(1)}, rest={}
     )
     with pytest.raises(ValueError, match="holds 'cavp'; wanted here is a 'vocoder' run"):
-        loading.load_vocoder(tmp_path / "run", demo)
+        load.load_vocoder(tmp_path / "run", demo)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +87,7 @@ class _Tone:
 def test_sound_of_any_rate_keeps_its_pitch(demo, rate_hz):
     audio = specs.AudioSpec(**demo.audio)
     mel_FT = np.zeros((128, 128), np.float32)
-    (made,) = sound.vocode([mel_FT], [16000], audio, max_batch=1, through=_Tone(rate_hz))
+    (made,) = decode.vocode([mel_FT], [16000], audio, max_batch=1, through=_Tone(rate_hz))
     spectrum = np.abs(np.fft.rfft(made))
     assert spectrum.argmax() == 440  # one second: bins are Hz
 
@@ -97,14 +98,14 @@ def test_two_encoders_of_one_name_are_not_guessed(tmp_path, monkeypatch):
     run, named = tmp_path / "there" / "ldm", "here/cavp"
     beside = tmp_path / "there" / "cavp"
     with pytest.raises(FileNotFoundError, match="neither there nor at .*--cavp"):
-        loading._resolve_beside(run, named)
+        load._resolve_beside(run, named)
     beside.mkdir(parents=True)
     (beside / "config.json").write_text("{}")
-    assert loading._resolve_beside(run, named) == beside
+    assert load._resolve_beside(run, named) == beside
     (tmp_path / "here").symlink_to(tmp_path / "there")
-    assert loading._resolve_beside(run, named).resolve() == beside  # the same under two names
+    assert load._resolve_beside(run, named).resolve() == beside  # the same under two names
     (tmp_path / "here").unlink()
     (tmp_path / named).mkdir(parents=True)
     (tmp_path / named / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="--cavp=DIR"):
-        loading._resolve_beside(run, named)
+        load._resolve_beside(run, named)

@@ -9,9 +9,10 @@ import jax
 import pytest
 
 from data_prep import features
-from foley_jax import generate, main, program_cache, sample
+from foley_jax import generate, main, sample
 from foley_jax.evaluation import __main__ as evaluation
 from foley_jax.evaluation.memorisation import __main__ as memorisation
+from foley_jax.runtime import compile_cache
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = (
@@ -66,7 +67,7 @@ def run_program(folder):
 
 def test_the_users_cache_folder_is_the_default(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    folder = program_cache.turn_on()
+    folder = compile_cache.turn_on()
     assert folder.parent == tmp_path / "cache" / "foley_jax" / "programs" and folder.is_dir()
     assert folder.stat().st_mode & 0o077 == 0  # programs of others would be run
     assert jax.config.jax_compilation_cache_dir == str(folder)
@@ -74,25 +75,25 @@ def test_the_users_cache_folder_is_the_default(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     jax.config.update("jax_compilation_cache_dir", None)
-    assert program_cache.turn_on().parent == tmp_path / "home/.cache/foley_jax/programs"
+    assert compile_cache.turn_on().parent == tmp_path / "home/.cache/foley_jax/programs"
 
 
 def test_what_jax_was_told_stays(tmp_path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 3.0)
-    folder = program_cache.turn_on()
+    folder = compile_cache.turn_on()
     assert folder.parent == tmp_path / "mine"
-    assert program_cache.turn_on() == folder  # not one inside the other
+    assert compile_cache.turn_on() == folder  # not one inside the other
     assert jax.config.jax_persistent_cache_min_compile_time_secs == 3.0
     jax.config.update("jax_compilation_cache_dir", "gs://bucket/programs")
-    assert program_cache.turn_on() is None
+    assert compile_cache.turn_on() is None
     assert jax.config.jax_compilation_cache_dir == "gs://bucket/programs"
 
 
 def test_switched_off(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     jax.config.update("jax_enable_compilation_cache", False)
-    assert program_cache.turn_on() is None
+    assert compile_cache.turn_on() is None
     assert not list(tmp_path.iterdir()) and jax.config.jax_compilation_cache_dir is None
 
 
@@ -101,14 +102,14 @@ def test_processes_of_one_run_on_cpus_share_nothing(tmp_path, monkeypatch, proce
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(jax, "process_count", lambda: processes)
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
-    assert (program_cache.turn_on() is not None) == kept
+    assert (compile_cache.turn_on() is not None) == kept
     assert jax.config.jax_enable_compilation_cache == kept
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "file" / "programs"))
-    assert program_cache.turn_on() is None
+    assert compile_cache.turn_on() is None
     error = capsys.readouterr().err
     assert error.startswith("warning: ") and error.count("\n") == 1 and "file" in error
     assert not jax.config.jax_enable_compilation_cache
@@ -160,6 +161,6 @@ def test_every_command_keeps_its_programs(monkeypatch, command):
     def turn_on():
         raise Called
 
-    monkeypatch.setattr(program_cache, "turn_on", turn_on)
+    monkeypatch.setattr(compile_cache, "turn_on", turn_on)
     with pytest.raises(Called):
         command()

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import tiny_foley
 
-from foley_jax import convert, loading, sample
-from foley_jax.diff_foley import pipeline
-from foley_jax.diff_foley import tape as tape_lib
+from foley_jax import convert, sample
+from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import pipeline
+from foley_jax.inference import load
 from foley_jax.media import video as video_io
 from tests.media import media_files
 
@@ -174,12 +175,12 @@ def test_a_folder_of_official_files_is_converted_while_loading(monkeypatch, tmp_
     """With tiny networks in place of the official ones; the full size is a slow test."""
     kinds = convert.kinds()
     configs = {
-        loading.CAVP: tiny_foley.cavp(),
-        loading.LDM: tiny_foley.ldm(),
-        loading.GUIDANCE: tiny_foley.alignment(),
-        loading.EVALUATION: tiny_foley.alignment(),
+        load.CAVP: tiny_foley.cavp(),
+        load.LDM: tiny_foley.ldm(),
+        load.GUIDANCE: tiny_foley.alignment(),
+        load.EVALUATION: tiny_foley.alignment(),
     }
-    configs[loading.EVALUATION].loss.noised = False
+    configs[load.EVALUATION].loss.noised = False
     names = {kinds[kind].file_names[0]: kind for kind in configs}
     for name in names:
         (tmp_path / name).touch()
@@ -190,7 +191,7 @@ def test_a_folder_of_official_files_is_converted_while_loading(monkeypatch, tmp_
     monkeypatch.setattr(convert, "load_torch", lambda kind, path: filled.model(configs[kind]))
     model = sample.load(tmp_path).model
     assert model.classifier is not None and model.scorer is not None
-    want = jax.tree.leaves(nnx.to_pure_dict(nnx.state(filled.model(configs[loading.LDM]))))
+    want = jax.tree.leaves(nnx.to_pure_dict(nnx.state(filled.model(configs[load.LDM]))))
     for got, leaf in zip(jax.tree.leaves(model.ldm.state), want, strict=True):
         np.testing.assert_array_equal(got, leaf)
     (tmp_path / "cavp_epoch66.ckpt").unlink()
@@ -237,10 +238,10 @@ def test_hub_files_are_found_by_name_and_classifiers_may_be_missing(monkeypatch,
             raise ValueError(f"no {file_names[0]} there")
         return tmp_path / file_names[0]
 
-    monkeypatch.setattr(loading.hub, "fetch", fetch)
-    ldm, cavp, classifiers = loading._official_folder("hub:somebody/foley")
+    monkeypatch.setattr(load.hub, "fetch", fetch)
+    ldm, cavp, classifiers = load._official_folder("hub:somebody/foley")
     assert (ldm.name, cavp.name) == ("ldm_epoch240.ckpt", "cavp_epoch66.ckpt")
     assert [path.name for path in classifiers] == ["eval_classifier.ckpt"]
     there.remove("cavp_epoch66.ckpt")
     with pytest.raises(ValueError, match="no cavp_epoch66.ckpt there"):
-        loading._official_folder("hub:somebody/foley")
+        load._official_folder("hub:somebody/foley")

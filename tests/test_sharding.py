@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax import sharding
-from foley_jax.layers import network
+from foley_jax.runtime import network, sharding
 
 P = jax.sharding.PartitionSpec
 

@@ -7,7 +7,8 @@ import filled
 import numpy as np
 import pytest
 
-from foley_jax import sample, sounding
+from foley_jax import sample
+from foley_jax.inference import sounding_video
 from foley_jax.media import audio as audio_io
 from tests.media import media_files
 from tests.mm_diffusion import sounding_config
@@ -74,7 +75,7 @@ def test_sound_for_a_folder_in_which_one_file_is_broken(runs, files, tmp_path, c
 
 def test_python_interface(runs, files, tmp_path):
     model = sample.load(runs / "mm")
-    assert isinstance(model, sounding.SoundingVideo)
+    assert isinstance(model, sounding_video.SoundingVideo)
     clip = model.video_for(files / "sounds" / "click.wav", method="replacement", steps=2)
     assert clip.frames_THWC.shape == (6, 8, 8, 3) and len(clip.audio) == 4800
     clip.save(tmp_path / "click.mp4")
@@ -88,23 +89,23 @@ def test_python_interface(runs, files, tmp_path):
 
 def test_silence_of_a_diverged_model_is_not_saved(tmp_path):
     frames = np.zeros((2, 8, 8, 3), np.uint8)
-    clip = sounding.SoundingClip(frames, 10.0, np.full(10, np.nan, np.float32), 8000, "x")
+    clip = sounding_video.SoundingClip(frames, 10.0, np.full(10, np.nan, np.float32), 8000, "x")
     with pytest.raises(ValueError, match="sound made for x is not finite"):
         clip.save(tmp_path / "x.wav")
 
 
 def test_inputs_say_what_is_wanted(files):
-    task, paths = sounding.work([files / "sounds"], 1)
+    task, paths = sounding_video.work([files / "sounds"], 1)
     assert task == "video_for" and [path.name for path in paths] == ["click.wav"]
-    assert sounding.work([files / "pictures"], 1)[0] == "audio_for"
-    assert sounding.work([], 3)[0] == "generate"
+    assert sounding_video.work([files / "pictures"], 1)[0] == "audio_for"
+    assert sounding_video.work([], 3)[0] == "generate"
     with pytest.raises(ValueError, match="1 of 3 inputs are sounds"):
-        sounding.work([files], 1)
+        sounding_video.work([files], 1)
     with pytest.raises(ValueError, match="num_samples is 4: it counts clips from noise"):
-        sounding.work([files / "sounds"], 4)
+        sounding_video.work([files / "sounds"], 4)
     (files / "nothing").mkdir()
     with pytest.raises(FileNotFoundError, match="no video or sound files"):
-        sounding.work([files / "nothing"], 1)
+        sounding_video.work([files / "nothing"], 1)
 
 
 def test_networks_of_the_other_system_are_refused(runs):

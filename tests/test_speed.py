@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from foley_jax import speed
+from foley_jax.inference import timing
 
 
 def test_the_first_group_is_left_out_but_for_decoding():
-    clock = speed.Clock()
+    clock = timing.Clock()
     with clock.running():
         with clock("decode"), clock("diffusion"):
             time.sleep(0.02)
@@ -24,7 +24,7 @@ def test_the_first_group_is_left_out_but_for_decoding():
 
 
 def test_without_another_group_everything_counts():
-    clock = speed.Clock()
+    clock = timing.Clock()
     with clock.running():
         with clock("vocoder"):
             time.sleep(0.01)
@@ -35,7 +35,7 @@ def test_without_another_group_everything_counts():
 
 
 def test_compilation_is_told():
-    clock = speed.Clock()
+    clock = timing.Clock()
     with clock.running():
         jax.jit(lambda x: x + 1.0)(jnp.zeros(3))
         compiled = clock.tally(1, 1, 1.0).compile_s
@@ -48,10 +48,10 @@ def test_compilation_is_told():
 
 def test_processes_are_joined():
     tallies = [
-        speed.Tally(10, 8, True, 4.0, {"diffusion": 2.0, "mux": 1.0}, 100.0, 0.5),
-        speed.Tally(6, 2, True, 5.0, {"features": 1.0, "diffusion": 2.0}, 60.0, 0.0),
+        timing.Tally(10, 8, True, 4.0, {"diffusion": 2.0, "mux": 1.0}, 100.0, 0.5),
+        timing.Tally(6, 2, True, 5.0, {"features": 1.0, "diffusion": 2.0}, 60.0, 0.0),
     ]
-    made = speed.record(tallies, {"devices": "2 x cpu"})
+    made = timing.record(tallies, {"devices": "2 x cpu"})
     assert (made["clips"], made["clips_counted"], made["sound_s_per_clip"]) == (16, 10, 10.0)
     assert made["seconds_per_clip"] == {
         "wall": 0.5,
@@ -65,11 +65,11 @@ def test_processes_are_joined():
     assert sums["without vocoder"] == pytest.approx(0.6)
     assert sums["without mux"] == pytest.approx(0.5)
     assert sums["diffusion and autoencoder alone"] == pytest.approx(0.4)
-    text = speed.table(made)
+    text = timing.table(made)
     assert "10 of 16 clips (first group left out), on 2 x cpu" in text
     assert "without mux" in text and "0.500" in text
 
 
 def test_stages_have_names():
-    with pytest.raises(ValueError, match="no stage 'encode'"), speed.Clock()("encode"):
+    with pytest.raises(ValueError, match="no stage 'encode'"), timing.Clock()("encode"):
         pass

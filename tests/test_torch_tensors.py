@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from foley_jax import torch_tensors
+from foley_jax.interop import torch_tensors
 
 DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")
 

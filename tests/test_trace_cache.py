@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tiny_foley
 
-from foley_jax import sample, trace_cache
-from foley_jax.diff_foley import pipeline
-from foley_jax.layers import network
+from foley_jax import sample
+from foley_jax.diff_foley.sampling import pipeline
+from foley_jax.runtime import export_cache, network
 from tests.mm_diffusion import sounding_config
 
 
@@ -23,10 +23,10 @@ class Pair(NamedTuple):
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    monkeypatch.delenv(trace_cache.SWITCH)
-    trace_cache.turn_on(tmp_path)
+    monkeypatch.delenv(export_cache.SWITCH)
+    export_cache.turn_on(tmp_path)
     yield tmp_path
-    trace_cache.turn_off()
+    export_cache.turn_off()
 
 
 def _program(traces, name="a", factor=2.0):
@@ -36,7 +36,7 @@ def _program(traces, name="a", factor=2.0):
         traces.append(name)
         return {"sum": factor * state["w"] @ pair.one + offset}, pair.other
 
-    return trace_cache.Program(run, name)
+    return export_cache.Program(run, name)
 
 
 def _arguments(rows=3, dtype=np.float32):
@@ -73,19 +73,19 @@ def test_what_differs_is_another_program(folder, monkeypatch):
     with jax.numpy_dtype_promotion("strict"):
         assert count(_program(traces), _arguments()) == 1
     assert count(_program(traces), _arguments()) == 0
-    known = trace_cache._code()
-    monkeypatch.setattr(trace_cache, "_code", lambda: ("other source", *known[1:]))
+    known = export_cache._code()
+    monkeypatch.setattr(export_cache, "_code", lambda: ("other source", *known[1:]))
     assert count(_program(traces), _arguments()) == 1
 
 
 def test_an_edited_source_file_is_another_source(tmp_path, monkeypatch):
     (tmp_path / "package").mkdir()
     file = tmp_path / "package" / "layer.py"
-    monkeypatch.setattr(trace_cache, "__file__", str(tmp_path / "package" / "trace_cache.py"))
+    monkeypatch.setattr(export_cache, "__file__", str(tmp_path / "package" / "trace_cache.py"))
     digests = []
     for text in ("x = 1\n", "x = 2\n", "x = 1\n"):
         file.write_text(text)
-        digests.append(trace_cache._code.__wrapped__())
+        digests.append(export_cache._code.__wrapped__())
     assert digests[0] == digests[2] != digests[1]
 
 
@@ -106,7 +106,7 @@ def test_what_cannot_be_kept_runs_all_the_same(folder, capsys):
     def run(x):
         return Pair(x, x + 1)  # no type that may be written
 
-    program = trace_cache.Program(run, "a")
+    program = export_cache.Program(run, "a")
     for _ in range(2):
         assert [float(x) for x in program(jnp.float32(1.0))] == [1.0, 2.0]
     error = capsys.readouterr().err
@@ -128,18 +128,18 @@ def test_old_ones_go_and_a_switch_turns_it_off(folder, monkeypatch):
     traces = []
     _program(traces)(*_arguments())
     (entry,) = folder.iterdir()
-    trace_cache.turn_on(folder)
+    export_cache.turn_on(folder)
     assert entry.exists()
     os.utime(entry, (0, 0))
     _program(traces)(*_arguments())  # its use counts
-    trace_cache.turn_on(folder)
+    export_cache.turn_on(folder)
     assert entry.exists() and len(traces) == 1
     os.utime(entry, (0, 0))
-    trace_cache.turn_on(folder)
+    export_cache.turn_on(folder)
     assert not entry.exists()
-    trace_cache.turn_off()
-    monkeypatch.setenv(trace_cache.SWITCH, "0")
-    trace_cache.turn_on(folder)
+    export_cache.turn_off()
+    monkeypatch.setenv(export_cache.SWITCH, "0")
+    export_cache.turn_on(folder)
     _program(traces)(*_arguments())
     assert not list(folder.iterdir())
 
@@ -155,9 +155,9 @@ def _three_times(make, folder, monkeypatch):
         return whole(self, state)
 
     monkeypatch.setattr(network.Network, "module", module)
-    trace_cache.turn_off()
+    export_cache.turn_off()
     plain = make()
-    trace_cache.turn_on(folder)
+    export_cache.turn_on(folder)
     before, first = len(traced), make()
     assert len(traced) > before
     between, second = len(traced), make()

@@ -5,9 +5,8 @@ import jax
 import numpy as np
 import tiny_foley
 
-from foley_jax import weight_keys
-from foley_jax.layers import convolution, network
-from foley_jax.training import init_rng
+from foley_jax.layers import convolution
+from foley_jax.runtime import init_keys, init_rng, network
 from foley_jax.training import task as task_lib
 
 
@@ -16,7 +15,7 @@ def test_weights_are_those_of_flax():
         return nnx.List([nnx.Linear(2, 3, rngs=rngs), nnx.Embed(4, 5, rngs=rngs)])
 
     for key in (0, init_rng.key(3)):
-        ours, theirs = (build(make(key)) for make in (weight_keys.WeightKeys, nnx.Rngs))
+        ours, theirs = (build(make(key)) for make in (init_keys.WeightKeys, nnx.Rngs))
         for a, b in zip(*(jax.tree.leaves(nnx.state(m)) for m in (ours, theirs)), strict=True):
             np.testing.assert_array_equal(a, b)
         assert not np.array_equal(ours[0].kernel[...].ravel()[:5], ours[1].embedding[0])
@@ -36,15 +35,15 @@ def test_shapes_of_a_whole_model_come_without_weights():
 
 def test_shapes_draw_nothing_and_weights_do_behind_them():
     """The key that stands for none is asked for within a trace first; it must outlive it."""
-    weight_keys.no_weights.cache_clear()
+    init_keys.no_weights.cache_clear()
 
     def build(rngs):
         return convolution.dense(3, 4, rngs=rngs)
 
     network.shapes(build)
-    traced = jax.make_jaxpr(lambda: nnx.state(build(weight_keys.ShapeKeys())))()
+    traced = jax.make_jaxpr(lambda: nnx.state(build(init_keys.ShapeKeys())))()
     assert not any("random" in str(equation.primitive) for equation in traced.eqns)
-    drawn = build(weight_keys.WeightKeys(0))
+    drawn = build(init_keys.WeightKeys(0))
     assert np.abs(drawn.kernel[...]).min() > 0 and np.abs(drawn.bias[...]).min() > 0
 
 

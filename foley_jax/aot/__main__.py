@@ -22,7 +22,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from foley_jax import command_help
+from foley_jax.runtime import command_help
 
 _FLAGS = flags.FlagValues()  # of this command alone: others have flags of the same names
 _CONFIG = config_flags.DEFINE_config_file(

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from foley_jax import flops, hardware
 from foley_jax.aot import hlo, programs
+from foley_jax.runtime import chips, flops
 
 HEADROOM = 0.08  # of the memory; below it a program does not count as fitting
 
@@ -79,7 +79,7 @@ def of(program: programs.Program, *, dtype: str, options: Mapping[str, str] | No
       options: of the compiler.
     """
     device = program.mesh.devices.flat[0]
-    chip = hardware.find(device.device_kind)
+    chip = chips.find(device.device_kind)
     about = {
         "name": program.name,
         "chip": chip.name if chip else device.device_kind,
@@ -105,7 +105,7 @@ def of(program: programs.Program, *, dtype: str, options: Mapping[str, str] | No
 
 
 def _rates(
-    compiled: Any, traced: Any, chip: hardware.Chip | None, num_chips: int, dtype: str
+    compiled: Any, traced: Any, chip: chips.Chip | None, num_chips: int, dtype: str
 ) -> dict[str, Any]:
     module = hlo.Module(compiled.as_text())
     analysis = compiled.cost_analysis()

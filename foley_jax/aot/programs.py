@@ -10,8 +10,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from foley_jax import sharding
 from foley_jax.data import records
+from foley_jax.runtime import sharding
 from foley_jax.training import loop
 from foley_jax.training import task as task_lib
 

@@ -9,15 +9,16 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from foley_jax import sharding
 from foley_jax.aot import programs
-from foley_jax.diff_foley import generation, windows
-from foley_jax.diff_foley import pipeline as foley_pipeline
-from foley_jax.diff_foley import tape as tape_lib
-from foley_jax.layers import network as network_lib
+from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import pipeline as foley_pipeline
+from foley_jax.diff_foley.sampling import solve, windows
 from foley_jax.media import specs
-from foley_jax.mm_diffusion import pipeline as mm_pipeline
-from foley_jax.mm_diffusion import sampling, upscaling
+from foley_jax.mm_diffusion.sampling import pipeline as mm_pipeline
+from foley_jax.mm_diffusion.sampling import solve as sampling
+from foley_jax.mm_diffusion.sampling import upscaling
+from foley_jax.runtime import network as network_lib
+from foley_jax.runtime import sharding
 from foley_jax.training import task as task_lib
 
 PER_CHIP = {"ldm": 64, "mm_diffusion": 32, "mm_super_resolution": 16}
@@ -104,18 +105,18 @@ def _diff_foley(
     requests = [tape_lib.Request(plan, rows_RD, "blank", tape_lib.Draw(0, i)) for i in range(count)]
     tape, _, batch = tape_lib.lay(requests, window, count // mesh.size, num_devices=mesh.size)
     schedule, prediction = task_lib.resolve(config).schedule, config.loss.prediction
-    fixed = generation.Program(
+    fixed = solve.Program(
         schedule, prediction, latent_shape, 25, "dpm_solver", "default", True, batch
     )
 
     def sample(model, *others):
         classifier, others = (None, others) if guide is None else (others[0], others[1:])
-        return generation.sample(fixed, model, classifier, *others, None)
+        return solve.sample(fixed, model, classifier, *others, None)
 
     scales = (jnp.float32(4.5), jnp.float32(50.0))
     height, width, channels = latent_shape
     canvas = jnp.zeros((height, width * len(tape.keys_K), channels), jnp.float32)
-    decode = functools.partial(generation.decode, width=width)
+    decode = functools.partial(solve.decode, width=width)
     first = (canvas, tape.cover.first_N)
     return [
         _program("sample", sample, networks, (tape, *scales), mesh, count),

@@ -21,7 +21,7 @@ import sys
 
 from absl import flags
 
-from foley_jax import command_help
+from foley_jax.runtime import command_help
 
 _SIZES = ("tiny", "small", "paper")
 _FLAGS = flags.FlagValues()  # of this command alone: others have flags of the same names

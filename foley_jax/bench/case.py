@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from foley_jax import flops
+from foley_jax.runtime import flops
 
 SIZES = ("tiny", "small", "paper")
 
@@ -45,7 +45,7 @@ class Program:
     """A jitted function with its arguments, compiled once and called again and again.
 
     Attributes:
-      flops: of one call, see `foley_jax.flops`; known once it is compiled.
+      flops: of one call, see `foley_jax.runtime.flops`; known once it is compiled.
     """
 
     def __init__(

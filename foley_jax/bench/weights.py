@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from foley_jax.layers import network as network_lib
+from foley_jax.runtime import network as network_lib
 
 _KEPT = {"logit_scale": math.log(1 / 0.07), "latent_scale": 0.18215}  # of CAVP, of SD's latents
 
@@ -59,7 +59,7 @@ _LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
-# ours -> CompVis, below `unet.` and `classifier.`; see diff_foley/weights.py for the way here
+# ours -> CompVis, below `unet.` and `classifier.`; the way here: diff_foley/weights/tables.py
 _BLOCKS = (
     (r"\.time_embed\.1\.", ".time_embed.2."),
     (r"\.norm_out\.", ".out.0."),

@@ -7,25 +7,25 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from foley_jax.diff_foley import generation
-from foley_jax.diff_foley import tape as tape_lib
-from foley_jax.diff_foley import windows as windows_lib
+from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import solve
+from foley_jax.diff_foley.sampling import windows as windows_lib
 from foley_jax.diffusion import finite
 from foley_jax.media import spool
 
 ADVICE = {
-    generation.NETWORK: "check the checkpoint, or use --dtype=float32",
-    generation.GUIDANCE: "use a smaller --guidance",
-    generation.ALIGNMENT: "use a smaller --alignment",
+    solve.NETWORK: "check the checkpoint, or use --dtype=float32",
+    solve.GUIDANCE: "use a smaller --guidance",
+    solve.ALIGNMENT: "use a smaller --alignment",
     finite.INPUT: "use a smaller --guidance and --alignment, or more --steps",
 }
 CHECKPOINT = "check its checkpoint"
 
 
 def fault(
-    sampler: generation.Sampler,
+    sampler: solve.Sampler,
     request: tape_lib.Request,
-    settings: generation.Settings,
+    settings: solve.Settings,
     raw_rows_RD: np.ndarray | None,
     *,
     max_batch: int,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from foley_jax.diff_foley import features, similarity
+from foley_jax.diff_foley.sampling import features, similarity
 from foley_jax.media import video as video_io
 
 HELD_BYTES = 64 << 20  # of a video's decoded frames; those of a longer one are never all in memory

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from foley_jax.diffusion import process
+from foley_jax.diffusion import gaussian
 
 INPUT = "latents"  # the term of what comes into an evaluation: what the step before it made
 
@@ -51,7 +51,7 @@ class Watch:
         self._bad: list[tuple[float, int, int]] = []  # (-time, place of the term, item)
 
     def note(
-        self, term: str, values: process.Tree, t_B: jax.Array, item_B: jax.Array | None = None
+        self, term: str, values: gaussian.Tree, t_B: jax.Array, item_B: jax.Array | None = None
     ) -> None:
         """Watches a pytree inside the program; the parts of a dict are terms of their own.
 
@@ -72,14 +72,14 @@ class Watch:
     def around(
         self,
         term: str,
-        denoise_fn: Callable[..., process.Tree],
+        denoise_fn: Callable[..., gaussian.Tree],
         item_B: jax.Array | None = None,
         *,
         of_input: bool = False,
-    ) -> Callable[..., process.Tree]:
+    ) -> Callable[..., gaussian.Tree]:
         """Returns the denoiser (x, t_B, ...) whose predictions, and perhaps x, are watched."""
 
-        def denoise(x: process.Tree, t_B: jax.Array, *others) -> process.Tree:
+        def denoise(x: gaussian.Tree, t_B: jax.Array, *others) -> gaussian.Tree:
             if of_input:
                 self.note(INPUT, x, t_B, item_B)
             predicted = denoise_fn(x, t_B, *others)

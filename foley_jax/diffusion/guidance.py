@@ -9,16 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from foley_jax.diffusion import process
+from foley_jax.diffusion import gaussian
 from foley_jax.diffusion.schedule import Schedule
 
 
 def classifier_free(
-    denoise_fn: Callable[[process.Tree, jax.Array, Any], process.Tree],
+    denoise_fn: Callable[[gaussian.Tree, jax.Array, Any], gaussian.Tree],
     context: Any,
     null_context: Any,
     scale: float | jax.Array,
-) -> process.DenoiseFn:
+) -> gaussian.DenoiseFn:
     """Moves away from the unconditional prediction: u + scale * (c - u).
 
     One evaluation on a batch of 2 B, [unconditional; conditional]. A Python `scale` of exactly 1
@@ -35,7 +35,7 @@ def classifier_free(
         return lambda x, t_B: denoise_fn(x, t_B, context)
     both_contexts = _stack(null_context, context)
 
-    def denoise(x: process.Tree, t_B: jax.Array) -> process.Tree:
+    def denoise(x: gaussian.Tree, t_B: jax.Array) -> gaussian.Tree:
         both = denoise_fn(_stack(x, x), _stack(t_B, t_B), both_contexts)
         batch = t_B.shape[0]
         return jax.tree.map(lambda a: a[:batch] + scale * (a[batch:] - a[:batch]), both)
@@ -48,11 +48,11 @@ def _stack(first: Any, second: Any) -> Any:
 
 
 def double_guidance(
-    denoise_fn: process.DenoiseFn,
-    log_prob_fn: Callable[[process.Tree, jax.Array], jax.Array],
+    denoise_fn: gaussian.DenoiseFn,
+    log_prob_fn: Callable[[gaussian.Tree, jax.Array], jax.Array],
     schedule: Schedule,
     scale: float | jax.Array,
-) -> process.DenoiseFn:
+) -> gaussian.DenoiseFn:
     """Diff-Foley's alignment guidance: eps - scale * sigma_t * grad_x sum_b log p(x_b, t_b).
 
     The official solver drops this term when the classifier-free scale is exactly 1; here it
@@ -65,20 +65,20 @@ def double_guidance(
     Source: dpm_solver.py:1340-1393; Dhariwal and Nichol 2021, section 4.
     """
 
-    def denoise(x: process.Tree, t_B: jax.Array) -> process.Tree:
+    def denoise(x: gaussian.Tree, t_B: jax.Array) -> gaussian.Tree:
         eps = denoise_fn(x, t_B)
         gradient = jax.grad(lambda y: jnp.sum(log_prob_fn(y, t_B)))(x)
         _, sigma_B = schedule.alpha_sigma_at(t_B)
-        return process.combine(jnp.ones_like(sigma_B), eps, -scale * sigma_B, gradient)
+        return gaussian.combine(jnp.ones_like(sigma_B), eps, -scale * sigma_B, gradient)
 
     return denoise
 
 
-def from_v(network: process.DenoiseFn, schedule: Schedule) -> process.DenoiseFn:
+def from_v(network: gaussian.DenoiseFn, schedule: Schedule) -> gaussian.DenoiseFn:
     """Eps denoiser of a v-predicting network: alpha * v + sigma * x."""
-    return process.as_eps(network, schedule, "v")
+    return gaussian.as_eps(network, schedule, "v")
 
 
-def from_x0(network: process.DenoiseFn, schedule: Schedule) -> process.DenoiseFn:
+def from_x0(network: gaussian.DenoiseFn, schedule: Schedule) -> gaussian.DenoiseFn:
     """Eps denoiser of an x0-predicting network: (x - alpha * x0) / sigma."""
-    return process.as_eps(network, schedule, "x0")
+    return gaussian.as_eps(network, schedule, "x0")

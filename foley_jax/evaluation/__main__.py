@@ -51,8 +51,8 @@ import traceback
 
 import numpy as np
 
-from foley_jax import convert, generate, loading, program_cache, sample, speed
-from foley_jax.diff_foley import features, pipeline
+from foley_jax import convert, generate, sample
+from foley_jax.diff_foley.sampling import features, pipeline
 from foley_jax.evaluation import feature_store, report, run_card, seeds
 from foley_jax.evaluation.protocols import (
     align_acc_protocol,
@@ -60,9 +60,10 @@ from foley_jax.evaluation.protocols import (
     feature_rules,
     protocol,
 )
+from foley_jax.inference import load, timing
 from foley_jax.media import file_arguments, files
 from foley_jax.media import names as name_lib
-from foley_jax.runtime import limits, reasons
+from foley_jax.runtime import compile_cache, limits, reasons
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     p = file_arguments.Parser(
         prog="python -m foley_jax.evaluation",
         description=__doc__,
-        epilog=program_cache.HELP,
+        epilog=compile_cache.HELP,
     )
     p.add_argument("--protocol", required=True, help="one, or several with commas between")
     p.add_argument(
@@ -111,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     args = parser().parse_args(argv)
-    program_cache.turn_on()
+    compile_cache.turn_on()
     try:
         names = by_name.parse(args.protocol)
         systems, models, checkpoints = _systems(args)
@@ -223,7 +224,7 @@ def _means(args: argparse.Namespace) -> by_name.Means:
 
 def judge(classifier: str, cavp: str) -> align_acc_protocol.Judge:
     """The networks of Align Acc from run folders or official files."""
-    loaded = loading.alignment_judge(classifier, cavp)
+    loaded = load.alignment_judge(classifier, cavp)
     encode = loaded.cavp.jit(features.encode_frames)
     return align_acc_protocol.Judge(
         loaded.classifier.module(),
@@ -264,7 +265,7 @@ def _generate(name: str, model: Path, args: argparse.Namespace) -> list[Path]:
     for path, reason in made.failures.items():
         print(name_lib.shown(f"failed: {path}: {reason}"), file=sys.stderr)
     if made.speed is not None:
-        print(speed.table(made.speed))
+        print(timing.table(made.speed))
     return made.folders
 
 

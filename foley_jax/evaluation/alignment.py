@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from foley_jax.diff_foley import alignment
+from foley_jax.diff_foley.models import alignment
 from foley_jax.runtime import seed_keys
 
 NUM_FRAMES = 512  # 8.192 s at hop 256

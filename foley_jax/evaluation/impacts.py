@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from foley_jax.layers import network as network_lib
 from foley_jax.media import fitting, pixels, specs
+from foley_jax.runtime import network as network_lib
 
 LONGEST_DELAY_S = 0.15  # one frame at 10 fps, and half as much for sources of 20 fps and more
 

@@ -9,14 +9,11 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax import sharding
-from foley_jax.layers import (
-    convolution,
-    cpu_attention,
-    flash_attention,
-    fused_attention,
-    plain_attention,
-)
+from foley_jax.kernels.cpu import attention as cpu_attention
+from foley_jax.kernels.tpu import attention as fused_attention
+from foley_jax.kernels.tpu import splash
+from foley_jax.layers import convolution, plain_attention
+from foley_jax.runtime import sharding
 
 IMPLEMENTATIONS = ("auto", "xla", "cpu", "cudnn", "fused", "flash")
 
@@ -36,7 +33,7 @@ def attention(
       bias_BNTS: added to the logits; its axes may be 1.
       implementation: "xla" anywhere; "cudnn" on NVIDIA GPUs in half precision, D % 8 == 0;
         "fused" and "flash" on TPUs, without bias, for the shapes that `fused_attention.fits` and
-        `flash_attention.fits` take; "cpu" without bias, see `cpu_attention`; "auto": the best of
+        `splash.fits` take; "cpu" without bias, see `cpu_attention`; "auto": the best of
         these (but "cudnn") that is possible here.
     Returns:
       [B, T, N, D], dtype of the values.
@@ -50,7 +47,7 @@ def attention(
     if implementation == "fused":
         return fused_attention.attention(q_BTND, k_BSND, v_BSND)
     if implementation == "flash":
-        return flash_attention.attention(q_BTND, k_BSND, v_BSND)
+        return splash.attention(q_BTND, k_BSND, v_BSND)
     if implementation == "cudnn":
         return jax.nn.dot_product_attention(
             q_BTND, k_BSND, v_BSND, bias=bias_BNTS, implementation="cudnn"
@@ -68,7 +65,7 @@ def _best(q_BTND: jax.Array, k_BSND: jax.Array) -> str:
         return "xla"
     if fused_attention.fits(q_BTND, k_BSND):
         return "fused"
-    return "flash" if flash_attention.fits(q_BTND, k_BSND) else "xla"
+    return "flash" if splash.fits(q_BTND, k_BSND) else "xla"
 
 
 class KeysValues(NamedTuple):

@@ -7,7 +7,8 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import cpu_dense, cpu_gradients, initializers
+from foley_jax.kernels.cpu import dense, gradients
+from foley_jax.layers import initializers
 
 
 class Dense(nnx.Module):
@@ -26,7 +27,7 @@ class Dense(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return cpu_dense.dense(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+        return dense.dense(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
 
 
 class Conv2d(nnx.Module):
@@ -49,7 +50,7 @@ class Conv2d(nnx.Module):
 
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         kernel = self.kernel[...].astype(self.dtype)
-        return cpu_gradients.conv2d(x_BHWC.astype(self.dtype), kernel, self.stride)
+        return gradients.conv2d(x_BHWC.astype(self.dtype), kernel, self.stride)
 
 
 class TemporalConv3(nnx.Module):
@@ -73,4 +74,4 @@ class TemporalConv3(nnx.Module):
 
     def __call__(self, x_BTPC: jax.Array) -> jax.Array:
         kernel = self.kernel[...].astype(self.dtype)
-        return cpu_gradients.temporal_conv3(x_BTPC.astype(self.dtype), kernel)
+        return gradients.temporal_conv3(x_BTPC.astype(self.dtype), kernel)

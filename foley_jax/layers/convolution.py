@@ -7,7 +7,9 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import cpu_convolution, cpu_dense, cpu_forms, initializers, upsampling
+from foley_jax.kernels.cpu import conv, forms
+from foley_jax.kernels.cpu import dense as cpu_dense
+from foley_jax.layers import initializers, upsampling
 
 
 def dense(
@@ -48,7 +50,7 @@ class Conv(nnx.Module):
         kernel_size: tuple[int, int] = (3, 3),
         *,
         stride: int = 1,
-        padding: cpu_forms.Padding | None = None,
+        padding: forms.Padding | None = None,
         doubles: bool = False,
         zero_init: bool = False,
         dtype: jnp.dtype = jnp.float32,
@@ -75,7 +77,7 @@ class Conv(nnx.Module):
         elif kernel.shape[:2] == (1, 1) and self.stride == 1 and not any(map(any, self.padding)):
             y = cpu_dense.matmul(x, kernel[0, 0])
         else:
-            y = cpu_convolution.conv2d(x, kernel, self.stride, self.padding)
+            y = conv.conv2d(x, kernel, self.stride, self.padding)
         return y + bias.reshape(1, 1, 1, -1)
 
 

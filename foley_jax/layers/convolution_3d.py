@@ -12,7 +12,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from foley_jax.layers import cpu_convolution, cpu_forms
+from foley_jax.kernels.cpu import conv, forms
 
 _ONE = ((1, 1), (1, 1))
 
@@ -31,7 +31,7 @@ def _library(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _by_pictures(x: jax.Array, kernel: jax.Array) -> jax.Array:
     pictures = x.reshape(-1, *x.shape[2:])
-    return _summed(cpu_convolution.conv2d(pictures, _side_by_side(kernel), 1, _ONE), x.shape)
+    return _summed(conv.conv2d(pictures, _side_by_side(kernel), 1, _ONE), x.shape)
 
 
 def _side_by_side(kernel_thwCO: jax.Array) -> jax.Array:
@@ -52,7 +52,7 @@ def _forward(x, kernel):
 
 
 def _backward(residuals, dy):
-    librarys = functools.partial(cpu_forms.library_gradients, _library)
+    librarys = functools.partial(forms.library_gradients, _library)
     return lax.platform_dependent(*residuals, dy, cpu=_picture_gradients, default=librarys)
 
 
@@ -60,7 +60,7 @@ def _picture_gradients(x, kernel, dy):
     pictures, turned = x.reshape(-1, *x.shape[2:]), _side_by_side(kernel)
     like = jax.ShapeDtypeStruct((*pictures.shape[:3], turned.shape[3]), dy.dtype)
     (dy,) = jax.linear_transpose(functools.partial(_summed, shape=x.shape), like)(dy)
-    dx, dkernel = cpu_convolution.gradients(pictures, turned, dy, 1, _ONE)
+    dx, dkernel = conv.gradients(pictures, turned, dy, 1, _ONE)
     # [3, 3, C, 3*O] -> [3, 3, 3, C, O]
     return dx.reshape(x.shape), dkernel.reshape(*turned.shape[:3], 3, -1).transpose(3, 0, 1, 2, 4)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from foley_jax import weight_keys
+from foley_jax.runtime import init_keys
 
 Initializer = Callable[..., jax.Array]
 
@@ -39,7 +39,7 @@ def _drawn(init: Initializer) -> Initializer:
     """`init`, which draws nothing where only shapes are asked for."""
 
     def zeros_or_drawn(key, shape, dtype=jnp.float32):
-        if key is weight_keys.no_weights():
+        if key is init_keys.no_weights():
             return jnp.zeros(shape, dtype)
         return init(key, shape, dtype)
 

@@ -7,7 +7,8 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import convolution, normalization
+from foley_jax.layers import convolution
+from foley_jax.layers import norm as normalization
 
 
 class ResBlock(nnx.Module):

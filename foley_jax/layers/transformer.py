@@ -7,21 +7,17 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax import sharding
-from foley_jax.layers import (
-    attention,
-    convolution,
-    cpu_dense,
-    fused_feed_forward,
-    locality,
-    normalization,
-)
+from foley_jax.kernels.cpu import dense
+from foley_jax.kernels.tpu import geglu
+from foley_jax.layers import attention, convolution, locality
+from foley_jax.layers import norm as normalization
+from foley_jax.runtime import sharding
 
 FEED_FORWARD_MULT = 4  # SD attention.FeedForward
 
 
 def _affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    return cpu_dense.matmul(x, kernel) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+    return dense.matmul(x, kernel) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 class GatedFeedForward(nnx.Module):
@@ -35,14 +31,14 @@ class GatedFeedForward(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., C] -> [..., C]."""
         x, weights = x.astype(self.proj_in.dtype), self._weights()
-        if sharding.on_tpu() and fused_feed_forward.fits(x, self.proj_out.in_features):
-            return fused_feed_forward.feed_forward(x, weights)
+        if sharding.on_tpu() and geglu.fits(x, self.proj_out.in_features):
+            return geglu.feed_forward(x, weights)
         # two products instead of one that is split: nothing of the double width is written
         value = _affine(x, weights.value_CH, weights.value_bias_H)
         gate = _affine(x, weights.gate_CH, weights.gate_bias_H)
         return self.proj_out(value * jax.nn.gelu(gate, approximate=False))
 
-    def _weights(self) -> fused_feed_forward.Weights:
+    def _weights(self) -> geglu.Weights:
         """The kernels and biases in the compute dtype, those of value and gate apart."""
         kernel, bias, *out = (
             p[...].astype(layer.dtype)
@@ -51,7 +47,7 @@ class GatedFeedForward(nnx.Module):
         )
         h = kernel.shape[1] // 2
         inner = (kernel[:, :h], bias[:h], kernel[:, h:], bias[h:])
-        return fused_feed_forward.Weights(*inner, *out)
+        return geglu.Weights(*inner, *out)
 
 
 class TransformerBlock(nnx.Module):

@@ -7,8 +7,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from foley_jax import sharding
-from foley_jax.layers import cpu_convolution, cpu_phases
+from foley_jax.kernels.cpu import conv, strided
+from foley_jax.runtime import sharding
 
 _PADDING = ((1, 1), (1, 1))
 
@@ -24,18 +24,16 @@ def nearest(x_BHWC: jax.Array) -> jax.Array:
 def conv3x3(x_BHWC: jax.Array, kernel_33CO: jax.Array) -> jax.Array:
     """`nearest`, then a 3x3 convolution: [B, H, W, C] -> [B, 2H, 2W, O].
 
-    On CPUs with 4/9 of the multiplications, see `cpu_phases`; its gradients are those of the two
+    On CPUs with 4/9 of the multiplications (`kernels.cpu.strided`); its gradients are of the two
     steps, for which XLA:CPU has faster code.
     """
-    if not (sharding.on_one_cpu() and cpu_phases.doubling_pays(x_BHWC, kernel_33CO)):
+    if not (sharding.on_one_cpu() and strided.doubling_pays(x_BHWC, kernel_33CO)):
         return _two_steps(x_BHWC, kernel_33CO)
-    return lax.platform_dependent(
-        x_BHWC, kernel_33CO, cpu=cpu_phases.of_doubled, default=_two_steps
-    )
+    return lax.platform_dependent(x_BHWC, kernel_33CO, cpu=strided.of_doubled, default=_two_steps)
 
 
 def _two_steps(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return cpu_convolution.conv2d(nearest(x), kernel, 1, _PADDING)
+    return conv.conv2d(nearest(x), kernel, 1, _PADDING)
 
 
 def _forward(x, kernel):
@@ -44,7 +42,7 @@ def _forward(x, kernel):
 
 def _backward(residuals, dy):
     x, kernel = residuals
-    dlarge, dkernel = cpu_convolution.gradients(nearest(x), kernel, dy, 1, _PADDING)
+    dlarge, dkernel = conv.gradients(nearest(x), kernel, dy, 1, _PADDING)
     return jax.linear_transpose(nearest, x)(dlarge)[0], dkernel
 
 

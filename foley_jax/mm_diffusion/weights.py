@@ -1,13 +1,14 @@
 """Official checkpoints of MM-Diffusion: names only.
 
-See `layers/torch_checkpoint.py` for the meaning of the fields and `foley_jax/convert.py` for the
+See `interop/spec.py` for the meaning of the fields and `foley_jax/convert.py` for the
 engine.
 """
 
-from foley_jax.layers import configured, torch_checkpoint
-from foley_jax.mm_diffusion import coupled_unet, super_resolution
+from foley_jax.interop import spec
+from foley_jax.layers import configured
+from foley_jax.mm_diffusion.models import coupled_unet, super_resolution
 
-Checkpoint = torch_checkpoint.Checkpoint
+Checkpoint = spec.Checkpoint
 
 # the nesting of the blocks is the official one
 _RENAMES = (

@@ -16,7 +16,8 @@ import ml_collections
 
 from foley_jax.data import pipeline
 from foley_jax.data import position as position_lib
-from foley_jax.training import checkpoint, optimizer, run_directory
+from foley_jax.training import optimizer
+from foley_jax.training.checkpointing import checkpoint, run_directory
 
 FLAG = "--accept_changes"
 _QUIET, _REFUSED, _DATA = "quiet", "refused", "data"

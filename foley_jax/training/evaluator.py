@@ -8,9 +8,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from foley_jax import sharding
 from foley_jax.data import pipeline
-from foley_jax.runtime import seed_keys
+from foley_jax.runtime import seed_keys, sharding
 from foley_jax.training import state as state_lib
 from foley_jax.training import task as task_lib
 

@@ -16,25 +16,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from foley_jax import sharding
 from foley_jax.data import pipeline, position
-from foley_jax.runtime import limits
-from foley_jax.training import (
-    checkpoint,
-    continuation,
-    evaluator,
-    exhibition,
-    graft,
-    meter,
-    metrics_log,
-    profiler,
-    run_directory,
-    stopping,
-    utilisation,
-)
+from foley_jax.runtime import limits, sharding
+from foley_jax.training import continuation, evaluator, stopping
 from foley_jax.training import optimizer as optimizer_lib
 from foley_jax.training import state as state_lib
 from foley_jax.training import task as task_lib
+from foley_jax.training.checkpointing import checkpoint, init_from, run_directory
+from foley_jax.training.logging import metrics_log, mfu, profiler, samples, throughput
 
 
 class NanError(FloatingPointError):
@@ -195,12 +184,10 @@ class Run:
             workers=data.workers,
         )
         self.train_step = step_of(task, config, self.maker, mesh)
-        self.exhibition = exhibition.Exhibition(
-            task, config, self.evaluate, self.log, fallback=source
-        )
-        self.meter = meter.Meter(config.batch_size)
+        self.exhibition = samples.Exhibition(task, config, self.evaluate, self.log, fallback=source)
+        self.meter = throughput.Meter(config.batch_size)
         self.profiler = profiler.Profiler(workdir, profile)
-        self.utilisation = utilisation.Utilisation(task, self.maker, mesh)
+        self.utilisation = mfu.Utilisation(task, self.maker, mesh)
         self.pending: list[Mapping[str, jax.Array]] = []  # metrics not yet fetched
         self.saved_at = self.start if self.start else -1
         self.advised = False
@@ -227,7 +214,7 @@ class Run:
             self.goes_on = continuation.of(about, self.config, self.order, step)
             return self.maker.restored(step, groups), step, about.get("config")
         abstract = self.maker.abstract
-        grafts = graft.load(self.config.init_from.to_dict(), (abstract.params, abstract.rest))
+        grafts = init_from.load(self.config.init_from.to_dict(), (abstract.params, abstract.rest))
         return self.maker.fresh(grafts), 0, None
 
     def _describe(self, num_records: int) -> None:
@@ -340,7 +327,7 @@ class Run:
             },
         )
         # the first line of a run also sees how threads and workers start
-        if speed["data_wait"] > meter.SLOW_DATA and "compile_s" not in speed:
+        if speed["data_wait"] > throughput.SLOW_DATA and "compile_s" not in speed:
             self._advise(speed["data_wait"])
 
     def _advise(self, data_wait: float) -> None:

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from foley_jax import sharding, weight_keys
-from foley_jax.runtime import seed_keys
-from foley_jax.training import freeze, init_rng, paths
+from foley_jax.runtime import init_keys, init_rng, seed_keys, sharding
+from foley_jax.training import freeze, paths
 from foley_jax.training import task as task_lib
 
 # Initialisation runs once: compiling it well takes far longer than running it badly.
@@ -71,7 +70,7 @@ class Maker:
 
         def init() -> tuple[Any, Any]:
             # the key is made inside, so that nothing is moved to the devices
-            model = task.build(weight_keys.WeightKeys(init_rng.key(seed)))
+            model = task.build(init_keys.WeightKeys(init_rng.key(seed)))
             graphdef, params, rest = nnx.split(model, task.trainable, ...)
             captured.append(graphdef)
             return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)

@@ -124,8 +124,8 @@ TASKS = {
     "ldm": "foley_jax.diff_foley.tasks.ldm:LatentDiffusionTask",
     "alignment": "foley_jax.diff_foley.tasks.alignment:AlignmentTask",
     "vocoder": "foley_jax.diff_foley.tasks.vocoder:VocoderTask",
-    "mm_diffusion": "foley_jax.mm_diffusion.tasks:CoupledDiffusionTask",
-    "mm_super_resolution": "foley_jax.mm_diffusion.sr_tasks:SuperResolutionTask",
+    "mm_diffusion": "foley_jax.mm_diffusion.tasks.base:CoupledDiffusionTask",
+    "mm_super_resolution": "foley_jax.mm_diffusion.tasks.super_resolution:SuperResolutionTask",
 }
 
 

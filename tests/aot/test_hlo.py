@@ -6,8 +6,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import pytest
 
-from foley_jax import sharding
 from foley_jax.aot import hlo
+from foley_jax.runtime import sharding
 
 N, K, TIMES, ROWS = 256, 128, 5, 16
 WEIGHT = N * K * 4

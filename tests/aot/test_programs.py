@@ -6,9 +6,9 @@ import json
 import jax
 import pytest
 
-from foley_jax import sharding
 from foley_jax.aot import __main__ as command
 from foley_jax.aot import cost, programs, report, topology
+from foley_jax.runtime import sharding
 from tests.training import stage_config
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

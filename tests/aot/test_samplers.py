@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from foley_jax import flops
 from foley_jax.aot import cost, samplers, topology
+from foley_jax.runtime import flops
 from tests.training import stage_config
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -11,7 +11,7 @@ import pytest
 
 from foley_jax import convert
 from foley_jax.bench import weights
-from foley_jax.layers import network as network_lib
+from foley_jax.runtime import network as network_lib
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"

@@ -11,7 +11,7 @@ import torch
 
 from foley_jax.bench import weights
 from foley_jax.bench.peers import cavp as peer
-from foley_jax.diff_foley import cavp
+from foley_jax.diff_foley.models import cavp
 
 TINY = {
     "embed_dim": 16,

@@ -11,7 +11,7 @@ import torch
 
 from foley_jax.bench import weights
 from foley_jax.bench.peers import mm_diffusion as peer
-from foley_jax.mm_diffusion import coupled_unet
+from foley_jax.mm_diffusion.models import coupled_unet
 
 TINY = {
     "model_channels": 64,

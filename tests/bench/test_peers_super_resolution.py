@@ -11,7 +11,7 @@ import torch
 
 from foley_jax.bench import weights
 from foley_jax.bench.peers import super_resolution as peer
-from foley_jax.mm_diffusion import super_resolution
+from foley_jax.mm_diffusion.models import super_resolution
 
 TINY = {
     "model_channels": 64,

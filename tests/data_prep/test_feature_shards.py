@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 
 from data_prep import features as feature_shards
-from foley_jax import sharding
 from foley_jax.data import pipeline as data_pipeline
 from foley_jax.data import records
-from foley_jax.diff_foley import features, image_encoders
+from foley_jax.diff_foley.models import image_encoders
+from foley_jax.diff_foley.sampling import features
 from foley_jax.diff_foley.tasks import cavp as cavp_task
 from foley_jax.media import specs
-from foley_jax.training import run_directory
+from foley_jax.runtime import sharding
+from foley_jax.training.checkpointing import run_directory
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SIDE, FPS = 8, 4.0

@@ -16,7 +16,7 @@ import pytest
 from data_prep import clip_making, prepare
 from foley_jax.data import clips, pipeline, records
 from foley_jax.media import specs
-from foley_jax.mm_diffusion import tasks
+from foley_jax.mm_diffusion.tasks import base
 from tests.data_prep import sync_measure
 from tests.media import sync_media
 
@@ -196,7 +196,7 @@ def test_windows_of_mm_diffusion(ten):
     source = pipeline.open_source(ten, "train", TEN)
     found: dict[str, list[float]] = {}
     for train in (True, False):
-        transform = tasks.PairWindows(TEN, AUDIO, num_frames=16, mirror=False, train=train)
+        transform = base.PairWindows(TEN, AUDIO, num_frames=16, mirror=False, train=train)
         for (clip,), example in batches(source, transform, len(source)):
             numbers = sync_media.numbers(example["frames_BFHWC"])
             shown = list(zip(numbers, np.arange(16) / TEN.fps))

@@ -13,9 +13,10 @@ import tiny
 
 from configs import alignment as stage
 from foley_jax.data import pairs
-from foley_jax.diff_foley import alignment, exhibits, latent_diffusion
+from foley_jax.diff_foley.models import alignment, latent_diffusion
 from foley_jax.diff_foley.tasks import alignment as task_lib
-from foley_jax.layers import network as network_lib
+from foley_jax.diff_foley.tasks import exhibits
+from foley_jax.runtime import network as network_lib
 from foley_jax.training import task as tasks
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from foley_jax.diff_foley import audio_encoder
+from foley_jax.diff_foley.models import audio_encoder
 
 CHANNELS = (4, 4, 8, 8, 8, 12)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from foley_jax.diff_foley import autoencoder
+from foley_jax.diff_foley.models import autoencoder
 
 SMALL = {
     "in_channels": 1,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny
 
-from foley_jax.diff_foley import discriminator, latent_diffusion
+from foley_jax.diff_foley.models import discriminator, latent_diffusion
 from foley_jax.diff_foley.tasks import autoencoder
 from foley_jax.media import mel
 

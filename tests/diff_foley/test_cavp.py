@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax.diff_foley import cavp
-from foley_jax.layers import network as network_lib
+from foley_jax.diff_foley.models import cavp
+from foley_jax.runtime import network as network_lib
 
 TINY = {
     "embed_dim": 6,

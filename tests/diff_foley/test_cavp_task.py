@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from foley_jax.diff_foley import cavp
+from foley_jax.diff_foley.models import cavp
 from foley_jax.diff_foley.tasks import cavp as cavp_task
 from foley_jax.media import mel
 

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax.diff_foley import conditioner
-from foley_jax.layers import network as network_lib
+from foley_jax.diff_foley.models import conditioner
+from foley_jax.runtime import network as network_lib
 
 
 def _small(**fields):

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tiny_foley
 
-from foley_jax import flops
-from foley_jax.diff_foley import conditions, feature_cache, generation, pipeline, windows
-from foley_jax.diff_foley import tape as tape_lib
-from foley_jax.layers import network as network_lib
+from foley_jax.diff_foley.sampling import conditions, feature_cache, pipeline, solve, windows
+from foley_jax.diff_foley.sampling import packed_windows as tape_lib
 from foley_jax.media import specs
+from foley_jax.runtime import flops
+from foley_jax.runtime import network as network_lib
 from foley_jax.training import task as task_lib
 
 EXACT = feature_cache.FeatureCache()
@@ -48,7 +48,7 @@ def _program(
     tape, _, batch = tape_lib.lay([request], window, batch)
     shape = model.latent_shape(audio.num_mels, config.data.window_frames)
     task = task_lib.resolve(config)
-    program = generation.Program(
+    program = solve.Program(
         task.schedule,
         config.loss.prediction,
         shape,
@@ -63,7 +63,7 @@ def _program(
     def run(states, tape, raw_rows_RD=None):
         model, classifier = (n.module(s) for n, s in zip(_networks(), states))
         classifier = classifier if guided else None
-        return generation.sample(program, model, classifier, tape, *SCALES, raw_rows_RD)
+        return solve.sample(program, model, classifier, tape, *SCALES, raw_rows_RD)
 
     return run, ([n.state for n in _networks()], tape), program
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax.diff_foley import contrastive
+from foley_jax.diff_foley.models import contrastive
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "goldens" / "diff_foley" / "contrastive_loss.npz"
 ATOL = 1e-5  # float32 sums of 144 logits up to 100

@@ -11,9 +11,9 @@ import pytest
 import test_conditions
 import test_unet
 
-from foley_jax import flops
-from foley_jax.diff_foley import feature_cache, generation
-from foley_jax.diffusion import memory, schedule
+from foley_jax.diff_foley.sampling import feature_cache, solve
+from foley_jax.diffusion import schedule, stateful
+from foley_jax.runtime import flops
 
 DEEP = {"channel_mult": (1, 2, 2), "attention_downsamples": (2,)}
 DEPTHS = (1, 3, 5)  # of 1 to 5: its way down has six entries
@@ -68,7 +68,7 @@ def test_a_depth_that_the_network_has_not_is_refused():
         with pytest.raises(ValueError, match=f"cache depth is {depth}, expected 1 to 5"):
             unet.deep_shape(x.shape[1:], depth)
     with pytest.raises(ValueError, match="cache_interval is 0"):
-        generation.Settings(cache_interval=0)
+        solve.Settings(cache_interval=0)
 
 
 def _made(batch, interval):
@@ -83,18 +83,16 @@ def test_samplers_carry_a_memory_from_step_to_step(sampler):
     times = []
 
     def evaluate(x, t_B, memory):
-        count, kept = memory
+        count, kept = stateful
         kept = jnp.where(count % 3 == 0, t_B[0], kept)
         jax.debug.callback(lambda *seen: times.append(seen), count, t_B[0], kept, ordered=True)
         return 0.1 * x, (count + 1, kept)
 
-    denoise = memory.Denoiser(evaluate, (jnp.int32(0), jnp.float32(-1)))
+    denoise = stateful.Denoiser(evaluate, (jnp.int32(0), jnp.float32(-1)))
     table = schedule.scaled_linear()
-    run = jax.jit(lambda x: generation.SAMPLERS[sampler](denoise, table, x, num_steps=7))
+    run = jax.jit(lambda x: solve.SAMPLERS[sampler](denoise, table, x, num_steps=7))
     made = run(jnp.ones((1, 2)))
-    plain = generation.SAMPLERS[sampler](
-        lambda x, t_B: 0.1 * x, table, jnp.ones((1, 2)), num_steps=7
-    )
+    plain = solve.SAMPLERS[sampler](lambda x, t_B: 0.1 * x, table, jnp.ones((1, 2)), num_steps=7)
     np.testing.assert_allclose(made, plain, rtol=1e-6)
     jax.effects_barrier()
     counts, seen, kept = map(np.array, zip(*times))

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from foley_jax.diff_foley import cavp, features
+from foley_jax.diff_foley.models import cavp
+from foley_jax.diff_foley.sampling import features
 
 TINY = {
     "embed_dim": 6,

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from foley_jax import convert
-from foley_jax.diff_foley import image_encoders, image_weights
-from foley_jax.layers import strict_fill
+from foley_jax.diff_foley.models import image_encoders
+from foley_jax.diff_foley.weights import image_weights
+from foley_jax.interop import fill
 
 
 @pytest.fixture(autouse=True)
@@ -173,7 +174,7 @@ def test_conversion_is_strict(kind):
     dropped = next(key for key in state if "conv1.weight" in key or "q_proj.bias" in key)
     del state[dropped]
     state["stranger.weight"] = np.zeros((2, 2), np.float32)
-    with pytest.raises(strict_fill.ConversionError, match="stranger.weight"):
+    with pytest.raises(fill.ConversionError, match="stranger.weight"):
         convert.from_state_dict(kind, state, **CASES[kind][1])
 
 

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax.diff_foley import diffusers_names, latent_diffusion, weights
-from foley_jax.layers import network as network_lib
+from foley_jax.diff_foley.models import latent_diffusion
+from foley_jax.diff_foley.weights import diffusers_names, tables
+from foley_jax.runtime import network as network_lib
 
 KEYS = pathlib.Path(__file__).parents[1] / "goldens" / "diff_foley" / "ldm_keys.json"
 CONFIG = {
@@ -101,7 +102,7 @@ def test_configs_that_do_not_fit_are_refused(change, message):
 
 def test_default_is_the_official_model_and_every_key_has_a_place():
     """Names only (the slow parity test fills the values): 937 weights, 12 schedule tables."""
-    kind = weights.KINDS["diff_foley/ldm"]
+    kind = tables.KINDS["diff_foley/ldm"]
     abstract = network_lib.shapes(lambda keys: kind.build(kind.model, rngs=keys))
     state = nnx.to_pure_dict(nnx.state(abstract))
     ours = {

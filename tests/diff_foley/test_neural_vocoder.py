@@ -7,10 +7,10 @@ import librosa
 import numpy as np
 import pytest
 
-from foley_jax.diff_foley import vocoder
-from foley_jax.layers import bigvgan
 from foley_jax.media import mel, specs
-from foley_jax.media import vocoder as vocoder_lib
+from foley_jax.vocoders import bigvgan
+from foley_jax.vocoders import griffin_lim as vocoder_lib
+from foley_jax.vocoders import neural as vocoder
 
 OURS = specs.AudioSpec(hop=250)
 THEIRS = specs.AudioSpec(**bigvgan.CONFIGS["bigvgan_base_22khz_80band"]["mel"])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax.diff_foley import cavp, video_encoder
+from foley_jax.diff_foley.models import cavp, video_encoder
 
 SMALL = {
     "embed_dim": 16,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax.diff_foley import unet
+from foley_jax.diff_foley.models import unet
 
 SMALL = {
     "model_channels": 8,

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax import flops
-from foley_jax.diff_foley import video_encoder
+from foley_jax.diff_foley.models import video_encoder
+from foley_jax.runtime import flops
 
 TINY = {"depths": (1, 1, 1), "width": 4, "inflate": (False, True, True)}
 

@@ -13,13 +13,12 @@ import torch
 from torch.nn import functional as F
 
 from configs import vocoder as vocoder_config
-from foley_jax.diff_foley import vocoder as neural
-from foley_jax.diff_foley import waveform_discriminators as critics_lib
 from foley_jax.diff_foley.tasks import vocoder
-from foley_jax.layers import alias_free
-from foley_jax.layers import network as network_lib
 from foley_jax.media import mel
+from foley_jax.runtime import network as network_lib
 from foley_jax.training import task as task_lib
+from foley_jax.vocoders import alias_free, neural
+from foley_jax.vocoders import discriminators as critics_lib
 
 
 def _config(adversarial=False):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from foley_jax.diff_foley import windows
+from foley_jax.diff_foley.sampling import windows
 
 PAPER = windows.WindowSpec(num_rows=32, num_columns=64, row_s=0.25, column_s=0.128)  # hop 256
 EXACT = windows.WindowSpec(num_rows=32, num_columns=64, row_s=0.25, column_s=0.125)  # hop 250

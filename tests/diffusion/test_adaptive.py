@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import toys
 
-from foley_jax.diffusion import adaptive, schedule
+from foley_jax.diffusion import schedule
+from foley_jax.diffusion.samplers import dpm_adaptive
 
 LINEAR = schedule.linear()
 
@@ -17,7 +18,9 @@ def test_script_run_equals_mm_diffusion():
         jax.debug.callback(lambda t: seen.append(int(t[0])), t_B, ordered=True)
         return toys.pair_eps(x, t_B)
 
-    made, evaluations = jax.jit(lambda x: adaptive.sample(denoise, LINEAR, x))(toys.pair_start())
+    made, evaluations = jax.jit(lambda x: dpm_adaptive.sample(denoise, LINEAR, x))(
+        toys.pair_start()
+    )
     jax.effects_barrier()
     times = toys.MM_DIFFUSION["dpm_solver++_script/t_model"]
     assert int(evaluations) == len(times)
@@ -30,7 +33,7 @@ def test_script_run_equals_mm_diffusion():
 def test_time_of_inverts_lambda():
     times = jnp.linspace(0.0, 999.0, 57)
     np.testing.assert_allclose(
-        adaptive.time_of(LINEAR, LINEAR.lambda_at(times)), times, atol=0.05
+        dpm_adaptive.time_of(LINEAR, LINEAR.lambda_at(times)), times, atol=0.05
     )  # float32 at the flat end of lambda
 
 
@@ -38,8 +41,8 @@ def test_tighter_tolerance_takes_more_evaluations_and_is_closer():
     data = toys.Gaussian(LINEAR)
     found = []
     for relative in (0.5, 0.005):
-        limits = adaptive.Tolerances(absolute=relative / 10, relative=relative)
-        x_0, count = adaptive.sample(
+        limits = dpm_adaptive.Tolerances(absolute=relative / 10, relative=relative)
+        x_0, count = dpm_adaptive.sample(
             data.denoise,
             LINEAR,
             jnp.ones((1, 1)),
@@ -54,7 +57,7 @@ def test_tighter_tolerance_takes_more_evaluations_and_is_closer():
 
 
 def test_evaluations_are_bounded():
-    _, count = adaptive.sample(
+    _, count = dpm_adaptive.sample(
         lambda x, t: 100.0 * jnp.sin(1e4 * x), LINEAR, jnp.ones((1, 3)), max_evaluations=20
     )
     assert int(count) <= 20

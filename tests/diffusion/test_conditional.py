@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import toys
 
-from foley_jax.diffusion import ancestral, conditional, process, schedule
+from foley_jax.diffusion import gaussian, schedule
+from foley_jax.diffusion.samplers import ddpm, zero_shot
 
 LINEAR = schedule.linear()
 GOLDEN = np.load(toys.GOLDENS / "mm_diffusion" / "conditional.npz")
@@ -26,7 +27,7 @@ def _walk(run, name, table, guidance):
 
     @jax.jit
     def step(x, index, noise):
-        return conditional.step(
+        return zero_shot.step(
             toys.pair_eps,
             table,
             x,
@@ -57,9 +58,9 @@ def test_steps_equal_mm_diffusion(name, tag, scale, fp16, steps):
     run = f"{name}cond_{tag}"
     table = LINEAR
     if not tag.endswith("T1000"):
-        table = schedule.respace(LINEAR, ancestral.even_steps(LINEAR, 10))
+        table = schedule.respace(LINEAR, ddpm.even_steps(LINEAR, 10))
     shape = toys.SHAPES[name]
-    guidance = conditional.Guidance.official(
+    guidance = zero_shot.Guidance.official(
         scale, batch=shape[0], elements=int(np.prod(shape[1:])), fp16=fp16
     )
     target = {"video": "audio", "audio": "video"}[name]
@@ -73,7 +74,7 @@ def test_steps_equal_mm_diffusion(name, tag, scale, fp16, steps):
 
 
 def test_the_official_strength_is_eight_for_the_papers_script():
-    strength = conditional.official_strength(3.0, batch=2, elements=16 * 3 * 64 * 64, fp16=True)
+    strength = zero_shot.official_strength(3.0, batch=2, elements=16 * 3 * 64 * 64, fp16=True)
     assert strength == pytest.approx(8.0)
 
 
@@ -90,17 +91,17 @@ def _joint_gaussian(x, t_B):
 
 @pytest.mark.parametrize(
     "guidance",
-    [conditional.Guidance(), conditional.Guidance(strength=0.5)],
+    [zero_shot.Guidance(), zero_shot.Guidance(strength=0.5)],
     ids=["replacement", "guided"],
 )
 def test_the_sampled_part_follows_the_known_one(guidance):
     """Correlation 0.9: given a = +-0.6 the other part has the same sign on average."""
     sign = np.sign(np.arange(400) % 2 - 0.5)[:, None]
     known = {"a": jnp.asarray(0.6 * sign, jnp.float32)}
-    x_T = process.noise_like(
+    x_T = gaussian.noise_like(
         {"a": jnp.zeros((400, 1)), "b": jnp.zeros((400, 1))}, key=jax.random.key(0)
     )
-    made = conditional.sample(
+    made = zero_shot.sample(
         _joint_gaussian, LINEAR, x_T, known, key=jax.random.key(1), num_steps=100, guidance=guidance
     )
     np.testing.assert_array_equal(made["a"], known["a"])
@@ -109,19 +110,19 @@ def test_the_sampled_part_follows_the_known_one(guidance):
 
 def test_guidance_pulls_the_model_towards_the_known_part():
     known = {"a": jnp.full((200, 1), 0.6)}
-    x_T = process.noise_like(
+    x_T = gaussian.noise_like(
         {"a": jnp.zeros((200, 1)), "b": jnp.zeros((200, 1))}, key=jax.random.key(0)
     )
     means = [
         float(
-            conditional.sample(
+            zero_shot.sample(
                 _joint_gaussian,
                 LINEAR,
                 x_T,
                 known,
                 key=jax.random.key(1),
                 num_steps=100,
-                guidance=conditional.Guidance(strength=strength),
+                guidance=zero_shot.Guidance(strength=strength),
             )["b"].mean()
         )
         for strength in (0.0, 2.0)
@@ -131,7 +132,7 @@ def test_guidance_pulls_the_model_towards_the_known_part():
 
 def test_errors_say_what_came():
     x_T = {"a": jnp.ones((1, 2)), "b": jnp.ones((1, 2))}
-    run = lambda known: conditional.sample(  # noqa: E731
+    run = lambda known: zero_shot.sample(  # noqa: E731
         lambda x, t: x, LINEAR, x_T, known, key=jax.random.key(0)
     )
     with pytest.raises(ValueError, match="expected some but not all"):
@@ -141,4 +142,4 @@ def test_errors_say_what_came():
     with pytest.raises(ValueError, match="has shape"):
         run({"a": jnp.ones((1, 3))})
     with pytest.raises(ValueError, match="weight is 'loud'"):
-        conditional.Guidance(weight="loud")
+        zero_shot.Guidance(weight="loud")

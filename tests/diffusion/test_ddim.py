@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import toys
 
-from foley_jax.diffusion import ddim, guidance, schedule
+from foley_jax.diffusion import guidance, schedule
+from foley_jax.diffusion.samplers import ddim
 
 DIFF_FOLEY = schedule.scaled_linear()
 MM_DIFFUSION = schedule.linear()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toys
 
-from foley_jax.diffusion import guidance, process, schedule
+from foley_jax.diffusion import gaussian, guidance, schedule
 
 SCHEDULE = schedule.scaled_linear()
 X = jnp.asarray(toys.DIFF_FOLEY["xT"])
@@ -60,8 +60,8 @@ def test_double_guidance_adds_the_official_gradient():
 @pytest.mark.parametrize("prediction", ["v", "x0"])
 def test_adapters_turn_networks_into_eps_denoisers(prediction):
     noise, t_B = jnp.cos(X), jnp.array([12])
-    x_t = process.q_sample(SCHEDULE, X, t_B, noise)
-    right = process.target(SCHEDULE, X, t_B, noise, prediction)
+    x_t = gaussian.q_sample(SCHEDULE, X, t_B, noise)
+    right = gaussian.target(SCHEDULE, X, t_B, noise, prediction)
     adapt = {"v": guidance.from_v, "x0": guidance.from_x0}[prediction]
     got = adapt(lambda x, t: right, SCHEDULE)(x_t, t_B.astype(jnp.float32))
     np.testing.assert_allclose(got, noise, atol=2e-5)

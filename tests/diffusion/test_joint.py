@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax.diff_foley import windows
-from foley_jax.diffusion import dpm_solver, joint, process, schedule
+from foley_jax.diff_foley.sampling import windows
+from foley_jax.diffusion import gaussian, multidiffusion, schedule
+from foley_jax.diffusion.samplers import dpm_multistep
 
 SCHEDULE = schedule.scaled_linear()
 WIDTH = 16
@@ -19,16 +20,16 @@ def _cover(starts, padded):
     share = np.zeros((padded, WIDTH), np.float32)
     share[: len(starts)] = windows.weights(starts, WIDTH)
     first = np.array([*starts, *[starts[-1]] * (padded - len(starts))], np.int32)
-    return joint.Cover(jnp.asarray(first), jnp.asarray(share), jnp.int32(len(starts)))
+    return multidiffusion.Cover(jnp.asarray(first), jnp.asarray(share), jnp.int32(len(starts)))
 
 
 def _eps_of_x0(x0_BHVC):
-    return process.as_eps(lambda x, t_B: x0_BHVC, SCHEDULE, "x0")
+    return gaussian.as_eps(lambda x, t_B: x0_BHVC, SCHEDULE, "x0")
 
 
 def _run(predict, cover, batch, noise_HWC, num_steps=4):
-    denoise = joint.denoiser(predict, cover, batch=batch)
-    run = filled.jit(lambda x: dpm_solver.sample(denoise, SCHEDULE, x, num_steps=num_steps))
+    denoise = multidiffusion.denoiser(predict, cover, batch=batch)
+    run = filled.jit(lambda x: dpm_multistep.sample(denoise, SCHEDULE, x, num_steps=num_steps))
     return np.asarray(run(noise_HWC[None]))[0]
 
 
@@ -48,14 +49,14 @@ def test_one_window_is_the_plain_sampler():
     def plain(x, t_B):
         return _tanh(x, t_B, None)
 
-    want = filled.jit(lambda x: dpm_solver.sample(plain, SCHEDULE, x, num_steps=4))(noise[None])
+    want = filled.jit(lambda x: dpm_multistep.sample(plain, SCHEDULE, x, num_steps=4))(noise[None])
     np.testing.assert_allclose(got, want[0], rtol=2e-6, atol=1e-6)  # values up to 13
 
 
 @pytest.mark.parametrize(("batch", "loops"), [(PADDED, 0), (4, 1)])
 def test_one_batch_needs_no_loop(batch, loops):
     """GPUs ask the host about every round of a loop whose length they do not know."""
-    denoise = joint.denoiser(_tanh, _cover(STARTS, PADDED), batch=batch)
+    denoise = multidiffusion.denoiser(_tanh, _cover(STARTS, PADDED), batch=batch)
     traced = jax.make_jaxpr(denoise)(_noise(60)[None], jnp.zeros(1))
     assert str(traced).count("while[") == loops
 
@@ -118,4 +119,4 @@ def test_joins_cannot_be_told_from_the_rest_and_hard_ones_can():
 
 def test_batches_must_divide_the_windows():
     with pytest.raises(ValueError, match="pad them to a multiple"):
-        joint.denoiser(_tanh, _cover([0], 3), batch=2)
+        multidiffusion.denoiser(_tanh, _cover([0], 3), batch=2)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import toys
 
-from foley_jax.diffusion import ddim, learned_range, schedule
+from foley_jax.diffusion import learned_variance, schedule
+from foley_jax.diffusion.samplers import ddim
 
 LINEAR = schedule.linear()
 ATOL = 1e-5
@@ -21,7 +22,7 @@ def golden(name):
 
 def test_losses_equal_mm_diffusion():
     low = toys.picture("loss.sr_low", 4).clip(-1, 1)
-    squares_B, bound_B = learned_range.training_losses(
+    squares_B, bound_B = learned_variance.training_losses(
         LINEAR,
         lambda x, t_B: toys.picture_output(x, low, t_B),
         toys.picture("loss.sr_x", 16).clip(-1, 1),
@@ -41,7 +42,7 @@ def test_ancestral_steps_equal_mm_diffusion(run):
     @jax.jit
     def step(x, index_B, noise):
         output = toys.picture_output(x, low, jnp.asarray(table.model_times)[index_B])
-        return learned_range.step(table, x, output, index_B, noise, clip_x0=True)
+        return learned_variance.step(table, x, output, index_B, noise, clip_x0=True)
 
     fixed = run.endswith("fixednoise")
     names = ["sr.noise"] * 26 if fixed else [f"{run}.noise{i}" for i in range(26)]
@@ -54,7 +55,7 @@ def test_ancestral_steps_equal_mm_diffusion(run):
 
 def test_ddim_of_the_noise_half_equals_mm_diffusion():
     low = toys.picture("sr.low", 8).clip(-1, 1)
-    denoise = learned_range.eps_only(lambda x, t_B: toys.picture_output(x, low, t_B))
+    denoise = learned_variance.eps_only(lambda x, t_B: toys.picture_output(x, low, t_B))
     run = jax.jit(lambda x: ddim.sample(denoise, LINEAR, x, num_steps=25, offset=0, clip_x0=True))
     np.testing.assert_allclose(
         run(toys.picture("sr.noise", 32)), golden("sr_ddim25/out"), atol=ATOL
@@ -68,14 +69,14 @@ def test_variance_lies_between_its_bounds():
     beta = LINEAR.betas[np.asarray(index_B)]
     posterior = LINEAR.posterior_variance[np.asarray([1, 1, 500, 999])]
     for value, want in ((-1.0, posterior), (1.0, beta), (0.0, np.sqrt(beta * posterior))):
-        got = learned_range.log_variance(LINEAR, jnp.full((4, 1), value), index_B)
+        got = learned_variance.log_variance(LINEAR, jnp.full((4, 1), value), index_B)
         np.testing.assert_allclose(got[:, 0], np.log(want), rtol=1e-5)
 
 
 def test_likelihoods_of_all_pixel_values_sum_to_one():
     pixels = (np.arange(256) / 127.5 - 1).astype(np.float32)
     for mean, std in ((0.1, 0.05), (-0.98, 0.02), (0.5, 1.0)):
-        log_mass = learned_range.discretised_log_likelihood(
+        log_mass = learned_variance.discretised_log_likelihood(
             jnp.asarray(pixels), jnp.float32(mean), jnp.float32(math.log(std))
         )
         # neighbouring bins meet at half-pixel borders
@@ -85,9 +86,9 @@ def test_likelihoods_of_all_pixel_values_sum_to_one():
 def test_likelihood_equals_a_narrow_integral():
     erf = np.vectorize(math.erf)
     x, mean, std = np.float32(0.2), 0.25, 0.1
-    edges = (np.array([x + learned_range.PIXEL, x - learned_range.PIXEL]) - mean) / std
+    edges = (np.array([x + learned_variance.PIXEL, x - learned_variance.PIXEL]) - mean) / std
     upper, lower = 0.5 * (1 + erf(edges / math.sqrt(2)))
-    got = learned_range.discretised_log_likelihood(
+    got = learned_variance.discretised_log_likelihood(
         jnp.asarray(x), jnp.float32(mean), jnp.float32(math.log(std))
     )
     np.testing.assert_allclose(np.exp(got), upper - lower, rtol=5e-3)  # tanh for erf
@@ -95,10 +96,10 @@ def test_likelihood_equals_a_narrow_integral():
 
 def test_divergence_of_equal_and_of_unit_normals():
     zero = jnp.zeros(3)
-    np.testing.assert_allclose(learned_range.gaussian_kl(zero, zero, zero, zero), 0.0)
-    got = learned_range.gaussian_kl(zero, zero, zero + 2.0, zero)
+    np.testing.assert_allclose(learned_variance.gaussian_kl(zero, zero, zero, zero), 0.0)
+    got = learned_variance.gaussian_kl(zero, zero, zero + 2.0, zero)
     np.testing.assert_allclose(got, 2.0, rtol=1e-6)  # (mean difference)^2 / 2
-    got = learned_range.gaussian_kl(zero, zero + math.log(4.0), zero, zero)
+    got = learned_variance.gaussian_kl(zero, zero + math.log(4.0), zero, zero)
     np.testing.assert_allclose(got, 0.5 * (4 - 1 - math.log(4.0)), rtol=1e-6)
 
 
@@ -112,7 +113,7 @@ def test_bound_trains_the_variance_only():
             eps = parameters["eps"] * x
             return jnp.concatenate([eps, parameters["values"] * jnp.ones_like(x)], axis=-1)
 
-        return learned_range.training_losses(LINEAR, network, x0, t_B, noise)
+        return learned_variance.training_losses(LINEAR, network, x0, t_B, noise)
 
     parameters = {"eps": jnp.float32(0.5), "values": jnp.float32(0.2)}
     square = jax.grad(lambda p: terms(p)[0].sum())(parameters)
@@ -131,9 +132,9 @@ def test_gaussian_data_come_out_with_their_spread():
         return jnp.concatenate([eps, jnp.zeros_like(eps)], axis=-1)
 
     x_T = jax.random.normal(jax.random.key(0), (4000, 1))
-    made = jax.jit(lambda x, key: learned_range.sample(network, table, x, key=key, num_steps=100))(
-        x_T, jax.random.key(1)
-    )
+    made = jax.jit(
+        lambda x, key: learned_variance.sample(network, table, x, key=key, num_steps=100)
+    )(x_T, jax.random.key(1))
     assert made.shape == x_T.shape
     assert abs(float(made.std()) - data.std) < 0.03  # 4000 draws: 0.006 of sampling error
     assert abs(float(made.mean())) < 0.03
@@ -141,4 +142,4 @@ def test_gaussian_data_come_out_with_their_spread():
 
 def test_odd_channels_are_refused():
     with pytest.raises(ValueError, match="gives 3 channels"):
-        learned_range.split(jnp.zeros((1, 2, 2, 3)))
+        learned_variance.split(jnp.zeros((1, 2, 2, 3)))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import toys
 
-from foley_jax.diffusion import ddim, guidance, plms, schedule
+from foley_jax.diffusion import guidance, schedule
+from foley_jax.diffusion.samplers import ddim, plms
 
 SCHEDULE = schedule.scaled_linear()
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax.diffusion import ancestral, ddim, dpm_solver, schedule
+from foley_jax.diffusion import schedule
+from foley_jax.diffusion.samplers import ddim, ddpm, dpm_multistep
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 BUFFERS = (
@@ -37,7 +38,7 @@ def test_linear_and_respaced_equal_mm_diffusion(respacing):
     golden = np.load(GOLDENS / "mm_diffusion" / "schedules.npz")
     made = schedule.linear()
     if respacing == "base_50":
-        made = schedule.respace(made, ancestral.even_steps(made, 50))
+        made = schedule.respace(made, ddpm.even_steps(made, 50))
     elif respacing == "base_ddim25":
         made = schedule.respace(made, ddim.strided_steps(made, 25, 0))
     np.testing.assert_array_equal(made.model_times, golden[f"{respacing}/timestep_map"])
@@ -50,7 +51,7 @@ def test_linear_and_respaced_equal_mm_diffusion(respacing):
 def test_continuous_values_equal_the_official_solver():
     golden = np.load(GOLDENS / "diff_foley" / "schedule.npz")
     table = schedule.scaled_linear()
-    times = dpm_solver.model_times(table, 25)
+    times = dpm_multistep.model_times(table, 25)
     np.testing.assert_allclose(times, golden["dpm/t_input"], rtol=1e-6, atol=1e-5)
     np.testing.assert_allclose(table.log_alpha_at(times), golden["dpm/log_alpha"], atol=1e-6)
     np.testing.assert_allclose(table.alpha_sigma_at(times)[1], golden["dpm/sigma"], atol=1e-6)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import toys
 
-from foley_jax.diffusion import log_snr, schedule, singlestep
+from foley_jax.diffusion import log_snr, schedule
+from foley_jax.diffusion.samplers import dpm_singlestep
 
 LINEAR = schedule.linear()
 SCHEDULES = np.load(toys.GOLDENS / "mm_diffusion" / "schedules.npz")
@@ -27,12 +28,12 @@ SCHEDULES = np.load(toys.GOLDENS / "mm_diffusion" / "schedules.npz")
 def test_runs_equal_mm_diffusion(run, num_steps, order, preset):
     seen = [
         t
-        for k, numbers in singlestep.plan(LINEAR, num_steps, order, integer_times=True)
+        for k, numbers in dpm_singlestep.plan(LINEAR, num_steps, order, integer_times=True)
         for t in numbers.times_NK.ravel()
     ]
     np.testing.assert_array_equal(seen, toys.MM_DIFFUSION[f"{run}/t_model"])
     made = jax.jit(
-        lambda x: singlestep.sample(
+        lambda x: dpm_singlestep.sample(
             toys.pair_eps, LINEAR, x, num_steps=num_steps, order=order, preset=preset
         )
     )(toys.pair_start())
@@ -46,11 +47,11 @@ def test_runs_equal_mm_diffusion(run, num_steps, order, preset):
 def test_default_gives_audio_its_spread_where_the_official_formula_does_not():
     spreads = {}
     for preset in ("default", "official"):
-        made = singlestep.sample(
+        made = dpm_singlestep.sample(
             toys.pair_eps, LINEAR, toys.pair_start(), num_steps=50, order=1, preset=preset
         )
         spreads[preset] = float(made["audio"].std())
-    right = singlestep.sample(toys.pair_eps, LINEAR, toys.pair_start(), num_steps=50, order=3)
+    right = dpm_singlestep.sample(toys.pair_eps, LINEAR, toys.pair_start(), num_steps=50, order=3)
     assert abs(spreads["default"] / float(right["audio"].std()) - 1) < 0.1
     assert spreads["official"] < 0.2 * spreads["default"]
 
@@ -60,7 +61,7 @@ def test_one_clip_alone_is_the_clip_in_a_batch():
     one = jax.tree.map(lambda a: a[:1], x)
 
     def run(x):
-        return singlestep.sample(toys.pair_eps, LINEAR, x)
+        return dpm_singlestep.sample(toys.pair_eps, LINEAR, x)
 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b[0], atol=1e-5), run(one), run(x))
 
@@ -69,7 +70,7 @@ def test_orders_equal_mm_diffusion():
     meta = json.loads(bytes(SCHEDULES["__meta__"]).decode())["orders"]
     for name, want in meta.items():
         steps, order = name.removeprefix("steps").split("_order")
-        assert singlestep.step_orders(int(steps), int(order)) == want
+        assert dpm_singlestep.step_orders(int(steps), int(order)) == want
 
 
 def test_lambda_and_its_inverse_equal_mm_diffusion():
@@ -87,7 +88,7 @@ def test_error_falls_with_evaluations_as_the_order_says():
 
     def error(order, steps):
         x = jnp.ones((1, 1))
-        made = singlestep.sample(
+        made = dpm_singlestep.sample(
             data.denoise, LINEAR, x, num_steps=steps, order=order, integer_times=False
         )
         return abs(float(made[0, 0]) - data.spread(0) / data.spread(999))
@@ -99,10 +100,10 @@ def test_error_falls_with_evaluations_as_the_order_says():
 
 def test_errors_say_what_came():
     with pytest.raises(ValueError, match="order is 4"):
-        singlestep.step_orders(20, 4)
+        dpm_singlestep.step_orders(20, 4)
     with pytest.raises(ValueError, match="num_evaluations 0"):
-        singlestep.step_orders(0, 3)
+        dpm_singlestep.step_orders(0, 3)
     with pytest.raises(ValueError, match="preset is 'wrong'"):
-        singlestep.sample(toys.pair_eps, LINEAR, toys.pair_start(), preset="wrong")
+        dpm_singlestep.sample(toys.pair_eps, LINEAR, toys.pair_start(), preset="wrong")
     with pytest.raises(ValueError, match='about x\\["audio"\\]'):
-        singlestep.sample(lambda x, t: x, LINEAR, jnp.ones((1, 2)), preset="official")
+        dpm_singlestep.sample(lambda x, t: x, LINEAR, jnp.ones((1, 2)), preset="official")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from foley_jax.diffusion import process, schedule
+from foley_jax.diffusion import gaussian, schedule
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 DIFF_FOLEY = np.load(GOLDENS / "diff_foley" / "sampler_toy.npz")
@@ -30,7 +30,7 @@ class Gaussian:
     def denoise(self, x, t_B):
         """The exact noise."""
         alpha, sigma = self.table.alpha_sigma_at(t_B)
-        return process.combine(sigma / (alpha**2 * self.std**2 + sigma**2), x, 0 * sigma, x)
+        return gaussian.combine(sigma / (alpha**2 * self.std**2 + sigma**2), x, 0 * sigma, x)
 
     def spread(self, time):
         """Standard deviation of the data noised to this time."""

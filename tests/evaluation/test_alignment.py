@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from foley_jax.diff_foley import alignment as networks
+from foley_jax.diff_foley.models import alignment as networks
 from foley_jax.evaluation import alignment
 
 SMALL = {

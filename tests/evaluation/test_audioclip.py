@@ -9,7 +9,8 @@ import torch
 
 from foley_jax import convert
 from foley_jax.evaluation.networks import audioclip, convolution
-from foley_jax.layers import batch_norm, strict_fill
+from foley_jax.interop import fill
+from foley_jax.layers import batch_norm
 
 
 # the other scales and BatchNorm modes, each a compilation, are in tests/slow
@@ -85,7 +86,7 @@ def test_whole_file_of_audioclip_is_read_strictly(tmp_path):
     assert convert.recognise(path) == "audioclip/audio"
     assert convert.load_torch("audioclip/audio", path).fc.kernel.shape == (2048, 1024)
     whole["audio.layer5.0.conv1.weight"] = whole.pop("audio.layer4.0.conv1.weight")
-    with pytest.raises(strict_fill.ConversionError) as error:
+    with pytest.raises(fill.ConversionError) as error:
         convert.from_state_dict("audioclip/audio", whole)
     for part in ("layer5.0.conv1.weight", "layer4/0/unit1/conv/kernel"):
         assert part in str(error.value)

@@ -7,7 +7,7 @@ import pytest
 
 from foley_jax import convert
 from foley_jax.evaluation.networks import melception
-from foley_jax.layers import strict_fill
+from foley_jax.interop import fill
 
 PREFIX = "public/melception:"
 
@@ -27,7 +27,7 @@ def test_conversion_is_strict():
     state = dict(network_goldens.plain("melception", PREFIX))
     del state["Mixed_6b.branch7x7_2.bn.running_var"]
     state["Mixed_6b.branch7x7_9.conv.weight"] = np.zeros((1, 1, 1, 1), np.float32)
-    with pytest.raises(strict_fill.ConversionError) as error:
+    with pytest.raises(fill.ConversionError) as error:
         convert.from_state_dict("melception", state)
     for part in ("Mixed_6b/branch7x7_2/bn/var", "Mixed_6b.branch7x7_9.conv.weight"):
         assert part in str(error.value)

@@ -13,8 +13,8 @@ import pytest
 
 from foley_jax import convert
 from foley_jax.evaluation.networks import melception, registry
-from foley_jax.layers import network as network_lib
-from foley_jax.layers import strict_fill
+from foley_jax.interop import fill
+from foley_jax.runtime import network as network_lib
 
 
 def _folder(path, *names):
@@ -160,7 +160,7 @@ def test_published_files_are_recognised_by_their_keys(kind):
     prefix = "module.audio." if kind == "audioclip/audio" else "module."
     keys = [prefix + key for key in keys]
     known = convert.kinds().items()
-    fitting = {k for k, d in known if d.signature and strict_fill.has_signature(d, keys)}
+    fitting = {k for k, d in known if d.signature and fill.has_signature(d, keys)}
     assert fitting == {kind}
 
 
@@ -168,5 +168,5 @@ def test_cnn14_without_a_named_kind_is_the_encoder_that_training_starts_from():
     """Its file serves both; scoring names `panns/cnn14_16k` or `panns/cnn14_32k`."""
     keys = json.loads((network_goldens.GOLDENS / "panns_cnn14_32k_keys.json").read_text())
     known = convert.kinds().items()
-    fitting = {k for k, d in known if d.signature and strict_fill.has_signature(d, keys)}
+    fitting = {k for k, d in known if d.signature and fill.has_signature(d, keys)}
     assert fitting == {"panns/cnn14"}

@@ -7,8 +7,8 @@ import pytest
 
 from foley_jax import convert
 from foley_jax.evaluation.networks import panns
-from foley_jax.layers import network as network_lib
-from foley_jax.layers import strict_fill
+from foley_jax.interop import fill
+from foley_jax.runtime import network as network_lib
 
 
 @pytest.mark.parametrize("rate_hz", [16000, 32000])
@@ -34,7 +34,7 @@ def test_network_matches_the_public_module():
 def test_conversion_is_strict():
     state = dict(network_goldens.plain("panns_cnn14_32k", "public/panns_cnn14_32k:"))
     state["fc1.extra"] = state.pop("fc_audioset.bias")
-    with pytest.raises(strict_fill.ConversionError) as error:
+    with pytest.raises(fill.ConversionError) as error:
         convert.from_state_dict("panns/cnn14_32k", state)
     assert "fc1.extra" in str(error.value) and "fc_audioset/bias" in str(error.value)
 

@@ -7,7 +7,7 @@ import pytest
 
 from foley_jax import convert
 from foley_jax.evaluation.networks import vggish
-from foley_jax.layers import strict_fill
+from foley_jax.interop import fill as strict_fill
 
 PREFIX = "public/vggish:"
 

@@ -13,9 +13,10 @@ import pytest
 from data_prep import inspect, manifest, prepare, scenes, shard_plan
 from data_prep.sources import folder as folder_source
 from data_prep.sources import report
-from foley_jax import batch, convert, generate, sample
+from foley_jax import convert, generate, sample
 from foley_jax.evaluation import __main__ as evaluation
 from foley_jax.evaluation import seeds
+from foley_jax.inference import jobs
 from foley_jax.media import audio as audio_io
 from foley_jax.media import file_arguments, names, plots
 from tests.data_prep import shard_sets
@@ -197,17 +198,17 @@ def test_a_batch_of_any_names_is_written_and_resumed(tmp_path):
     for name in STRANGE:
         (folder / f"{name}.mp4").touch()
     (folder / f"bad{LATIN_1}.mov").touch()
-    videos = batch.find_inputs([folder], out)
+    videos = jobs.find_inputs([folder], out)
     assert len(videos) == len(STRANGE) + 1
-    run = batch.Batch(_Job(), videos, batch.Folder(out, {}))
+    run = jobs.Batch(_Job(), videos, jobs.Folder(out, {}))
     failed = run.run()
     assert list(failed) == [f"{folder}/bad{LATIN_1}.mov"]
     clips = json.loads((out / "scores.json").read_text())["clips"]
     assert sorted(clips) == sorted(STRANGE)
     assert {f"{name}.wav" for name in STRANGE} <= set(os.listdir(out))
-    batch.write_json(out / "failures.json", failed)
+    jobs.write_json(out / "failures.json", failed)
     assert json.loads((out / "failures.json").read_text()) == failed
-    again = batch.Batch(_Job(), videos, batch.Folder(out, {}))
+    again = jobs.Batch(_Job(), videos, jobs.Folder(out, {}))
     assert [video.name for video in again.todo] == [f"bad{LATIN_1}.mov"]
 
 

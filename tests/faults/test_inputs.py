@@ -9,10 +9,11 @@ import pytest
 
 from data_prep import manifest, places, prepare, spans
 from data_prep.sources import folder as folder_source
-from foley_jax import batch, sounding, weight_folders
 from foley_jax.evaluation import embedded, run_card
 from foley_jax.evaluation import sounding as sounding_protocol
 from foley_jax.evaluation.memorisation import nearest_clips
+from foley_jax.inference import jobs, sounding_video
+from foley_jax.interop import weight_folders
 from foley_jax.media import files
 from tests.data_prep import shard_sets
 
@@ -46,8 +47,8 @@ def videos(tmp_path):
 def every_command(folder: pathlib.Path, out: pathlib.Path) -> dict[str, list[str]]:
     """What each command finds in a folder of videos."""
     return {
-        "sample, generate": _names(folder, batch.find_inputs([folder], out)),
-        "sample, MM-Diffusion": _names(folder, sounding.work([folder], 1, out)[1]),
+        "sample, generate": _names(folder, jobs.find_inputs([folder], out)),
+        "sample, MM-Diffusion": _names(folder, sounding_video.work([folder], 1, out)[1]),
         "prepare": spans.find_videos(folder),
         "evaluation": sorted(_names(folder, run_card.find_sounds(folder).values())),
         "memorisation": sorted(
@@ -76,7 +77,7 @@ def test_the_list_has_the_kinds_that_cameras_and_old_players_write(kind):
 
 
 def test_what_was_passed_over_is_said_once_in_one_line(videos, tmp_path, capsys):
-    batch.find_inputs([videos], tmp_path / "out")
+    jobs.find_inputs([videos], tmp_path / "out")
     line = (
         "passed over: 4 hidden, 3 of other kinds (.txt, without suffix, .jpg), "
         f"1 link loop ({videos}/sub/again)\n"
@@ -84,12 +85,12 @@ def test_what_was_passed_over_is_said_once_in_one_line(videos, tmp_path, capsys)
     assert capsys.readouterr().err == line
     spans.find_videos(videos)
     assert capsys.readouterr().err == line
-    sounding.work([videos], 1)
+    sounding_video.work([videos], 1)
     assert capsys.readouterr().err == line
 
 
 def test_nothing_passed_over_is_nothing_said(tmp_path, capsys):
-    batch.find_inputs([_touch(tmp_path / "v", "x.mp4")], tmp_path / "out")
+    jobs.find_inputs([_touch(tmp_path / "v", "x.mp4")], tmp_path / "out")
     assert capsys.readouterr().err == ""
 
 
@@ -161,14 +162,14 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
 
 def test_folders_named_like_videos_are_searched(tmp_path):
     folder = _touch(tmp_path / "v", "dvd.vob/a.mp4")
-    assert _names(folder, batch.find_inputs([folder], None)) == ["dvd.vob/a.mp4"]
+    assert _names(folder, jobs.find_inputs([folder], None)) == ["dvd.vob/a.mp4"]
 
 
 def test_a_hidden_folder_that_is_given_is_searched(tmp_path):
     folder = _touch(tmp_path / ".v", "a.mp4", ".b.mp4")
-    assert _names(folder, batch.find_inputs([folder], None)) == ["a.mp4"]
+    assert _names(folder, jobs.find_inputs([folder], None)) == ["a.mp4"]
     assert spans.find_videos(folder) == ["a.mp4"]
-    given = batch.find_inputs([folder / ".b.mp4"], None)
+    given = jobs.find_inputs([folder / ".b.mp4"], None)
     assert _names(folder, given) == [".b.mp4"]
 
 
@@ -212,7 +213,7 @@ def test_the_output_folder_is_known_by_every_name(tmp_path, monkeypatch, how):
     monkeypatch.chdir(folder)
     out = {"written otherwise": "../v/./out", "link inside": "out"}.get(how, "alias")
     (folder / "alias").symlink_to("out" if how == "link to it" else "out/deep")
-    assert _names(folder, batch.find_inputs([folder], out)) == ["a.mov"]
+    assert _names(folder, jobs.find_inputs([folder], out)) == ["a.mov"]
 
 
 @pytest.mark.parametrize("out", ["v", "v/../v/", "alias"])
@@ -221,11 +222,11 @@ def test_an_output_folder_that_is_the_input_is_refused(tmp_path, monkeypatch, ou
     (tmp_path / "alias").symlink_to("v")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=rf"v is to be searched.*\({out}\).*v/out") as error:
-        batch.find_inputs(["v"], out)
+        jobs.find_inputs(["v"], out)
     assert "\n" not in str(error.value)
     # a file in there is a plain input, and so is a folder inside the output folder
-    assert batch.find_inputs(["v/a.mov"], out) == [pathlib.Path("v/a.mov")]
-    assert batch.find_inputs(["v"], ".") == [pathlib.Path("v/a.mov")]
+    assert jobs.find_inputs(["v/a.mov"], out) == [pathlib.Path("v/a.mov")]
+    assert jobs.find_inputs(["v"], ".") == [pathlib.Path("v/a.mov")]
 
 
 def test_prepare_follows_links_and_leaves_its_shards_out(tmp_path, capsys):

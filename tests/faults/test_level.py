@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from foley_jax import batch, sample, sounding
-from foley_jax.diff_foley import pipeline
+from foley_jax import sample
+from foley_jax.diff_foley.sampling import pipeline
+from foley_jax.inference import jobs, sounding_video
 from foley_jax.media import audio, container, level, specs, video
 from tests.media import media_files
 
@@ -34,8 +35,8 @@ def foley_clip(audio_L, video_path="a.mp4", **scores) -> sample.Clip:
     return sample.Foley(model, "runs/x").clip(video_path, result)
 
 
-def sounding_clip(audio_L) -> sounding.SoundingClip:
-    return sounding.SoundingClip(media_files.grey_frames(10, 32, 32), 10, audio_L, RATE, "a")
+def sounding_clip(audio_L) -> sounding_video.SoundingClip:
+    return sounding_video.SoundingClip(media_files.grey_frames(10, 32, 32), 10, audio_L, RATE, "a")
 
 
 @pytest.mark.parametrize("kind", ["foley", "sounding"])
@@ -61,11 +62,11 @@ def test_wav_and_mp4_have_one_level_and_no_clipping(tmp_path, kind):
 
 @pytest.mark.parametrize("make", [foley_clip, sounding_clip])
 def test_scores_tell_the_gain(tmp_path, make):
-    folder = batch.Folder(tmp_path, {})
+    folder = jobs.Folder(tmp_path, {})
     folder.add("loud", tmp_path / "loud.mp4", [make(tone(LOUD)), make(tone(2.0))])
     folder.add("soft", tmp_path / "soft.mp4", [make(tone(1.0))])
     folder.close()
-    stored = batch.ScoreFile(tmp_path, {}).done
+    stored = jobs.ScoreFile(tmp_path, {}).done
     assert stored["loud"]["gain_db"] == pytest.approx(-20 * np.log10(LOUD), abs=1e-3)
     assert stored["loud"]["others"][0]["gain_db"] == pytest.approx(-6.02, abs=0.01)
     assert "gain_db" not in stored["soft"]

@@ -16,10 +16,11 @@ import pytest
 import soundfile
 import tiny_foley
 
-from foley_jax import batch, sample
-from foley_jax.diff_foley import feature_cache, features, pipeline, sound
+from foley_jax import sample
 from foley_jax.diff_foley import sources as sources_lib
-from foley_jax.diff_foley import tape as tape_lib
+from foley_jax.diff_foley.sampling import decode, feature_cache, features, pipeline
+from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.inference import jobs
 from foley_jax.media import audio as audio_io
 from foley_jax.media import frames as frames_lib
 from foley_jax.media import spool
@@ -89,7 +90,7 @@ def test_the_sound_of_a_long_video_is_that_of_one_held_in_memory(foley, small, t
 def test_memory_does_not_grow_with_the_length(foley, small, tmp_path, monkeypatch):
     """That of Python and NumPy; of whole processes see `foley_jax.bench long_inputs`."""
     monkeypatch.setattr(foley.model, "vocoder", long_media.Tone())
-    monkeypatch.setattr(sound, "CHUNK_FRAMES", 512)
+    monkeypatch.setattr(decode, "CHUNK_FRAMES", 512)
     monkeypatch.setattr(foley.model, "room", 80)  # one program for both
     settings = pipeline.Settings(steps=2)
 
@@ -110,7 +111,7 @@ def test_memory_does_not_grow_with_the_length(foley, small, tmp_path, monkeypatc
 def _run(foley, videos, out, **settings):
     """The batch of a folder as the command line makes it; its failures."""
     job = sample.GenerateJob(foley, pipeline.Settings(steps=2, **settings), {})
-    return batch.Batch(job, sorted(videos.iterdir()), batch.Folder(out, {})).run()
+    return jobs.Batch(job, sorted(videos.iterdir()), jobs.Folder(out, {})).run()
 
 
 def test_a_folder_of_long_and_broken_videos_loses_no_other(foley, small, tmp_path):

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import tiny_foley
 
-from foley_jax.diff_foley import features, similarity, sound, windows
-from foley_jax.diff_foley import tape as tape_lib
-from foley_jax.layers import network as network_lib
+from foley_jax.diff_foley.sampling import decode, features, similarity, windows
+from foley_jax.diff_foley.sampling import packed_windows as tape_lib
 from foley_jax.media import audio as audio_io
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import plots, specs, spool
 from foley_jax.media import video as video_io
+from foley_jax.runtime import network as network_lib
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -92,24 +92,24 @@ def test_chunks_of_sound_are_joined_as_they_come(monkeypatch):
     """Against the whole line in memory, joined one chunk after the other."""
     monkeypatch.setattr(spool, "HELD_BYTES", 1000)
     monkeypatch.setattr(spool, "PIECE", 5000)
-    monkeypatch.setattr(sound, "CHUNK_FRAMES", 512)
-    monkeypatch.setattr(sound, "OVERLAP_FRAMES", 128)
+    monkeypatch.setattr(decode, "CHUNK_FRAMES", 512)
+    monkeypatch.setattr(decode, "OVERLAP_FRAMES", 128)
     rng = np.random.default_rng(0)
     mels = [rng.random((4, frames)).astype(np.float32) for frames in (1500, 300, 900)]
     lengths = [1490 * AUDIO.hop, 70_000, 950 * AUDIO.hop]
-    made = sound.vocode(mels, lengths, AUDIO, max_batch=2, through=long_media.Tone())
+    made = decode.vocode(mels, lengths, AUDIO, max_batch=2, through=long_media.Tone())
     for mel_FT, length, got in zip(mels, lengths, made, strict=True):
         frames, line = min(mel_FT.shape[1], length // AUDIO.hop + 5), None
-        for start in sound._chunk_starts(frames):
-            size = sound._rounded(min(frames - start, 512))
-            chunk_FT = sound.fit(mel_FT[:, start:], size)
+        for start in decode._chunk_starts(frames):
+            size = decode._rounded(min(frames - start, 512))
+            chunk_FT = decode.fit(mel_FT[:, start:], size)
             (wave,) = long_media.Tone()(jnp.asarray(chunk_FT)[None], AUDIO)
             if line is None:
                 line = wave
             else:
-                line = sound.crossfade(line, wave, start * AUDIO.hop, round(0.02 * 16000))
+                line = decode.crossfade(line, wave, start * AUDIO.hop, round(0.02 * 16000))
         assert isinstance(got, np.memmap) and got.dtype == np.float32
-        np.testing.assert_allclose(got, sound.fit(line, length), atol=1e-6)
+        np.testing.assert_allclose(got, decode.fit(line, length), atol=1e-6)
 
 
 def test_scores_of_a_sound_in_pieces_are_those_of_the_whole(monkeypatch):

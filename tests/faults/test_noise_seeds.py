@@ -14,11 +14,11 @@ from data_prep import features as features_command
 from data_prep import prepare, scenes
 from foley_jax import generate, sample
 from foley_jax.data import pipeline as data_pipeline
-from foley_jax.diff_foley import generation, pipeline, tape
+from foley_jax.diff_foley.sampling import packed_windows, pipeline, solve
 from foley_jax.evaluation import __main__ as evaluation_command
-from foley_jax.mm_diffusion import sampling
-from foley_jax.runtime import limits, seed_keys
-from foley_jax.training import init_rng, loop
+from foley_jax.mm_diffusion.sampling import solve as sampling
+from foley_jax.runtime import init_rng, limits, seed_keys
+from foley_jax.training import loop
 from tests.mm_diffusion import sounding_config
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -45,7 +45,9 @@ def sounding_video(tmp_path_factory):
 
 
 def test_every_seed_has_a_key_of_its_own():
-    keys = {tape.block_keys(seed, "clip", k, 2).tobytes() for seed in FAR for k in (0, 1, 2)}
+    keys = {
+        packed_windows.block_keys(seed, "clip", k, 2).tobytes() for seed in FAR for k in (0, 1, 2)
+    }
     assert len(keys) == 3 * len(FAR)
     whole = {jax.random.key_data(init_rng.key(seed)).tobytes() for seed in FAR}
     assert len(whole) == len(FAR)
@@ -57,11 +59,11 @@ def test_seeds_of_32_bits_keep_their_noise(seed):
     np.testing.assert_array_equal(jax.random.key_data(seed_keys.key(seed)), want)
     named = jax.random.fold_in(jax.random.key(seed), 0xB5E5B25A)  # CRC-32 of "clip 1"
     want = jax.random.key_data(jax.random.split(jax.random.fold_in(named, 3), 2))
-    np.testing.assert_array_equal(tape.block_keys(seed, "clip 1", 3, 2), want)
+    np.testing.assert_array_equal(packed_windows.block_keys(seed, "clip 1", 3, 2), want)
 
 
 def test_noise_is_that_of_earlier_versions():
-    assert tape.block_keys(3, "clip", 1, 2).tolist() == [
+    assert packed_windows.block_keys(3, "clip", 1, 2).tolist() == [
         [3173875013, 190120276],
         [3482661118, 3070158907],
     ]
@@ -75,7 +77,7 @@ def test_what_is_no_seed_is_refused_everywhere(seed, tmp_path):
 
     format = prepare.clip_making.Format(4.0, 16, 16000, 2.0)
     for read in (
-        lambda seed: generation.Settings(seed=seed),
+        lambda seed: solve.Settings(seed=seed),
         lambda seed: sampling.Settings(seed=seed),
         seed_keys.key,
         init_rng.key,
@@ -113,7 +115,7 @@ def test_commands_refuse_what_is_no_seed(text, tmp_path, capsys):
 
 
 def test_numpys_numbers_are_seeds_and_become_pythons_own():
-    settings = generation.Settings(seed=np.uint64(2**64 - 1), steps=np.int32(3))
+    settings = solve.Settings(seed=np.uint64(2**64 - 1), steps=np.int32(3))
     assert type(settings.seed) is int and settings.seed == 2**64 - 1 and type(settings.steps) is int
 
 

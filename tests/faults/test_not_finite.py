@@ -10,9 +10,10 @@ import pytest
 import tiny_foley
 
 from foley_jax import generate, sample
-from foley_jax.diff_foley import generation, pipeline
 from foley_jax.diff_foley import sources as sources_lib
-from foley_jax.diffusion import conditional, ddim, dpm_solver, finite, plms, schedule, singlestep
+from foley_jax.diff_foley.sampling import pipeline, solve
+from foley_jax.diffusion import finite, schedule
+from foley_jax.diffusion.samplers import ddim, dpm_multistep, dpm_singlestep, plms, zero_shot
 from tests.media import media_files
 from tests.mm_diffusion import sounding_config
 
@@ -42,18 +43,20 @@ def _watched(sampler, denoise, count=3, **options):
 @pytest.mark.parametrize(
     "sampler, options, step, steps",
     [
-        (dpm_solver.sample, {"num_steps": 5}, 3, 5),  # 999, 799, 599, 400, 200
+        (dpm_multistep.sample, {"num_steps": 5}, 3, 5),  # 999, 799, 599, 400, 200
         (ddim.sample, {"num_steps": 5}, 3, 5),  # 801, 601, 401, 201, 1
         (plms.sample, {"num_steps": 5}, 3, 5),
-        (singlestep.sample, {"num_steps": 6, "order": 1}, 3, 6),
+        (dpm_singlestep.sample, {"num_steps": 6, "order": 1}, 3, 6),
     ],
     ids=["dpm_solver", "ddim", "plms", "singlestep"],
 )
 def test_the_first_step_term_and_item_are_named(sampler, options, step, steps):
-    if sampler is singlestep.sample:
-        times = singlestep.plan(SCHEDULE, 6, 1, integer_times=True)[0][1].times_NK[:, 0]
+    if sampler is dpm_singlestep.sample:
+        times = dpm_singlestep.plan(SCHEDULE, 6, 1, integer_times=True)[0][1].times_NK[:, 0]
     else:
-        times = {dpm_solver.sample: [999, 799.2, 599.4, 399.6]}.get(sampler, [801, 601, 401, 201])
+        times = {dpm_multistep.sample: [999, 799.2, 599.4, 399.6]}.get(
+            sampler, [801, 601, 401, 201]
+        )
     limit = (times[step - 2] + times[step - 1]) / 2
     watch, run, x_T = _watched(sampler, _broken_below(limit), **options)
     found = watch.first()
@@ -69,7 +72,7 @@ def test_what_the_solver_makes_is_told_from_what_the_network_says():
     def huge(x_BN, t_B):
         return jnp.full_like(x_BN, 3e38)  # finite; a step of it is not
 
-    watch, _, _ = _watched(dpm_solver.sample, huge, num_steps=4)
+    watch, _, _ = _watched(dpm_multistep.sample, huge, num_steps=4)
     found = watch.first()
     assert (found.step, found.term, found.item) == (2, finite.INPUT, 0)
 
@@ -84,9 +87,9 @@ def test_parts_are_terms_of_their_own_also_under_a_gradient():
 
         def one(key):
             x_T = {"video": jax.random.normal(key, (1, 3)), "audio": jnp.ones((1, 2))}
-            guidance = conditional.Guidance(strength=0.1)
+            guidance = zero_shot.Guidance(strength=0.1)
             known = {"video": jnp.zeros((1, 3))}
-            return conditional.sample(
+            return zero_shot.sample(
                 watched, SCHEDULE, x_T, known, key=key, num_steps=4, guidance=guidance
             )
 
@@ -204,8 +207,8 @@ def test_guidance_that_overflows_is_named(foley, videos):
 
 @pytest.mark.slow
 def test_an_alignment_gradient_that_overflows_is_named(runs, videos, monkeypatch):
-    steep = generation._log_prob
-    monkeypatch.setattr(generation, "_log_prob", lambda *args: 1e6 * steep(*args))
+    steep = solve._log_prob
+    monkeypatch.setattr(solve, "_log_prob", lambda *args: 1e6 * steep(*args))
     guided = sample.load(runs / "ldm", classifier=runs / "alignment")
     with pytest.raises(
         ValueError, match="the alignment gradient at solver step 1 of 2.*smaller --"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foley_jax import batch
+from foley_jax.inference import jobs
 from foley_jax.media import audio as audio_io
 from foley_jax.media import container
 from foley_jax.runtime import outputs, reasons
@@ -94,7 +94,7 @@ class Job:
 
 def _run(job, out, group=4):
     videos = [Path(f"{name}.mp4") for name in ("a", "b", "bad", "c")]
-    return batch.Batch(job, videos, batch.Folder(out, {}), group=group).run()
+    return jobs.Batch(job, videos, jobs.Folder(out, {}), group=group).run()
 
 
 @pytest.mark.parametrize("kind", ["index", "ffmpeg", "encode", "memory", "device", "key", "bare"])
@@ -158,6 +158,6 @@ def test_a_folder_that_takes_nothing_is_named_before_anything_is_made(tmp_path):
     (tmp_path / "file").write_text("no folder")
     for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/none")):
         with pytest.raises(outputs.OutputError, match=f"cannot write into {folder} "):
-            batch.Folder(folder, {})
+            jobs.Folder(folder, {})
     outputs.check_writable(tmp_path / "new" / "one")
     assert os.listdir(tmp_path / "new" / "one") == []

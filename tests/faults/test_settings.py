@@ -9,11 +9,12 @@ import tiny_foley
 
 from data_prep import clip_making, prepare
 from foley_jax import generate, sample
-from foley_jax.diff_foley import generation
-from foley_jax.diffusion import conditional, schedule
+from foley_jax.diff_foley.sampling import solve
+from foley_jax.diffusion import schedule
+from foley_jax.diffusion.samplers import zero_shot
 from foley_jax.evaluation import __main__ as evaluation_command
 from foley_jax.media import specs
-from foley_jax.mm_diffusion import sampling
+from foley_jax.mm_diffusion.sampling import solve as sampling
 from tests.mm_diffusion import sounding_config
 
 NOT_FINITE = (math.nan, math.inf, -math.inf, 1e39)  # the last one is none in float32
@@ -35,7 +36,7 @@ def _refused(kind, name, value):
 @pytest.mark.parametrize("value", [*NOT_FINITE, *NO_NUMBER, np.float32(np.nan)], ids=repr)
 @pytest.mark.parametrize("name", ["guidance", "alignment", "steps", "num_samples", "cache_depth"])
 def test_foley_settings_are_finite_numbers(name, value):
-    _refused(generation.Settings, name, value)
+    _refused(solve.Settings, name, value)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_foley_settings_are_finite_numbers(name, value):
     ],
 )
 def test_foley_settings_are_in_range(name, value):
-    _refused(generation.Settings, name, value)
+    _refused(solve.Settings, name, value)
 
 
 @pytest.mark.parametrize("value", [*NOT_FINITE, "2", True], ids=repr)
@@ -68,7 +69,7 @@ def test_sounding_settings_are_in_range(name, value):
 
 
 def test_settings_of_numpy_become_pythons_own():
-    settings = generation.Settings(guidance=np.float32(2.5), steps=np.int64(4))
+    settings = solve.Settings(guidance=np.float32(2.5), steps=np.int64(4))
     assert type(settings.guidance) is float and type(settings.steps) is int
     assert sampling.Settings(scale=np.float64(1), steps=None).scale == 1.0
 
@@ -97,9 +98,9 @@ def test_formats_of_shards_are_finite_and_positive(name, value):
 
 def test_diffusion_takes_no_number_that_is_none():
     with pytest.raises(ValueError, match="strength is nan"):
-        conditional.Guidance(strength=math.nan)
+        zero_shot.Guidance(strength=math.nan)
     with pytest.raises(ValueError, match="strength is inf"):
-        conditional.Guidance(strength=math.inf)
+        zero_shot.Guidance(strength=math.inf)
     with pytest.raises(ValueError, match="betas have shape"):
         schedule.linear(beta_end=math.nan)
 

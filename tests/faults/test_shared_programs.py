@@ -4,7 +4,7 @@ import jax
 import jaxlib
 import pytest
 
-from foley_jax import program_cache
+from foley_jax.runtime import compile_cache
 
 X86 = "processor : 0\nflags\t\t: fpu sse2 avx2{}\nmodel name : Some CPU\n\nprocessor : 1\n"
 ARM = "processor : 0\nFeatures : fp asimd{}\n"
@@ -24,26 +24,26 @@ def own_folder(tmp_path):
 def test_features_tell_cpus_apart(tmp_path, text):
     file = tmp_path / "cpuinfo"
     file.write_text(text.format(""))
-    before = program_cache._cpu(file)
+    before = compile_cache._cpu(file)
     file.write_text(text.format(" more"))
-    assert program_cache._cpu(file) != before
+    assert compile_cache._cpu(file) != before
     file.write_text(text.format("   "))  # spaces are nothing
-    assert program_cache._cpu(file) == before
+    assert compile_cache._cpu(file) == before
 
 
 def test_a_system_without_cpuinfo_has_its_processors_name(tmp_path):
-    assert len(program_cache._cpu(tmp_path / "none")) == 8
+    assert len(compile_cache._cpu(tmp_path / "none")) == 8
 
 
 def test_another_jaxlib_or_cpu_finds_none_of_these(tmp_path, monkeypatch):
-    folders = [program_cache.turn_on()]
+    folders = [compile_cache.turn_on()]
     for module, name, value in (
         (jaxlib, "__version__", "0.0.1"),
-        (program_cache, "_cpu", lambda: "another"),
-        (program_cache.platform, "machine", lambda: "riscv64"),
+        (compile_cache, "_cpu", lambda: "another"),
+        (compile_cache.platform, "machine", lambda: "riscv64"),
     ):
         jax.config.update("jax_compilation_cache_dir", str(tmp_path))
         monkeypatch.setattr(module, name, value)
-        folders.append(program_cache.turn_on())
+        folders.append(compile_cache.turn_on())
     assert len(set(folders)) == 4 and all(folder.parent == tmp_path for folder in folders)
-    assert all((folder / program_cache.TRACES).is_dir() for folder in folders)  # traces as well
+    assert all((folder / compile_cache.TRACES).is_dir() for folder in folders)  # traces as well

@@ -5,7 +5,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from foley_jax import sample, sounding
+from foley_jax import sample
+from foley_jax.inference import sounding_video
 from foley_jax.media import audio as audio_io
 from foley_jax.media import video as video_io
 from foley_jax.media import writing
@@ -21,12 +22,12 @@ def video(tmp_path_factory) -> pathlib.Path:
     return media_files.write(folder / "silent.mp4", seconds=0.5, audio=False)
 
 
-def _clips(video: pathlib.Path) -> dict[str, sample.Clip | sounding.SoundingClip]:
+def _clips(video: pathlib.Path) -> dict[str, sample.Clip | sounding_video.SoundingClip]:
     """A sound beside a picture, and a picture with sound of our own."""
     mel_FT, frames = np.zeros((8, 20), np.float32), media_files.grey_frames(5, 16, 16)
     return {
         "Diff-Foley": sample.Clip(AUDIO, RATE, mel_FT, 0.1, {}, video),
-        "MM-Diffusion": sounding.SoundingClip(frames, 10.0, AUDIO, RATE, "x"),
+        "MM-Diffusion": sounding_video.SoundingClip(frames, 10.0, AUDIO, RATE, "x"),
     }
 
 

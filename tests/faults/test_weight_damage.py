@@ -13,7 +13,8 @@ import safetensors.torch
 import torch
 import weights_of_others
 
-from foley_jax import convert, torch_files
+from foley_jax import convert
+from foley_jax.interop import torch_reader
 
 WORDS = r"again|whole|is refused|expected|parts of one model|save it in"
 FORMATS = ("zip", "legacy", "safetensors")
@@ -38,7 +39,7 @@ def _outcome(path, data, want):
     "silent" (the same keys and shapes, and other numbers)."""
     path.write_bytes(data)
     try:
-        found = torch_files.read_state_dict(path)
+        found = torch_reader.read_state_dict(path)
     except ValueError as error:
         line = str(error)
         assert str(path) in line and "\n" not in line, line
@@ -55,7 +56,7 @@ def test_flipped_bits_are_told_where_anything_vouches_for_them(tmp_path, form):
     path = tmp_path / ("w.safetensors" if form == "safetensors" else "w.pt")
     whole, numbers = _whole(form)
     path.write_bytes(whole)
-    want = torch_files.read_state_dict(path)
+    want = torch_reader.read_state_dict(path)
     rng = np.random.default_rng(0)
     outcomes = []
     for bit in rng.choice(8 * len(whole), 200, replace=False):
@@ -73,7 +74,7 @@ def test_cut_off_files_are_told(tmp_path, form):
     path = tmp_path / ("w.safetensors" if form == "safetensors" else "w.pt")
     whole, _ = _whole(form)
     path.write_bytes(whole)
-    want = torch_files.read_state_dict(path)
+    want = torch_reader.read_state_dict(path)
     for size in np.linspace(0, len(whole) - 1, 50).astype(int):
         assert _outcome(path, whole[:size], want) == "told", size
 

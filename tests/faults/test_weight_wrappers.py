@@ -12,7 +12,8 @@ import torch
 import weights_of_others
 
 from foley_jax import convert
-from foley_jax.layers import conversion_report, strict_fill, weight_norm, wrappers
+from foley_jax.interop import fill, weight_norm, wrappers
+from foley_jax.interop import report as conversion_report
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
 
@@ -67,13 +68,13 @@ def test_wrappers_within_a_key_are_stripped(tmp_path):
 def test_a_key_that_only_contains_the_word_is_left(tmp_path):
     kept = ["my_module.weight", "first_stage_model.a", "x.submodule.b", "orig_mod.c", "a_ema.d"]
     assert list(wrappers.unwrap(kept)[0].values()) == kept
-    with pytest.raises(strict_fill.ConversionError, match=r"my_module\.weight"):
+    with pytest.raises(fill.ConversionError, match=r"my_module\.weight"):
         _converted(tmp_path, {**weights_of_others.state_dict(), "my_module.weight": torch.ones(1)})
 
 
 def test_a_key_with_and_without_a_wrapper_is_refused(tmp_path):
     both = {**weights_of_others.state_dict(), "module.logit_scale": torch.tensor(7.0)}
-    with pytest.raises(strict_fill.ConversionError, match="twice.*logit_scale"):
+    with pytest.raises(fill.ConversionError, match="twice.*logit_scale"):
         _converted(tmp_path, both)
 
 
@@ -133,7 +134,7 @@ def test_any_other_shape_stays_an_error(tmp_path):
         ("first.bias", torch.ones(1, 4)),
         ("first.weight", torch.ones(3, 4)),
     ):
-        with pytest.raises(strict_fill.ConversionError, match="shape does not fit"):
+        with pytest.raises(fill.ConversionError, match="shape does not fit"):
             _converted(tmp_path, {**weights_of_others.state_dict(), key: value})
 
 

@@ -16,8 +16,8 @@ import safetensors.torch
 import torch
 import weights_of_others
 
-from foley_jax import convert, torch_files, weight_folders
-from foley_jax.layers import strict_fill
+from foley_jax import convert
+from foley_jax.interop import fill, torch_reader, weight_folders
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_other_precisions_are_cast_and_noted(tmp_path, ending, dtype, name):
 def test_quantised_weights_and_lost_numbers_are_told(tmp_path):
     state = weights_of_others.state_dict()
     torch.save({**state, "first.weight": torch.ones(4, 3, dtype=torch.int8)}, tmp_path / "w.pt")
-    with pytest.raises(strict_fill.ConversionError, match="of int8 .*quantised"):
+    with pytest.raises(fill.ConversionError, match="of int8 .*quantised"):
         convert.load_torch("small", tmp_path / "w.pt")
     torch.save({**state, "first.weight": state["first.weight"] * torch.nan}, tmp_path / "w.pt")
     _, filled = convert.convert("small", tmp_path / "w.pt")
@@ -163,7 +163,7 @@ def _odd_tensors():
 @pytest.mark.parametrize("zipped", [True, False])
 def test_shared_and_turned_tensors_keep_their_values(tmp_path, zipped):
     torch.save(_odd_tensors(), tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
-    found = torch_files.read_state_dict(tmp_path / "w.pt")
+    found = torch_reader.read_state_dict(tmp_path / "w.pt")
     for key, value in _odd_tensors().items():
         np.testing.assert_array_equal(found[key], value.detach().numpy(), strict=True)
 
@@ -354,4 +354,4 @@ def test_files_that_are_no_weights_are_refused_in_words(tmp_path, name, ending):
 def test_pytorch_is_not_needed(tmp_path, monkeypatch):
     torch.save(weights_of_others.state_dict(), tmp_path / "w.pt")
     monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails
-    assert set(torch_files.read_state_dict(tmp_path / "w.pt")) > {"first.weight"}
+    assert set(torch_reader.read_state_dict(tmp_path / "w.pt")) > {"first.weight"}

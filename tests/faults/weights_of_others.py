@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from foley_jax.layers import torch_checkpoint
+from foley_jax.interop import spec
 
 
 class Small(nnx.Module):
@@ -18,7 +18,7 @@ class Small(nnx.Module):
         self.logit_scale = nnx.Param(jnp.ones(()))
 
 
-KIND = torch_checkpoint.Checkpoint(
+KIND = spec.Checkpoint(
     build=lambda model, rngs: Small(rngs=rngs),
     model={},
     signature=(r"first\.weight", r"logit_scale"),

@@ -10,8 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from foley_jax import convert
-from foley_jax.layers import alias_free, bigvgan, strict_fill, weight_norm
-from foley_jax.layers import network as network_lib
+from foley_jax.interop import fill, weight_norm
+from foley_jax.runtime import network as network_lib
+from foley_jax.vocoders import alias_free, bigvgan
 
 SMALL = {
     "num_mels": 5,
@@ -165,7 +166,7 @@ def test_conversion_is_strict():
     state = _state(_fields("v1"))
     del state["ups.1.0.weight_g"]
     state["extra.bias"] = np.zeros(3, np.float32)
-    with pytest.raises(strict_fill.ConversionError) as error:
+    with pytest.raises(fill.ConversionError) as error:
         convert.from_state_dict("bigvgan", state, **_fields("v1"))
     for part in ("ups.1.0.weight_v", "extra.bias", "ups/1/0/kernel"):
         assert part in str(error.value)

@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from foley_jax.layers import (
-    attention,
-    configured,
-    embedding,
-    locality,
-    normalization,
-    residual,
-    transformer,
-)
+from foley_jax.layers import attention, configured, embedding, locality, residual, transformer
+from foley_jax.layers import norm as normalization
 
 
 def _normal(*shape, seed=0):

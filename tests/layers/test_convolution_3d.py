@@ -5,8 +5,8 @@ import jax
 import numpy as np
 import pytest
 
-from foley_jax import flops
 from foley_jax.layers import convolution_3d
+from foley_jax.runtime import flops
 
 
 def _arrays(shape, out):

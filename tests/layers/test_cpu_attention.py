@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax import sharding
-from foley_jax.layers import attention, cpu_attention, plain_attention
+from foley_jax.kernels.cpu import attention as cpu_attention
+from foley_jax.layers import attention, plain_attention
+from foley_jax.runtime import sharding
 
 
 def _data(*shapes):

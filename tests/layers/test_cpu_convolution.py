@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax import flops, sharding
-from foley_jax.layers import cpu_columns, cpu_convolution, cpu_gradients
+from foley_jax.kernels.cpu import columns, conv, gradients
+from foley_jax.runtime import flops, sharding
 
 
 def _data(*shapes):
@@ -37,10 +37,10 @@ def _gradients(fn, x, kernel):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("few", [True, False], ids=["few pixels", "many"])
 def test_forms_of_convolution_equal_the_library(size, kernel_size, stride, few, monkeypatch):
-    monkeypatch.setattr(cpu_columns, "_PIXELS", 96 if few else 1)  # of sizes (6, 8), just as many
+    monkeypatch.setattr(columns, "_PIXELS", 96 if few else 1)  # of sizes (6, 8), just as many
     x, kernel = _data((2, *size, 3), (*kernel_size, 3, 4))
     about = {"stride": stride, "padding": tuple((n // 2, n // 2) for n in kernel_size)}
-    ours = _gradients(lambda x, k: cpu_convolution.conv2d(x, k, *about.values()), x, kernel)
+    ours = _gradients(lambda x, k: conv.conv2d(x, k, *about.values()), x, kernel)
     library = functools.partial(_library, **about)
     for got, want in zip(ours, _gradients(library, x, kernel)):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)  # sums of ~100 products
@@ -49,14 +49,14 @@ def test_forms_of_convolution_equal_the_library(size, kernel_size, stride, few, 
 def test_padding_that_changes_the_size():
     x, kernel = _data((1, 6, 8, 3), (3, 3, 3, 4))
     padding = ((0, 1), (0, 1))
-    got = cpu_convolution.conv2d(x, kernel, 2, padding)
+    got = conv.conv2d(x, kernel, 2, padding)
     np.testing.assert_allclose(got, _library(x, kernel, 2, padding), rtol=1e-6)
 
 
 def test_three_frames_and_gradients_equal_the_library():
     x, kernel = _data((2, 5, 6, 3), (3, 3, 4))
     library = functools.partial(_library, stride=1, padding=((1, 1), (0, 0)))
-    ours = _gradients(cpu_gradients.temporal_conv3, x, kernel)
+    ours = _gradients(gradients.temporal_conv3, x, kernel)
     theirs = _gradients(lambda x, k: library(x, k[:, None]), x, kernel)
     for got, want in zip(ours, theirs):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
@@ -65,9 +65,7 @@ def test_three_frames_and_gradients_equal_the_library():
 def test_other_platforms_keep_the_library():
     """Their programs have one plain convolution, of the size that was asked for."""
     x, kernel = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((2, 6, 8, 3), (3, 3, 3, 4)))
-    traced = jax.jit(lambda x, k: cpu_convolution.conv2d(x, k, 1, ((1, 1), (1, 1)))).trace(
-        x, kernel
-    )
+    traced = jax.jit(lambda x, k: conv.conv2d(x, k, 1, ((1, 1), (1, 1)))).trace(x, kernel)
     texts = {p: traced.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "tpu", "cuda")}
     wanted = "pad = [[1, 1], [1, 1]]"
     for platform, text in texts.items():
@@ -78,8 +76,8 @@ def test_other_platforms_keep_the_library():
 @pytest.mark.parametrize("form", ["conv2d", "temporal_conv3"])
 def test_gradients_do_not_count_the_forward_pass_again(form):
     fn, kernel = {
-        "conv2d": (lambda *a: cpu_convolution.conv2d(*a, 1, ((1, 1), (1, 1))), (3, 3, 5, 7)),
-        "temporal_conv3": (cpu_gradients.temporal_conv3, (3, 5, 7)),
+        "conv2d": (lambda *a: conv.conv2d(*a, 1, ((1, 1), (1, 1))), (3, 3, 5, 7)),
+        "temporal_conv3": (gradients.temporal_conv3, (3, 5, 7)),
     }[form]
     args = [jnp.ones(shape, jnp.float32) for shape in ((2, 4, 6, 5), kernel)]
     gradient = jax.grad(lambda *a: fn(*a).sum(), (0, 1))
@@ -94,7 +92,7 @@ def _operations(fn, *args):
 
 
 def test_gradients_over_few_pixels_are_products():
-    run = functools.partial(cpu_convolution.gradients, stride=1, padding=((1, 1), (1, 1)))
+    run = functools.partial(conv.gradients, stride=1, padding=((1, 1), (1, 1)))
     x, kernel, dy = _data((2, 16, 16, 3), (3, 3, 3, 4), (2, 16, 16, 4))
     assert _operations(run, x, kernel, dy) == [2, 0]
     one_more = _data((2, 16, 17, 3), (3, 3, 3, 4), (2, 16, 17, 4))

@@ -8,16 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax import sharding
-from foley_jax.layers import (
-    cpu_convolution,
-    cpu_dense,
-    cpu_forms,
-    cpu_gradients,
-    cpu_phases,
-    cpu_winograd,
-    upsampling,
-)
+from foley_jax.kernels.cpu import conv, dense, forms, gradients, strided, winograd
+from foley_jax.layers import upsampling
+from foley_jax.runtime import sharding
 
 BOTH = ((1, 1), (1, 1))
 
@@ -25,13 +18,13 @@ BOTH = ((1, 1), (1, 1))
 @pytest.fixture
 def always(monkeypatch):
     """They pay for small pictures, too, which are taken in pieces."""
-    for module in (cpu_phases, cpu_winograd, cpu_dense):
+    for module in (strided, winograd, dense):
         monkeypatch.setattr(module, "_CHANNELS", 1)
-    for module in (cpu_phases, cpu_winograd):
+    for module in (strided, winograd):
         monkeypatch.setattr(module, "_PIXELS", 1)
-    monkeypatch.setattr(cpu_winograd, "_WASTE", 3.0)
-    monkeypatch.setattr(cpu_dense, "_ROWS", 1)
-    monkeypatch.setattr(cpu_forms, "_PIECE", 2**10)
+    monkeypatch.setattr(winograd, "_WASTE", 3.0)
+    monkeypatch.setattr(dense, "_ROWS", 1)
+    monkeypatch.setattr(forms, "_PIECE", 2**10)
 
 
 def _data(*shapes):
@@ -62,7 +55,7 @@ def _count(fn, *args, of):
 @pytest.mark.parametrize("width", [3, 4, 7, 8, 14])
 def test_winograd_equals_the_library(always, width):
     x, kernel = _data((4, 5, width, 6), (3, 3, 6, 7))
-    convolve = lambda x, k: cpu_convolution.conv2d(x, k, 1, BOTH)  # noqa: E731
+    convolve = lambda x, k: conv.conv2d(x, k, 1, BOTH)  # noqa: E731
     assert _count(convolve, x, kernel, of="convolution") == 6
     for got, want in zip(_gradients(convolve, x, kernel), _gradients(_library, x, kernel)):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=3e-5)  # sums of ~50 products
@@ -71,7 +64,7 @@ def test_winograd_equals_the_library(always, width):
 def test_winograd_rounds_three_times_as_much_as_a_plain_sum():
     x, kernel = _data((1, 8, 32, 256), (3, 3, 256, 32))
     exact = filled.jit(_library)(x, kernel)  # of itself 3e-7 of a standard deviation
-    error = cpu_winograd.conv3x3(x, kernel) - exact
+    error = winograd.conv3x3(x, kernel) - exact
     assert jnp.sqrt(jnp.square(error).mean()) < 1.5e-6 * exact.std()
 
 
@@ -80,14 +73,14 @@ def test_maxima_by_phases_are_the_librarys(size):
     (x,) = _data((3, *size, 5))
     x = jnp.maximum(x, 0.0)
     want = nnx.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-    np.testing.assert_array_equal(cpu_phases.max_pool(x), want)
+    np.testing.assert_array_equal(strided.max_pool(x), want)
 
 
 @pytest.mark.parametrize("rows", [(1, 1), (0, 1), (1, 0)])
 @pytest.mark.parametrize("columns", [(1, 1), (0, 1), (1, 0)])
 def test_a_stride_of_two_by_phases_equals_the_library(always, rows, columns):
     x, kernel = _data((4, 6, 8, 5), (3, 3, 5, 7))
-    convolve = lambda x, k: cpu_convolution.conv2d(x, k, 2, (rows, columns))  # noqa: E731
+    convolve = lambda x, k: conv.conv2d(x, k, 2, (rows, columns))  # noqa: E731
     library = lambda x, k: _library(x, k, 2, (rows, columns))  # noqa: E731
     assert _count(convolve, x, kernel, of="convolution") == 4
     for got, want in zip(_gradients(convolve, x, kernel), _gradients(library, x, kernel)):
@@ -97,7 +90,7 @@ def test_a_stride_of_two_by_phases_equals_the_library(always, rows, columns):
 @pytest.mark.parametrize("shape,padding", [((2, 5, 8, 4), BOTH), ((2, 6, 8, 4), ((0, 0), (1, 1)))])
 def test_what_phases_cannot_do_stays_with_the_library(always, shape, padding):
     x, kernel = _data(shape, (3, 3, 4, 4))
-    got = cpu_convolution.conv2d(x, kernel, 2, padding)
+    got = conv.conv2d(x, kernel, 2, padding)
     np.testing.assert_array_equal(got, _library(x, kernel, 2, padding))
 
 
@@ -115,10 +108,8 @@ def test_a_doubled_picture_is_convolved_before_it_is_doubled(always, size):
 
 def test_dense_maps_as_convolutions_equal_products(always):
     x, kernel = _data((2, 3, 4, 6), (6, 5))
-    assert _count(cpu_dense.matmul, x, kernel, of="convolution") == 1
-    for got, want in zip(
-        _gradients(cpu_dense.matmul, x, kernel), _gradients(jnp.matmul, x, kernel)
-    ):
+    assert _count(dense.matmul, x, kernel, of="convolution") == 1
+    for got, want in zip(_gradients(dense.matmul, x, kernel), _gradients(jnp.matmul, x, kernel)):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
@@ -127,7 +118,7 @@ def test_three_frames_wide_and_narrow(always, channels):
     x, kernel = _data((2, 5, 6, channels[0]), (3, *channels))
     library = lambda x, k: _library(x, k[:, None], 1, ((1, 1), (0, 0)))  # noqa: E731
     for got, want in zip(
-        _gradients(cpu_gradients.temporal_conv3, x, kernel), _gradients(library, x, kernel)
+        _gradients(gradients.temporal_conv3, x, kernel), _gradients(library, x, kernel)
     ):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
@@ -136,8 +127,8 @@ def test_several_devices_keep_what_can_be_divided(always):
     """Pieces would be cut from pictures that lie on different devices."""
     x, kernel = _data((4, 6, 8, 5), (3, 3, 5, 7))
     calls = (
-        lambda x, k: cpu_convolution.conv2d(x, k, 1, BOTH),
-        lambda x, k: cpu_convolution.conv2d(x, k, 2, BOTH),
+        lambda x, k: conv.conv2d(x, k, 1, BOTH),
+        lambda x, k: conv.conv2d(x, k, 2, BOTH),
         upsampling.conv3x3,
     )
     for fn in calls:
@@ -149,7 +140,7 @@ def test_several_devices_keep_what_can_be_divided(always):
 
 @pytest.mark.parametrize("batch,size", [(6, 2), (7, 7), (5, 1)])
 def test_pieces_are_of_one_size_and_in_order(monkeypatch, batch, size):
-    monkeypatch.setattr(cpu_forms, "_PIECE", size * 4 * 3 * 4)  # bytes of as many pictures
+    monkeypatch.setattr(forms, "_PIECE", size * 4 * 3 * 4)  # bytes of as many pictures
     seen = []
 
     def fn(x):
@@ -157,5 +148,5 @@ def test_pieces_are_of_one_size_and_in_order(monkeypatch, batch, size):
         return x[..., :1] * 2
 
     (x,) = _data((batch, 2, 2, 3))
-    np.testing.assert_array_equal(cpu_forms.in_pieces(fn, x), x[..., :1] * 2)
+    np.testing.assert_array_equal(forms.in_pieces(fn, x), x[..., :1] * 2)
     assert seen == [size]

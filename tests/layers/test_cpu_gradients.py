@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax.layers import cpu_dense, cpu_gradients
+from foley_jax.kernels.cpu import dense, gradients
 
 
 def _data(*shapes):
@@ -32,13 +32,13 @@ def test_convolution_and_gradients_equal_the_library(size, kernel_size, stride):
             x, kernel, (stride, stride), (pad, pad), dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
 
-    ours = _gradients(lambda x, k: cpu_gradients.conv2d(x, k, stride), x, kernel)
+    ours = _gradients(lambda x, k: gradients.conv2d(x, k, stride), x, kernel)
     for got, want in zip(ours, _gradients(library, x, kernel)):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=2e-5)  # sums of ~1000 products
 
 
 def test_dense_and_gradients_equal_matmul():
     x, kernel = _data((2, 5, 3), (3, 4))
-    ours = _gradients(cpu_dense.dense, x, kernel)
+    ours = _gradients(dense.dense, x, kernel)
     for got, want in zip(ours, _gradients(jnp.matmul, x, kernel)):
         np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax import flops, sharding
-from foley_jax.layers import attention, flash_attention
+from foley_jax.kernels.tpu import splash
+from foley_jax.layers import attention
+from foley_jax.runtime import flops, sharding
 
 SHAPE = (4, 512, 1, 40)  # B, T, N, D
 
@@ -33,7 +34,7 @@ def test_numbers_and_gradients_of_the_plain_form(devices):
     wanted = run(functools.partial(attention.attention, implementation="xla"), *qkv())
     mesh = sharding.make_mesh(devices=jax.devices()[:devices]) if devices else None
     with jax.set_mesh(mesh) if devices else contextlib.nullcontext():
-        made = run(functools.partial(flash_attention.attention, interpret=True), *qkv())
+        made = run(functools.partial(splash.attention, interpret=True), *qkv())
     for a, b in zip(made, wanted, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
 
@@ -41,7 +42,7 @@ def test_numbers_and_gradients_of_the_plain_form(devices):
 def test_which_shapes_it_takes():
     def fits(*shape, keys=None):
         k = jax.ShapeDtypeStruct((shape[0], keys or shape[1], *shape[2:]), jnp.float32)
-        return flash_attention.fits(jax.ShapeDtypeStruct(shape, jnp.float32), k)
+        return splash.fits(jax.ShapeDtypeStruct(shape, jnp.float32), k)
 
     assert fits(1, 1024, 8, 40) and fits(1, 1024, 1, 512)
     assert not fits(1, 64, 8, 160)  # short

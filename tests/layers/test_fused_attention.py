@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax import flops, sharding
-from foley_jax.layers import attention, fused_attention
+from foley_jax.kernels.tpu import attention as fused_attention
+from foley_jax.layers import attention
+from foley_jax.runtime import flops, sharding
 
 SHAPE = (4, 256, 3, 40)  # B, T, N, D
 KEYS = 384

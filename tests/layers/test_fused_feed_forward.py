@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax import flops, sharding
-from foley_jax.layers import fused_feed_forward, transformer
+from foley_jax.kernels.tpu import geglu
+from foley_jax.layers import transformer
+from foley_jax.runtime import flops, sharding
 
 CHANNELS = 24
 ROWS = (4, 16, 32)  # B and space: two tiles of 256 a device of four
@@ -33,7 +34,7 @@ def run(form, x, layer):
 
 
 def interpreted(layer, x):
-    return fused_feed_forward.feed_forward(x, layer._weights(), interpret=True)
+    return geglu.feed_forward(x, layer._weights(), interpret=True)
 
 
 @pytest.mark.parametrize("devices", [0, 4])
@@ -59,7 +60,7 @@ def test_half_precision_is_near_float32():
 
 def test_which_shapes_it_takes():
     def fits(*shape, dtype=jnp.bfloat16):
-        return fused_feed_forward.fits(jax.ShapeDtypeStruct(shape, dtype), 4 * shape[-1])
+        return geglu.fits(jax.ShapeDtypeStruct(shape, dtype), 4 * shape[-1])
 
     assert fits(1, 16, 64, 320) and fits(2, 8, 32, 640)
     assert not fits(1, 4, 16, 1280)  # the weights do not stay on the chip
@@ -79,7 +80,7 @@ def test_backward_makes_inner_activations_once_more_and_no_result():
     x, layer = inputs()
     weights = layer._weights()
     product = 2 * x.size * 4 * CHANNELS
-    form = lambda x, w: fused_feed_forward.feed_forward(x, w, interpret=True)  # noqa: E731
+    form = lambda x, w: geglu.feed_forward(x, w, interpret=True)  # noqa: E731
     assert flops.count(form, x, weights) == 3 * product
     gradient = jax.grad(lambda *a: form(*a).sum(), (0, 1))
     assert flops.count(gradient, x, weights) == (3 + 2 + 6) * product

@@ -8,7 +8,8 @@ import librosa
 import numpy as np
 import pytest
 
-from foley_jax.media import mel, specs, vocoder
+from foley_jax.media import mel, specs
+from foley_jax.vocoders import griffin_lim
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "diff_foley" / "audio.npz"
 RATE = 16000
@@ -40,7 +41,7 @@ def convergence(audio, magnitude, spec):
 def test_inversion_fits_the_mel_better_than_librosa(golden, rate_hz):
     target = golden["inv/mel_amp_frames100_132"]
     spec = specs.AudioSpec()
-    linear_TK = vocoder.mel_to_stft(target, spec, basis_rate_hz=rate_hz)
+    linear_TK = griffin_lim.mel_to_stft(target, spec, basis_rate_hz=rate_hz)
     assert linear_TK.shape == (32, 513) and float(linear_TK.min()) >= 0
     made = mel.mel_basis(spec, rate_hz) @ np.asarray(linear_TK).T
     residual = np.linalg.norm(made - target) / np.linalg.norm(target)
@@ -53,8 +54,8 @@ def test_istft_inverts_stft(hop):
     spec = specs.AudioSpec(hop=hop)
     audio = np.random.default_rng(0).standard_normal((2, 4100)).astype(np.float32)
     spectrum = mel.stft(jnp.asarray(audio), spec)
-    np.testing.assert_allclose(vocoder.istft(spectrum, spec, 4100), audio, atol=1e-5)
-    longer = np.asarray(vocoder.istft(spectrum, spec, 6000))
+    np.testing.assert_allclose(griffin_lim.istft(spectrum, spec, 4100), audio, atol=1e-5)
+    longer = np.asarray(griffin_lim.istft(spectrum, spec, 6000))
     np.testing.assert_allclose(longer[:, :4000], audio[:, :4000], atol=1e-5)
     assert longer.shape == (2, 6000) and not longer[:, 4700:].any()
 
@@ -63,7 +64,7 @@ def test_one_iteration_equals_librosa(golden):
     spec = specs.AudioSpec()
     magnitude = jnp.abs(mel.stft(jnp.asarray(golden["waveform"][:32000]), spec))
     zeros = jnp.zeros_like(magnitude)
-    got = vocoder.griffin_lim(magnitude, spec, iterations=1, phase_BTK=zeros)
+    got = griffin_lim.griffin_lim(magnitude, spec, iterations=1, phase_BTK=zeros)
     np.testing.assert_allclose(got, golden["gl/wav_init_none_1iter"], atol=1e-5)
 
 
@@ -71,12 +72,12 @@ def test_many_iterations_converge_as_librosa(golden):
     # float32 rounding grows with the iterations, so the waveform limit is wider: 4e-4 seen
     spec = specs.AudioSpec()
     magnitude = jnp.abs(mel.stft(jnp.asarray(golden["waveform"][:32000]), spec))
-    got = vocoder.griffin_lim(magnitude, spec, phase_BTK=jnp.zeros_like(magnitude))
+    got = griffin_lim.griffin_lim(magnitude, spec, phase_BTK=jnp.zeros_like(magnitude))
     want = golden["gl/wav_init_none_32iter"]
     assert np.linalg.norm(got - want) / np.linalg.norm(want) < 2e-3
     official = golden["gl/spectral_convergence_init_none"][0]
     assert abs(convergence(got, magnitude, spec) - official) < 1e-5
-    random = vocoder.griffin_lim(magnitude, spec, key=jax.random.key(0))
+    random = griffin_lim.griffin_lim(magnitude, spec, key=jax.random.key(0))
     seeds = golden["gl/spectral_convergence_random_seed0_4"]
     assert convergence(random, magnitude, spec) < 1.1 * seeds.max()
 
@@ -84,8 +85,8 @@ def test_many_iterations_converge_as_librosa(golden):
 def test_phase_gradient_start_is_worth_16_iterations(golden):
     spec = specs.AudioSpec()
     magnitude = jnp.abs(mel.stft(jnp.asarray(golden["waveform"][:32000]), spec))
-    start = vocoder.griffin_lim(magnitude, spec, iterations=16)
-    random = vocoder.griffin_lim(magnitude, spec, iterations=32, key=jax.random.key(0))
+    start = griffin_lim.griffin_lim(magnitude, spec, iterations=16)
+    random = griffin_lim.griffin_lim(magnitude, spec, iterations=32, key=jax.random.key(0))
     assert convergence(start, magnitude, spec) < convergence(random, magnitude, spec)
 
 
@@ -95,7 +96,7 @@ def test_round_trip_keeps_the_mel_and_the_attacks(hop):
     times_s = (0.4, 1.15, 1.7)
     audio = strikes(2.5, times_s)
     before = mel.log_mel(jnp.asarray(audio)[None], spec)
-    made = vocoder.mel_to_audio(before, spec, length=len(audio))
+    made = griffin_lim.mel_to_audio(before, spec, length=len(audio))
     assert made.shape == (1, len(audio)) and made.dtype == jnp.float32
     after = mel.log_mel(made, spec)
     assert float(jnp.abs(after - before).mean()) < 0.015  # 1.5 dB; 0.012 seen
@@ -115,28 +116,28 @@ def test_pitch_is_true_and_the_official_quirk_is_an_option():
         return np.argmax(np.abs(np.fft.rfft(np.asarray(audio[0])))) * RATE / audio.shape[1]
 
     # one mel filter is about 60 Hz wide there
-    assert abs(peak_hz(vocoder.mel_to_audio(log_mel, spec)) - 1000) < 30
-    official = vocoder.mel_to_audio(log_mel, spec, basis_rate_hz=22050)
+    assert abs(peak_hz(griffin_lim.mel_to_audio(log_mel, spec)) - 1000) < 30
+    official = griffin_lim.mel_to_audio(log_mel, spec, basis_rate_hz=22050)
     assert abs(peak_hz(official) - 1000 * 16000 / 22050) < 30
 
 
 def test_batch_items_are_independent_and_default_is_deterministic():
     spec = specs.AudioSpec()
     mels = jax.random.uniform(jax.random.key(0), (3, 128, 12))
-    both = vocoder.mel_to_audio(mels, spec)
+    both = griffin_lim.mel_to_audio(mels, spec)
     assert both.shape == (3, 11 * 256)
-    np.testing.assert_allclose(both[1:2], vocoder.mel_to_audio(mels[1:2], spec), atol=1e-3)
-    drawn = vocoder.mel_to_audio(mels, spec, key=jax.random.key(1))
+    np.testing.assert_allclose(both[1:2], griffin_lim.mel_to_audio(mels[1:2], spec), atol=1e-3)
+    drawn = griffin_lim.mel_to_audio(mels, spec, key=jax.random.key(1))
     assert not np.allclose(both, drawn, atol=1e-2)
 
 
 def test_silence_stays_quiet_and_gradient_is_finite():
     spec = specs.AudioSpec()
-    quiet = vocoder.mel_to_audio(jnp.zeros((1, 128, 12)), spec)
+    quiet = griffin_lim.mel_to_audio(jnp.zeros((1, 128, 12)), spec)
     assert float(jnp.abs(quiet).max()) < 1e-2
 
     def loss(mels):
-        return jnp.square(vocoder.mel_to_audio(mels, spec, iterations=2)).sum()
+        return jnp.square(griffin_lim.mel_to_audio(mels, spec, iterations=2)).sum()
 
     gradient = jax.grad(loss)(jax.random.uniform(jax.random.key(0), (1, 128, 6)))
     assert bool(jnp.isfinite(gradient).all()) and float(jnp.abs(gradient).max()) > 0
@@ -145,9 +146,9 @@ def test_silence_stays_quiet_and_gradient_is_finite():
 def test_errors_say_what_came():
     spec = specs.AudioSpec()
     with pytest.raises(ValueError, match="expected 128 bins"):
-        vocoder.mel_to_audio(jnp.zeros((1, 80, 12)), spec)
+        griffin_lim.mel_to_audio(jnp.zeros((1, 80, 12)), spec)
     with pytest.raises(ValueError, match="2 mel frames are 256 samples, expected more than 512"):
-        vocoder.mel_to_audio(jnp.zeros((1, 128, 2)), spec)
+        griffin_lim.mel_to_audio(jnp.zeros((1, 128, 2)), spec)
     both = {"key": jax.random.key(0), "phase_BTK": jnp.zeros((8, 513))}
     with pytest.raises(ValueError, match="key and phase_BTK"):
-        vocoder.griffin_lim(jnp.ones((8, 513)), spec, **both)
+        griffin_lim.griffin_lim(jnp.ones((8, 513)), spec, **both)

@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from foley_jax import convert
-from foley_jax.layers import torch_checkpoint
+from foley_jax.interop import spec
 from foley_jax.mm_diffusion import weights
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens" / "mm_diffusion"
@@ -70,7 +70,7 @@ def part(
     `model`: the kind whose block it is.
     """
     theirs, ours = place
-    kind = torch_checkpoint.Checkpoint(
+    kind = spec.Checkpoint(
         build=lambda model, *, rngs: _Holder(ours, build, rngs),
         model=ml_collections.ConfigDict(),
         renames=(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from foley_jax.mm_diffusion import attention_cost
+from foley_jax.mm_diffusion.models import attention_cost
 
 
 @pytest.mark.parametrize("level", attention_cost.PAPER)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from foley_jax.layers import embedding
-from foley_jax.mm_diffusion import blocks
+from foley_jax.mm_diffusion.models import blocks
 
 ARRAYS, META = official.golden("blocks")
 ATOL = 1e-5  # as the goldens' README says

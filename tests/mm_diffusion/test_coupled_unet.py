@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from foley_jax import convert
-from foley_jax.layers import network as network_lib
-from foley_jax.layers import strict_fill
-from foley_jax.mm_diffusion import coupled_unet
+from foley_jax.interop import fill
+from foley_jax.mm_diffusion.models import coupled_unet
+from foley_jax.runtime import network as network_lib
 
 ARRAYS, META = official.golden("unet_tiny")
 ATOL = 2e-4  # as the goldens' README says for networks; the official noise floor is 2e-5
@@ -98,8 +98,8 @@ def test_official_keys_are_recognised():
     """That each finds its place, the fixture proves: the converter is strict."""
     kind = convert.kinds()["mm_diffusion/base"]
     keys = json.loads((official.GOLDENS / "base_keys.json").read_text())
-    assert strict_fill.has_signature(kind, keys)
-    assert not strict_fill.has_signature(kind, [k for k in keys if "middle_blocks" not in k])
+    assert fill.has_signature(kind, keys)
+    assert not fill.has_signature(kind, [k for k in keys if "middle_blocks" not in k])
 
 
 def gradient(model):

@@ -8,7 +8,7 @@ import pytest
 import simplejpeg
 
 from foley_jax.media import fitting
-from foley_jax.mm_diffusion import degradation
+from foley_jax.mm_diffusion.tasks import degradation
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens" / "mm_diffusion"
 RED = np.zeros((64, 64, 3), np.uint8) + np.array([255, 0, 0], np.uint8)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from foley_jax.mm_diffusion import signals
+from foley_jax.mm_diffusion.sampling import signals
 
 
 @pytest.mark.parametrize("companding", [0.0, 100.0])

@@ -6,7 +6,7 @@ import pytest
 
 from configs import mm_diffusion, mm_super_resolution
 from foley_jax.layers import configured
-from foley_jax.mm_diffusion import coupled_unet, super_resolution
+from foley_jax.mm_diffusion.models import coupled_unet, super_resolution
 from foley_jax.training import task as task_lib
 from tests.mm_diffusion import sounding_config
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax import sharding
-from foley_jax.diffusion import conditional
-from foley_jax.layers import network as network_lib
-from foley_jax.mm_diffusion import pipeline, sampling
+from foley_jax.diffusion.samplers import zero_shot
+from foley_jax.mm_diffusion.sampling import pipeline, solve
+from foley_jax.runtime import network as network_lib
+from foley_jax.runtime import sharding
 from tests.mm_diffusion import sounding_config
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -116,9 +116,9 @@ def test_seeds_share_one_program(model):
 
 def test_official_scale_is_the_scripts_flag_in_our_unit():
     official = pipeline.Settings(preset="official").guidance(196608)
-    assert official == conditional.Guidance(3 * 2**20 / 196608, "signal", "fixed")
+    assert official == zero_shot.Guidance(3 * 2**20 / 196608, "signal", "fixed")
     ours = pipeline.Settings(scale=2.0).guidance(196608)
-    assert ours == conditional.Guidance(2.0, "noise", "fresh")
+    assert ours == zero_shot.Guidance(2.0, "noise", "fresh")
 
 
 def test_shifts_change_from_step_to_step(model):
@@ -132,7 +132,7 @@ def test_shifts_change_from_step_to_step(model):
         def __call__(self, video, audio, t_B, shifts_N):
             return video, audio
 
-    denoise = sampling.eps(Network(), model._about, jax.random.key(0))
+    denoise = solve.eps(Network(), model._about, jax.random.key(0))
     x = {k: jnp.zeros(s.shape) for k, s in model._about.shapes.items()}
     for time in (10.0, 500.0, 10.0):
         denoise(x, jnp.full((1,), time))

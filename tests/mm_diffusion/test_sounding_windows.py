@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from foley_jax.mm_diffusion import windows
+from foley_jax.mm_diffusion.sampling import windows
 
 
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 30, 44, 100])

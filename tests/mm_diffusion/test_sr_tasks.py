@@ -9,7 +9,8 @@ import pytest
 
 from foley_jax.data import records
 from foley_jax.media import pixels
-from foley_jax.mm_diffusion import sr_tasks, upscaling
+from foley_jax.mm_diffusion.sampling import upscaling
+from foley_jax.mm_diffusion.tasks import super_resolution
 from foley_jax.training import task as task_lib
 
 SIDE, LOW = 16, 4
@@ -118,4 +119,6 @@ def _upscaled(graphdef, state, batch):
     """What sampling makes of the same noise."""
     low = pixels.from_uint8(batch["low_BHWC"][:, None])
     network = nnx.merge(graphdef, state)
-    return upscaling.upscale(network, low, jax.random.key(0), num_steps=sr_tasks.SHOWN_STEPS)
+    return upscaling.upscale(
+        network, low, jax.random.key(0), num_steps=super_resolution.SHOWN_STEPS
+    )

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from foley_jax import convert
-from foley_jax.layers import network as network_lib
-from foley_jax.layers import strict_fill
-from foley_jax.mm_diffusion import super_resolution
+from foley_jax.interop import fill
+from foley_jax.mm_diffusion.models import super_resolution
+from foley_jax.runtime import network as network_lib
 
 ARRAYS, META = official.golden("sr_tiny")
 BLOCKS, BLOCKS_META = official.golden("blocks")
@@ -114,7 +114,7 @@ def test_paper_configuration():
 def test_the_upsampler_of_guided_diffusion_is_the_same_but_for_its_classes():
     values = official_values()
     classes = {"label_emb.weight": np.zeros((10, 128), np.float32)}
-    with pytest.raises(strict_fill.ConversionError, match="label_emb.weight"):
+    with pytest.raises(fill.ConversionError, match="label_emb.weight"):
         convert.from_state_dict("mm_diffusion/super_resolution", {**values, **classes}, **TINY)
     kind = convert.kinds()["guided_diffusion/upsampler_64_256"]
     model, filled_in = convert._module(kind, {**values, **classes}, TINY, False)

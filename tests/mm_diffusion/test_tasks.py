@@ -10,7 +10,7 @@ import pytest
 
 from foley_jax.data import records
 from foley_jax.diffusion import schedule
-from foley_jax.mm_diffusion import tasks
+from foley_jax.mm_diffusion.tasks import base
 from foley_jax.training import task as task_lib
 
 FRAMES, RATE, FPS = 4, 80, 10.0
@@ -103,7 +103,7 @@ def test_losses_are_the_mean_squares_of_each_modality():
 
     x0 = {"video": jnp.zeros((2, 4, 2, 2, 3)), "audio": jnp.zeros((2, 32, 1))}
     noise = {"video": 3.0 * jnp.ones((2, 4, 2, 2, 3)), "audio": jnp.ones((2, 32, 1))}
-    got = tasks.losses(schedule.linear(), network, x0, jnp.asarray([1, 999]), noise, None)
+    got = base.losses(schedule.linear(), network, x0, jnp.asarray([1, 999]), noise, None)
     np.testing.assert_allclose(got[0], [9.0, 9.0])
     np.testing.assert_allclose(got[1], [1.0, 1.0])
 

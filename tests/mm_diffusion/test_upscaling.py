@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax.mm_diffusion import super_resolution, upscaling
+from foley_jax.mm_diffusion.models import super_resolution
+from foley_jax.mm_diffusion.sampling import upscaling
 
 
 def toy(x, low, time_B):

@@ -10,8 +10,8 @@ from mm_diffusion import official
 import numpy as np
 import pytest
 
-from foley_jax import flops
-from foley_jax.mm_diffusion import window_attention
+from foley_jax.mm_diffusion.models import window_attention
+from foley_jax.runtime import flops
 
 ARRAYS, META = official.golden("cross_attention")
 ATOL = 1e-5  # as the goldens' README says for blocks

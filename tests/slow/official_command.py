@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import torch
 
-from foley_jax.layers import network as network_lib
-from foley_jax.training import run_directory
+from foley_jax.runtime import network as network_lib
 from foley_jax.training import task as task_lib
+from foley_jax.training.checkpointing import run_directory
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from foley_jax import convert
-from foley_jax.diffusion import guidance, process, schedule
+from foley_jax.diffusion import gaussian, guidance, schedule
 from foley_jax.layers import embedding
 
 pytestmark = pytest.mark.slow
@@ -113,7 +113,7 @@ def test_training_loss_on_noised_latents(guide, golden):
     table, t_B = schedule.scaled_linear(), np.int32([3, 250, 500, 900])
 
     def run(model, x0, noise, rows):
-        x_t = process.q_sample(table, x0, jnp.asarray(t_B), noise)
+        x_t = gaussian.q_sample(table, x0, jnp.asarray(t_B), noise)
         logit_B = model.logits(x_t, jnp.asarray(t_B, jnp.float32), rows)
         match_B = jnp.array([True, False, True, False])
         return logit_B, jax.nn.softplus(jnp.where(match_B, -logit_B, logit_B)).mean()

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from foley_jax import convert
-from foley_jax.diff_foley import latent_diffusion
-from foley_jax.diffusion import process, schedule
+from foley_jax.diff_foley.models import latent_diffusion
+from foley_jax.diffusion import gaussian, schedule
 from foley_jax.layers import embedding
 
 pytestmark = pytest.mark.slow
@@ -179,7 +179,7 @@ def test_training_loss(model):
         def network(x, t_B):
             return model.denoise(x, t_B, context)
 
-        return process.training_loss(table, network, x0, jnp.array([500]), noise)
+        return gaussian.training_loss(table, network, x0, jnp.array([500]), noise)
 
     got = full_size.jitted(model, run, x0, noise, _context())
     print("loss", got, golden["loss_simple"])

@@ -8,8 +8,10 @@ import optax
 import pytest
 
 from configs import base
-from foley_jax import convert, sharding
-from foley_jax.mm_diffusion import tasks, weights
+from foley_jax import convert
+from foley_jax.mm_diffusion import weights
+from foley_jax.mm_diffusion.tasks import base as tasks
+from foley_jax.runtime import sharding
 from foley_jax.training import optimizer, paths
 from foley_jax.training import state as state_lib
 

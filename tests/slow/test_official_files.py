@@ -21,8 +21,8 @@ import safetensors.numpy
 import torch
 
 from foley_jax import convert
-from foley_jax.layers import conversion_report
-from foley_jax.training import run_directory
+from foley_jax.interop import report as conversion_report
+from foley_jax.training.checkpointing import run_directory
 
 pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[2]

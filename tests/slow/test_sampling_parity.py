@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from foley_jax import convert
-from foley_jax.diff_foley import generation, windows
-from foley_jax.diff_foley import tape as tape_lib
+from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import solve, windows
 from foley_jax.diffusion import schedule
-from foley_jax.layers import network
+from foley_jax.runtime import network
 
 pytestmark = pytest.mark.slow
 PREFIX = full_size.PREFIX
@@ -42,9 +42,9 @@ def test_double_guided_sampling_equals_the_notebook():
     plan = windows.official(len(rows_RD), SPEC)
     request = tape_lib.Request(plan, rows_RD, "e2e", tape_lib.Draw(0))
     tape, _, batch = tape_lib.lay([request], SPEC, max_batch=1)
-    settings = generation.Settings(preset="official")
+    settings = solve.Settings(preset="official")
     assert settings.aligned(True)
-    program = generation.Program(
+    program = solve.Program(
         schedule=schedule.scaled_linear(),
         prediction="eps",
         latent_shape=(16, 64, 4),
@@ -56,8 +56,8 @@ def test_double_guided_sampling_equals_the_notebook():
     )
 
     def run(model, classifier, *args):
-        z_HWC = generation.solve(program, model, classifier, *args)
-        return z_HWC, generation.decode(model, z_HWC, jnp.zeros(1, jnp.int32), width=64)
+        z_HWC = solve.solve(program, model, classifier, *args)
+        return z_HWC, solve.decode(model, z_HWC, jnp.zeros(1, jnp.int32), width=64)
 
     x_T = np.moveaxis(fill.inp("e2e_xT", (1, 4, 16, 64), PREFIX)[0], 0, -1)
     scales = (jnp.float32(settings.guidance), jnp.float32(settings.alignment))

@@ -9,7 +9,7 @@ import runs
 import toy_task
 
 from configs import cavp as cavp_config
-from foley_jax import sharding
+from foley_jax.runtime import sharding
 from foley_jax.training import state as state_lib
 from foley_jax.training import task as task_lib
 

@@ -8,8 +8,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from foley_jax import sharding
-from foley_jax.training import checkpoint, checksum, run_directory
+from foley_jax.runtime import sharding
+from foley_jax.training.checkpointing import checkpoint, checksum, run_directory
 
 # zlib cannot squeeze noise, so that a flipped byte hits a value
 SHAPE = (64, 256)

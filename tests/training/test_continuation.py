@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import runs
 
-from foley_jax import sharding
 from foley_jax.data import pipeline, records
 from foley_jax.data import position as position_lib
-from foley_jax.training import checkpoint, continuation, loop, run_directory
+from foley_jax.runtime import sharding
+from foley_jax.training import continuation, loop
+from foley_jax.training.checkpointing import checkpoint, run_directory
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 RECORDS = 40  # of the toy data

@@ -6,7 +6,7 @@ import forked
 import pytest
 import runs
 
-from foley_jax.training import checkpoint
+from foley_jax.training.checkpointing import checkpoint
 
 STEPS = 30
 FILE_BYTES = 256 * 1024  # no file may grow beyond: what a full disk does to the big files

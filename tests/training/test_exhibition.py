@@ -12,9 +12,11 @@ import showing_task
 import soundfile
 from tensorboard.backend.event_processing import event_accumulator
 
-from foley_jax import sharding
-from foley_jax.training import checkpoint, loop, metrics_log
+from foley_jax.runtime import sharding
+from foley_jax.training import loop
 from foley_jax.training import task as task_lib
+from foley_jax.training.checkpointing import checkpoint
+from foley_jax.training.logging import metrics_log
 
 
 def board(workdir):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import runs
 
-from foley_jax import sharding
-from foley_jax.training import freeze, loop, run_directory
+from foley_jax.runtime import sharding
+from foley_jax.training import freeze, loop
 from foley_jax.training import task as task_lib
+from foley_jax.training.checkpointing import run_directory
 
 
 def _first(config):

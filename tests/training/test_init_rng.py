@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from foley_jax import sharding
-from foley_jax.training import init_rng
+from foley_jax.runtime import init_rng, sharding
 
 NUM = 1 << 18
 

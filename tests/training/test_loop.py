@@ -6,10 +6,12 @@ import pytest
 import runs
 import toy_task
 
-from foley_jax import sharding
 from foley_jax.media import specs
-from foley_jax.training import checkpoint, graft, loop, paths, run_directory, state
+from foley_jax.runtime import sharding
+from foley_jax.training import loop, paths, state
 from foley_jax.training import task as task_lib
+from foley_jax.training.checkpointing import checkpoint, run_directory
+from foley_jax.training.checkpointing import init_from as graft
 
 STEPS = 12
 

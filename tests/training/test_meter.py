@@ -9,10 +9,11 @@ import pytest
 import runs
 import toy_task
 
-from foley_jax import hardware, sharding
-from foley_jax.training import evaluator, loop, meter, state, utilisation
+from foley_jax.runtime import chips, sharding
+from foley_jax.training import evaluator, loop, state
+from foley_jax.training.logging import mfu, throughput
 
-CHIP = hardware.Chip("toy", {"float32": 1e6}, 1e9, 1e9, 1e9)
+CHIP = chips.Chip("toy", {"float32": 1e6}, 1e9, 1e9, 1e9)
 
 
 class Clock:
@@ -39,8 +40,8 @@ class Work:
 def clock(monkeypatch):
     """A clock in the test's hand for every meter."""
     clock = Clock()
-    plain = meter.Meter
-    monkeypatch.setattr(meter, "Meter", lambda batch_size: plain(batch_size, clock=clock))
+    plain = throughput.Meter
+    monkeypatch.setattr(throughput, "Meter", lambda batch_size: plain(batch_size, clock=clock))
     return clock
 
 
@@ -56,13 +57,13 @@ def one_device(monkeypatch):
 def idle(meter):
     """Waits until the meter has seen that the device is idle."""
     deadline = time.monotonic() + 60
-    while meter._idle_since is None:
+    while throughput._idle_since is None:
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.001)
 
 
 def test_pauses_do_not_count(clock):
-    measured = meter.Meter(8)
+    measured = throughput.Meter(8)
     with measured.compiling():
         clock.now += 50.0
     for _ in range(4):
@@ -86,7 +87,7 @@ def test_pauses_do_not_count(clock):
 
 
 def test_waiting_counts_while_the_device_is_idle_only(clock):
-    measured, work = meter.Meter(1), Work()
+    measured, work = throughput.Meter(1), Work()
     measured.stepped(work)
     with measured.waiting():
         clock.now += 3.0  # the device is at work: nothing is lost
@@ -155,7 +156,7 @@ def test_advice_is_given_once(toy_data, tmp_path, one_device, capsys):
     runs.train(toy_data, tmp_path, total_steps=6, data__delay_s=0.01)
     shown = capsys.readouterr().err
     assert shown.count("try more --config.data.read_threads (now 2)") == 1
-    assert runs.lines(tmp_path)[6]["data_wait"] > meter.SLOW_DATA
+    assert runs.lines(tmp_path)[6]["data_wait"] > throughput.SLOW_DATA
 
 
 class RematModel(nnx.Module):
@@ -187,7 +188,7 @@ def _flops(task, data):
         "x_BC": jax.ShapeDtypeStruct((8, 4), "float32"),
         "y_B": jax.ShapeDtypeStruct((8,), "float32"),
     }
-    return utilisation.step_flops(task, maker, batch)
+    return mfu.step_flops(task, maker, batch)
 
 
 # frozen layer forwards; the first trained one forwards and for its kernel; the second also for
@@ -203,14 +204,14 @@ def test_step_flops_are_those_of_the_model(toy_data):
 
 
 def test_mfu_is_flops_and_speed_over_the_peak(toy_data, tmp_path, monkeypatch, one_device):
-    monkeypatch.setattr(hardware, "find", lambda kind: CHIP)
-    count = utilisation.Utilisation.count
+    monkeypatch.setattr(chips, "find", lambda kind: CHIP)
+    count = mfu.Utilisation.count
 
     def at_once(self, batch):
         count(self, batch)
         self.wait(60)
 
-    monkeypatch.setattr(utilisation.Utilisation, "count", at_once)
+    monkeypatch.setattr(mfu.Utilisation, "count", at_once)
     runs.train(toy_data, tmp_path, total_steps=2)
     for line in runs.lines(tmp_path).values():
         assert line["mfu"] == pytest.approx(TOY_FLOPS * line["steps_per_s"] / 1e6)
@@ -219,12 +220,12 @@ def test_mfu_is_flops_and_speed_over_the_peak(toy_data, tmp_path, monkeypatch, o
 def test_a_model_that_cannot_be_counted_trains_without_mfu(
     toy_data, tmp_path, monkeypatch, one_device, caplog
 ):
-    monkeypatch.setattr(hardware, "find", lambda kind: CHIP)
+    monkeypatch.setattr(chips, "find", lambda kind: CHIP)
 
     def broken(*_):
         raise RuntimeError("no such primitive")
 
-    monkeypatch.setattr(utilisation, "step_flops", broken)
+    monkeypatch.setattr(mfu, "step_flops", broken)
     runs.train(toy_data, tmp_path, total_steps=2)
     assert "mfu" not in runs.lines(tmp_path)[2]
     assert "no MFU: FLOPs cannot be counted (RuntimeError: no such primitive)" in caplog.text
@@ -232,14 +233,14 @@ def test_a_model_that_cannot_be_counted_trains_without_mfu(
 
 def test_peak_is_that_of_all_devices_and_of_known_ones_only(monkeypatch):
     mesh = sharding.make_mesh()
-    assert utilisation.peak_flops(mesh, "float32") is None
-    monkeypatch.setattr(hardware, "find", lambda kind: CHIP)
-    assert utilisation.peak_flops(mesh, "float32") == 8e6
-    assert utilisation.peak_flops(mesh, "float64") is None
+    assert mfu.peak_flops(mesh, "float32") is None
+    monkeypatch.setattr(chips, "find", lambda kind: CHIP)
+    assert mfu.peak_flops(mesh, "float32") == 8e6
+    assert mfu.peak_flops(mesh, "float64") is None
 
 
 def test_memory_is_the_most_that_a_device_has_used(monkeypatch):
-    assert utilisation.memory_gib() is None
+    assert mfu.memory_gib() is None
 
     class Device:
         def __init__(self, **told):
@@ -250,4 +251,4 @@ def test_memory_is_the_most_that_a_device_has_used(monkeypatch):
 
     devices = [Device(bytes_in_use=2**31), Device(peak_bytes_in_use=3 * 2**30, bytes_in_use=5)]
     monkeypatch.setattr(jax, "local_devices", lambda: devices)
-    assert utilisation.memory_gib() == 3.0
+    assert mfu.memory_gib() == 3.0

@@ -9,7 +9,7 @@ import socket
 import forked
 import pytest
 
-from foley_jax import peers
+from foley_jax.runtime import watchdog
 
 WAIT_S = 20
 
@@ -22,7 +22,7 @@ class Circle:
         self.token = secrets.token_bytes(16)
 
         def watch(index):
-            return peers.Watch(index, count, lambda text: self.news.put((index, text)))
+            return watchdog.Watch(index, count, lambda text: self.news.put((index, text)))
 
         self.watches = [watch(index) for index in range(count)]
         self.port = self.watches[0].listen()
@@ -83,7 +83,7 @@ def test_who_leaves_in_good_order_ends_nobody(circle):
 
 
 def test_strangers_are_not_let_in(circle):
-    stranger = peers.Watch(2, 4, lambda text: None)
+    stranger = watchdog.Watch(2, 4, lambda text: None)
     assert not stranger.call(["127.0.0.1"], circle.port, b"x" * 16)
     with socket.create_connection(("127.0.0.1", circle.port), timeout=WAIT_S) as link:
         link.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(20))
@@ -94,18 +94,18 @@ def test_strangers_are_not_let_in(circle):
 
 
 def test_unreachable_process_0(circle):
-    lonely = peers.Watch(1, 2, lambda text: None)
+    lonely = watchdog.Watch(1, 2, lambda text: None)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     assert not lonely.call(["127.0.0.1"], port, circle.token)
 
 
 def test_a_process_alone_watches_nobody():
-    peers.watch()
-    peers.leave()
-    peers.give_way(60.0)  # at once
-    peers.end("nobody to tell")
-    assert peers._watch is None
+    watchdog.watch()
+    watchdog.leave()
+    watchdog.give_way(60.0)  # at once
+    watchdog.end("nobody to tell")
+    assert watchdog._watch is None
 
 
 def test_error_of_one_process_is_a_line_of_both(toy_data, tmp_path):

@@ -4,8 +4,9 @@ import jax
 import pytest
 import runs
 
-from foley_jax import sharding
-from foley_jax.training import loop, profiler
+from foley_jax.runtime import sharding
+from foley_jax.training import loop
+from foley_jax.training.logging import profiler
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import signal
 import pytest
 import runs
 
-from foley_jax.training import checkpoint
+from foley_jax.training.checkpointing import checkpoint
 
 STEPS = 40
 ARGS = (

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 import runs
 
-from foley_jax.training import checkpoint, retention
+from foley_jax.training.checkpointing import checkpoint, retention
 
 LOSSES = {1: 0.5, 2: 0.1, 3: 0.4, 4: 0.3, 5: 0.6, 6: 0.7}
 

@@ -35,7 +35,7 @@ class Given:
 
 @dataclasses.dataclass(frozen=True)
 class Sound:
-    """How mels become sound, see `vocoder.sound_of_log_mel`."""
+    """How mels become sound, see `griffin_lim.sound_of_log_mel`."""
 
     basis_FK: np.ndarray
     n_fft: int

@@ -22,7 +22,7 @@ def dpm_solver(
     alpha: np.ndarray,
     sigma: np.ndarray,
 ) -> Any:
-    """DPM-Solver++(2M), see `foley_jax.diffusion.dpm_solver.sample`.
+    """DPM-Solver++(2M), see `foley_jax.diffusion.samplers.dpm_multistep.sample`.
 
     Args:
       eps: (x, model time) -> noise.
@@ -56,7 +56,7 @@ def ddim(
 ) -> Any:
     """Deterministic DDIM that ends clean and clips its data predictions to [-1, 1].
 
-    See `foley_jax.diffusion.ddim.sample` with offset 0 and clip_x0.
+    See `foley_jax.diffusion.samplers.ddim.sample` with offset 0 and clip_x0.
 
     Args:
       eps: (x, model time) -> noise.

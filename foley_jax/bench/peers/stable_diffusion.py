@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from foley_jax.bench.peers import torch_side
-from foley_jax.diff_foley import diffusers_names
+from foley_jax.diff_foley.weights import diffusers_names
 
 
 def absent() -> str:

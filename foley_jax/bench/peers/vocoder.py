@@ -1,4 +1,4 @@
-"""Mel to sound in torch: the arithmetic of `foley_jax.media.vocoder`, by torch's own transforms.
+"""Mel to audio in torch: `foley_jax.vocoders.griffin_lim` by torch's own transforms.
 
 B batch, T frames, F mel bins, K frequency bins.
 """

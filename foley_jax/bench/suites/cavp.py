@@ -15,7 +15,7 @@ from configs import cavp as cavp_config
 from foley_jax.bench import case, weights
 from foley_jax.bench.peers import torch_side
 from foley_jax.bench.suites import steps
-from foley_jax.diff_foley import cavp
+from foley_jax.diff_foley.models import cavp
 from foley_jax.diff_foley.tasks import cavp as cavp_task
 from foley_jax.media import mel
 

@@ -19,8 +19,8 @@ from configs import cavp as cavp_config
 from configs import ldm as ldm_config
 from foley_jax.bench import case, weights
 from foley_jax.media import video
-from foley_jax.training import run_directory
 from foley_jax.training import task as task_lib
+from foley_jax.training.checkpointing import run_directory
 
 CLIP_S, FPS, SIDE = 8.0, 10, 64
 TIMEOUT_S = 3600

@@ -13,7 +13,7 @@ import numpy as np
 from configs import ldm as ldm_config
 from foley_jax.bench import case, weights
 from foley_jax.bench.peers import stable_diffusion, torch_side
-from foley_jax.diff_foley import autoencoder, unet
+from foley_jax.diff_foley.models import autoencoder, unet
 
 LATENT = (16, 64)  # of 8.2 s: 128 mels by 512 frames, eighths
 ROWS = 32  # feature rows of such a window

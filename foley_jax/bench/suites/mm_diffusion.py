@@ -15,9 +15,11 @@ from configs import mm_diffusion as mm_config
 from foley_jax.bench import case, weights
 from foley_jax.bench.peers import torch_side
 from foley_jax.bench.suites import steps
-from foley_jax.diffusion import ddim, process
-from foley_jax.layers import network as network_lib
-from foley_jax.mm_diffusion import coupled_unet, pipeline, sampling, signals
+from foley_jax.diffusion import gaussian
+from foley_jax.diffusion.samplers import ddim
+from foley_jax.mm_diffusion.models import coupled_unet
+from foley_jax.mm_diffusion.sampling import pipeline, signals, solve
+from foley_jax.runtime import network as network_lib
 
 STEPS = 20  # network evaluations, as the paper's sampler takes
 KIND = "mm_diffusion/base"
@@ -118,14 +120,14 @@ def mm_sample(ask: case.Ask) -> Iterator[case.Case]:
     config = stage(ask)
     network = _network(config, ask)
     about = pipeline.denoiser_of(config)
-    settings = sampling.Settings(sampler="ddim", steps=STEPS)
+    settings = solve.Settings(sampler="ddim", steps=STEPS)
     module = _peer(ask, network.state, config)
     module = module if module is None else torch_side.placed(module, ours=ask.dtype)
 
     def made(state, keys_B, shift_key):
         keys_B, shift_key = (jax.random.wrap_key_data(x) for x in (keys_B, shift_key))
         model = network.module(state)
-        return sampling.sample(model, keys_B, shift_key, {}, about=about, settings=settings)
+        return solve.sample(model, keys_B, shift_key, {}, about=about, settings=settings)
 
     run = jax.jit(made)
     on_cpu = jax.default_backend() == "cpu"
@@ -152,7 +154,7 @@ def _sample_peers(ask, network, module, about, keys_B, shift_key) -> dict[str, c
     from foley_jax.bench.peers import solvers
 
     def noise(key):
-        return process.noise_like(dict(about.shapes), key=jax.random.split(key)[0])
+        return gaussian.noise_like(dict(about.shapes), key=jax.random.split(key)[0])
 
     x_T = {name: np.asarray(x)[:, 0] for name, x in jax.vmap(noise)(keys_B).items()}
     steps_N = ddim.strided_steps(about.schedule, STEPS, 0)[::-1]
@@ -221,12 +223,12 @@ def _train_peers(
     t_key, noise_key, shift_key, _ = steps.keys(made.config, 4)
     x0 = signals.to_model(*(jnp.asarray(batch[name]) for name in ("frames_BFHWC", "audio_BL")))
     b, frames = x0["video"].shape[:2]
-    t_B = np.asarray(process.draw_steps(schedule, b, t_key, train=True))
+    t_B = np.asarray(gaussian.draw_steps(schedule, b, t_key, train=True))
     model = network_lib.shapes(made.task.build)
     return mm_training.peers(
         module,
         {name: np.asarray(x) for name, x in x0.items()},
-        {name: np.asarray(x) for name, x in process.noise_like(x0, key=noise_key).items()},
+        {name: np.asarray(x) for name, x in gaussian.noise_like(x0, key=noise_key).items()},
         np.asarray(schedule.model_times)[t_B],
         np.asarray(schedule.alphas_cumprod)[t_B],
         np.asarray(model.draw_shifts(shift_key, frames)).tolist(),

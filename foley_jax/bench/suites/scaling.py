@@ -16,13 +16,13 @@ import numpy as np
 from configs import cavp as cavp_config
 from configs import ldm as ldm_config
 from configs import mm_diffusion as mm_config
-from foley_jax import flops
 from foley_jax.bench import case, measure, slopes, weights
-from foley_jax.diff_foley import generation, windows
-from foley_jax.diff_foley import pipeline as foley_pipeline
-from foley_jax.diff_foley import tape as tape_lib
-from foley_jax.mm_diffusion import pipeline as mm_pipeline
-from foley_jax.mm_diffusion import sampling as mm_sampling
+from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import pipeline as foley_pipeline
+from foley_jax.diff_foley.sampling import solve, windows
+from foley_jax.mm_diffusion.sampling import pipeline as mm_pipeline
+from foley_jax.mm_diffusion.sampling import solve as mm_sampling
+from foley_jax.runtime import flops
 from foley_jax.training import task as task_lib
 
 LENGTH, BATCH, FRAMES = "video length", "batch", "MM-Diffusion frames"  # what is doubled
@@ -35,7 +35,7 @@ class Walk:
 
     Args:
       call: makes the clips; everything it returns is on the host.
-      flops: of its networks, by `foley_jax.flops`.
+      flops: of its networks, by `foley_jax.runtime.flops`.
     """
 
     def __init__(self, call: Callable[[], Any], count: Callable[[], float]):
@@ -130,13 +130,13 @@ def _foley_flops(
     schedule, prediction = task_lib.resolve(config).schedule, config.loss.prediction
 
     def solving(steps: int) -> float:
-        program = generation.Program(
+        program = solve.Program(
             schedule, prediction, model.latent_shape, steps, "dpm_solver", "default", True, batch
         )
 
         def run(state: Any, tape: tape_lib.Tape, scale: jax.Array) -> jax.Array:
             whole = model.ldm.module(state)
-            return generation.sample(program, whole, None, tape, scale, scale, None)
+            return solve.sample(program, whole, None, tape, scale, scale, None)
 
         return flops.count(run, model.ldm.state, tape, jnp.float32(4.5))
 

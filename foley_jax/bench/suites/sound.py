@@ -12,9 +12,10 @@ import numpy as np
 from configs import ldm as ldm_config
 from foley_jax.bench import case
 from foley_jax.bench.peers import torch_side
-from foley_jax.media import specs, vocoder
+from foley_jax.media import specs
+from foley_jax.vocoders import griffin_lim as vocoder
 
-ITERATIONS, MOMENTUM = 16, 0.99  # of `vocoder.GriffinLim`
+ITERATIONS, MOMENTUM = 16, 0.99  # of `griffin_lim.GriffinLim`
 
 
 def griffin_lim(ask: case.Ask) -> Iterator[case.Case]:

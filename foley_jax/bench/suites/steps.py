@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from foley_jax import sharding
 from foley_jax.bench import case, weights
+from foley_jax.runtime import sharding
 from foley_jax.training import loop
 from foley_jax.training import state as state_lib
 from foley_jax.training import task as task_lib

@@ -13,9 +13,10 @@ import numpy as np
 from configs import mm_super_resolution as sr_config
 from foley_jax.bench import case, weights
 from foley_jax.bench.peers import torch_side
-from foley_jax.diffusion import ddim
 from foley_jax.diffusion import schedule as schedule_lib
-from foley_jax.mm_diffusion import super_resolution, upscaling
+from foley_jax.diffusion.samplers import ddim
+from foley_jax.mm_diffusion.models import super_resolution
+from foley_jax.mm_diffusion.sampling import upscaling
 
 KIND = "mm_diffusion/super_resolution"
 

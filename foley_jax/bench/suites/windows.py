@@ -15,17 +15,18 @@ import numpy as np
 
 from configs import alignment as alignment_config
 from configs import ldm as ldm_config
-from foley_jax import flops
 from foley_jax.bench import case, weights
 from foley_jax.bench.peers import stable_diffusion
 from foley_jax.bench.suites import latent_diffusion, steps
-from foley_jax.diff_foley import feature_cache, generation, windows
-from foley_jax.diff_foley import pipeline as foley_pipeline
-from foley_jax.diff_foley import tape as tape_lib
-from foley_jax.diffusion import process
-from foley_jax.layers import network as network_lib
-from foley_jax.media import mel, specs, vocoder
+from foley_jax.diff_foley.sampling import feature_cache, solve, windows
+from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import pipeline as foley_pipeline
+from foley_jax.diffusion import gaussian
+from foley_jax.media import mel, specs
+from foley_jax.runtime import flops
+from foley_jax.runtime import network as network_lib
 from foley_jax.training import task as task_lib
+from foley_jax.vocoders import griffin_lim
 
 STEPS, GUIDANCE, ALIGNMENT = 25, 4.5, 50.0
 RECORD_S = 10.0
@@ -56,7 +57,7 @@ def guide(config: ml_collections.ConfigDict, ask: case.Ask) -> dict[str, Any]:
 
 def ldm_sample(ask: case.Ask) -> Iterator[case.Case]:
     """25 steps with classifier-free guidance, alone and with the classifier's; to the waveform."""
-    from foley_jax.diff_foley import alignment
+    from foley_jax.diff_foley.models import alignment
 
     config = stage(ask)
     task = task_lib.resolve(config)
@@ -148,7 +149,7 @@ class Sampling:
         ]
         self.tape, _, at_once = tape_lib.lay(requests, window, batch)
         self.batch = batch
-        self.fixed = generation.Program(
+        self.fixed = solve.Program(
             task.schedule,
             config.loss.prediction,
             self.latent_shape,
@@ -167,14 +168,14 @@ class Sampling:
     def call(self) -> tuple[Callable, tuple[Any, ...]]:
         """What is denoised, decoded and made audible without a look at the host; its arguments."""
         network, classifier = self.network, self.classifier
-        decode = functools.partial(generation.decode, width=self.latent_shape[1])
+        decode = functools.partial(solve.decode, width=self.latent_shape[1])
 
         def run(states, tape, *scales):
             model = network.module(states[0])
             guide = None if classifier is None else classifier.module(states[1])
-            z_HWC = generation.sample(self.fixed, model, guide, tape, *scales, None)
+            z_HWC = solve.sample(self.fixed, model, guide, tape, *scales, None)
             mel_BFT = decode(model, z_HWC, tape.cover.first_N)
-            sound = vocoder.mel_to_audio(jnp.clip(mel_BFT, 0.0, 1.0), self.spec)
+            sound = griffin_lim.mel_to_audio(jnp.clip(mel_BFT, 0.0, 1.0), self.spec)
             return mel_BFT, sound
 
         states = [network.state] + ([] if classifier is None else [classifier.state])
@@ -189,9 +190,7 @@ class Sampling:
 
         times = np.linspace(self.task.schedule.num_steps - 1, 0.0, STEPS + 1)
         alpha, sigma = self.task.schedule.alpha_sigma_at(jnp.asarray(times, jnp.float32))
-        x_HWC = np.asarray(
-            jax.jit(functools.partial(generation.noise, self.fixed))(self.tape.keys_K)
-        )
+        x_HWC = np.asarray(jax.jit(functools.partial(solve.noise, self.fixed))(self.tape.keys_K))
         # [H, B*V, C] -> [B, H, V, C]
         h, v, c = self.latent_shape
         x_BHVC = x_HWC.reshape(h, -1, v, c).transpose(1, 0, 2, 3)
@@ -215,8 +214,8 @@ class Sampling:
                 mel.mel_basis(self.spec),
                 self.spec.n_fft,
                 self.spec.hop,
-                vocoder.INVERSION_ITERATIONS,
-                vocoder.GriffinLim().iterations,
+                griffin_lim.INVERSION_ITERATIONS,
+                griffin_lim.GriffinLim().iterations,
             ),
             ours=ask.dtype,
         )
@@ -273,13 +272,13 @@ def _train_peers(
     mel_BFT = np.asarray(mel_BFT)
     down = 2 ** (len(config.model.autoencoder.ch_mult) - 1)
     shape = (b, *(n // down for n in mel_BFT.shape[1:]), config.model.autoencoder.z_channels)
-    t_B = process.draw_steps(task.schedule, b, t_key, train=True)
+    t_B = gaussian.draw_steps(task.schedule, b, t_key, train=True)
     table = np.asarray(task.schedule.alphas_cumprod)[np.asarray(t_B)]
     given = latent_training.Given(
         mel_BFT=mel_BFT,
         rows_BLD=batch["cavp_BLD"],
         posterior_BHWC=np.asarray(jax.random.normal(latent_key, shape)),
-        noise_BHWC=np.asarray(process.noise_like(jnp.zeros(shape), key=noise_key)),
+        noise_BHWC=np.asarray(gaussian.noise_like(jnp.zeros(shape), key=noise_key)),
         t_B=np.asarray(task.schedule.model_times)[np.asarray(t_B)],
         abar_B=table,
         latent_scale=config.model.latent_scale,

@@ -30,9 +30,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from foley_jax.data import pairs
-from foley_jax.diff_foley import alignment, exhibits
-from foley_jax.diff_foley.tasks import window_task
-from foley_jax.diffusion import process
+from foley_jax.diff_foley.models import alignment
+from foley_jax.diff_foley.tasks import exhibits, window_task
+from foley_jax.diffusion import gaussian
 from foley_jax.training import task as task_lib
 
 MATCH = pairs.KINDS.index("true")
@@ -79,9 +79,9 @@ class AlignmentTask(window_task.WindowTask):
         b = x_BHWC.shape[0]
         t_B = jnp.zeros(b, jnp.int32)
         if self.config.loss.noised:
-            t_B = process.draw_steps(self.schedule, b, t_key, train=train)
-            noise = process.noise_like(x_BHWC, key=noise_key)
-            x_BHWC = process.q_sample(self.schedule, x_BHWC, t_B, noise)
+            t_B = gaussian.draw_steps(self.schedule, b, t_key, train=train)
+            noise = gaussian.noise_like(x_BHWC, key=noise_key)
+            x_BHWC = gaussian.q_sample(self.schedule, x_BHWC, t_B, noise)
         rows_BLD = batch["cavp_BLD"].astype(jnp.float32)
         times = batch["context_s_BL"]
         return model.logits(x_BHWC, t_B.astype(jnp.float32), rows_BLD, context_s_BL=times)

@@ -29,13 +29,15 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from foley_jax import sharding
 from foley_jax.data import clips
-from foley_jax.diff_foley import autoencoder, discriminator, exhibits, latent_diffusion
+from foley_jax.diff_foley.models import autoencoder, discriminator, latent_diffusion
+from foley_jax.diff_foley.tasks import exhibits
 from foley_jax.layers import configured
 from foley_jax.media import audio as audio_lib
-from foley_jax.media import mel, specs, vocoder
+from foley_jax.media import mel, specs
+from foley_jax.runtime import sharding
 from foley_jax.training import task as task_lib
+from foley_jax.vocoders import griffin_lim
 
 SCALE_MOMENTUM = 0.99
 
@@ -161,8 +163,8 @@ class AutoencoderTask(task_lib.Task):
         return {
             "wanted": wanted_BFT,
             "made": made_BFT,
-            "sound_wanted": vocoder.mel_to_audio(wanted_BFT, self.audio),
-            "sound_made": vocoder.mel_to_audio(made_BFT, self.audio),
+            "sound_wanted": griffin_lim.mel_to_audio(wanted_BFT, self.audio),
+            "sound_made": griffin_lim.mel_to_audio(made_BFT, self.audio),
         }
 
     def show(

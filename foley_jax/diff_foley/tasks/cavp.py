@@ -19,10 +19,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from foley_jax import sharding
 from foley_jax.data import clips
-from foley_jax.diff_foley import cavp, contrastive, exhibits
+from foley_jax.diff_foley.models import cavp, contrastive
+from foley_jax.diff_foley.tasks import exhibits
 from foley_jax.media import mel, pictures, specs
+from foley_jax.runtime import sharding
 from foley_jax.training import task as task_lib
 
 RECALL_KS = (1, 5, 10)

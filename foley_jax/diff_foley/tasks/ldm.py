@@ -31,13 +31,14 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax import sharding
 from foley_jax.data import clips
-from foley_jax.diff_foley import exhibits, latent_diffusion
-from foley_jax.diff_foley.tasks import window_task
-from foley_jax.diffusion import dpm_solver, guidance, process
-from foley_jax.media import vocoder
+from foley_jax.diff_foley.models import latent_diffusion
+from foley_jax.diff_foley.tasks import exhibits, window_task
+from foley_jax.diffusion import gaussian, guidance
+from foley_jax.diffusion.samplers import dpm_multistep
+from foley_jax.runtime import sharding
 from foley_jax.training import task as task_lib
+from foley_jax.vocoders import griffin_lim
 
 SHOWN_STEPS, SHOWN_GUIDANCE = 10, 3.0  # of what `show` samples: to see progress, not the best
 
@@ -90,19 +91,19 @@ class LatentDiffusionTask(window_task.WindowTask):
             keep_B = jax.random.bernoulli(drop_key, kept, (b,))
             # the raw rows are dropped: the null condition is the conditioner of zeros
             rows_BLD = jnp.where(keep_B[:, None, None], rows_BLD, 0.0)
-        t_B = process.draw_steps(self.schedule, b, t_key, train=train)
+        t_B = gaussian.draw_steps(self.schedule, b, t_key, train=train)
         context_BLD = model.conditioner(rows_BLD)
 
         def network(x_BHWC: jax.Array, t_B: jax.Array) -> jax.Array:
             times = batch["context_s_BL"]
             return model.denoise(x_BHWC, t_B, context_BLD, context_s_BL=times)
 
-        loss_B = process.training_loss(
+        loss_B = gaussian.training_loss(
             self.schedule,
             network,
             z_BHWC,
             t_B,
-            process.noise_like(z_BHWC, key=noise_key),
+            gaussian.noise_like(z_BHWC, key=noise_key),
             prediction=self.config.loss.prediction,
             weighting=self.config.loss.weighting,
         )
@@ -134,8 +135,8 @@ class LatentDiffusionTask(window_task.WindowTask):
             (model.conditioner(jnp.zeros_like(rows_BLD)), times_BL),
             SHOWN_GUIDANCE,
         )
-        z_BHWC = dpm_solver.sample(
-            process.as_eps(denoise, self.schedule, self.config.loss.prediction),
+        z_BHWC = dpm_multistep.sample(
+            gaussian.as_eps(denoise, self.schedule, self.config.loss.prediction),
             self.schedule,
             sharding.shard_batch(noise),
             num_steps=SHOWN_STEPS,
@@ -145,7 +146,7 @@ class LatentDiffusionTask(window_task.WindowTask):
             "real": real_BFT,
             "made": made_BFT,
             "sound_real": self.sounds(batch),
-            "sound_made": vocoder.mel_to_audio(made_BFT, self.audio),
+            "sound_made": griffin_lim.mel_to_audio(made_BFT, self.audio),
         }
 
     def show(

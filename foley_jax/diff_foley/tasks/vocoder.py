@@ -7,7 +7,7 @@ Batch (B sounds, L samples):
 Config fields:
   config.audio: AudioSpec's.
   config.model.vocoder: arguments of `bigvgan.BigVgan`; the product of `upsample_rates` is the hop.
-  config.model.discriminators: arguments of `waveform_discriminators.WaveformDiscriminators`
+  config.model.discriminators: arguments of `discriminators.WaveformDiscriminators`
     (periods, resolutions, channels); absent or None: no critics.
   config.loss.crop_frames: mel frames of one example.
   config.loss.mel_weight: of the multi-scale mel loss (15 in BigVGAN v2).
@@ -28,14 +28,15 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from foley_jax import sharding
 from foley_jax.data import clips
-from foley_jax.diff_foley import discriminator, exhibits, vocoder, waveform_discriminators
-from foley_jax.diff_foley.tasks import autoencoder
-from foley_jax.layers import bigvgan, configured
+from foley_jax.diff_foley.models import discriminator
+from foley_jax.diff_foley.tasks import autoencoder, exhibits
+from foley_jax.layers import configured
 from foley_jax.media import audio as audio_lib
 from foley_jax.media import mel, specs
+from foley_jax.runtime import sharding
 from foley_jax.training import task as task_lib
+from foley_jax.vocoders import bigvgan, discriminators, neural
 
 FEATURE_WEIGHT = 2.0  # HiFi-GAN
 MEL_FLOOR = 1e-5
@@ -88,7 +89,7 @@ class VocoderModel(nnx.Module):
         self,
         generator: bigvgan.BigVgan,
         *,
-        critics: waveform_discriminators.WaveformDiscriminators | None = None,
+        critics: discriminators.WaveformDiscriminators | None = None,
     ):
         self.generator = generator
         self.discriminators = critics
@@ -137,7 +138,7 @@ class VocoderTask(task_lib.Task):
         critics = None
         if self.adversarial_weight:
             critics = configured.build(
-                waveform_discriminators.WaveformDiscriminators,
+                discriminators.WaveformDiscriminators,
                 model.discriminators,
                 dtype=dtype,
                 rngs=rngs,
@@ -165,7 +166,7 @@ class VocoderTask(task_lib.Task):
         del key
         fields = self.config.loss
         mel_BFT, wanted_BL = self.crops(batch)
-        made_BL = model.generator(vocoder.to_unit_input(mel_BFT))
+        made_BL = model.generator(neural.to_unit_input(mel_BFT))
         mel_loss = multi_scale_mel_loss(
             made_BL,
             wanted_BL,
@@ -182,7 +183,7 @@ class VocoderTask(task_lib.Task):
     def _vocoded(self, model: VocoderModel, batch: task_lib.Batch) -> dict[str, jax.Array]:
         """Mels and sounds of crops, as they are and as the generator makes them."""
         mel_BFT, wanted_BL = self.crops(batch)
-        made_BL = model.generator(vocoder.to_unit_input(mel_BFT))
+        made_BL = model.generator(neural.to_unit_input(mel_BFT))
         own_mels = sharding.each_its_own(functools.partial(mel.log_mel, spec=self.audio))
         made_BFT = own_mels(made_BL)[..., : mel_BFT.shape[-1]]
         return {"in": mel_BFT, "out": made_BFT, "sound_in": wanted_BL, "sound_out": made_BL}
@@ -204,10 +205,10 @@ class VocoderTask(task_lib.Task):
         """Critics' loss plus the generator's, in one scalar with separate gradients."""
         judges = discriminator.frozen(model.discriminators)
         of_real, of_fake = judges(real), judges(fake)
-        opinion = waveform_discriminators.opinion_loss(of_fake)
-        features = waveform_discriminators.feature_loss(of_real, of_fake)
+        opinion = discriminators.opinion_loss(of_fake)
+        features = discriminators.feature_loss(of_real, of_fake)
         critics = model.discriminators
-        critic_loss = waveform_discriminators.critic_loss(
+        critic_loss = discriminators.critic_loss(
             critics(real), critics(jax.lax.stop_gradient(fake))
         )
         active = model.step_count[...] >= self.config.loss.get("adversarial_start", 0)

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import jax
 import ml_collections
 
-from foley_jax import sharding
 from foley_jax.diffusion import schedule as schedule_lib
 from foley_jax.media import audio as audio_lib
 from foley_jax.media import mel, specs
+from foley_jax.runtime import sharding
 from foley_jax.training import task as task_lib
 
 

@@ -33,12 +33,13 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from foley_jax import convert, program_cache
+from foley_jax import convert
 from foley_jax.evaluation import feature_store, run_card, seeds
 from foley_jax.evaluation.memorisation import clip_descriptors, memorisation_report, neighbours
 from foley_jax.evaluation.memorisation import nearest_clips as clips
 from foley_jax.evaluation.protocols import feature_rules
 from foley_jax.media import file_arguments
+from foley_jax.runtime import compile_cache
 
 LEAST_SECONDS = 0.1
 
@@ -193,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = file_arguments.Parser(
         prog="python -m foley_jax.evaluation.memorisation",
         description=__doc__,
-        epilog=program_cache.HELP,
+        epilog=compile_cache.HELP,
     )
     p.add_argument("--training", type=Path, required=True, help="what the generator was trained on")
     p.add_argument("--held_out", type=Path, required=True, help="real clips it never saw")
@@ -210,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--stride", type=float, help="between spans of training files; default half")
     p.add_argument("--metric", choices=neighbours.METRICS, default=neighbours.METRICS[0])
     args = p.parse_args(argv)
-    program_cache.turn_on()
+    compile_cache.turn_on()
     try:
         run(args)
     except (FileNotFoundError, ValueError) as error:

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from foley_jax.evaluation.networks import audioclip, i3d, melception, vggish
-from foley_jax.layers import network
+from foley_jax.runtime import network
 
 Features = Mapping[str, jax.Array]
 Preset = Literal["default", "official"]
@@ -257,7 +257,7 @@ def load(
     Raises:
       FileNotFoundError: a file is missing; the message names the metrics that need it.
       ValueError: unknown network or preset.
-      strict_fill.ConversionError: the file does not hold this network.
+      fill.ConversionError: the file does not hold this network.
     """
     entry = _entry(name)
     found = find(folder)

@@ -1,14 +1,15 @@
 """Public checkpoints of the networks behind the metrics: names only.
 
-See `layers/torch_checkpoint.py` for the fields and `foley_jax/convert.py` for the engine.
+See `interop/spec.py` for the fields and `foley_jax/convert.py` for the engine.
 """
 
 import functools
 
 from foley_jax.evaluation.networks import audioclip, i3d, melception, panns, vggish
-from foley_jax.layers import configured, torch_checkpoint
+from foley_jax.interop import spec
+from foley_jax.layers import configured
 
-Checkpoint = torch_checkpoint.Checkpoint
+Checkpoint = spec.Checkpoint
 
 # official place in the Sequential -> ours
 _VGGISH_CONVS = {0: 0, 3: 1, 6: 2, 8: 3, 11: 4, 13: 5}

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from foley_jax import torch_tensors
+from foley_jax.interop import torch_tensors
 
 FEATURES = "features"  # what the part of an item is called that is one tensor
 ANY = -1

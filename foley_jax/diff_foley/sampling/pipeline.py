@@ -1,0 +1,423 @@
+"""From decoded video frames to sound: CAVP rows, windows, diffusion, mel, waveform.
+
+Axis letters: B clips in one device batch, T frames, H W, C channels, L rows, D width, F mels.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
+import itertools
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+import ml_collections
+import numpy as np
+
+from foley_jax.diff_foley import diagnosis
+from foley_jax.diff_foley import sources as sources_lib
+from foley_jax.diff_foley.models import latent_diffusion
+from foley_jax.diff_foley.sampling import (
+    decode,
+    feature_cache,
+    features,
+    similarity,
+    solve,
+    windows,
+)
+from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.media import mel as mel_lib
+from foley_jax.media import specs, spool
+from foley_jax.runtime import network, seed_keys
+from foley_jax.vocoders import griffin_lim as vocoder_lib
+
+Draw, Settings = tape_lib.Draw, solve.Settings
+Source, Sound = sources_lib.Source, sources_lib.Sound
+TAPE_WINDOWS = 1024  # denoised together, unless one video has more: two hours
+OFFICIAL_S = 600.0  # preset "official" compares every window with all rows of the video
+# what `DiffFoley.watch` is told of
+STAGES = ("features", "diffusion", "autoencoder", "vocoder", "scores")
+
+
+class Result(NamedTuple):
+    """Generated sound: float32 [samples], the log-mel [F, T] it was made from, scores.
+
+    `sample` is its number among those of its seed; `fault` says why it is no sound, or is empty.
+    Of long videos both arrays are `np.memmap`s of files without a name; see `spool.Spool`.
+    """
+
+    audio: np.ndarray
+    mel_FT: np.ndarray
+    scores: dict[str, float]
+    sample: int = 0
+    fault: str = ""
+
+
+class Draft(NamedTuple):
+    """A generated mel that is no sound yet.
+
+    Attributes:
+      source: the video it is for.
+      draw: what its noise came from.
+      mel_FT: joined log-mel.
+      alignment: the classifier's probability of a match, or None.
+      fault: why the mel is not finite; empty if it is.
+    """
+
+    source: sources_lib.Viewed
+    draw: Draw
+    mel_FT: np.ndarray
+    alignment: float | None
+    fault: str = ""
+
+
+def window_of(
+    model: latent_diffusion.LatentDiffusion,
+    config: ml_collections.ConfigDict,
+    audio: specs.AudioSpec,
+    video: specs.VideoSpec,
+) -> windows.WindowSpec:
+    """What the model sees at once: its rows and latent columns."""
+    _, columns, _ = model.latent_shape(audio.num_mels, config.data.window_frames)
+    # a model that is told when its rows are needs no row to begin with a column
+    exact = {"max_skew_s": float("inf")} if model.unet.locality_bias else {}
+    return windows.WindowSpec(
+        num_rows=config.data.num_rows,
+        num_columns=columns,
+        row_s=1.0 / video.fps,
+        column_s=model.autoencoder.downsampling[1] * audio.frame_s,
+        **exact,
+    )
+
+
+class DiffFoley:
+    """The networks of Diff-Foley and the walk of videos through them.
+
+    Args:
+      ldm, cavp: the trained networks, `config` and `cavp_config` of their runs.
+      classifier: alignment classifier for double guidance (noisy latents), if any.
+      scorer: one for scoring finished sounds; by default the guidance classifier.
+      schedule: noise table of the diffusion.
+      vocoder: mels to sound; preset "official" always takes its own Griffin-Lim.
+      device_windows: windows in the batch of one device; by default 8 on CPU and 64 elsewhere.
+      mesh: devices of this process that share the work, see `sharding.local_mesh`; None is one.
+
+    Attributes:
+      watch: called with the name of a stage (`STAGES`), gives a context for its work; stages of
+        `draft` and `finish` overlap where these run in two threads.
+      room: None, or 0 from when on small batches are padded to the size of the largest before them,
+        instead of compiling a program of their own; it grows to that one's windows.
+      scratch: folder for what is too long for memory; None is the system's for temporary files.
+      similarity: scores pairs of picture and sound, see `similarity.Similarity`.
+    """
+
+    def __init__(
+        self,
+        *,
+        ldm: network.Network,
+        cavp: network.Network,
+        config: ml_collections.ConfigDict,
+        cavp_config: ml_collections.ConfigDict,
+        schedule: Any,
+        classifier: network.Network | None = None,
+        scorer: network.Network | None = None,
+        vocoder: vocoder_lib.Vocoder = decode.GRIFFIN_LIM,
+        device_windows: int | None = None,
+        mesh: Mesh | None = None,
+    ):
+        self.watch: Callable[[str], contextlib.AbstractContextManager] = contextlib.nullcontext
+        self.room: int | None = None
+        self.scratch: Path | None = None
+        self.num_devices = 1 if mesh is None else mesh.size
+        ldm, cavp = ldm.on(mesh), cavp.on(mesh)
+        classifier, scorer = classifier and classifier.on(mesh), scorer and scorer.on(mesh)
+        self.ldm, self.cavp, self.classifier, self.scorer = ldm, cavp, classifier, scorer
+        self.vocoder = vocoder if mesh is None else decode.OverDevices(vocoder, mesh)
+        self.audio = specs.AudioSpec(**config.audio)
+        self.cavp_audio = specs.AudioSpec(**cavp_config.audio)
+        self.video = specs.VideoSpec(**cavp_config.video)
+        on_cpu = jax.default_backend() == "cpu"
+        self.device_windows = device_windows or (8 if on_cpu else 64)
+        model = ldm.module()
+        self._deep_shape, self._unet_dtype = model.unet.deep_shape, jnp.dtype(model.unet.dtype)
+        self.latent_shape = model.latent_shape(self.audio.num_mels, config.data.window_frames)
+        self.column_frames = model.autoencoder.downsampling[1]
+        self.window = window_of(model, config, self.audio, self.video)
+        self.sampler = solve.Sampler(
+            ldm,
+            classifier,
+            scorer,
+            schedule=schedule,
+            prediction=config.loss.prediction,
+            spec=self.window,
+            latent_shape=self.latent_shape,
+        )
+        self._encode_video = cavp.jit(features.encode_frames, name="encode_frames")
+        self.similarity = similarity.Similarity(cavp, self.video, self.cavp_audio)
+        self._decode = ldm.jit(_autoencode, name="autoencode")
+
+    def check(self, settings: Settings) -> None:
+        """Whether the networks can follow the settings.
+
+        Raises:
+          ValueError: PLMS with a classifier, more steps than the diffusion has, or a cache deeper
+            than the U-Net.
+        """
+        self.sampler.check(settings)
+        if settings.cache_interval > 1:
+            self._deep_shape(self.latent_shape, settings.cache_depth)
+
+    # ---- generation ---------------------------------------------------------------------------
+
+    def generate(self, sources: Sequence[Source], settings: Settings) -> list[list[Result]]:
+        """Sound for several videos in shared device batches.
+
+        Returns:
+          For each source its `settings.keep_best` results, best first: see `finish`.
+        Raises:
+          ValueError: a video without frames, or settings the model cannot follow.
+        """
+        return self.finish(self.draft(sources, settings), settings)
+
+    def draft(
+        self,
+        sources: Sequence[Source],
+        settings: Settings,
+        draws: Sequence[Sequence[Draw]] | None = None,
+    ) -> list[Draft]:
+        """The device's share of `generate`: mels, the draws of every source in order.
+
+        Args:
+          draws: for each source what its sounds' noise comes from; by default the samples 0 to
+            `settings.num_samples` of `settings.seed`.
+        """
+        if draws is None:
+            usual = [Draw(settings.seed, sample) for sample in range(settings.num_samples)]
+            draws = [usual] * len(sources)
+        for source in sources:
+            self._check_length(source, settings)
+        # long videos one at a time; and the notebook's classifier sees all rows of one video: no
+        # two videos in one program
+        shared = settings.preset != "official" or not settings.aligned(self.classifier is not None)
+        short = [i for i, s in enumerate(sources) if isinstance(s.frames_THWC, np.ndarray)]
+        together = short if shared else []
+        made: dict[int, list[Draft]] = {}
+        for group in (together, *([i] for i in range(len(sources)) if i not in together)):
+            drafts = self._drafts([sources[i] for i in group], settings, [draws[i] for i in group])
+            made.update(zip(group, drafts, strict=True))
+        return [draft for i in range(len(sources)) for draft in made[i]]
+
+    def _check_length(self, source: Source, settings: Settings) -> None:
+        """Whether a video is short enough for what these settings hold in memory.
+
+        Raises:
+          ValueError: it is not.
+        """
+        aligned = settings.aligned(self.classifier is not None)
+        if settings.preset == "official" and aligned and source.duration_s > OFFICIAL_S:
+            raise ValueError(
+                f"{source.path} lasts {source.duration_s:.0f} s; preset 'official' with a "
+                f"classifier takes at most {OFFICIAL_S:.0f} s, because it compares every window "
+                "with the whole video; use preset 'default', or alignment 0"
+            )
+        rows = max(1, self.video.num_frames(source.duration_s))
+        count, most = len(windows.plan(rows, self.window)), self._most_windows(settings)
+        if settings.cache_interval > 1 and count > most:
+            raise ValueError(
+                f"{source.path} lasts {source.duration_s:.0f} s, {count} windows; kept deep "
+                f"features of at most {most} fit into memory; use cache_interval 1"
+            )
+
+    def _most_windows(self, settings: Settings) -> int:
+        """How many windows of several sounds are denoised together."""
+        if settings.cache_interval == 1:
+            return TAPE_WINDOWS
+        kept = math.prod(self._deep_shape(self.latent_shape, settings.cache_depth))
+        kept *= self._unet_dtype.itemsize * (2 if settings.guidance != 1 else 1)
+        return max(1, min(TAPE_WINDOWS, feature_cache.KEPT_BYTES // kept))
+
+    def _drafts(
+        self,
+        sources: Sequence[Source],
+        settings: Settings,
+        draws: Sequence[Sequence[Draw]],
+    ) -> list[list[Draft]]:
+        """Drafts of each source, from device batches that they share."""
+        official = settings.preset == "official"
+        with self.watch("features"):
+            seen, rows = sources_lib.view(
+                sources,
+                self._encode_video,
+                self.similarity,
+                official=official,
+                batch=self.num_devices,
+            )
+        owners = [(i, draw) for i, own in enumerate(draws) for draw in own]
+        requests = []
+        for i, draw in owners:
+            plan = (windows.official if official else windows.plan)(len(rows[i]), self.window)
+            requests.append(tape_lib.Request(plan, rows[i], seen[i].path.stem, draw))
+        made: list[tuple[np.ndarray, float | None, str]] = []
+        for some in tape_lib.divided(requests, self._most_windows(settings)):
+            made += self._mels(some, settings)
+        drafts: list[list[Draft]] = [[] for _ in sources]
+        for (i, draw), parts in zip(owners, made, strict=True):
+            drafts[i].append(Draft(seen[i], draw, *parts))
+        return drafts
+
+    def _mels(
+        self, requests: Sequence[tape_lib.Request], settings: Settings
+    ) -> list[tuple[np.ndarray, float | None, str]]:
+        """(joined mel, alignment or None, fault) of every request."""
+        if self.room is not None:
+            self.room = max(self.room, sum(len(request.windows) for request in requests))
+        tape, _, batch = tape_lib.lay(
+            requests,
+            self.window,
+            self.device_windows,
+            num_devices=self.num_devices,
+            room=self.room or 0,
+        )
+        official = settings.preset == "official"
+        with self.watch("diffusion"):
+            # of all rows of a video, where it needs them, there is only one on the tape
+            raw_rows_RD = requests[0].rows_RD if official else None
+            z_HWC = self.sampler.latents(tape, settings, batch, raw_rows_RD)
+            z_HWC = jax.block_until_ready(z_HWC)  # the next step would wait as long
+        with self.watch("autoencoder"):
+            finite: list[bool] = []  # of every window, before clipping hides what is not
+            parts = self._checked(self.sampler.mels(z_HWC, tape, batch), finite)
+            parts = parts if official else (np.clip(part_FT, 0.0, 1.0) for part_FT in parts)
+            mels = [self._joined(r, itertools.islice(parts, len(r.windows))) for r in requests]
+        with self.watch("scores"):
+            match_N = self.sampler.alignment(z_HWC, tape, batch)
+        made, at = [], 0
+        for request, mel_FT in zip(requests, mels, strict=True):
+            span = slice(at, at + len(request.windows))
+            at = span.stop
+            match = None if match_N is None else float(match_N[span].mean())
+            fault = ""
+            if not all(finite[span]):
+                fault = diagnosis.fault(
+                    self.sampler,
+                    request,
+                    settings,
+                    raw_rows_RD,
+                    max_batch=self.device_windows,
+                    num_devices=self.num_devices,
+                )
+            made.append((mel_FT, match, fault))
+        return made
+
+    @staticmethod
+    def _checked(parts: Iterable[np.ndarray], finite: list[bool]) -> Iterator[np.ndarray]:
+        """The mels of windows as they are; whether each is finite goes into `finite`."""
+        for part_FT in parts:
+            finite.append(bool(np.isfinite(part_FT).all()))
+            yield part_FT
+
+    def _joined(self, request: tape_lib.Request, parts: Iterable[np.ndarray]) -> np.ndarray:
+        """The mel [F, T] of one sound from those of its windows."""
+        first = [window.column * self.column_frames for window in request.windows]
+        made = spool.Spool((self.audio.num_mels,), self.scratch)
+        for part_FT in windows.joined(parts, first):
+            made.append(part_FT.T)
+        return made.array().T
+
+    # ---- sound --------------------------------------------------------------------------------
+
+    def finish(self, drafts: Sequence[Draft], settings: Settings) -> list[list[Result]]:
+        """Mels to sound and scores.
+
+        Returns:
+          For each source its `keep_best` results, best first: by the mean of their ranks under
+          `alignment` (where there is a classifier) and `cavp_similarity`.
+        """
+        results, n = self.sounds(drafts, settings), settings.num_samples
+        groups = [results[at : at + n] for at in range(0, len(results), n)]
+        return [ranked(group)[: settings.keep_best] for group in groups]
+
+    def sounds(self, drafts: Sequence[Draft], settings: Settings) -> list[Result]:
+        """Mels to sound and scores: one result for each draft, in order."""
+        lengths = [self.audio.num_samples(d.source.duration_s) for d in drafts]
+        with self.watch("vocoder"):
+            if settings.preset == "official":
+                audios = [self._vocode_official(d, n) for d, n in zip(drafts, lengths)]
+            else:
+                audios = self.vocode([d.mel_FT for d in drafts], lengths)
+        with self.watch("scores"):
+            similar = self.similarity([d.source.clips_BD for d in drafts], audios)
+        results = []
+        for draft, audio, own in zip(drafts, audios, similar):
+            scores = {"cavp_similarity": own}
+            if draft.alignment is not None:
+                scores["alignment"] = draft.alignment
+            frames = min(draft.mel_FT.shape[1], self.audio.num_frames(len(audio)))
+            mel_FT = draft.mel_FT[:, :frames]
+            fault = draft.fault or diagnosis.of_sound(mel_FT, audio)
+            results.append(Result(audio, mel_FT, scores, draft.draw.sample, fault))
+        return results
+
+    def vocode(self, mels_FT: Sequence[np.ndarray], lengths: Sequence[int]) -> list[np.ndarray]:
+        """Mels of any lengths to waveforms of the asked lengths (zero-padded or cut)."""
+        on_cpu = jax.default_backend() == "cpu"  # where a batch brings nothing
+        max_batch = 1 if on_cpu else self.device_windows
+        return decode.vocode(
+            mels_FT,
+            lengths,
+            self.audio,
+            max_batch=max_batch,
+            through=self.vocoder,
+            num_devices=self.num_devices,
+            folder=self.scratch,
+        )
+
+    def _vocode_official(self, draft: Draft, length: int) -> np.ndarray:
+        width = self.column_frames * self.window.num_columns
+        starts = range(0, draft.mel_FT.shape[1], width)
+        name = f"{draft.source.path.stem}/vocoder"
+        raw = tape_lib.block_keys(draft.draw.seed, name, draft.draw.sample, len(starts))
+        keys_N = seed_keys.wrapped(raw)
+        windows_FT = (spool.part(draft.mel_FT, slice(None), slice(s, s + width)) for s in starts)
+        return decode.vocode_official(
+            windows_FT, length, self.audio, keys_N=keys_N, folder=self.scratch
+        )
+
+    def reconstruct(self, sounds: Sequence[Sound]) -> list[Result]:
+        """True sound through mel, autoencoder and vocoder: the ceiling of generation."""
+        mels, lengths = [], []
+        for track in sounds:
+            mel_FT = np.asarray(mel_lib.log_mel(track.audio[None], self.audio))[0]
+            blocks = -(-mel_FT.shape[1] // decode.BLOCK_FRAMES) * decode.BLOCK_FRAMES
+            decoded = self._decode(decode.fit(mel_FT, blocks)[None])
+            mels.append(np.asarray(decoded)[0][:, : mel_FT.shape[1]])
+            lengths.append(len(track.audio))
+        audios = self.vocode(mels, lengths)
+        return [
+            Result(audio, mel_FT, {}, fault=diagnosis.of_sound(mel_FT, audio))
+            for audio, mel_FT in zip(audios, mels)
+        ]
+
+
+def ranked(results: Sequence[Result]) -> list[Result]:
+    """Best first: by the mean of the ranks under every score that all results have.
+
+    Ties go to the score named last (the classifier's, where there is one). Results that could
+    not be scored (nan: too short a video) keep their order, and those that are no sound come last.
+    """
+    lost = [result for result in results if result.fault]
+    if lost and len(lost) < len(results):
+        return [*ranked([result for result in results if not result.fault]), *lost]
+    names = [n for n in results[0].scores if not any(np.isnan(r.scores[n]) for r in results)]
+    values = {n: np.array([r.scores[n] for r in results]) for n in names}
+    ranks = sum(np.argsort(np.argsort(-v, kind="stable")) for v in values.values())
+    last = -values[names[-1]] if names else np.zeros(len(results))
+    order = np.lexsort((last, np.broadcast_to(ranks, len(results))))
+    return [results[i] for i in order]
+
+
+def _autoencode(model: nnx.Module, mel_BFT: jax.Array) -> jax.Array:
+    return jnp.clip(model.decode_mel(model.encode_mel(mel_BFT, key=None)), 0.0, 1.0)

@@ -1,0 +1,351 @@
+"""Feature rows to latents and latents to mels, on the device.
+
+The windows lie on a tape (`packed_windows`).
+Axis letters: N windows, B of them evaluated at once, H V C latent rows, columns of a window and
+channels, W columns of the tape, L rows, D width, K blocks, R rows of a whole video.
+"""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+import functools
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from foley_jax.diff_foley.sampling import conditions, feature_cache
+from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import windows as windows_lib
+from foley_jax.diffusion import finite, gaussian, guidance, multidiffusion
+from foley_jax.diffusion.samplers import ddim, dpm_multistep, plms
+from foley_jax.runtime import limits, seed_keys, sharding
+from foley_jax.runtime import network as network_lib
+
+# what `finite.Watch` watches in every window and step, besides the latents
+NETWORK, GUIDANCE, ALIGNMENT = "network", "classifier-free guidance", "alignment gradient"
+SAMPLERS = {"dpm_solver": dpm_multistep.sample, "ddim": ddim.sample, "plms": plms.sample}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a generated sound depends on besides the video and the model.
+
+    Attributes:
+      seed: 0 to 2**64 - 1; with the video's name and the sample's number it decides the noise.
+      steps: solver steps.
+      guidance: classifier-free guidance scale; 1 is none.
+      alignment: scale of the alignment classifier's gradient; 0, or a model without a
+        classifier, is none.
+      num_samples: sounds made per video.
+      keep_best: how many of them are wanted, best scores first.
+      sampler: "dpm_solver" (DPM-Solver++(2M), the paper's), "ddim" or "plms".
+      cache_interval: solver steps that one computation of the U-Net's deep entries serves: 2 or
+        3 save time and change the sound a little, 1 is exact; see `feature_cache`.
+      cache_depth: entries of the way down, and up, that are computed at every step.
+      preset: "default", or "official" to reproduce the published notebook with its mistakes:
+        zeros as null condition, which training never saw (spec D1); the raw rows of the whole
+        video for the classifier (D2) and none of it at guidance 1 with DPM-Solver; a 22.05 kHz
+        mel basis, which lowers every pitch by 27 % (D3); windows side by side at 8.176 s for
+        8 s of picture (D4); features in groups of 40 frames (D6).
+    Raises:
+      ValueError: a value is of another kind, not finite, or out of range.
+    """
+
+    seed: int = 0
+    steps: int = 25
+    guidance: float = 4.5
+    alignment: float = 50.0
+    num_samples: int = 1
+    keep_best: int = 1
+    sampler: str = "dpm_solver"
+    cache_interval: int = 1
+    cache_depth: int = 1
+    preset: str = "default"
+
+    def __post_init__(self):
+        if self.preset not in ("default", "official"):
+            raise ValueError(f"preset is {self.preset!r}, expected 'default' or 'official'")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler is {self.sampler!r}, expected one of {', '.join(SAMPLERS)}")
+        checked = {
+            "seed": limits.seed(self.seed),
+            "steps": limits.whole("steps", self.steps, 2),
+            "guidance": limits.real("guidance", self.guidance),
+            "alignment": limits.real("alignment", self.alignment, 0),
+            "num_samples": limits.whole("num_samples", self.num_samples, 1),
+            "keep_best": limits.whole("keep_best", self.keep_best, 1),
+            "cache_interval": limits.whole("cache_interval", self.cache_interval, 1),
+            "cache_depth": limits.whole("cache_depth", self.cache_depth, 1),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # a frozen dataclass has no other way
+        if self.keep_best > self.num_samples:
+            raise ValueError(
+                f"keep_best is {self.keep_best}, expected 1 to num_samples={self.num_samples}"
+            )
+
+    @property
+    def cache(self) -> feature_cache.FeatureCache:
+        """`cache_interval` and `cache_depth`."""
+        return feature_cache.FeatureCache(self.cache_interval, self.cache_depth)
+
+    def aligned(self, has_classifier: bool) -> bool:
+        """Whether the classifier's gradient acts.
+
+        Raises:
+          ValueError: PLMS with a classifier.
+        """
+        if not has_classifier or not self.alignment:
+            return False
+        if self.sampler == "plms":
+            raise ValueError(
+                "sampler 'plms' has no classifier guidance (the official code samples without "
+                "any guidance then); give alignment=0, or sampler 'dpm_solver' or 'ddim'"
+            )
+        quirk = self.preset == "official" and self.sampler == "dpm_solver" and self.guidance == 1
+        return not quirk
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What is fixed in a sampling program; the rest are its arguments.
+
+    Attributes:
+      schedule, prediction: of the diffusion.
+      latent_shape: [H, V, C] of one window's latent.
+      steps, sampler, preset: see `Settings`.
+      guided: the classifier-free guidance scale is not 1.
+      batch: windows evaluated at once.
+      cache: of the U-Net's deep features.
+    """
+
+    schedule: Any
+    prediction: str
+    latent_shape: tuple[int, int, int]
+    steps: int
+    sampler: str
+    preset: str
+    guided: bool
+    batch: int
+    cache: feature_cache.FeatureCache = feature_cache.FeatureCache()
+
+
+def noise(program: Program, keys_K: jax.Array) -> jax.Array:
+    """Standard normal canvas [H, K*V, C] of raw keys, one for every block of columns."""
+    keys = seed_keys.wrapped(keys_K)
+    blocks_KHVC = jax.vmap(lambda key: jax.random.normal(key, program.latent_shape))(keys)
+    height, _, channels = program.latent_shape
+    # [K, H, V, C] -> [H, K*V, C]
+    return jnp.moveaxis(blocks_KHVC, 0, 1).reshape(height, -1, channels)
+
+
+def solve(
+    program: Program,
+    model: nnx.Module,
+    classifier: nnx.Module | None,
+    tape: tape_lib.Tape,
+    x_T: jax.Array,
+    scale: jax.Array,
+    alignment: jax.Array,
+    raw_rows_RD: jax.Array | None,
+    watch: finite.Watch | None = None,
+) -> jax.Array:
+    """Denoises a tape; runs inside jit, without a host round trip.
+
+    Args:
+      program: what is fixed.
+      model: LatentDiffusion.
+      classifier: AlignmentModel, or None for no double guidance.
+      tape: windows and their conditions.
+      x_T: standard normal float32 [H, W, C].
+      scale: classifier-free guidance scale, float32 scalar; not read unless `program.guided`.
+      alignment: scale of the classifier's gradient, float32 scalar.
+      raw_rows_RD: preset "official" with a classifier: all rows of the one video on the tape.
+      watch: told what is finite in every window and step, see `finite.Watch`.
+    Returns:
+      Scaled latents float32 [H, W, C].
+    Source: Diff-Foley notebook cell 13; joint denoising after Bar-Tal et al. 2023
+      (MultiDiffusion).
+    """
+    p = program
+    official = p.preset == "official"
+    contexts, null = conditions.of_model(model, tape.rows_NLD, p.batch, zero_null=official)
+    every = (contexts, conditions.in_batches(tape.times_NL, p.batch))
+    if classifier is not None:
+        judged = conditions.of_classifier(classifier, tape.rows_NLD, p.batch, raw_rows_RD)
+        every = (*every, judged)
+
+    def predict(
+        unet: Callable[..., jax.Array], x_BHVC: jax.Array, t_B: jax.Array, index_B: jax.Array
+    ) -> jax.Array:
+        def network(x_BHVC: jax.Array, t_B: jax.Array, context_and_times: Any) -> jax.Array:
+            context, times_BL = context_and_times
+            return unet(x_BHVC, t_B, context, context_s_BL=times_BL)
+
+        x_BHVC, t_B = sharding.shard_batch(x_BHVC), sharding.shard_batch(t_B)
+        context, times_BL, *judged = conditions.at(every, index_B[0] // p.batch)
+
+        def watched(term: str, fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+            return fn if watch is None else watch.around(term, fn, index_B)
+
+        if watch is not None:
+            watch.note(finite.INPUT, x_BHVC, t_B, index_B)
+        condition = (conditions.context_of(model, context), times_BL)
+        null_condition = (null, times_BL)
+        own_scale = scale if p.guided else 1
+        network = watched(NETWORK, network)
+        denoise = guidance.classifier_free(network, condition, null_condition, own_scale)
+        denoise = watched(GUIDANCE, gaussian.as_eps(denoise, p.schedule, p.prediction))
+        if classifier is not None:
+            # all rows of the video are judged at the times of a window that begins with them
+            times = times_BL if raw_rows_RD is None else None
+            log_prob = functools.partial(_log_prob, classifier, *judged, times)
+            denoise = guidance.double_guidance(denoise, log_prob, p.schedule, alignment)
+            denoise = watched(ALIGNMENT, denoise)
+        return denoise(x_BHVC, t_B)
+
+    if p.cache.interval == 1:
+        exact = functools.partial(predict, model.denoise)
+        canvas = multidiffusion.denoiser(exact, tape.cover, batch=p.batch)
+    else:
+        canvas = feature_cache.denoiser(
+            p.cache,
+            predict,
+            model.unet,
+            tape.cover,
+            batch=p.batch,
+            examples=(1 + p.guided) * p.batch,
+            latent_shape=p.latent_shape,
+        )
+    return SAMPLERS[p.sampler](canvas, p.schedule, x_T[None], num_steps=p.steps)[0]
+
+
+def sample(
+    program: Program,
+    model: nnx.Module,
+    classifier: nnx.Module | None,
+    tape: tape_lib.Tape,
+    *scales_and_rows: jax.Array | None,
+    watch: finite.Watch | None = None,
+) -> jax.Array:
+    """`solve` from the noise of the tape's keys; its last arguments are `solve`'s."""
+    x_T = noise(program, tape.keys_K)
+    return solve(program, model, classifier, tape, x_T, *scales_and_rows, watch=watch)
+
+
+def _log_prob(classifier, rows, times_BL, x_BHVC, t_B) -> jax.Array:
+    return classifier.log_prob(x_BHVC, t_B, rows, context_s_BL=times_BL)
+
+
+def decode(model: nnx.Module, z_HWC: jax.Array, first_B: jax.Array, *, width: int) -> jax.Array:
+    """Mels [B, F, T] of the windows that begin at those columns of a tape; not clipped."""
+    return model.decode_mel(sharding.shard_batch(multidiffusion.cut(z_HWC, first_B, width)))
+
+
+def match(
+    classifier: nnx.Module,
+    z_HWC: jax.Array,
+    first_B: jax.Array,
+    rows_BLD: jax.Array,
+    times_BL: jax.Array,
+    *,
+    width: int,
+) -> jax.Array:
+    """Probability [B] that the clean latents of windows belong to their rows."""
+    z_BHVC = sharding.shard_batch(multidiffusion.cut(z_HWC, first_B, width))
+    zeros = jnp.zeros(first_B.shape, jnp.float32)
+    return jax.nn.sigmoid(classifier.logits(z_BHVC, zeros, rows_BLD, context_s_BL=times_BL))
+
+
+class Sampler:
+    """The compiled programs of one model; the parameters are their arguments."""
+
+    def __init__(
+        self,
+        ldm: network_lib.Network,
+        classifier: network_lib.Network | None,
+        scorer: network_lib.Network | None,
+        *,
+        schedule: Any,
+        prediction: str,
+        spec: windows_lib.WindowSpec,
+        latent_shape: tuple[int, int, int],
+    ):
+        self.ldm, self.classifier, self.spec = ldm, classifier, spec
+        self._fixed = (schedule, prediction, latent_shape)
+        width = spec.num_columns
+        self._programs: dict[tuple, Callable] = {}
+        self._watches: dict[tuple, finite.Watch | None] = {}
+        self._decode = ldm.jit(functools.partial(decode, width=width), name=f"decode {width}")
+        scorer = scorer or classifier
+        matched = functools.partial(match, width=width)
+        self._match = scorer and scorer.jit(matched, name=f"match {width}")
+
+    def check(self, settings: Settings) -> None:
+        """Whether the model can follow the settings.
+
+        Raises:
+          ValueError: PLMS with a classifier, or more steps than the diffusion has.
+        """
+        settings.aligned(self.classifier is not None)
+        schedule, *_ = self._fixed
+        limits.whole("steps", settings.steps, 2, schedule.num_steps)
+        if settings.sampler != "dpm_solver":
+            ddim.strided_steps(schedule, settings.steps, 1)
+
+    def latents(
+        self, tape: tape_lib.Tape, settings: Settings, batch: int, raw_rows_RD: np.ndarray | None
+    ) -> jax.Array:
+        """Scaled latents [H, W, C] of a tape."""
+        return self._run(tape, settings, batch, raw_rows_RD, watched=False)[0]
+
+    def trouble(
+        self, tape: tape_lib.Tape, settings: Settings, batch: int, raw_rows_RD: np.ndarray | None
+    ) -> tuple[jax.Array, finite.Trouble | None]:
+        """`latents` by a slower program, and where they first were not finite."""
+        z_HWC, watch = self._run(tape, settings, batch, raw_rows_RD, watched=True)
+        jax.block_until_ready(z_HWC)
+        return z_HWC, watch.first()
+
+    def _run(
+        self,
+        tape: tape_lib.Tape,
+        settings: Settings,
+        batch: int,
+        raw_rows_RD: np.ndarray | None,
+        *,
+        watched: bool,
+    ) -> tuple[jax.Array, finite.Watch | None]:
+        aligned = settings.aligned(self.classifier is not None)
+        guided, cache = settings.guidance != 1, settings.cache
+        choice = (settings.steps, settings.sampler, settings.preset, guided, batch, cache)
+        key = (watched, aligned, *choice)
+        if key not in self._programs:
+            watch = self._watches[key] = finite.Watch() if watched else None
+            run = functools.partial(sample, Program(*self._fixed, *choice), watch=watch)
+            classifier = self.classifier if aligned else None
+            # a program that asks the host cannot be kept on disk
+            name = "" if watched else f"sample {aligned} {choice}"
+            self._programs[key] = network_lib.jit_pair(run, self.ldm, classifier, name=name)
+        scales = (jnp.float32(settings.guidance), jnp.float32(settings.alignment))
+        raw_rows_RD = raw_rows_RD if aligned else None
+        return self._programs[key](tape, *scales, raw_rows_RD), self._watches[key]
+
+    def mels(self, z_HWC: jax.Array, tape: tape_lib.Tape, batch: int) -> Iterator[np.ndarray]:
+        """Mel [F, T] of every window of a tape; those of one device batch are held."""
+        first_N, count = tape.cover.first_N, int(tape.cover.count)
+        for at in range(0, count, batch):
+            yield from np.asarray(self._decode(z_HWC, first_N[at : at + batch]))[: count - at]
+
+    def alignment(self, z_HWC: jax.Array, tape: tape_lib.Tape, batch: int) -> np.ndarray | None:
+        """Probability of every window that its sound belongs to its rows; None if unknown."""
+        if self._match is None:
+            return None
+        parts = []
+        for at in range(0, int(tape.cover.count), batch):
+            span = slice(at, at + batch)
+            arrays = (tape.cover.first_N[span], tape.rows_NLD[span], tape.times_NL[span])
+            parts.append(np.asarray(self._match(z_HWC, *arrays)))
+        return np.concatenate(parts)[: int(tape.cover.count)]

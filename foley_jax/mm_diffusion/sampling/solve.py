@@ -1,0 +1,193 @@
+"""Programs that sample clips: from noise, or with one of picture and sound given.
+
+B clips, F frames, H W C picture, L audio samples, N shifted windows.
+Every clip of a batch has its own key and walks alone, so that it does not depend on the others.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from foley_jax.diffusion import finite, gaussian
+from foley_jax.diffusion import schedule as schedule_lib
+from foley_jax.diffusion.samplers import (
+    ddim,
+    ddpm,
+    dpm_adaptive,
+    dpm_multistep,
+    dpm_singlestep,
+    zero_shot,
+)
+from foley_jax.mm_diffusion.models import coupled_unet
+from foley_jax.mm_diffusion.sampling import upscaling
+from foley_jax.runtime import limits, sharding
+
+Clip = dict[str, jax.Array]
+NETWORK = "network"  # what `finite.Watch` watches, besides its input
+# network evaluations where the caller names none; None: all steps of the schedule
+STEPS = {"dpm_solver": 20, "dpm_solver++": 20, "adaptive": None, "ddim": 25, "ddpm": None}
+METHODS = ("gradient", "replacement")
+CONDITIONAL_STEPS = {"default": 250, "official": 1000}
+# of the gradient: strength per squared-error sum, or the official --classifier_scale
+SCALES = {"default": 0.3, "official": 3.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a generated clip depends on besides the model and its input.
+
+    Attributes:
+      seed: of all draws, 0 to 2**64 - 1.
+      steps: network evaluations; None is the sampler's own: see `STEPS`, `CONDITIONAL_STEPS`.
+      sampler: for clips from noise. "dpm_solver": singlestep, order 3, told integer times (the
+        paper's); "dpm_solver++": multistep, order 2, dynamic thresholding; "adaptive": order 2
+        with error control and thresholding, where `steps` has no meaning (the official
+        dpm_solver++); "ddim" and "ddpm": on a respaced schedule, data predictions clipped.
+      method: for a given part: "gradient" guidance, or "replacement" alone.
+      scale: strength of the gradient. With preset "default" it multiplies the gradient of the
+        squared-error sum of one clip (`zero_shot.Guidance`); with "official" it is the
+        scripts' --classifier_scale for a batch of one with --use_fp16, which is
+        `zero_shot.official_strength` in the former unit. None: 0.3 and 3.
+      preset: "official" noises the given part with one draw at every step and weighs the
+        gradient by alpha(t); "default" follows the paper: a fresh draw, weight sigma(t).
+      super_resolve: enlarge the pictures, where the model has a super-resolution network.
+      sr_steps: its evaluations for every frame.
+    Raises:
+      ValueError: a value is of another kind, not finite, or out of range.
+    """
+
+    seed: int = 0
+    steps: int | None = None
+    sampler: str = "dpm_solver"
+    method: str = "gradient"
+    scale: float | None = None
+    preset: str = "default"
+    super_resolve: bool = True
+    sr_steps: int = upscaling.NUM_STEPS
+
+    def __post_init__(self):
+        for name, known in (("sampler", STEPS), ("method", METHODS), ("preset", SCALES)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}"
+                )
+        checked = {
+            "seed": limits.seed(self.seed),
+            "sr_steps": limits.whole("sr_steps", self.sr_steps, 1),
+        }
+        if self.steps is not None:
+            checked["steps"] = limits.whole("steps", self.steps, 2)
+        if self.scale is not None:
+            checked["scale"] = limits.real("scale", self.scale, 0)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # a frozen dataclass has no other way
+
+    def guidance(self, elements: int) -> zero_shot.Guidance:
+        """How a given part of `elements` numbers guides."""
+        official = self.preset == "official"
+        noise = "fixed" if official else "fresh"
+        if self.method == "replacement":
+            return zero_shot.Guidance(noise=noise)
+        scale = SCALES[self.preset] if self.scale is None else self.scale
+        if official:
+            return zero_shot.Guidance.official(scale, batch=1, elements=elements, fp16=True)
+        return zero_shot.Guidance(strength=scale, weight="noise", noise=noise)
+
+
+class Denoiser(NamedTuple):
+    """What the network is, besides its weights.
+
+    Attributes:
+      schedule: of its training.
+      prediction: "eps", "v" or "x0".
+      shapes: clip of one, [1, ...], as `jax.ShapeDtypeStruct`.
+    """
+
+    schedule: schedule_lib.Schedule
+    prediction: str
+    shapes: Mapping[str, jax.ShapeDtypeStruct]
+
+
+def eps(model: coupled_unet.CoupledUNet, about: Denoiser, shift_key: jax.Array):
+    """The eps denoiser of samplers; every step has its own shifts, the same for all clips."""
+    num_frames = about.shapes["video"].shape[1]
+
+    def network(x: Clip, t_B: jax.Array) -> Clip:
+        step_key = jax.random.fold_in(shift_key, t_B[0].astype(jnp.int32))
+        shifts_N = model.draw_shifts(step_key, num_frames)
+        video, audio = model(x["video"], x["audio"], t_B, shifts_N)
+        return {"video": video, "audio": audio}
+
+    return gaussian.as_eps(network, about.schedule, about.prediction)
+
+
+def sample(
+    model: coupled_unet.CoupledUNet,
+    keys_B: jax.Array,
+    shift_key: jax.Array,
+    known: Mapping[str, jax.Array],
+    *,
+    about: Denoiser,
+    settings: Settings,
+    watch: finite.Watch | None = None,
+) -> Clip:
+    """Clips from noise, or the part that `known` lacks.
+
+    Args:
+      keys_B: a key for each clip.
+      shift_key: of the windows' shifts.
+      known: "video" [B, F, H, W, C] or "audio" [B, L, 1] in [-1, 1]; {} for neither.
+      watch: told what is finite at every evaluation, see `finite.Watch`.
+    Returns:
+      {"video", "audio"} float32, not clipped; the known part as given.
+    """
+    denoise = eps(model, about, shift_key)
+    if watch is not None:
+        denoise = watch.around(NETWORK, denoise, of_input=True)
+
+    def one(key: jax.Array, known: Clip) -> Clip:
+        noise_key, draw_key = jax.random.split(key)
+        x_T = gaussian.noise_like(dict(about.shapes), key=noise_key)
+        if known:
+            known = {name: part[None] for name, part in known.items()}
+            made = _given(denoise, about, x_T, known, draw_key, settings)
+        else:
+            made = _free(denoise, about.schedule, x_T, draw_key, settings)
+        return {name: part[0] for name, part in made.items()}
+
+    return sharding.each_its_own(jax.vmap(one))(keys_B, dict(known))
+
+
+def _free(denoise, schedule, x_T: Clip, key: jax.Array, settings: Settings) -> Clip:
+    steps = settings.steps or STEPS[settings.sampler]
+    if settings.sampler == "dpm_solver":
+        preset: Any = settings.preset
+        return dpm_singlestep.sample(denoise, schedule, x_T, num_steps=steps, preset=preset)
+    if settings.sampler == "dpm_solver++":
+        return dpm_multistep.sample(
+            denoise, schedule, x_T, num_steps=steps, spacing="log_snr", threshold=True
+        )
+    if settings.sampler == "adaptive":
+        return dpm_adaptive.sample(denoise, schedule, x_T)[0]
+    if settings.sampler == "ddim":
+        return ddim.sample(denoise, schedule, x_T, num_steps=steps, offset=0, clip_x0=True)
+    return ddpm.sample(
+        denoise, schedule, x_T, key=key, num_steps=steps, variance="fixed_large", clip_x0=True
+    )
+
+
+def _given(denoise, about: Denoiser, x_T: Clip, known: Clip, key, settings: Settings) -> Clip:
+    (part,) = known.values()
+    steps = settings.steps or CONDITIONAL_STEPS[settings.preset]
+    return zero_shot.sample(
+        denoise,
+        about.schedule,
+        x_T,
+        known,
+        key=key,
+        num_steps=min(steps, about.schedule.num_steps),
+        guidance=settings.guidance(part.size),
+    )

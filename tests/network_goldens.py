@@ -11,7 +11,7 @@ from goldens import fill
 import jax
 import numpy as np
 
-from foley_jax import convert
+from foley_jax.interop import registry
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens" / "evaluation"
 GAIN = np.float32(np.sqrt(2.0))  # of every tensor with two or more axes in the "_g" goldens
@@ -64,7 +64,7 @@ def _weights(name: str, prefix: str) -> Mapping[str, np.ndarray]:
 def vggish(name: str) -> dict[str, float]:
     """Output -> distance, for "vggish" or "vggish_g"."""
     want, meta = golden(name)
-    model = convert.from_state_dict("vggish", _weights(name, meta["fill_prefix"]))
+    model = registry.from_state_dict("vggish", _weights(name, meta["fill_prefix"]))
     audio = fill.waveform("public/", 3.2, 0)[None]
     log_mel = fill.inp("vggish.logmel", (3, 1, 96, 64), "public/")[:, 0]
 
@@ -92,7 +92,7 @@ def panns(name: str) -> dict[str, float]:
     """Output -> distance, for a golden file such as "panns_cnn14_16k_g"."""
     want, meta = golden(name)
     kind = name.removesuffix("_g").replace("panns_", "panns/")
-    model = convert.from_state_dict(kind, _weights(name, meta["fill_prefix"]))
+    model = registry.from_state_dict(kind, _weights(name, meta["fill_prefix"]))
     waves = panns_waves(model.spec.sample_rate_hz)
     embedding, logits = run(model, lambda model, x: model(x), waves)
     got = {"embedding": embedding, "clipwise_output": np.asarray(jax.nn.sigmoid(logits))}
@@ -102,7 +102,7 @@ def panns(name: str) -> dict[str, float]:
 def melception(name: str, rows: slice = slice(None)) -> dict[str, float]:
     """Output -> distance, for chosen mels of a golden (rows do not depend on each other)."""
     want, meta = golden(name)
-    model = convert.from_state_dict("melception", _weights(name, meta["fill_prefix"]))
+    model = registry.from_state_dict("melception", _weights(name, meta["fill_prefix"]))
     mel = 0.5 * fill.inp("melception.mel", (2, 80, meta["T"]), "public/")[rows]
     got = run(model, lambda model, x: model(x), mel)
     assert set(got) == set(want)
@@ -127,7 +127,7 @@ def audioclip_sounds() -> np.ndarray:
 def audioclip(case: str) -> dict[str, float]:
     """Spectrogram and embedding -> distance, for a case such as "as_coded/eval_mode"."""
     want, _ = golden("audioclip_audio")
-    model = convert.from_state_dict("audioclip/audio", audioclip_state())
+    model = registry.from_state_dict("audioclip/audio", audioclip_state())
     scale, mode = case.split("/")
     int16, batch = scale == "int16scale", mode.startswith("train")
     sounds = audioclip_sounds()[: len(want[case])]

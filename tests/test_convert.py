@@ -16,7 +16,7 @@ import torch
 
 from foley_jax import convert
 from foley_jax.diff_foley.models import audio_encoder, video_encoder
-from foley_jax.interop import fill, spec
+from foley_jax.interop import fill, registry, spec
 from foley_jax.layers import bias_free, configured
 from foley_jax.runtime import network as network_lib
 from foley_jax.training.checkpointing import run_directory
@@ -81,7 +81,7 @@ def reference():
 @pytest.fixture(autouse=True)
 def kinds(monkeypatch):
     known = {"small": KIND}
-    monkeypatch.setattr(convert, "kinds", lambda: known)
+    monkeypatch.setattr(registry, "kinds", lambda: known)
     return known
 
 
@@ -101,7 +101,7 @@ def _assert_same(module, reference):
 
 
 def test_a_converted_module_computes_the_same(reference):
-    _assert_same(convert.from_state_dict("small", _arrays(reference)), reference)
+    _assert_same(registry.from_state_dict("small", _arrays(reference)), reference)
 
 
 def test_every_misfit_is_listed_in_one_error(reference):
@@ -113,7 +113,7 @@ def test_every_misfit_is_listed_in_one_error(reference):
     state["point.weight"] = np.zeros((4, 5, 1, 1), np.float32)  # in and out swapped
     state["conv.weight"] = state["in_conv.weight"]  # renamed and by its own name
     with pytest.raises(fill.ConversionError) as caught:
-        convert.from_state_dict("small", state)
+        registry.from_state_dict("small", state)
     message = str(caught.value)
     for part in (
         "2 checkpoint keys without a place",
@@ -134,12 +134,12 @@ def test_every_misfit_is_listed_in_one_error(reference):
 def test_ignored_and_counter_keys_are_not_needed(reference):
     state = {"ema.decay": np.zeros(1), **_arrays(reference)}
     assert "bn.num_batches_tracked" in state
-    convert.from_state_dict("small", state)
+    registry.from_state_dict("small", state)
 
 
 def test_prefixes_are_stripped_as_often_as_they_stand(reference):
     state = {f"module.module.{k}": v for k, v in _arrays(reference).items()}
-    _assert_same(convert.from_state_dict("small", state), reference)
+    _assert_same(registry.from_state_dict("small", state), reference)
 
 
 def test_parts_named_init_start_fresh_and_only_those(reference, kinds):
@@ -147,13 +147,13 @@ def test_parts_named_init_start_fresh_and_only_those(reference, kinds):
         build=KIND.build, model=KIND.model, renames=KIND.renames, init=(r"heads/1/.*",)
     )
     state = {k: v for k, v in _arrays(reference).items() if not k.startswith("heads.1")}
-    module = convert.from_state_dict("small", state)
+    module = registry.from_state_dict("small", state)
     fresh = KIND.build(ml_collections.ConfigDict(KIND.model), rngs=nnx.Rngs(0))
     np.testing.assert_allclose(module.heads[1].kernel[...], fresh.heads[1].kernel[...], rtol=1e-6)
     np.testing.assert_array_equal(module.heads[0].kernel[...].T, state["heads.0.weight"])
     del state["heads.0.weight"]
     with pytest.raises(fill.ConversionError, match="heads/0/kernel"):
-        convert.from_state_dict("small", state)
+        registry.from_state_dict("small", state)
 
 
 def test_transforms_and_prepare_replace_the_rules(reference, kinds):
@@ -167,14 +167,14 @@ def test_transforms_and_prepare_replace_the_rules(reference, kinds):
         prepare=lambda state: {k.removeprefix("old_"): v for k, v in state.items()},
     )
     state = {f"old_{k}": v for k, v in state.items()}
-    _assert_same(convert.from_state_dict("small", state), reference)
+    _assert_same(registry.from_state_dict("small", state), reference)
 
 
 def test_unknown_kinds_and_fields_are_named(reference):
     with pytest.raises(ValueError, match="known kinds: small"):
-        convert.from_state_dict("smal", {})
+        registry.from_state_dict("smal", {})
     with pytest.raises(ValueError, match=r"unknown model fields \['widht'\]"):
-        convert.from_state_dict("small", _arrays(reference), widht=3)
+        registry.from_state_dict("small", _arrays(reference), widht=3)
 
 
 @pytest.mark.parametrize("container", [None, "state_dict"])
@@ -183,13 +183,13 @@ def test_pytorch_files_are_read(tmp_path, reference, container, zipped):
     state = reference.state_dict()
     content = {container: state, "epoch": 3, "optimizer": {"lr": 0.1}} if container else state
     torch.save(content, tmp_path / "m.ckpt", _use_new_zipfile_serialization=zipped)
-    _assert_same(convert.load_torch("small", tmp_path / "m.ckpt"), reference)
+    _assert_same(registry.load_torch("small", tmp_path / "m.ckpt"), reference)
 
 
 def test_safetensors_files_and_folders_are_read(tmp_path, reference, kinds):
     safetensors.torch.save_file(reference.state_dict(), tmp_path / "m.safetensors")
-    _assert_same(convert.load_torch("small", tmp_path / "m.safetensors"), reference)
-    _assert_same(convert.load_torch("small", tmp_path), reference)
+    _assert_same(registry.load_torch("small", tmp_path / "m.safetensors"), reference)
+    _assert_same(registry.load_torch("small", tmp_path), reference)
     parts = {"a": {}, "b": {}}
     for number, (key, value) in enumerate(reference.state_dict().items()):
         parts["ab"[number % 2]][key] = value
@@ -203,7 +203,7 @@ def test_safetensors_files_and_folders_are_read(tmp_path, reference, kinds):
         ignore=(r"[ab]\..*num_batches_tracked",),
         folders=("a", "b"),
     )
-    _assert_same(convert.load_torch("small", tmp_path / "parts"), reference)
+    _assert_same(registry.load_torch("small", tmp_path / "parts"), reference)
 
 
 def test_half_precision_becomes_float32(tmp_path, reference):
@@ -211,7 +211,7 @@ def test_half_precision_becomes_float32(tmp_path, reference):
         k: v.bfloat16() if v.is_floating_point() else v for k, v in reference.state_dict().items()
     }
     torch.save(state, tmp_path / "m.pt")
-    module = convert.load_torch("small", tmp_path / "m.pt")
+    module = registry.load_torch("small", tmp_path / "m.pt")
     assert module.conv.kernel.dtype == jnp.float32
     want = state["heads.0.weight"].float().numpy().T
     np.testing.assert_array_equal(module.heads[0].kernel[...], want)
@@ -233,11 +233,11 @@ def test_a_file_with_code_in_it_is_refused_and_not_run(tmp_path, reference, zipp
     content = {"state_dict": reference.state_dict(), "extra": _Bomb(mark)}
     torch.save(content, tmp_path / "m.ckpt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match="is refused.*safetensors"):
-        convert.load_torch("small", tmp_path / "m.ckpt")
+        registry.load_torch("small", tmp_path / "m.ckpt")
     with (tmp_path / "plain.pt").open("wb") as file:
         pickle.dump(_Bomb(mark), file)
     with pytest.raises(ValueError, match="plain.pt"):
-        convert.load_torch("small", tmp_path / "plain.pt")
+        registry.load_torch("small", tmp_path / "plain.pt")
     assert not mark.exists()
 
 
@@ -256,7 +256,7 @@ def test_the_class_names_in_lightning_files_do_no_harm(tmp_path, reference, monk
     content = {"state_dict": reference.state_dict(), "callbacks": {ModelCheckpoint: {"best": 1.0}}}
     torch.save(content, tmp_path / "m.ckpt")
     monkeypatch.delitem(sys.modules, name)
-    _assert_same(convert.load_torch("small", tmp_path / "m.ckpt"), reference)
+    _assert_same(registry.load_torch("small", tmp_path / "m.ckpt"), reference)
 
 
 @pytest.mark.parametrize("name", ["m.ckpt", "m.pth", "m.safetensors"])
@@ -267,20 +267,20 @@ def test_damaged_files_give_one_clear_error(tmp_path, reference, name):
     for content in (whole[: len(whole) // 2], b"", b"not a checkpoint at all" * 9):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=name):
-            convert.load_torch("small", tmp_path / name)
+            registry.load_torch("small", tmp_path / name)
 
 
 def test_missing_and_foreign_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such checkpoint"):
-        convert.load_torch("small", tmp_path / "none.ckpt")
+        registry.load_torch("small", tmp_path / "none.ckpt")
     with pytest.raises(FileNotFoundError, match="has no weight files"):
-        convert.load_torch("small", tmp_path)
+        registry.load_torch("small", tmp_path)
     (tmp_path / "m.txt").write_text("x")
     with pytest.raises(ValueError, match="known endings"):
-        convert.load_torch("small", tmp_path / "m.txt")
+        registry.load_torch("small", tmp_path / "m.txt")
     torch.save({"state_dict": {"names": ["a"]}}, tmp_path / "m.ckpt")
     with pytest.raises(ValueError, match="'names' is a list"):
-        convert.load_torch("small", tmp_path / "m.ckpt")
+        registry.load_torch("small", tmp_path / "m.ckpt")
 
 
 def test_the_command_line_writes_a_folder_that_can_be_loaded(tmp_path, reference, capsys):
@@ -306,7 +306,7 @@ def test_command_line_errors_are_one_line(tmp_path, capsys):
 
 def test_every_kind_says_what_it_leaves_out(monkeypatch):
     monkeypatch.undo()
-    known = convert.kinds()
+    known = registry.kinds()
     assert {"diff_foley/cavp", "panns/cnn14", "mmaction/slowonly_r50"} <= set(known)
     for kind, description in known.items():
         config = convert.run_config(kind)
@@ -342,7 +342,7 @@ def test_panns_fills_all_but_the_norm_and_the_projection(monkeypatch):
     state = {key: value for key, value in state.items() if not key.startswith(own)}
     extra = {"bn0.weight": np.ones(64), "fc_audioset.bias": np.ones(527)}
     state.update(extra, **{"logmel_extractor.melW": np.ones((513, 64))})
-    module = convert.from_state_dict("panns/cnn14", state, **fields)
+    module = registry.from_state_dict("panns/cnn14", state, **fields)
     got = _leaves(module)
     assert set(got) == set(ours)
     for path, value in got.items():
@@ -352,7 +352,7 @@ def test_panns_fills_all_but_the_norm_and_the_projection(monkeypatch):
     assert 0 < np.abs(got["final_project/kernel"]).max() < 1
     del state["fc1.weight"]
     with pytest.raises(fill.ConversionError, match="fc1/kernel"):
-        convert.from_state_dict("panns/cnn14", state, **fields)
+        registry.from_state_dict("panns/cnn14", state, **fields)
 
 
 def test_mmaction_fills_the_whole_backbone(monkeypatch):
@@ -368,7 +368,7 @@ def test_mmaction_fills_the_whole_backbone(monkeypatch):
         state[key] = value
     assert state["backbone.layer4.0.conv1.conv.weight"].shape == (32, 64, 3, 1, 1)
     state["cls_head.fc_cls.weight"] = np.zeros((400, 128))
-    got = _leaves(convert.from_state_dict("mmaction/slowonly_r50", state, **fields))
+    got = _leaves(registry.from_state_dict("mmaction/slowonly_r50", state, **fields))
     assert set(got) == set(ours)
     for path, value in got.items():
         np.testing.assert_array_equal(value, ours[path])

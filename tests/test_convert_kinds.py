@@ -13,7 +13,7 @@ import torch
 
 from foley_jax import convert
 from foley_jax.diff_foley.weights import compvis_ema, diffusers_names
-from foley_jax.interop import fill, spec, torch_reader, weight_folders
+from foley_jax.interop import fill, registry, spec, torch_reader, weight_folders
 from foley_jax.interop import report as conversion_report
 from foley_jax.training.checkpointing import run_directory
 
@@ -42,13 +42,13 @@ OFFICIAL = {
 def test_official_files_are_recognised(tmp_path, kind, prefix):
     state = _state(prefix + key for key in _keys(OFFICIAL[kind]))
     torch.save({"state_dict": state, "global_step": 3}, tmp_path / "some.ckpt")
-    assert convert.recognise(tmp_path / "some.ckpt") == kind
+    assert registry.recognise(tmp_path / "some.ckpt") == kind
     torch.save(state, tmp_path / "bare.pt")
-    assert convert.recognise(tmp_path / "bare.pt") == kind
+    assert registry.recognise(tmp_path / "bare.pt") == kind
     safetensors.numpy.save_file(
         {k: v.numpy() for k, v in state.items()}, tmp_path / "s.safetensors"
     )
-    assert convert.recognise(tmp_path / "s.safetensors") == kind
+    assert registry.recognise(tmp_path / "s.safetensors") == kind
 
 
 def test_the_name_decides_between_files_with_the_same_keys(tmp_path):
@@ -59,14 +59,14 @@ def test_the_name_decides_between_files_with_the_same_keys(tmp_path):
         ("other.ckpt", "diff_foley/eval_classifier"),
     ):
         torch.save({"state_dict": state}, tmp_path / name)
-        assert convert.recognise(tmp_path / name) == kind
+        assert registry.recognise(tmp_path / name) == kind
 
 
 def test_stable_diffusion_is_recognised_in_a_file_and_in_a_folder(tmp_path):
     state = {k: v for k, v in _state(_keys("ldm")).items() if "cond_stage_model" not in k}
     text = "cond_stage_model.transformer.text_model.final_layer_norm.weight"
     torch.save({"state_dict": {**state, text: torch.zeros(())}}, tmp_path / "sd.ckpt")
-    assert convert.recognise(tmp_path / "sd.ckpt") == "stable_diffusion/v1"
+    assert registry.recognise(tmp_path / "sd.ckpt") == "stable_diffusion/v1"
     for key, value in diffusers_spelling.folder(state, diffusers_spelling.NEW_ATTENTION).items():
         part, name = key.split(".", 1)
         (tmp_path / "sd" / part).mkdir(parents=True, exist_ok=True)
@@ -75,19 +75,19 @@ def test_stable_diffusion_is_recognised_in_a_file_and_in_a_folder(tmp_path):
     for part in ("unet", "vae"):
         file = tmp_path / "sd" / part / "diffusion_pytorch_model.safetensors"
         safetensors.numpy.save_file(state[part], file)
-    assert convert.recognise(tmp_path / "sd") == "stable_diffusion/v1"
+    assert registry.recognise(tmp_path / "sd") == "stable_diffusion/v1"
 
 
 def test_other_files_are_not_recognised(tmp_path):
     torch.save({"state_dict": {"x": torch.zeros(2)}}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match=r"other.ckpt is none of the kinds.*diff_foley/cavp"):
-        convert.recognise(tmp_path / "other.ckpt")
+        registry.recognise(tmp_path / "other.ckpt")
     with pytest.raises(FileNotFoundError, match="no such checkpoint"):
-        convert.recognise(tmp_path / "none.ckpt")
+        registry.recognise(tmp_path / "none.ckpt")
 
 
 def test_each_signature_fits_only_what_it_should():
-    kinds = convert.kinds()
+    kinds = registry.kinds()
     for kind, name in OFFICIAL.items():
         keys = _keys(name)
         fitting = {k for k, d in kinds.items() if d.signature and fill.has_signature(d, keys)}
@@ -188,7 +188,7 @@ TWO = spec.Checkpoint(
 
 @pytest.fixture
 def two(monkeypatch, tmp_path):
-    monkeypatch.setattr(convert, "kinds", lambda: {"two": TWO})
+    monkeypatch.setattr(registry, "kinds", lambda: {"two": TWO})
     state = {
         "module.a.weight": torch.ones(3, 2),
         "module.a.bias": torch.ones(3),
@@ -234,7 +234,7 @@ def test_the_command_line_takes_averages_when_asked(two, capsys):
 
 def test_averages_of_a_kind_without_any_are_refused(two, monkeypatch, capsys):
     kind = spec.Checkpoint(build=TWO.build, model={}, ignore=TWO.ignore, init=TWO.init)
-    monkeypatch.setattr(convert, "kinds", lambda: {"two": kind})
+    monkeypatch.setattr(registry, "kinds", lambda: {"two": kind})
     assert convert.main(["two", str(two / "two.ckpt"), str(two / "out"), "--ema"]) == 1
     assert "no averaged (EMA) weights" in capsys.readouterr().err
     assert not (two / "out").exists()
@@ -244,7 +244,7 @@ def test_numpy_values_beside_the_weights_do_no_harm(two):
     state = torch.load(two / "two.ckpt")
     beside = {"indexes": np.arange(3), "best": np.float64(0.5)}
     torch.save({"state_dict": state, "sampler": beside}, two / "with.ckpt")
-    assert convert.load_torch("two", two / "with.ckpt").a.kernel.shape == (2, 3)
+    assert registry.load_torch("two", two / "with.ckpt").a.kernel.shape == (2, 3)
 
 
 def test_bfloat16_safetensors_are_read_exactly(tmp_path):

@@ -14,6 +14,7 @@ import tiny_foley
 
 from foley_jax import generate, sample
 from foley_jax.diff_foley.sampling import pipeline
+from foley_jax.inference import many, process_group
 from foley_jax.media import audio as audio_io
 from foley_jax.media import level
 from foley_jax.training.checkpointing import run_directory
@@ -49,12 +50,12 @@ def _run(*args, **options):
     """The report, and {(video, index of the sample): clip}."""
     clips = {}
 
-    def add(self, name, video, takes, add=generate.Runs.add):
+    def add(self, name, video, takes, add=many.Runs.add):
         clips.update({(name, take.index): take.clip for take in takes})
         add(self, name, video, takes)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generate.Runs, "add", add)
+        patch.setattr(many.Runs, "add", add)
         return generate.run(*args, **options), clips
 
 
@@ -127,7 +128,7 @@ def test_what_is_there_is_not_made_again(foley, videos, tmp_path, drawn):
 
     count = 0
 
-    def add(self, name, video, clips, add=generate.Runs.add):
+    def add(self, name, video, clips, add=many.Runs.add):
         nonlocal count
         count += 1
         if count == 2:
@@ -140,7 +141,7 @@ def test_what_is_there_is_not_made_again(foley, videos, tmp_path, drawn):
         return sorted(drawn)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generate.Runs, "add", add)
+        patch.setattr(many.Runs, "add", add)
         with pytest.raises(Killed):
             again(2)
     assert not (tmp_path / "seed0_sample0/scores.json").exists()
@@ -272,7 +273,7 @@ def test_two_processes_share_the_videos(runs, videos, usual, tmp_path):
 
 
 def test_a_process_that_stops_stops_the_others(tmp_path):
-    first, second = (generate.Team(tmp_path, index, 2) for index in range(2))
+    first, second = (process_group.Team(tmp_path, index, 2) for index in range(2))
     second.__exit__(OSError, OSError("disk full"), None)
     with pytest.raises(RuntimeError, match="process 1 of 2 stopped: OSError: disk full"):
         first.gather({})

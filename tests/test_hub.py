@@ -7,7 +7,7 @@ import types
 import pytest
 
 from foley_jax import convert
-from foley_jax.interop import hub
+from foley_jax.interop import hub, registry
 
 
 class _LocalEntryNotFoundError(FileNotFoundError):
@@ -125,13 +125,13 @@ def test_without_the_client_the_error_says_what_to_install(monkeypatch):
 
 
 def test_the_converter_asks_for_what_its_kind_needs(fake):
-    kinds = convert.kinds()
-    path = convert._path(kinds["diff_foley/cavp"], Path("here.ckpt"))
+    kinds = registry.kinds()
+    path = registry._path(kinds["diff_foley/cavp"], Path("here.ckpt"))
     assert path == Path("here.ckpt") and not fake.calls
     _touch(fake.folder, "x/ldm_epoch240.ckpt")
-    assert convert._path(kinds["diff_foley/ldm"], "hub:a/b").name == "ldm_epoch240.ckpt"
+    assert registry._path(kinds["diff_foley/ldm"], "hub:a/b").name == "ldm_epoch240.ckpt"
     _touch(fake.folder, "unet/w.safetensors", "vae/w.safetensors")
-    assert convert._path(kinds["stable_diffusion/v1"], "hub:a/b") == fake.folder
+    assert registry._path(kinds["stable_diffusion/v1"], "hub:a/b") == fake.folder
 
 
 def test_command_line_shows_the_error_in_one_line(fake, tmp_path, capsys):

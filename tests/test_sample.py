@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import tiny_foley
 
-from foley_jax import convert, sample
+from foley_jax import sample
 from foley_jax.diff_foley.sampling import packed_windows as tape_lib
 from foley_jax.diff_foley.sampling import pipeline
-from foley_jax.inference import load
+from foley_jax.inference import load, official
+from foley_jax.interop import registry
 from foley_jax.media import video as video_io
 from tests.media import media_files
 
@@ -173,7 +174,7 @@ def test_any_rate_size_and_rotation(foley, tmp_path):
 
 def test_a_folder_of_official_files_is_converted_while_loading(monkeypatch, tmp_path):
     """With tiny networks in place of the official ones; the full size is a slow test."""
-    kinds = convert.kinds()
+    kinds = registry.kinds()
     configs = {
         load.CAVP: tiny_foley.cavp(),
         load.LDM: tiny_foley.ldm(),
@@ -184,11 +185,11 @@ def test_a_folder_of_official_files_is_converted_while_loading(monkeypatch, tmp_
     names = {kinds[kind].file_names[0]: kind for kind in configs}
     for name in names:
         (tmp_path / name).touch()
-    monkeypatch.setattr(convert, "recognise", lambda path: names[path.name])
+    monkeypatch.setattr(registry, "recognise", lambda path: names[path.name])
     monkeypatch.setattr(
-        convert, "run_config", lambda kind: configs[kind].copy_and_resolve_references()
+        official, "run_config", lambda kind: configs[kind].copy_and_resolve_references()
     )
-    monkeypatch.setattr(convert, "load_torch", lambda kind, path: filled.model(configs[kind]))
+    monkeypatch.setattr(registry, "load_torch", lambda kind, path: filled.model(configs[kind]))
     model = sample.load(tmp_path).model
     assert model.classifier is not None and model.scorer is not None
     want = jax.tree.leaves(nnx.to_pure_dict(nnx.state(filled.model(configs[load.LDM]))))

@@ -51,7 +51,6 @@ import traceback
 
 import numpy as np
 
-from foley_jax import convert, generate, sample
 from foley_jax.diff_foley.sampling import features, pipeline
 from foley_jax.evaluation import feature_store, report, run_card, seeds
 from foley_jax.evaluation.protocols import (
@@ -60,7 +59,8 @@ from foley_jax.evaluation.protocols import (
     feature_rules,
     protocol,
 )
-from foley_jax.inference import load, timing
+from foley_jax.inference import load, many, timing
+from foley_jax.interop import registry
 from foley_jax.media import file_arguments, files
 from foley_jax.media import names as name_lib
 from foley_jax.runtime import compile_cache, limits, reasons
@@ -207,7 +207,7 @@ def _systems(
 def _means(args: argparse.Namespace) -> by_name.Means:
     store = feature_store.FeatureStore(args.cache or args.out / "cache")
     networks = args.weights and feature_rules.Networks(
-        args.weights, convert.load_torch, store, preset=args.preset
+        args.weights, registry.load_torch, store, preset=args.preset
     )
     both = args.classifier and args.cavp
     return by_name.Means(
@@ -244,19 +244,19 @@ def _generate(name: str, model: Path, args: argparse.Namespace) -> list[Path]:
     """A folder of sounds per sample, made for all videos of the reference."""
     settings = pipeline.Settings(seed=args.seed, steps=args.steps, guidance=args.guidance)
     out = args.out / "generated" / name
-    loaded = sample.load(model, cavp=args.cavp, classifier=args.guide)
+    loaded = load.any_system(model, cavp=args.cavp, classifier=args.guide)
     # every name of the reference is asked for, also of links to one file
     videos = files.find(
         args.reference, files.VIDEO_SUFFIXES, leave_out=[args.out], same_once=False
     ).paths
-    made = generate.run(
+    made = many.run(
         loaded,
         videos or args.reference,
         out,
         args.samples,
         settings=settings,
         networks={
-            **dict.fromkeys(sample.NETWORKS),
+            **dict.fromkeys(load.NETWORKS),
             "model": str(model),
             "cavp": args.cavp,
             "classifier": args.guide,

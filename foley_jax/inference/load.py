@@ -10,9 +10,9 @@ from flax import nnx
 import jax
 import ml_collections
 
-from foley_jax import convert
 from foley_jax.diff_foley.sampling import decode, pipeline
-from foley_jax.interop import hub, torch_reader
+from foley_jax.inference import foley, official, sounding_video
+from foley_jax.interop import hub, registry, torch_reader
 from foley_jax.media import specs
 from foley_jax.mm_diffusion.sampling import pipeline as mm_pipeline
 from foley_jax.runtime import network as network_lib
@@ -23,6 +23,8 @@ from foley_jax.vocoders import neural as vocoders
 
 CAVP, LDM = "diff_foley/cavp", "diff_foley/ldm"
 SOUNDING, UPSCALING = "mm_diffusion", "mm_super_resolution"  # stages
+# networks beside the model itself, and their compute type
+NETWORKS = ("cavp", "classifier", "vocoder", "super_resolution", "dtype")
 GUIDANCE, EVALUATION = "diff_foley/guidance_classifier", "diff_foley/eval_classifier"
 
 
@@ -32,6 +34,44 @@ class _Part(NamedTuple):
     config: ml_collections.ConfigDict
     task: Any
     network: network_lib.Network
+
+
+def any_system(
+    model: str | os.PathLike,
+    *,
+    cavp: str | os.PathLike | None = None,
+    classifier: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
+    vocoder: str | os.PathLike | None = None,
+    super_resolution: str | os.PathLike | None = None,
+    dtype: str | None = None,
+    devices: int | None = None,
+) -> foley.Foley | sounding_video.SoundingVideo:
+    """Loads a trained, converted or official model of either system.
+
+    Diff-Foley's (see `load.diff_foley`) gives a `Foley`; MM-Diffusion's, for which
+    `super_resolution` may be given (see `load.mm_diffusion`), a `SoundingVideo`.
+
+    Raises:
+      ValueError: a network is given that the model's system does not know.
+    """
+    others = {"cavp": cavp, "classifier": classifier, "vocoder": vocoder}
+    if makes_sounding_video(model):
+        _refuse(others, f"{model} is MM-Diffusion's")
+        networks = mm_diffusion(
+            model, super_resolution=super_resolution, dtype=dtype, devices=devices
+        )
+        return sounding_video.SoundingVideo(networks, str(model))
+    _refuse({"super_resolution": super_resolution}, f"{model} is Diff-Foley's")
+    networks = diff_foley(
+        model, cavp=cavp, classifier=classifier, vocoder=vocoder, dtype=dtype, devices=devices
+    )
+    return foley.Foley(networks, str(model))
+
+
+def _refuse(networks: dict[str, object], why: str) -> None:
+    given = [name for name, network in networks.items() if network]
+    if given:
+        raise ValueError(f"{why}, which has no {' and no '.join(given)}; leave it out")
 
 
 def diff_foley(
@@ -70,7 +110,7 @@ def diff_foley(
         ldm_source, found_cavp, found_classifiers = _official_folder(model)
         cavp = cavp or found_cavp
         if cavp is None:
-            names = " or ".join(convert.kinds()[CAVP].file_names)
+            names = " or ".join(registry.kinds()[CAVP].file_names)
             raise FileNotFoundError(f"{model} has no {names}; copy it there, or give --cavp=FILE")
     else:
         ldm_source, found_classifiers = model, []
@@ -138,7 +178,7 @@ def mm_diffusion(
 def makes_sounding_video(model: str | os.PathLike) -> bool:
     """Whether a run folder or file holds MM-Diffusion's base model (else: Diff-Foley's)."""
     if _is_file(model):
-        return convert.recognise(model).startswith("mm_diffusion/")
+        return registry.recognise(model).startswith("mm_diffusion/")
     if hub.is_hub(model) or _official_file(model, LDM):
         return False
     return run_directory.load_config(model).get("task") == SOUNDING
@@ -211,7 +251,7 @@ def load_vocoder(
             f"{source} holds {kind or own.get('task')!r}; wanted here is a 'vocoder' run or a "
             "generator converted with `python -m foley_jax.convert bigvgan FILE DIR`"
         )
-    build = convert.kinds()[kind].build
+    build = registry.kinds()[kind].build
     network = network_lib.Network.rebuild(
         lambda rngs: build(own.model, rngs=rngs), nnx.Param, params, rest
     )
@@ -248,7 +288,7 @@ def _resolve_beside(run_dir: Path, target: str) -> Path:
 
 def _official_file(folder: str | os.PathLike, kind: str) -> Path | None:
     """The file of that kind under its usual name in a folder, if it is there."""
-    names = convert.kinds()[kind].file_names
+    names = registry.kinds()[kind].file_names
     return next((Path(folder) / n for n in names if (Path(folder) / n).is_file()), None)
 
 
@@ -261,7 +301,7 @@ def _official_folder(model: str | os.PathLike) -> tuple[Path, Path | None, list[
     files = {}
     for kind in (LDM, CAVP, GUIDANCE, EVALUATION):
         try:
-            files[kind] = hub.fetch(str(model), file_names=convert.kinds()[kind].file_names)
+            files[kind] = hub.fetch(str(model), file_names=registry.kinds()[kind].file_names)
         except ValueError:  # the repository has no such file
             if kind in (LDM, CAVP):
                 raise
@@ -277,10 +317,10 @@ def _part(source: str | os.PathLike, stage: str, dtype: str | None) -> _Part:
     if hub.is_hub(source):
         source = hub.fetch(str(source))
     if _is_file(source):
-        kind = convert.recognise(source)
-        config = convert.run_config(kind)
+        kind = registry.recognise(source)
+        config = official.run_config(kind)
         config.kind = kind
-        module = convert.load_torch(kind, source)
+        module = registry.load_torch(kind, source)
         state = None
     else:
         config, *state = run_directory.load_model_state(source)

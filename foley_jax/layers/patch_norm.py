@@ -4,7 +4,8 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import batch_norm, bias_free, convolution, initializers
+from foley_jax.kernels import patches
+from foley_jax.layers import batch_norm, bias_free, initializers
 
 
 class PatchNorm(nnx.Module):
@@ -28,5 +29,5 @@ class PatchNorm(nnx.Module):
 
     def __call__(self, x_BHWC: jax.Array, *, train: bool, relu: bool = False) -> jax.Array:
         """Raises ValueError where a side is no multiple of the patch."""
-        x = self.conv(convolution.space_to_depth(x_BHWC, (self.patch, self.patch)))
+        x = self.conv(patches.space_to_depth(x_BHWC, (self.patch, self.patch)))
         return self.bn(x, train=train, relu=relu)

@@ -9,8 +9,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from foley_jax import convert
 from foley_jax.bench import weights
+from foley_jax.interop import registry
 from foley_jax.runtime import network as network_lib
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -63,7 +63,7 @@ SMALL = {
 
 
 def build(kind, **overrides):
-    description = convert.kinds()[kind]
+    description = registry.kinds()[kind]
     model = ml_collections.ConfigDict({**description.model, **overrides})
     return lambda keys: description.build(model, rngs=keys)
 
@@ -72,7 +72,7 @@ def build(kind, **overrides):
 def test_the_converter_takes_them_back(kind):
     network = weights.network(build(kind, **SMALL[kind]))
     official = weights.official(kind, network.state)
-    back = convert.from_state_dict(kind, official, **SMALL[kind])
+    back = registry.from_state_dict(kind, official, **SMALL[kind])
     state = nnx.to_pure_dict(nnx.state(back))
     assert jax.tree.structure(state) == jax.tree.structure(dict(network.state))
     jax.tree.map(np.testing.assert_array_equal, state, dict(network.state))

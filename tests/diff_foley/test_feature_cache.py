@@ -83,7 +83,7 @@ def test_samplers_carry_a_memory_from_step_to_step(sampler):
     times = []
 
     def evaluate(x, t_B, memory):
-        count, kept = stateful
+        count, kept = memory
         kept = jnp.where(count % 3 == 0, t_B[0], kept)
         jax.debug.callback(lambda *seen: times.append(seen), count, t_B[0], kept, ordered=True)
         return 0.1 * x, (count + 1, kept)

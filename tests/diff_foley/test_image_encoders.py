@@ -7,15 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from foley_jax import convert
 from foley_jax.diff_foley.models import image_encoders
 from foley_jax.diff_foley.weights import image_weights
-from foley_jax.interop import fill
+from foley_jax.interop import fill, registry
 
 
 @pytest.fixture(autouse=True)
 def kinds(monkeypatch):
-    monkeypatch.setattr(convert, "kinds", lambda: dict(image_weights.KINDS))
+    monkeypatch.setattr(registry, "kinds", lambda: dict(image_weights.KINDS))
 
 
 class _Bottleneck(nn.Module):
@@ -154,7 +153,7 @@ def _torch(kind):
 def test_converted_rows_match_torch(kind):
     reference, (_, fields, (mean, std)) = _torch(kind), CASES[kind]
     state = {key: value.detach().numpy() for key, value in reference.state_dict().items()}
-    model = convert.from_state_dict(kind, state, **fields)
+    model = registry.from_state_dict(kind, state, **fields)
     frames = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32, 3), dtype=np.uint8)
     x = (frames.reshape(6, 32, 32, 3) / 255.0 - np.array(mean)) / np.array(std)
     with torch.no_grad():
@@ -175,7 +174,7 @@ def test_conversion_is_strict(kind):
     del state[dropped]
     state["stranger.weight"] = np.zeros((2, 2), np.float32)
     with pytest.raises(fill.ConversionError, match="stranger.weight"):
-        convert.from_state_dict(kind, state, **CASES[kind][1])
+        registry.from_state_dict(kind, state, **CASES[kind][1])
 
 
 def test_what_does_not_fit_is_refused():

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from foley_jax import convert
 from foley_jax.evaluation.networks import audioclip, convolution
-from foley_jax.interop import fill
+from foley_jax.interop import fill, registry
 from foley_jax.layers import batch_norm
 
 
@@ -26,7 +25,7 @@ def test_official_preset_hears_sounds_as_the_official_code_does():
     """Of a sound in [-1, 1] a few rounding steps are left: every rounding must be the same."""
     want, _ = network_goldens.golden("audioclip_audio")
     assert audioclip.PRESETS["official"] == {"int16_scale": False, "batch_statistics": True}
-    model = convert.from_state_dict("audioclip/audio", network_goldens.audioclip_state())
+    model = registry.from_state_dict("audioclip/audio", network_goldens.audioclip_state())
     decibels = network_goldens.run(
         model,
         lambda model, x: model.spectrogram(x, int16_scale=False),
@@ -66,7 +65,7 @@ def test_trained_transform_is_the_officials():
     bins = weights["fbsp.m"].size
     weights["fbsp.m"] = rng.uniform(0.5, 2.0, bins).astype(np.float32)
     weights["fbsp.fb"] = rng.uniform(0.5, 1.5, bins).astype(np.float32)
-    model = convert.from_state_dict("audioclip/audio", weights)
+    model = registry.from_state_dict("audioclip/audio", weights)
     real, imaginary = (np.asarray(part)[:, ::40] for part in model.fbsp.kernels())
     t = audioclip._times().astype(np.float64)[None, ::40]
     m, fb, fc = (weights[f"fbsp.{n}"].astype(np.float64)[:, None] for n in ("m", "fb", "fc"))
@@ -83,11 +82,11 @@ def test_whole_file_of_audioclip_is_read_strictly(tmp_path):
     whole["visual.conv1.weight"] = whole["logit_scale_ai"] = np.zeros(1, np.float32)
     path = tmp_path / "AudioCLIP-Full-Training.pt"
     torch.save({key: torch.from_numpy(np.asarray(value)) for key, value in whole.items()}, path)
-    assert convert.recognise(path) == "audioclip/audio"
-    assert convert.load_torch("audioclip/audio", path).fc.kernel.shape == (2048, 1024)
+    assert registry.recognise(path) == "audioclip/audio"
+    assert registry.load_torch("audioclip/audio", path).fc.kernel.shape == (2048, 1024)
     whole["audio.layer5.0.conv1.weight"] = whole.pop("audio.layer4.0.conv1.weight")
     with pytest.raises(fill.ConversionError) as error:
-        convert.from_state_dict("audioclip/audio", whole)
+        registry.from_state_dict("audioclip/audio", whole)
     for part in ("layer5.0.conv1.weight", "layer4/0/unit1/conv/kernel"):
         assert part in str(error.value)
 

@@ -5,9 +5,9 @@ import network_goldens
 import numpy as np
 import pytest
 
-from foley_jax import convert
 from foley_jax.evaluation.networks import i3d
 from foley_jax.interop import fill as strict_fill
+from foley_jax.interop import registry
 
 PREFIX = "public/i3d:"
 # the recorded block -> ours
@@ -36,7 +36,7 @@ def _cut(x_BTHWC):
 
 def test_network_matches_the_official_module():
     want, _ = network_goldens.golden("i3d")
-    model = convert.from_state_dict("fvd/i3d", network_goldens.plain("i3d", PREFIX))
+    model = registry.from_state_dict("fvd/i3d", network_goldens.plain("i3d", PREFIX))
     video = np.clip(fill.inp("eval.i3d_x", (1, 3, 16, 224, 224), "public/"), -1, 1)
     logits, blocks = network_goldens.run(
         model, lambda model, x: (model(x), model.endpoints(x)), video.transpose(0, 2, 3, 4, 1)
@@ -74,7 +74,7 @@ def test_conversion_is_strict():
     state = dict(network_goldens.plain("i3d", PREFIX))
     state["Mixed_5c.b4.conv3d.weight"] = state.pop("Mixed_5c.b0.conv3d.weight")
     with pytest.raises(strict_fill.ConversionError) as error:
-        convert.from_state_dict("fvd/i3d", state)
+        registry.from_state_dict("fvd/i3d", state)
     for part in ("Mixed_5c.b4.conv3d.weight", "Mixed_5c/b0/unit/conv/kernel"):
         assert part in str(error.value)
 

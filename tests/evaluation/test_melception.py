@@ -5,9 +5,8 @@ import network_goldens
 import numpy as np
 import pytest
 
-from foley_jax import convert
 from foley_jax.evaluation.networks import melception
-from foley_jax.interop import fill
+from foley_jax.interop import fill, registry
 
 PREFIX = "public/melception:"
 
@@ -28,7 +27,7 @@ def test_conversion_is_strict():
     del state["Mixed_6b.branch7x7_2.bn.running_var"]
     state["Mixed_6b.branch7x7_9.conv.weight"] = np.zeros((1, 1, 1, 1), np.float32)
     with pytest.raises(fill.ConversionError) as error:
-        convert.from_state_dict("melception", state)
+        registry.from_state_dict("melception", state)
     for part in ("Mixed_6b/branch7x7_2/bn/var", "Mixed_6b.branch7x7_9.conv.weight"):
         assert part in str(error.value)
 

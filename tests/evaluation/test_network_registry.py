@@ -11,9 +11,9 @@ import network_goldens
 import numpy as np
 import pytest
 
-from foley_jax import convert
 from foley_jax.evaluation.networks import melception, registry
 from foley_jax.interop import fill
+from foley_jax.interop import registry as checkpoints
 from foley_jax.runtime import network as network_lib
 
 
@@ -27,7 +27,7 @@ def _folder(path, *names):
 @pytest.mark.parametrize("name", registry.NETWORKS)
 def test_entries_agree_with_the_converter(name):
     entry = registry.NETWORKS[name]
-    kind = convert.kinds()[entry.kind]
+    kind = checkpoints.kinds()[entry.kind]
     assert entry.files == kind.file_names and entry.files
     assert set(entry.model) <= set(kind.model)
 
@@ -56,7 +56,7 @@ SHAPES = {
 def test_features_have_names_and_shapes(name):
     """Traced, not computed: two seconds of sound, or 16 small frames."""
     entry = registry.NETWORKS[name]
-    kind = convert.kinds()[entry.kind]
+    kind = checkpoints.kinds()[entry.kind]
     fields = {**kind.model, **entry.model}
     model = network_lib.shapes(lambda keys: kind.build(fields, rngs=keys))
     if entry.reads == "video":
@@ -159,7 +159,7 @@ def test_published_files_are_recognised_by_their_keys(kind):
     keys = json.loads((network_goldens.GOLDENS / f"{KEYS[kind]}_keys.json").read_text())
     prefix = "module.audio." if kind == "audioclip/audio" else "module."
     keys = [prefix + key for key in keys]
-    known = convert.kinds().items()
+    known = checkpoints.kinds().items()
     fitting = {k for k, d in known if d.signature and fill.has_signature(d, keys)}
     assert fitting == {kind}
 
@@ -167,6 +167,6 @@ def test_published_files_are_recognised_by_their_keys(kind):
 def test_cnn14_without_a_named_kind_is_the_encoder_that_training_starts_from():
     """Its file serves both; scoring names `panns/cnn14_16k` or `panns/cnn14_32k`."""
     keys = json.loads((network_goldens.GOLDENS / "panns_cnn14_32k_keys.json").read_text())
-    known = convert.kinds().items()
+    known = checkpoints.kinds().items()
     fitting = {k for k, d in known if d.signature and fill.has_signature(d, keys)}
     assert fitting == {"panns/cnn14"}

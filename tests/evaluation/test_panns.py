@@ -5,9 +5,8 @@ import network_goldens
 import numpy as np
 import pytest
 
-from foley_jax import convert
 from foley_jax.evaluation.networks import panns
-from foley_jax.interop import fill
+from foley_jax.interop import fill, registry
 from foley_jax.runtime import network as network_lib
 
 
@@ -35,7 +34,7 @@ def test_conversion_is_strict():
     state = dict(network_goldens.plain("panns_cnn14_32k", "public/panns_cnn14_32k:"))
     state["fc1.extra"] = state.pop("fc_audioset.bias")
     with pytest.raises(fill.ConversionError) as error:
-        convert.from_state_dict("panns/cnn14_32k", state)
+        registry.from_state_dict("panns/cnn14_32k", state)
     assert "fc1.extra" in str(error.value) and "fc_audioset/bias" in str(error.value)
 
 

@@ -5,9 +5,9 @@ import network_goldens
 import numpy as np
 import pytest
 
-from foley_jax import convert
 from foley_jax.evaluation.networks import vggish
 from foley_jax.interop import fill as strict_fill
+from foley_jax.interop import registry
 
 PREFIX = "public/vggish:"
 
@@ -44,5 +44,5 @@ def test_conversion_is_strict():
     del state["features.3.bias"]
     state["features.4.weight"] = np.zeros((2, 2), np.float32)
     with pytest.raises(strict_fill.ConversionError) as error:
-        convert.from_state_dict("vggish", state)
+        registry.from_state_dict("vggish", state)
     assert "convs/1/bias" in str(error.value) and "features.4.weight" in str(error.value)

@@ -20,6 +20,7 @@ from foley_jax import sample
 from foley_jax.diff_foley import sources as sources_lib
 from foley_jax.diff_foley.sampling import decode, feature_cache, features, pipeline
 from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.inference import foley as foley_lib
 from foley_jax.inference import jobs
 from foley_jax.media import audio as audio_io
 from foley_jax.media import frames as frames_lib
@@ -110,7 +111,7 @@ def test_memory_does_not_grow_with_the_length(foley, small, tmp_path, monkeypatc
 
 def _run(foley, videos, out, **settings):
     """The batch of a folder as the command line makes it; its failures."""
-    job = sample.GenerateJob(foley, pipeline.Settings(steps=2, **settings), {})
+    job = foley_lib.GenerateJob(foley, pipeline.Settings(steps=2, **settings), {})
     return jobs.Batch(job, sorted(videos.iterdir()), jobs.Folder(out, {})).run()
 
 

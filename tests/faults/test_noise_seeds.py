@@ -16,6 +16,7 @@ from foley_jax import generate, sample
 from foley_jax.data import pipeline as data_pipeline
 from foley_jax.diff_foley.sampling import packed_windows, pipeline, solve
 from foley_jax.evaluation import __main__ as evaluation_command
+from foley_jax.inference import many
 from foley_jax.mm_diffusion.sampling import solve as sampling
 from foley_jax.runtime import init_rng, limits, seed_keys
 from foley_jax.training import loop
@@ -129,11 +130,11 @@ def test_sample_k_is_the_same_in_every_command(foley, videos, tmp_path, monkeypa
     """`generate`, `sample` and Python make the same samples of a seed."""
     made = {}
 
-    def add(self, name, video, takes, add=generate.Runs.add):
+    def add(self, name, video, takes, add=many.Runs.add):
         made.update({(name, take.index): take.clip for take in takes})
         add(self, name, video, takes)
 
-    monkeypatch.setattr(generate.Runs, "add", add)
+    monkeypatch.setattr(many.Runs, "add", add)
     settings = pipeline.Settings(steps=2, seed=9)
     report = generate.run(foley, videos, tmp_path, 2, settings=settings)
     assert [f.name for f in report.folders] == ["seed9_sample0", "seed9_sample1"]
@@ -151,11 +152,11 @@ def test_runs_of_neighbouring_seeds_share_nothing(foley, videos, tmp_path, monke
     """Sample 1 of seed 0 was the sound, and the folder, of sample 0 of seed 1."""
     folders, mels = [], {}
 
-    def add(self, name, video, takes, add=generate.Runs.add):
+    def add(self, name, video, takes, add=many.Runs.add):
         mels.update({(self.folders[t.index].name, name): t.clip.mel_FT for t in takes})
         add(self, name, video, takes)
 
-    monkeypatch.setattr(generate.Runs, "add", add)
+    monkeypatch.setattr(many.Runs, "add", add)
     for seed in (0, 1):
         settings = pipeline.Settings(steps=2, seed=seed)
         folders += generate.run(foley, videos[:1], tmp_path, 2, settings=settings).folders

@@ -13,8 +13,7 @@ import safetensors.torch
 import torch
 import weights_of_others
 
-from foley_jax import convert
-from foley_jax.interop import torch_reader
+from foley_jax.interop import registry, torch_reader
 
 WORDS = r"again|whole|is refused|expected|parts of one model|save it in"
 FORMATS = ("zip", "legacy", "safetensors")
@@ -80,7 +79,7 @@ def test_cut_off_files_are_told(tmp_path, form):
 
 
 def test_what_does_not_fit_names_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(convert, "kinds", lambda: {"small": weights_of_others.KIND})
+    monkeypatch.setattr(registry, "kinds", lambda: {"small": weights_of_others.KIND})
     torch.save({**weights_of_others.state_dict(), "stray": torch.ones(2)}, tmp_path / "w.pt")
     with pytest.raises(ValueError, match=r"w\.pt: .*does not fit this kind"):
-        convert.load_torch("small", tmp_path / "w.pt")
+        registry.load_torch("small", tmp_path / "w.pt")

@@ -12,7 +12,7 @@ import torch
 import weights_of_others
 
 from foley_jax import convert
-from foley_jax.interop import fill, weight_norm, wrappers
+from foley_jax.interop import fill, registry, weight_norm, wrappers
 from foley_jax.interop import report as conversion_report
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
@@ -20,12 +20,12 @@ GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
 
 @pytest.fixture(autouse=True)
 def kinds(monkeypatch):
-    monkeypatch.setattr(convert, "kinds", lambda: {"small": weights_of_others.KIND})
+    monkeypatch.setattr(registry, "kinds", lambda: {"small": weights_of_others.KIND})
 
 
 def _converted(tmp_path, content, **options):
     torch.save(content, tmp_path / "w.pt")
-    return convert.convert("small", tmp_path / "w.pt", **options)
+    return registry.convert("small", tmp_path / "w.pt", **options)
 
 
 def _wrapped(front):
@@ -50,7 +50,7 @@ def test_wrappers_are_stripped_in_any_order_and_reported(tmp_path, front):
     weights_of_others.assert_holds(module, weights_of_others.state_dict())
     for name in set(front.split(".")) - {""}:
         assert f"stripped '{name}.' from 10 keys" in filled.notes
-    assert convert.recognise(tmp_path / "w.pt") == "small"
+    assert registry.recognise(tmp_path / "w.pt") == "small"
 
 
 def test_wrappers_within_a_key_are_stripped(tmp_path):
@@ -83,7 +83,7 @@ def test_the_front_of_a_training_class_goes_where_nothing_fits_with_it(tmp_path,
     module, filled = _converted(tmp_path, {"state_dict": _wrapped(front), "global_step": 3})
     weights_of_others.assert_holds(module, weights_of_others.state_dict())
     assert any(note.startswith("stripped") for note in filled.notes)
-    assert convert.recognise(tmp_path / "w.pt") == "small"
+    assert registry.recognise(tmp_path / "w.pt") == "small"
 
 
 OFFICIAL = {
@@ -104,7 +104,7 @@ def test_wrapped_official_files_are_recognised(tmp_path, monkeypatch, kind, fron
     monkeypatch.undo()
     keys = json.loads((GOLDENS / f"{OFFICIAL[kind]}_keys.json").read_text())
     torch.save({front + key: torch.zeros(()) for key in keys}, tmp_path / "w.pt")
-    assert convert.recognise(tmp_path / "w.pt") == kind
+    assert registry.recognise(tmp_path / "w.pt") == kind
 
 
 def test_official_keys_lose_nothing(monkeypatch):

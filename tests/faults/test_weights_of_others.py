@@ -16,13 +16,12 @@ import safetensors.torch
 import torch
 import weights_of_others
 
-from foley_jax import convert
-from foley_jax.interop import fill, torch_reader, weight_folders
+from foley_jax.interop import fill, registry, torch_reader, weight_folders
 
 
 @pytest.fixture(autouse=True)
 def kinds(monkeypatch):
-    monkeypatch.setattr(convert, "kinds", lambda: {"small": weights_of_others.KIND})
+    monkeypatch.setattr(registry, "kinds", lambda: {"small": weights_of_others.KIND})
 
 
 def _cast(dtype):
@@ -42,7 +41,7 @@ def _cast(dtype):
 def test_other_precisions_are_cast_and_noted(tmp_path, ending, dtype, name):
     save = torch.save if ending == "pt" else safetensors.torch.save_file
     save(_cast(dtype), tmp_path / f"w.{ending}")
-    module, filled = convert.convert("small", tmp_path / f"w.{ending}")
+    module, filled = registry.convert("small", tmp_path / f"w.{ending}")
     weights_of_others.assert_holds(module, _cast(dtype), rtol=1e-7)  # float64 is rounded
     note = f"9 keys are stored as {name[ending]}; parameters become float32"
     assert note in filled.notes
@@ -52,9 +51,9 @@ def test_quantised_weights_and_lost_numbers_are_told(tmp_path):
     state = weights_of_others.state_dict()
     torch.save({**state, "first.weight": torch.ones(4, 3, dtype=torch.int8)}, tmp_path / "w.pt")
     with pytest.raises(fill.ConversionError, match="of int8 .*quantised"):
-        convert.load_torch("small", tmp_path / "w.pt")
+        registry.load_torch("small", tmp_path / "w.pt")
     torch.save({**state, "first.weight": state["first.weight"] * torch.nan}, tmp_path / "w.pt")
-    _, filled = convert.convert("small", tmp_path / "w.pt")
+    _, filled = registry.convert("small", tmp_path / "w.pt")
     assert "first.weight holds values that are not finite" in filled.notes
 
 
@@ -95,7 +94,7 @@ def test_objects_beside_the_tensors_are_passed_over(tmp_path, configs, monkeypat
     content = {**state, "args": configs} if inside else {"state_dict": state, **configs}
     torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
     monkeypatch.delitem(sys.modules, "omegaconf")
-    module, filled = convert.convert("small", tmp_path / "w.pt")
+    module, filled = registry.convert("small", tmp_path / "w.pt")
     weights_of_others.assert_holds(module, state)
     notes = "\n".join(filled.notes)
     assert "passed over: argparse.Namespace, omegaconf._AttrDict, omegaconf._Listed" in notes
@@ -106,7 +105,7 @@ def test_objects_beside_the_tensors_are_passed_over(tmp_path, configs, monkeypat
 def test_state_dicts_in_a_class_of_their_own_are_read(tmp_path, configs, zipped):
     content = {"state_dict": _AttrDict(**weights_of_others.state_dict())}
     torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
-    module, _ = convert.convert("small", tmp_path / "w.pt")
+    module, _ = registry.convert("small", tmp_path / "w.pt")
     weights_of_others.assert_holds(module, weights_of_others.state_dict())
 
 
@@ -117,7 +116,7 @@ def test_a_whole_model_is_refused_in_words(tmp_path, zipped, held):
     content = net if held == "alone" else {held: net, "epoch": 3}
     torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=r"w\.pt is refused: .*weights_of_others\.Net.*state_dict"):
-        convert.load_torch("small", tmp_path / "w.pt")
+        registry.load_torch("small", tmp_path / "w.pt")
 
 
 class _Attack:
@@ -145,7 +144,7 @@ def test_functions_of_python_are_refused_and_not_run(tmp_path, zipped):
             content["extra"] = _Attack(getattr, argparse.Namespace, "__init__")
         torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
         with pytest.raises(ValueError, match=r"w\.pt is refused: its pickle names"):
-            convert.load_torch("small", tmp_path / "w.pt")
+            registry.load_torch("small", tmp_path / "w.pt")
     assert not marker.exists()
 
 
@@ -185,7 +184,7 @@ def test_tensors_of_other_devices_are_read(tmp_path):
                 data = data.replace(before, b"X\x06\x00\x00\x00cuda:0")
             # and another folder at the top
             target.writestr("epoch=66-step=1234/" + info.filename.split("/", 1)[1], data)
-    module, _ = convert.convert("small", tmp_path / "w.pt")
+    module, _ = registry.convert("small", tmp_path / "w.pt")
     weights_of_others.assert_holds(module, weights_of_others.state_dict())
 
 
@@ -198,7 +197,7 @@ def test_the_content_decides_and_not_the_ending(tmp_path, name):
         torch.save(state, tmp_path / name, _use_new_zipfile_serialization=False)
     else:
         safetensors.torch.save_file(state, tmp_path / name)
-    module, _ = convert.convert("small", tmp_path / name)
+    module, _ = registry.convert("small", tmp_path / name)
     weights_of_others.assert_holds(module, state)
 
 
@@ -209,7 +208,7 @@ def test_files_without_checksums_are_read(tmp_path):
         torch.save(weights_of_others.state_dict(), tmp_path / "w.pt")
     finally:
         torch.serialization.set_crc32_options(before)
-    module, _ = convert.convert("small", tmp_path / "w.pt")
+    module, _ = registry.convert("small", tmp_path / "w.pt")
     weights_of_others.assert_holds(module, weights_of_others.state_dict())
 
 
@@ -235,12 +234,12 @@ def test_shards_are_read_together(tmp_path, ending):
     index = _shards(tmp_path, ending)
     first = next(tmp_path.glob("*-00001-of-*"))
     for source in (tmp_path, index, first):
-        module, _ = convert.convert("small", source)
+        module, _ = registry.convert("small", source)
         weights_of_others.assert_holds(module, weights_of_others.state_dict())
-        assert convert.recognise(source) == "small"
+        assert registry.recognise(source) == "small"
     index.unlink()
     weights_of_others.assert_holds(
-        convert.load_torch("small", tmp_path), weights_of_others.state_dict()
+        registry.load_torch("small", tmp_path), weights_of_others.state_dict()
     )
 
 
@@ -252,22 +251,22 @@ def test_a_missing_shard_is_named(tmp_path, ending):
     first = next(tmp_path.glob("*-00001-of-*"))
     for source in (tmp_path, index, first):
         with pytest.raises(weight_folders.MissingShardError, match=f"lacks 1 .*{lost.name}"):
-            convert.load_torch("small", source)
+            registry.load_torch("small", source)
         with pytest.raises(weight_folders.MissingShardError, match=lost.name):
-            convert.recognise(source)
+            registry.recognise(source)
     first.unlink()
     with pytest.raises(weight_folders.MissingShardError, match="lacks 2"):
-        convert.load_torch("small", tmp_path)
+        registry.load_torch("small", tmp_path)
     index.write_text("{}")
     with pytest.raises(ValueError, match="is not an index of shards"):
-        convert.load_torch("small", index)
+        registry.load_torch("small", index)
 
 
 def test_unlike_files_in_one_folder_are_not_mixed(tmp_path):
     for name in ("model.safetensors", "other.safetensors"):
         safetensors.torch.save_file(weights_of_others.state_dict(), tmp_path / name)
     with pytest.raises(ValueError, match=r"is in .*model.safetensors and in .*other.safetensors"):
-        convert.load_torch("small", tmp_path)
+        registry.load_torch("small", tmp_path)
 
 
 def test_accelerate_folders_leave_the_optimizer_out(tmp_path):
@@ -275,7 +274,7 @@ def test_accelerate_folders_leave_the_optimizer_out(tmp_path):
     torch.save({"state": {}, "param_groups": []}, tmp_path / "optimizer.bin")
     torch.save(argparse.Namespace(lr=1), tmp_path / "training_args.bin")
     weights_of_others.assert_holds(
-        convert.load_torch("small", tmp_path), weights_of_others.state_dict()
+        registry.load_torch("small", tmp_path), weights_of_others.state_dict()
     )
 
 
@@ -283,11 +282,11 @@ def test_parameters_that_lie_elsewhere_are_told(tmp_path):
     empty = {key: torch.zeros(0) for key in weights_of_others.state_dict()}
     torch.save({"module": empty, "optimizer": None}, tmp_path / "mp_rank_00_model_states.pt")
     with pytest.raises(ValueError, match="ZeRO stage 3.*zero_to_fp32"):
-        convert.load_torch("small", tmp_path)
+        registry.load_torch("small", tmp_path)
     (tmp_path / "dcp").mkdir()
     (tmp_path / "dcp" / "__0_0.distcp").write_bytes(b"x")
     with pytest.raises(ValueError, match="dcp_to_torch"):
-        convert.load_torch("small", tmp_path / "dcp")
+        registry.load_torch("small", tmp_path / "dcp")
 
 
 class _Scripted(torch.nn.Module):
@@ -346,7 +345,7 @@ def test_files_that_are_no_weights_are_refused_in_words(tmp_path, name, ending):
         content(path)
     else:
         path.write_bytes(content)
-    for read in (lambda: convert.load_torch("small", path), lambda: convert.recognise(path)):
+    for read in (lambda: registry.load_torch("small", path), lambda: registry.recognise(path)):
         with pytest.raises(ValueError, match=rf"w\.{ending} .*({words})"):
             read()
 

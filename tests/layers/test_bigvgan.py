@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from foley_jax import convert
-from foley_jax.interop import fill, weight_norm
+from foley_jax.interop import fill, registry, weight_norm
 from foley_jax.runtime import network as network_lib
 from foley_jax.vocoders import alias_free, bigvgan
 
@@ -126,7 +125,7 @@ class _Torch:
 
 
 def _fields(variant):
-    model = convert.kinds()["bigvgan"].model
+    model = registry.kinds()["bigvgan"].model
     v1 = {"use_tanh_at_final": True, "use_bias_at_final": True}
     return {**{k: v for k, v in model.items() if k != "mel"}, **SMALL, **v1, **VARIANTS[variant]}
 
@@ -135,7 +134,7 @@ def _fields(variant):
 def test_converted_generator_matches_torch(variant):
     fields = _fields(variant)
     state = _state(fields)
-    model = convert.from_state_dict("bigvgan", state, **fields)
+    model = registry.from_state_dict("bigvgan", state, **fields)
     mel = np.random.default_rng(1).standard_normal((2, 5, 9)).astype(np.float32)
     with torch.no_grad():
         want = _Torch(fields, state)(torch.from_numpy(mel)).numpy()[:, 0]
@@ -167,7 +166,7 @@ def test_conversion_is_strict():
     del state["ups.1.0.weight_g"]
     state["extra.bias"] = np.zeros(3, np.float32)
     with pytest.raises(fill.ConversionError) as error:
-        convert.from_state_dict("bigvgan", state, **_fields("v1"))
+        registry.from_state_dict("bigvgan", state, **_fields("v1"))
     for part in ("ups.1.0.weight_v", "extra.bias", "ups/1/0/kernel"):
         assert part in str(error.value)
 
@@ -177,7 +176,7 @@ def test_checkpoint_file_of_the_public_form_is_read(tmp_path):
     state = _state(fields)
     whole = {"generator": {key: torch.from_numpy(value) for key, value in state.items()}}
     torch.save(whole, tmp_path / "bigvgan_generator.pt")
-    model = convert.load_torch("bigvgan", tmp_path / "bigvgan_generator.pt", **fields)
+    model = registry.load_torch("bigvgan", tmp_path / "bigvgan_generator.pt", **fields)
     got = model.resblocks[0].activations[1].up_filter[...]
     np.testing.assert_array_equal(
         got, state["resblocks.0.activations.1.upsample.filter"].reshape(-1)

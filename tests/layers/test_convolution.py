@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from foley_jax.kernels import patches
 from foley_jax.layers import convolution, upsampling
 
 ATOL = 1e-5  # float32 sums of a few hundred products
@@ -81,12 +82,12 @@ def test_resampling_layers_halve_and_double():
 
 def test_patches_fold_and_unfold():
     x = np.random.default_rng(0).standard_normal((2, 4, 6, 3)).astype(np.float32)
-    folded = convolution.space_to_depth(x, (2, 3))
+    folded = patches.space_to_depth(x, (2, 3))
     assert folded.shape == (2, 2, 2, 18)
     np.testing.assert_array_equal(folded[0, 1, 0], x[0, 2:4, 0:3].reshape(-1))
-    np.testing.assert_array_equal(convolution.depth_to_space(folded, (2, 3)), x)
+    np.testing.assert_array_equal(patches.depth_to_space(folded, (2, 3)), x)
 
 
 def test_patches_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="4x6 pixels cannot be cut into patches of 3x2"):
-        convolution.space_to_depth(jnp.ones((1, 4, 6, 1)), (3, 2))
+        patches.space_to_depth(jnp.ones((1, 4, 6, 1)), (3, 2))

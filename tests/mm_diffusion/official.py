@@ -10,8 +10,7 @@ from goldens import fill
 import ml_collections
 import numpy as np
 
-from foley_jax import convert
-from foley_jax.interop import spec
+from foley_jax.interop import registry, spec
 from foley_jax.mm_diffusion import weights
 
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens" / "mm_diffusion"
@@ -80,10 +79,10 @@ def part(
         ),
     )
     values = {k: fill.fill_value(k, shape, prefix) for k, shape in keys.items()}
-    return getattr(convert._module(kind, values, {}, False)[0], ours)
+    return getattr(registry._module(kind, values, {}, False)[0], ours)
 
 
 def tiny() -> nnx.Module:
     """The tiny U-Net of the goldens."""
     values = state("tiny_keys", PREFIX + "tiny:")
-    return convert.from_state_dict("mm_diffusion/base", values, **TINY)
+    return registry.from_state_dict("mm_diffusion/base", values, **TINY)

@@ -10,8 +10,7 @@ from mm_diffusion import official
 import numpy as np
 import pytest
 
-from foley_jax import convert
-from foley_jax.interop import fill
+from foley_jax.interop import fill, registry
 from foley_jax.mm_diffusion.models import coupled_unet
 from foley_jax.runtime import network as network_lib
 
@@ -96,7 +95,7 @@ def test_drawn_shifts_reach_both_ends(tiny):
 
 def test_official_keys_are_recognised():
     """That each finds its place, the fixture proves: the converter is strict."""
-    kind = convert.kinds()["mm_diffusion/base"]
+    kind = registry.kinds()["mm_diffusion/base"]
     keys = json.loads((official.GOLDENS / "base_keys.json").read_text())
     assert fill.has_signature(kind, keys)
     assert not fill.has_signature(kind, [k for k in keys if "middle_blocks" not in k])

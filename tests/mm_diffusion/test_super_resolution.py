@@ -11,8 +11,7 @@ from mm_diffusion import official
 import numpy as np
 import pytest
 
-from foley_jax import convert
-from foley_jax.interop import fill
+from foley_jax.interop import fill, registry
 from foley_jax.mm_diffusion.models import super_resolution
 from foley_jax.runtime import network as network_lib
 
@@ -55,7 +54,7 @@ def official_values():
 
 
 def test_equals_official():
-    model = convert.from_state_dict("mm_diffusion/super_resolution", official_values(), **TINY)
+    model = registry.from_state_dict("mm_diffusion/super_resolution", official_values(), **TINY)
     x = np.moveaxis(official.fill.inp("sr_tiny.x", (2, 3, 64, 64), official.PREFIX), 1, -1)
     low = np.moveaxis(official.fill.inp("sr_tiny.low", (2, 3, 16, 16), official.PREFIX), 1, -1)
     got = run(model, x, low.clip(-1, 1), jnp.asarray(META["t"]))
@@ -115,9 +114,9 @@ def test_the_upsampler_of_guided_diffusion_is_the_same_but_for_its_classes():
     values = official_values()
     classes = {"label_emb.weight": np.zeros((10, 128), np.float32)}
     with pytest.raises(fill.ConversionError, match="label_emb.weight"):
-        convert.from_state_dict("mm_diffusion/super_resolution", {**values, **classes}, **TINY)
-    kind = convert.kinds()["guided_diffusion/upsampler_64_256"]
-    model, filled_in = convert._module(kind, {**values, **classes}, TINY, False)
+        registry.from_state_dict("mm_diffusion/super_resolution", {**values, **classes}, **TINY)
+    kind = registry.kinds()["guided_diffusion/upsampler_64_256"]
+    model, filled_in = registry._module(kind, {**values, **classes}, TINY, False)
     assert "ImageNet" in filled_in.ignored["label_emb.weight"]
     np.testing.assert_array_equal(
         model.conv_out.kernel[...], values["out.2.weight"].transpose(2, 3, 1, 0)
@@ -129,10 +128,10 @@ def test_official_keys_are_recognised(tmp_path):
     keys = json.loads((official.GOLDENS / "sr_tiny_keys.json").read_text())
     state = {key: torch.zeros(()) for key in keys}
     torch.save(state, tmp_path / "model.pt")
-    assert convert.recognise(tmp_path / "model.pt") == "mm_diffusion/super_resolution"
+    assert registry.recognise(tmp_path / "model.pt") == "mm_diffusion/super_resolution"
     state["label_emb.weight"] = torch.zeros(())
     torch.save(state, tmp_path / "model.pt")
-    assert convert.recognise(tmp_path / "model.pt") == "guided_diffusion/upsampler_64_256"
+    assert registry.recognise(tmp_path / "model.pt") == "guided_diffusion/upsampler_64_256"
 
 
 def gradient(model):

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax import convert
 from foley_jax.diffusion import gaussian, guidance, schedule
+from foley_jax.interop import registry
 from foley_jax.layers import embedding
 
 pytestmark = pytest.mark.slow
@@ -33,12 +33,14 @@ def golden():
 
 @pytest.fixture(scope="module")
 def guide():
-    return convert.from_state_dict("diff_foley/guidance_classifier", full_size.state("classifier"))
+    return registry.from_state_dict("diff_foley/guidance_classifier", full_size.state("classifier"))
 
 
 @pytest.fixture(scope="module")
 def judge():
-    return convert.from_state_dict("diff_foley/eval_classifier", full_size.state("eval_classifier"))
+    return registry.from_state_dict(
+        "diff_foley/eval_classifier", full_size.state("eval_classifier")
+    )
 
 
 def _close(name: str, got: np.ndarray, want: np.ndarray, atol: float, scale: float) -> None:
@@ -140,7 +142,7 @@ def test_evaluation_classifier_on_clean_latents(judge, golden):
 
 
 def test_double_guidance_with_the_full_unet(guide, golden):
-    ldm = convert.from_state_dict("diff_foley/ldm", full_size.state("ldm"))
+    ldm = registry.from_state_dict("diff_foley/ldm", full_size.state("ldm"))
     x = full_size.last(fill.inp("dg_x", (1, 4, 16, 64), PREFIX))
     rows = fill.unit_rows(fill.inp("dg_feat", (1, 33, 512), PREFIX))
     table = schedule.scaled_linear()

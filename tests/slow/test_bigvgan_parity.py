@@ -8,7 +8,7 @@ from goldens import fill
 import numpy as np
 import pytest
 
-from foley_jax import convert
+from foley_jax.interop import registry
 
 pytestmark = pytest.mark.slow
 GOLDENS = pathlib.Path(__file__).parents[1] / "goldens" / "evaluation"
@@ -32,7 +32,7 @@ def test_wave_matches_the_official_generator(name):
     meta = json.loads(bytes(golden["__meta__"]))
     prefix = meta["fill_prefix"]
     kind = "bigvgan/" + name.removeprefix("bigvgan_")
-    model = convert.from_state_dict(kind, _weights(name, prefix))
+    model = registry.from_state_dict(kind, _weights(name, prefix))
     mel_BFT = fill.inp("bigvgan.mel", (meta["B"], 80, meta["T"]), "public/")
     got = full_size.jitted(model, lambda model, x: model(x), mel_BFT.transpose(0, 2, 1))
     want = golden["wave"][:, 0]

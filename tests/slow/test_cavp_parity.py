@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from foley_jax import convert
+from foley_jax.interop import registry
 
 pytestmark = pytest.mark.slow
 PREFIX = full_size.PREFIX
@@ -40,7 +40,7 @@ def golden():
 
 @pytest.fixture(scope="module")
 def model():
-    return convert.from_state_dict("diff_foley/cavp", _weights())
+    return registry.from_state_dict("diff_foley/cavp", _weights())
 
 
 def _video(case: str) -> np.ndarray:
@@ -136,7 +136,7 @@ def test_spec_encoder_matches_the_official_activations(model, golden):
 
 
 def test_spec_encoder_matches_with_a_gain_that_keeps_the_input_visible(golden):
-    model = convert.from_state_dict("diff_foley/cavp", _weights(GAIN))
+    model = registry.from_state_dict("diff_foley/cavp", _weights(GAIN))
     _check("s256g", full_size.jitted(model, _spec_walk, _spec("s256g")), golden)
 
 

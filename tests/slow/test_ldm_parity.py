@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax import convert
 from foley_jax.diff_foley.models import latent_diffusion
 from foley_jax.diffusion import gaussian, schedule
+from foley_jax.interop import registry
 from foley_jax.layers import embedding
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,7 @@ LOSS_ATOL = 1e-5
 
 @pytest.fixture(scope="module")
 def model():
-    return convert.from_state_dict("diff_foley/ldm", full_size.state("ldm"))
+    return registry.from_state_dict("diff_foley/ldm", full_size.state("ldm"))
 
 
 def _load(name: str) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from configs import base
-from foley_jax import convert
+from foley_jax.interop import registry
 from foley_jax.mm_diffusion import weights
 from foley_jax.mm_diffusion.tasks import base as tasks
 from foley_jax.runtime import sharding
@@ -123,5 +123,5 @@ def _places() -> dict[str, str]:
     """Official key -> our path."""
     values = {k: np.zeros(v.shape) for k, v in official.state("tiny_keys", "").items()}
     kind = weights.KINDS["mm_diffusion/base"]
-    model = convert._model_config(kind, official.TINY)
-    return convert._module(kind, values, model, False)[1].loaded
+    model = registry.model_config(kind, official.TINY)
+    return registry._module(kind, values, model, False)[1].loaded

@@ -20,7 +20,7 @@ import pytest
 import safetensors.numpy
 import torch
 
-from foley_jax import convert
+from foley_jax.interop import registry
 from foley_jax.interop import report as conversion_report
 from foley_jax.training.checkpointing import run_directory
 
@@ -124,10 +124,10 @@ def test_the_official_format_through_the_command_line(tmp_path, kind):
 def test_a_guidance_classifier_may_bring_its_autoencoder(tmp_path):
     file = tmp_path / "double_guidance_classifier.ckpt"
     _save(_lightning(_tensors("eval_classifier")), file)
-    module, filled = convert.convert(convert.recognise(file), file)
+    module, filled = registry.convert(registry.recognise(file), file)
     assert module.autoencoder is None and len(filled.loaded) == 149
     assert {k.split(".")[0] for k in filled.ignored} >= {"first_stage_model", "scale_factor"}
-    judge = convert.load_torch("diff_foley/eval_classifier", file)
+    judge = registry.load_torch("diff_foley/eval_classifier", file)
     np.testing.assert_array_equal(
         judge.classifier.head.kernel[...], module.classifier.head.kernel[...]
     )
@@ -199,9 +199,9 @@ def test_every_form_of_stable_diffusion(tmp_path, narrow, form, averaged):
     if form.isupper() and averaged:
         state = _averages(narrow)  # a diffusers folder holds one set of weights
     path = _write(state, form, tmp_path)
-    kind = convert.recognise(path)
+    kind = registry.recognise(path)
     assert kind == "stable_diffusion/v1"
-    module, filled = convert.convert(kind, path, averaged=averaged, **NARROW)
+    module, filled = registry.convert(kind, path, averaged=averaged, **NARROW)
     assert len(filled.loaded) == 686 + 248
     fresh = [name for name in filled.initialised if not name.startswith("conditioner/")]
     assert fresh == ["latent_scale"]

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax import convert
 from foley_jax.diff_foley.sampling import packed_windows as tape_lib
 from foley_jax.diff_foley.sampling import solve, windows
 from foley_jax.diffusion import schedule
+from foley_jax.interop import registry
 from foley_jax.runtime import network
 
 pytestmark = pytest.mark.slow
@@ -23,7 +23,7 @@ SPEC = windows.WindowSpec(num_rows=32, num_columns=64, row_s=0.25, column_s=0.12
 
 
 def _network(kind: str, name: str) -> network.Network:
-    return network.Network.of(convert.from_state_dict(kind, full_size.state(name)))
+    return network.Network.of(registry.from_state_dict(kind, full_size.state(name)))
 
 
 def _close(name: str, got: np.ndarray, want: np.ndarray) -> None:

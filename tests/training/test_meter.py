@@ -57,7 +57,7 @@ def one_device(monkeypatch):
 def idle(meter):
     """Waits until the meter has seen that the device is idle."""
     deadline = time.monotonic() + 60
-    while throughput._idle_since is None:
+    while meter._idle_since is None:
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.001)
 

@@ -10,6 +10,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from foley_jax.kernels import patches
 from foley_jax.layers import attention, configured, convolution, residual
 from foley_jax.layers import norm as normalization
 from foley_jax.runtime import sharding
@@ -229,7 +230,7 @@ class AutoencoderKL(nnx.Module):
                 f"image is {h}x{w}x{c}; the autoencoder takes {self.in_channels} channels and "
                 f"sides that are multiples of {fh} and {fw}"
             )
-        moments = self.encoder(convolution.space_to_depth(x_BHWC, self.patch))
+        moments = self.encoder(patches.space_to_depth(x_BHWC, self.patch))
         moments = self.quant_conv(moments).astype(jnp.float32)
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return mean, jnp.clip(logvar, *LOGVAR_RANGE)
@@ -237,7 +238,7 @@ class AutoencoderKL(nnx.Module):
     def decode(self, z_BHWC: jax.Array) -> jax.Array:
         """Unscaled latents [B, H, W, z_channels] -> float32 images [B, H*f, W*f, out_channels]."""
         x = self.decoder(self.post_quant_conv(z_BHWC))
-        return convolution.depth_to_space(x, self.patch).astype(jnp.float32)
+        return patches.depth_to_space(x, self.patch).astype(jnp.float32)
 
 
 def sample(mean: jax.Array, logvar: jax.Array, *, key: jax.Array | None) -> jax.Array:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from foley_jax.diff_foley.models import video_encoder
+from foley_jax.kernels import patches
 from foley_jax.layers import attention, configured, convolution, norm
 from foley_jax.runtime import sharding
 
@@ -118,7 +119,7 @@ class ClipImage(nnx.Module):
         if (h, w) != (self.image_size,) * 2:
             raise ValueError(f"pictures of {h}x{w}, expected {self.image_size}x{self.image_size}")
         x = _standardise(x_BTHWC, CLIP_MEAN, CLIP_STD).reshape(b * t, h, w, 3)
-        x = convolution.space_to_depth(x.astype(self.dtype), (self.patch, self.patch))
+        x = patches.space_to_depth(x.astype(self.dtype), (self.patch, self.patch))
         x = self.patch_embedding(x.reshape(b * t, -1, x.shape[-1]))  # [N, h, w, C] -> [N, P, C]
         first = jnp.broadcast_to(
             self.class_embedding[...].astype(x.dtype).reshape(1, 1, -1), (b * t, 1, x.shape[-1])

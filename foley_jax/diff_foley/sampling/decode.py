@@ -34,8 +34,8 @@ class OverDevices:
     """
 
     def __init__(self, vocoder: griffin_lim.Vocoder, mesh: Mesh):
-        self.vocoder, self.mesh = griffin_lim, mesh
-        self.state = jax.device_put(griffin_lim.state, sharding.replicated(mesh))
+        self.vocoder, self.mesh = vocoder, mesh
+        self.state = jax.device_put(vocoder.state, sharding.replicated(mesh))
         self._programs: dict[specs.AudioSpec, Callable] = {}
 
     def sample_rate_hz(self, spec: specs.AudioSpec) -> int:

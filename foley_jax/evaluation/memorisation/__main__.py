@@ -33,11 +33,11 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from foley_jax import convert
 from foley_jax.evaluation import feature_store, run_card, seeds
 from foley_jax.evaluation.memorisation import clip_descriptors, memorisation_report, neighbours
 from foley_jax.evaluation.memorisation import nearest_clips as clips
 from foley_jax.evaluation.protocols import feature_rules
+from foley_jax.interop import registry
 from foley_jax.media import file_arguments
 from foley_jax.runtime import compile_cache
 
@@ -172,7 +172,7 @@ def run(args: argparse.Namespace) -> None:
     networks = (
         None
         if args.weights is None
-        else feature_rules.Networks(args.weights, convert.load_torch, store)
+        else feature_rules.Networks(args.weights, registry.load_torch, store)
     )
     descriptors, skipped = clip_descriptors.all_of(seconds, networks)
     held_out, leaked = without_leaks(held_out, training)

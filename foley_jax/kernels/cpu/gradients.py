@@ -13,8 +13,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from foley_jax.kernels import patches
 from foley_jax.kernels.cpu import conv, dense, forms
-from foley_jax.layers import convolution
 
 
 @jax.custom_vjp
@@ -117,7 +117,7 @@ def _backward_by_blocks(x, kernel, dy):
 
     def blocks(x):
         x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
-        return convolution.space_to_depth(x, (2, 2))
+        return patches.space_to_depth(x, (2, 2))
 
     x_blocks, to_x = jax.vjp(blocks, x)
     kernel_blocks, to_kernel = jax.vjp(block_kernel, kernel)

@@ -14,6 +14,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from foley_jax.kernels import patches
 from foley_jax.layers import configured, convolution, embedding
 from foley_jax.mm_diffusion.models import blocks, window_attention
 from foley_jax.runtime import sharding
@@ -264,14 +265,14 @@ class CoupledUNet(nnx.Module):
     def _fold(self, video: jax.Array, audio: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Patches into channels: [B, F, H, W, C] and [B, L, C] of pixels and samples."""
         (b, f, h, w, c), p = video.shape, self.video_patch
-        video = convolution.space_to_depth(video.reshape(b * f, h, w, c), (p, p))
+        video = patches.space_to_depth(video.reshape(b * f, h, w, c), (p, p))
         audio = audio.reshape(b, -1, self.audio_patch * audio.shape[-1])
         return video.reshape(b, f, *video.shape[1:]), audio
 
     def _unfold(self, video: jax.Array, audio: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The inverse of `_fold`."""
         (b, f, h, w, c), p = video.shape, self.video_patch
-        video = convolution.depth_to_space(video.reshape(b * f, h, w, c), (p, p))
+        video = patches.depth_to_space(video.reshape(b * f, h, w, c), (p, p))
         return video.reshape(b, f, *video.shape[1:]), audio.reshape(b, -1, self.channels[1])
 
     def _run(self, entry, video, audio, time_BD, shifts_N, key):

@@ -17,7 +17,7 @@ import torch
 from foley_jax import convert
 from foley_jax.diff_foley.models import audio_encoder, video_encoder
 from foley_jax.interop import fill, registry, spec
-from foley_jax.layers import bias_free, configured
+from foley_jax.layers import configured, dense
 from foley_jax.runtime import network as network_lib
 from foley_jax.training.checkpointing import run_directory
 
@@ -29,7 +29,7 @@ class Small(nnx.Module):
         init = nnx.initializers.lecun_normal()
         self.conv = nnx.Conv(3, width, (3, 3), padding=((1, 1), (1, 1)), rngs=rngs)
         self.bn = nnx.BatchNorm(width, momentum=0.9, epsilon=1e-5, rngs=rngs)
-        self.point = bias_free.Dense(width, 5, kernel_init=init, rngs=rngs)
+        self.point = dense.Pointwise(width, 5, kernel_init=init, rngs=rngs)
         self.heads = nnx.List([nnx.Linear(5, 6, rngs=rngs), nnx.Linear(6, 2, rngs=rngs)])
         self.embed = nnx.Embed(7, 2, rngs=rngs)
         self.scale = nnx.Param(jnp.ones(()))

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import tiny_foley
 
-from foley_jax.layers import convolution
+from foley_jax.layers import dense
 from foley_jax.runtime import init_keys, init_rng, network
 from foley_jax.training import task as task_lib
 
@@ -38,7 +38,7 @@ def test_shapes_draw_nothing_and_weights_do_behind_them():
     init_keys.no_weights.cache_clear()
 
     def build(rngs):
-        return convolution.dense(3, 4, rngs=rngs)
+        return dense.dense(3, 4, rngs=rngs)
 
     network.shapes(build)
     traced = jax.make_jaxpr(lambda: nnx.state(build(init_keys.ShapeKeys())))()

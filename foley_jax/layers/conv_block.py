@@ -8,7 +8,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import batch_norm, bias_free
+from foley_jax.layers import batch_norm, conv
 
 _XAVIER = nnx.initializers.xavier_uniform()
 
@@ -27,9 +27,9 @@ class ConvBlock(nnx.Module):
     """Two 3x3 convolutions with BatchNorm and ReLU, then a mean pool."""
 
     def __init__(self, in_channels: int, out_channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        options = {"kernel_init": _XAVIER, "dtype": dtype, "rngs": rngs}
-        self.conv1 = bias_free.Conv2d(in_channels, out_channels, 3, **options)
-        self.conv2 = bias_free.Conv2d(out_channels, out_channels, 3, **options)
+        options = {"use_bias": False, "kernel_init": _XAVIER, "dtype": dtype, "rngs": rngs}
+        self.conv1 = conv.Conv2d(in_channels, out_channels, **options)
+        self.conv2 = conv.Conv2d(out_channels, out_channels, **options)
         self.bn1 = batch_norm.BatchNorm(out_channels, dtype=dtype, rngs=rngs)
         self.bn2 = batch_norm.BatchNorm(out_channels, dtype=dtype, rngs=rngs)
 

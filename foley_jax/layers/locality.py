@@ -9,7 +9,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import convolution
+from foley_jax.layers import dense
 
 ROW_S = 0.25  # seconds between feature rows: the unit of all times here (CAVP features at 4 fps)
 OFFSETS = (0.0, -1.0, 1.0, 0.0)  # initial distance, in rows, of the row each head looks at
@@ -38,7 +38,7 @@ class Locality(nnx.Module):
         offsets = [OFFSETS[i % len(OFFSETS)] for i in range(num_heads)]
         self.offset = nnx.Param(jnp.asarray(offsets, jnp.float32))
         self.log_sharpness = nnx.Param(jnp.zeros((num_heads,), jnp.float32))
-        self.phase_proj = convolution.dense(2, channels, use_bias=False, dtype=dtype, rngs=rngs)
+        self.phase_proj = dense.dense(2, channels, use_bias=False, dtype=dtype, rngs=rngs)
 
     def bias(self, relative_BWL: jax.Array) -> jax.Array:
         """float32 [B, N, W, L], to be added to the attention logits."""

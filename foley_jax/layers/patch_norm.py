@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from foley_jax.kernels import patches
-from foley_jax.layers import batch_norm, bias_free, initializers
+from foley_jax.layers import batch_norm, dense, initializers
 
 
 class PatchNorm(nnx.Module):
@@ -22,7 +22,7 @@ class PatchNorm(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.patch = patch
-        self.conv = bias_free.Dense(
+        self.conv = dense.Pointwise(
             in_channels * patch**2, out_channels, kernel_init=kernel_init, dtype=dtype, rngs=rngs
         )
         self.bn = batch_norm.BatchNorm(out_channels, dtype=dtype, rngs=rngs)

@@ -7,7 +7,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import convolution
+from foley_jax.layers import conv, dense
 from foley_jax.layers import norm as normalization
 
 
@@ -34,16 +34,14 @@ class ResBlock(nnx.Module):
         norm = {"num_groups": num_groups, "epsilon": epsilon, "rngs": rngs}
         build = {"dtype": dtype, "rngs": rngs}
         self.norm1 = normalization.GroupNorm32(in_channels, **norm)
-        self.conv1 = convolution.Conv(in_channels, out_channels, **build)
-        self.time_proj = (
-            None if time_dim is None else convolution.dense(time_dim, out_channels, **build)
-        )
+        self.conv1 = conv.Conv2d(in_channels, out_channels, **build)
+        self.time_proj = None if time_dim is None else dense.dense(time_dim, out_channels, **build)
         self.norm2 = normalization.GroupNorm32(out_channels, **norm)
-        self.conv2 = convolution.Conv(out_channels, out_channels, zero_init=zero_init, **build)
+        self.conv2 = conv.Conv2d(out_channels, out_channels, zero_init=zero_init, **build)
         self.shortcut = (
             None
             if in_channels == out_channels
-            else convolution.Conv(in_channels, out_channels, (1, 1), **build)
+            else conv.Conv2d(in_channels, out_channels, (1, 1), **build)
         )
 
     def __call__(self, x_BHWC: jax.Array, time_BD: jax.Array | None = None) -> jax.Array:

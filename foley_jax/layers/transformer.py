@@ -7,17 +7,11 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.kernels.cpu import dense
-from foley_jax.kernels.tpu import geglu
-from foley_jax.layers import attention, convolution, locality
+from foley_jax.kernels import dispatch, plain
+from foley_jax.layers import attention, conv, dense, locality
 from foley_jax.layers import norm as normalization
-from foley_jax.runtime import sharding
 
 FEED_FORWARD_MULT = 4  # SD attention.FeedForward
-
-
-def _affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    return dense.matmul(x, kernel) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 class GatedFeedForward(nnx.Module):
@@ -25,20 +19,14 @@ class GatedFeedForward(nnx.Module):
 
     def __init__(self, channels: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs):
         hidden = FEED_FORWARD_MULT * channels
-        self.proj_in = convolution.dense(channels, 2 * hidden, dtype=dtype, rngs=rngs)
-        self.proj_out = convolution.dense(hidden, channels, dtype=dtype, rngs=rngs)
+        self.proj_in = dense.dense(channels, 2 * hidden, dtype=dtype, rngs=rngs)
+        self.proj_out = dense.dense(hidden, channels, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., C] -> [..., C]."""
-        x, weights = x.astype(self.proj_in.dtype), self._weights()
-        if sharding.on_tpu() and geglu.fits(x, self.proj_out.in_features):
-            return geglu.feed_forward(x, weights)
-        # two products instead of one that is split: nothing of the double width is written
-        value = _affine(x, weights.value_CH, weights.value_bias_H)
-        gate = _affine(x, weights.gate_CH, weights.gate_bias_H)
-        return self.proj_out(value * jax.nn.gelu(gate, approximate=False))
+        return dispatch.feed_forward(x.astype(self.proj_in.dtype), self._weights())
 
-    def _weights(self) -> geglu.Weights:
+    def _weights(self) -> plain.FeedForwardWeights:
         """The kernels and biases in the compute dtype, those of value and gate apart."""
         kernel, bias, *out = (
             p[...].astype(layer.dtype)
@@ -47,7 +35,7 @@ class GatedFeedForward(nnx.Module):
         )
         h = kernel.shape[1] // 2
         inner = (kernel[:, :h], bias[:h], kernel[:, h:], bias[h:])
-        return geglu.Weights(*inner, *out)
+        return plain.FeedForwardWeights(*inner, *out)
 
 
 class TransformerBlock(nnx.Module):
@@ -73,7 +61,7 @@ class TransformerBlock(nnx.Module):
             attention.MultiHeadAttention(channels, channels, **heads) if self_attention else None
         )
         self.norm2 = norm()
-        # 32-40 keys with a bias: plain XLA is the right implementation everywhere
+        # 32-40 keys with a bias: written out is the right implementation everywhere
         self.attn2 = attention.MultiHeadAttention(
             channels, context_dim, **heads | {"implementation": "xla"}
         )
@@ -138,7 +126,7 @@ class SpatialTransformer(nnx.Module):
         self.norm = normalization.GroupNorm32(
             channels, num_groups=num_groups, epsilon=1e-6, rngs=rngs
         )
-        self.proj_in = convolution.Conv(channels, channels, (1, 1), **build)
+        self.proj_in = conv.Conv2d(channels, channels, (1, 1), **build)
         self.transformer_blocks = nnx.List(
             [
                 TransformerBlock(
@@ -153,7 +141,7 @@ class SpatialTransformer(nnx.Module):
                 for _ in range(depth)
             ]
         )
-        self.proj_out = convolution.Conv(channels, channels, (1, 1), zero_init=True, **build)
+        self.proj_out = conv.Conv2d(channels, channels, (1, 1), zero_init=True, **build)
 
     def keys_values(self, context_BLD: jax.Array) -> list[attention.KeysValues]:
         """Of every block; `__call__` takes them in place of the context."""

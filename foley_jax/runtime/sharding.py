@@ -217,9 +217,14 @@ def on_tpu() -> bool:
     return _traced_for("tpu")
 
 
+def on_cpu() -> bool:
+    """Whether what is traced now is for CPUs: those of the mesh, else of this process."""
+    return _traced_for("cpu")
+
+
 def on_one_cpu() -> bool:
     """Whether what is traced now is for a CPU, and not to be split over several devices."""
-    return num_devices() == 1 and _traced_for("cpu")
+    return num_devices() == 1 and on_cpu()
 
 
 def _traced_for(platform: str) -> bool:

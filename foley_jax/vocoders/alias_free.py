@@ -68,7 +68,7 @@ class Activation1d(nnx.Module):
 
     Even and odd samples of the doubled rate are kept apart, so that each filter is a sum of six
     shifted copies: nothing is interleaved, and no convolution with one channel per group is needed
-    (hundreds of times slower on CPU). Ends repeat the first and the last sample.
+    (up to hundreds of times slower). Ends repeat the first and the last sample.
     Source: BigVGAN alias_free_activation/torch (ratio 2, 12 taps).
     """
 

@@ -12,7 +12,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import configured, convolution_1d
+from foley_jax.layers import configured, conv
 from foley_jax.vocoders import alias_free
 
 KERNEL_STD = 0.01  # HiFi-GAN's `init_weights`
@@ -45,7 +45,7 @@ class AmpBlock(nnx.Module):
             build = {"kernel_init": _normal(), "dtype": dtype, "rngs": rngs}
             return nnx.List(
                 [
-                    convolution_1d.Conv1d(channels, channels, kernel_size, dilation=d, **build)
+                    conv.Conv1d(channels, channels, kernel_size, dilation=d, **build)
                     for d in dilations
                 ]
             )
@@ -111,13 +111,13 @@ class BigVgan(nnx.Module):
             )
         widths = [upsample_initial_channel // 2**i for i in range(stages + 1)]
         build, snake = {"dtype": dtype, "rngs": rngs}, {"logscale": snake_logscale}
-        self.conv_pre = convolution_1d.Conv1d(num_mels, widths[0], 7, **build)
+        self.conv_pre = conv.Conv1d(num_mels, widths[0], 7, **build)
         # one module in a list of its own, as the official names have it
         self.ups = nnx.List(
             [
                 nnx.List(
                     [
-                        convolution_1d.ConvTranspose1d(
+                        conv.ConvTranspose1d(
                             widths[i], widths[i + 1], k, rate, kernel_init=_normal(), **build
                         )
                     ]
@@ -133,7 +133,7 @@ class BigVgan(nnx.Module):
             ]
         )
         self.activation_post = alias_free.Activation1d(widths[-1], kind=activation, **snake)
-        self.conv_post = convolution_1d.Conv1d(
+        self.conv_post = conv.Conv1d(
             widths[-1], 1, 7, use_bias=use_bias_at_final, kernel_init=_normal(), **build
         )
         self.num_mels, self.num_kernels = num_mels, kernels

@@ -11,7 +11,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from foley_jax.layers import convolution, convolution_1d
+from foley_jax.layers import conv
 from foley_jax.media import mel as mel_lib
 from foley_jax.runtime import sharding
 
@@ -26,8 +26,8 @@ def _opinion(
 ) -> Opinion:
     """The scores that a critic's layers give x, and what they see in it."""
     features = []
-    for conv in convs:
-        x = jax.nn.leaky_relu(conv(x), LEAK)
+    for layer in convs:
+        x = jax.nn.leaky_relu(layer(x), LEAK)
         features.append(x)
     x = conv_post(x).astype(jnp.float32)
     return x, [*features, x]
@@ -47,11 +47,11 @@ class PeriodDiscriminator(nnx.Module):
         build = {"dtype": dtype, "rngs": rngs}
         self.convs = nnx.List(
             [
-                convolution_1d.Conv1d(a, b, 5, stride=3 if i < 4 else 1, **build)
+                conv.Conv1d(a, b, 5, stride=3 if i < 4 else 1, **build)
                 for i, (a, b) in enumerate(zip(widths, widths[1:]))
             ]
         )
-        self.conv_post = convolution_1d.Conv1d(widths[-1], 1, 3, **build)
+        self.conv_post = conv.Conv1d(widths[-1], 1, 3, **build)
         self.period = period
 
     def __call__(self, audio_BL: jax.Array) -> Opinion:
@@ -63,18 +63,17 @@ class PeriodDiscriminator(nnx.Module):
         return _opinion(x, self.convs, self.conv_post)
 
 
-class _Conv(convolution.Conv):
+class _Conv(conv.Conv2d):
     """2-D convolution whose stride is along time alone."""
 
-    def __call__(self, x_BFTC: jax.Array) -> jax.Array:
-        y = lax.conv_general_dilated(
-            x_BFTC.astype(self.dtype),
-            self.kernel[...].astype(self.dtype),
+    def _convolve(self, x_BFTC: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(
+            x_BFTC,
+            kernel,
             window_strides=(1, self.stride),
             padding=self.padding,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return y + self.bias[...].astype(self.dtype).reshape(1, 1, 1, -1)
 
 
 class ResolutionDiscriminator(nnx.Module):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from foley_jax.layers import attention, configured, embedding, locality, residual, transformer
+from foley_jax.kernels import dispatch
+from foley_jax.layers import configured, embedding, locality, residual, transformer
 from foley_jax.layers import norm as normalization
 
 
@@ -40,7 +41,7 @@ def test_group_norm_and_its_gradients_are_torchs(batch):
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_factor_per_channel_multiplies_its_channel(batch):
     x, a_BC = jnp.asarray(_normal(batch, 3, 5, 4)), jnp.asarray(_normal(batch, 4, seed=1))
-    multiplied = lambda x, a: x * normalization.factor(a, x)  # noqa: E731
+    multiplied = lambda x, a: x * dispatch.broadcast_channels(a, x)  # noqa: E731
     y, vjp = jax.vjp(multiplied, x, a_BC)
     np.testing.assert_array_equal(y, x * a_BC[:, None, None])
     dx, da = vjp(jnp.ones_like(y))
@@ -76,14 +77,14 @@ def test_attention_is_torchs(biased):
         *(torch.tensor(a).permute(0, 2, 1, 3) for a in (q, k, v)),
         attn_mask=None if bias is None else torch.tensor(bias),
     ).permute(0, 2, 1, 3)
-    got = attention.attention(q, k, v, bias_BNTS=bias)
+    got = dispatch.attention(q, k, v, bias_BNTS=bias)
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 def test_unknown_attention_implementation_is_refused():
     x = jnp.ones((1, 2, 1, 4))
     with pytest.raises(ValueError, match="'flash3' is not in"):
-        attention.attention(x, x, x, implementation="flash3")
+        dispatch.attention(x, x, x, implementation="flash3")
 
 
 def test_residual_block_starts_as_its_shortcut_and_takes_time():

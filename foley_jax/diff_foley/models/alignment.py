@@ -18,7 +18,7 @@ from foley_jax.diff_foley.models import (
     unet,
     unet_blocks,
 )
-from foley_jax.layers import configured, convolution, norm
+from foley_jax.layers import configured, conv, dense, norm
 
 CONTEXT_DIM = 512  # CAVP's width, which is why the official sampler's raw rows fit (see `logits`)
 PARTS = ("classifier", "conditioner", "autoencoder", "latent_scale")
@@ -78,8 +78,8 @@ class AlignmentClassifier(unet.Trunk):
         self.norm_out = norm.GroupNorm32(
             ch, num_groups=num_groups, epsilon=unet_blocks.NORM_EPSILON, rngs=rngs
         )
-        self.conv_out = convolution.Conv(ch, pooled, zero_init=True, dtype=dtype, rngs=rngs)
-        self.head = convolution.dense(pooled, 1, rngs=rngs)  # float32, as all that follows
+        self.conv_out = conv.Conv2d(ch, pooled, zero_init=True, dtype=dtype, rngs=rngs)
+        self.head = dense.dense(pooled, 1, rngs=rngs)  # float32, as all that follows
 
     def __call__(
         self,

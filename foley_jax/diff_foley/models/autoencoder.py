@@ -10,8 +10,8 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.kernels import patches
-from foley_jax.layers import attention, configured, convolution, residual
+from foley_jax.kernels import dispatch, patches
+from foley_jax.layers import configured, conv, residual
 from foley_jax.layers import norm as normalization
 from foley_jax.runtime import sharding
 
@@ -26,8 +26,8 @@ class AttentionBlock(nnx.Module):
         self.norm = normalization.GroupNorm32(
             channels, num_groups=num_groups, epsilon=NORM_EPSILON, rngs=rngs
         )
-        conv = lambda: convolution.Conv(channels, channels, (1, 1), dtype=dtype, rngs=rngs)  # noqa: E731
-        self.q, self.k, self.v, self.proj_out = conv(), conv(), conv(), conv()
+        project = lambda: conv.Conv2d(channels, channels, (1, 1), dtype=dtype, rngs=rngs)  # noqa: E731
+        self.q, self.k, self.v, self.proj_out = (project() for _ in range(4))
 
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, H, W, C]."""
@@ -35,7 +35,7 @@ class AttentionBlock(nnx.Module):
         y = self.norm(x_BHWC)
         # [B, H, W, C] -> [B, H*W, 1 head, C]
         q, k, v = (f(y).reshape(b, h * w, 1, c) for f in (self.q, self.k, self.v))
-        return x_BHWC + self.proj_out(attention.attention(q, k, v).reshape(b, h, w, c))
+        return x_BHWC + self.proj_out(dispatch.attention(q, k, v).reshape(b, h, w, c))
 
 
 class Resize(nnx.Module):
@@ -43,8 +43,8 @@ class Resize(nnx.Module):
 
     def __init__(self, channels: int, *, down: bool, dtype: jnp.dtype, rngs: nnx.Rngs):
         # the source pads (0, 1, 0, 1) before its stride-2 conv: only bottom and right
-        resample = {"stride": 2, "padding": ((0, 1), (0, 1))} if down else {"doubles": True}
-        self.conv = convolution.Conv(channels, channels, **resample, dtype=dtype, rngs=rngs)
+        resample = {"stride": 2, "padding": ((0, 1), (0, 1))} if down else {"upsample": True}
+        self.conv = conv.Conv2d(channels, channels, **resample, dtype=dtype, rngs=rngs)
 
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, H/2, W/2, C] (down) or [B, 2H, 2W, C]."""
@@ -112,7 +112,7 @@ class Encoder(nnx.Module):
     ):
         build = {"dtype": dtype, "rngs": rngs}
         widths = [ch, *(ch * m for m in ch_mult)]
-        self.conv_in = convolution.Conv(in_ch, ch, **build)
+        self.conv_in = conv.Conv2d(in_ch, ch, **build)
         self.down = nnx.List(
             [
                 Level(
@@ -130,7 +130,7 @@ class Encoder(nnx.Module):
         self.norm_out = normalization.GroupNorm32(
             widths[-1], num_groups=num_groups, epsilon=NORM_EPSILON, rngs=rngs
         )
-        self.conv_out = convolution.Conv(widths[-1], out_ch, **build)
+        self.conv_out = conv.Conv2d(widths[-1], out_ch, **build)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, in] -> [B, H/f, W/f, out]."""
@@ -148,7 +148,7 @@ class Decoder(nnx.Module):
     ):
         build = {"dtype": dtype, "rngs": rngs}
         widths = [*(ch * m for m in ch_mult), ch * ch_mult[-1]]
-        self.conv_in = convolution.Conv(in_ch, widths[-1], **build)
+        self.conv_in = conv.Conv2d(in_ch, widths[-1], **build)
         self.mid = Middle(widths[-1], has_attention, num_groups, **build)
         self.up = nnx.List(
             [
@@ -166,7 +166,7 @@ class Decoder(nnx.Module):
         self.norm_out = normalization.GroupNorm32(
             widths[0], num_groups=num_groups, epsilon=NORM_EPSILON, rngs=rngs
         )
-        self.conv_out = convolution.Conv(widths[0], out_ch, **build)
+        self.conv_out = conv.Conv2d(widths[0], out_ch, **build)
 
     def __call__(self, z: jax.Array) -> jax.Array:
         """[B, H, W, in] -> [B, H*f, W*f, out]."""
@@ -205,8 +205,8 @@ class AutoencoderKL(nnx.Module):
         build = {"dtype": dtype, "rngs": rngs}
         self.encoder = Encoder(pixels * in_channels, 2 * z_channels, *body, **build)
         self.decoder = Decoder(z_channels, pixels * out_channels, *body, **build)
-        self.quant_conv = convolution.Conv(2 * z_channels, 2 * z_channels, (1, 1), **build)
-        self.post_quant_conv = convolution.Conv(z_channels, z_channels, (1, 1), **build)
+        self.quant_conv = conv.Conv2d(2 * z_channels, 2 * z_channels, (1, 1), **build)
+        self.post_quant_conv = conv.Conv2d(z_channels, z_channels, (1, 1), **build)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.z_channels = z_channels

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from foley_jax.diff_foley.models import audio_encoder, video_encoder
-from foley_jax.layers import batch_norm, configured, convolution
+from foley_jax.layers import batch_norm, configured, dense
 
 LOGIT_SCALE_INIT = math.log(1.0 / 0.07)
 LOGIT_SCALE_MAX = math.log(100.0)  # clamp of the training loop, as CLIP
@@ -51,9 +51,7 @@ class Cavp(nnx.Module):
         options = {"dtype": dtype, "rngs": rngs}
         self.embed_dim, self.dtype = embed_dim, dtype
         self.video_encoder = configured.build(video_encoder.SlowOnly, video or {}, **options)
-        self.video_project_head = convolution.dense(
-            self.video_encoder.out_dim, embed_dim, **options
-        )
+        self.video_project_head = dense.dense(self.video_encoder.out_dim, embed_dim, **options)
         self.spec_encoder = configured.build(
             audio_encoder.Cnn14, {**(audio or {}), "embed_dim": embed_dim}, **options
         )

@@ -10,7 +10,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import configured, convolution
+from foley_jax.layers import configured, dense
 
 
 class VideoFeatureConditioner(nnx.Module):
@@ -33,7 +33,7 @@ class VideoFeatureConditioner(nnx.Module):
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.embedder = convolution.dense(in_dim, out_dim, dtype=dtype, rngs=rngs)
+        self.embedder = dense.dense(in_dim, out_dim, dtype=dtype, rngs=rngs)
         self.pos_emb = nnx.Embed(
             max_len,
             out_dim,

@@ -24,8 +24,8 @@ def _symmetric_cross_entropy(logits: jax.Array) -> jax.Array:
 def _logits(video_ND: jax.Array, audio_ND: jax.Array, logit_scale: jax.Array) -> jax.Array:
     """logit_scale * video @ audio.T, float32 [N, N].
 
-    Summed over parts of the width first: some CPUs add up all products of two embeddings one after
-    another, and at a scale of 100 their rounding shows in the gradients.
+    Summed over parts of the width first: some processors add up all products of two embeddings one
+    after another, and at a scale of 100 their rounding shows in the gradients.
     """
     parts = range(0, video_ND.shape[1], _PART)
     video, audio = video_ND.astype(jnp.float32), audio_ND.astype(jnp.float32)

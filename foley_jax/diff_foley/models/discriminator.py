@@ -7,7 +7,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import convolution
+from foley_jax.layers import conv
 from foley_jax.layers import norm as normalization
 
 LEAK = 0.2  # pix2pix
@@ -32,16 +32,16 @@ class PatchDiscriminator(nnx.Module):
     ):
         widths = [channels * min(2**i, 8) for i in range(num_layers + 1)]
 
-        def conv(in_ch: int, out_ch: int, stride: int) -> convolution.Conv:
+        def layer(in_ch: int, out_ch: int, stride: int) -> conv.Conv2d:
             pad = ((1, 1), (1, 1))
-            return convolution.Conv(
+            return conv.Conv2d(
                 in_ch, out_ch, (4, 4), stride=stride, padding=pad, dtype=dtype, rngs=rngs
             )
 
-        self.conv_in = conv(in_channels, widths[0], 2)
+        self.conv_in = layer(in_channels, widths[0], 2)
         self.convs = nnx.List(
             [
-                conv(widths[i], widths[i + 1], 2 if i + 1 < num_layers else 1)
+                layer(widths[i], widths[i + 1], 2 if i + 1 < num_layers else 1)
                 for i in range(num_layers)
             ]
         )
@@ -51,13 +51,13 @@ class PatchDiscriminator(nnx.Module):
                 for w in widths[1:]
             ]
         )
-        self.conv_out = conv(widths[-1], 1, 1)
+        self.conv_out = layer(widths[-1], 1, 1)
 
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         """Images -> float32 scores [B, H', W', 1], high for real."""
         h = jax.nn.leaky_relu(self.conv_in(x_BHWC), LEAK)
-        for conv, norm in zip(self.convs, self.norms):
-            h = jax.nn.leaky_relu(norm(conv(h)), LEAK)
+        for layer, norm in zip(self.convs, self.norms):
+            h = jax.nn.leaky_relu(norm(layer(h)), LEAK)
         return self.conv_out(h).astype(jnp.float32)
 
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from foley_jax.diff_foley.models import video_encoder
-from foley_jax.kernels import patches
-from foley_jax.layers import attention, configured, convolution, norm
+from foley_jax.kernels import dispatch, patches
+from foley_jax.layers import configured, dense, norm
 from foley_jax.runtime import sharding
 
 # per channel, of RGB in [0, 1]; torchvision and OpenAI CLIP preprocessing
@@ -58,11 +58,11 @@ class ClipBlock(nnx.Module):
         build = {"dtype": dtype, "rngs": rngs}
         self.layer_norm1 = norm.layer_norm(width, **build)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
-            convolution.dense(width, width, **build) for _ in range(4)
+            dense.dense(width, width, **build) for _ in range(4)
         )
         self.layer_norm2 = norm.layer_norm(width, **build)
-        self.fc1 = convolution.dense(width, 4 * width, **build)
-        self.fc2 = convolution.dense(4 * width, width, **build)
+        self.fc1 = dense.dense(width, 4 * width, **build)
+        self.fc2 = dense.dense(4 * width, width, **build)
         self.num_heads = num_heads
 
     def __call__(self, x_NPD: jax.Array) -> jax.Array:
@@ -73,7 +73,7 @@ class ClipBlock(nnx.Module):
             proj(h).reshape(*h.shape[:2], self.num_heads, -1)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        x_NPD = x_NPD + self.out_proj(attention.attention(q, k, v).reshape(h.shape))
+        x_NPD = x_NPD + self.out_proj(dispatch.attention(q, k, v).reshape(h.shape))
         h = self.fc1(self.layer_norm2(x_NPD))
         return x_NPD + self.fc2(h * jax.nn.sigmoid(1.702 * h))
 
@@ -103,14 +103,14 @@ class ClipImage(nnx.Module):
             )
         build = {"dtype": dtype, "rngs": rngs}
         places = (image_size // patch) ** 2 + 1
-        self.patch_embedding = convolution.dense(3 * patch * patch, width, use_bias=False, **build)
+        self.patch_embedding = dense.dense(3 * patch * patch, width, use_bias=False, **build)
         init = jax.nn.initializers.normal(width**-0.5)
         self.class_embedding = nnx.Param(init(rngs.params(), (width,)))
         self.position_embedding = nnx.Param(init(rngs.params(), (places, width)))
         self.pre_norm = norm.layer_norm(width, **build)
         self.layers = nnx.List([ClipBlock(width, num_heads, **build) for _ in range(num_layers)])
         self.post_norm = norm.layer_norm(width, **build)
-        self.projection = convolution.dense(width, embed_dim, use_bias=False, **build)
+        self.projection = dense.dense(width, embed_dim, use_bias=False, **build)
         self.patch, self.image_size, self.dtype = patch, image_size, dtype
 
     def __call__(self, x_BTHWC: jax.Array) -> jax.Array:

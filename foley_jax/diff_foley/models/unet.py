@@ -17,7 +17,8 @@ from foley_jax.diff_foley.models import unet_blocks
 from foley_jax.layers import (
     attention,
     configured,
-    convolution,
+    conv,
+    dense,
     embedding,
     locality,
     norm,
@@ -49,8 +50,8 @@ class Trunk(nnx.Module):
         build = {"dtype": blocks.dtype, "rngs": blocks.rngs}
         self.time_embed = nnx.List(
             [
-                convolution.dense(blocks.model_channels, time_dim, **build),
-                convolution.dense(time_dim, time_dim, **build),
+                dense.dense(blocks.model_channels, time_dim, **build),
+                dense.dense(time_dim, time_dim, **build),
             ]
         )
         self.input_blocks, widths = blocks.inputs(in_channels, channel_mult, num_res_blocks)
@@ -185,7 +186,7 @@ class UNet(Trunk):
     Fields beyond it: `locality_bias` (see `layers.locality`), `column_s` the seconds of one latent
     column (the default is 8 mel frames of hop 256 at 16 kHz), `self_attention_downsamples` the
     levels that also have self-attention (None: wherever there is cross-attention), `num_groups`
-    of the group norms, `attention_implementation` as in `attention.attention`.
+    of the group norms, `attention_implementation` as in `dispatch.attention`.
     """
 
     def __init__(
@@ -237,7 +238,7 @@ class UNet(Trunk):
         self.norm_out = norm.GroupNorm32(
             ch, num_groups=num_groups, epsilon=unet_blocks.NORM_EPSILON, rngs=rngs
         )
-        self.conv_out = convolution.Conv(ch, out_channels, zero_init=True, dtype=dtype, rngs=rngs)
+        self.conv_out = conv.Conv2d(ch, out_channels, zero_init=True, dtype=dtype, rngs=rngs)
 
     def entries(self) -> list[nnx.List]:
         """See `Trunk.entries`."""
@@ -317,7 +318,7 @@ class UNet(Trunk):
         self._check_depth(depth)
         taken = self.output_blocks[-depth][0].norm1.scale.shape[0]
         halvings = sum(
-            isinstance(layers[0], convolution.Downsample) for layers in self.input_blocks[:depth]
+            isinstance(layers[0], conv.Downsample) for layers in self.input_blocks[:depth]
         )
         height, width, _ = latent_shape
         return height >> halvings, width >> halvings, taken - self.widths[depth - 1]

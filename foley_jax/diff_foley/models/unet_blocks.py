@@ -6,7 +6,7 @@ import dataclasses
 from flax import nnx
 import jax.numpy as jnp
 
-from foley_jax.layers import convolution, residual, transformer, unet_layout
+from foley_jax.layers import conv, residual, transformer, unet_layout
 
 NORM_EPSILON = 1e-5  # openaimodel util.GroupNorm32
 TIME_MULT = 4  # width of the time embedding over model_channels
@@ -62,16 +62,16 @@ class Blocks(unet_layout.Layout):
             layers.append(self.transformer(out_ch, own is None or downsample in own))
         return layers
 
-    def down(self, ch: int) -> convolution.Downsample:
-        return convolution.Downsample(ch, dtype=self.dtype, rngs=self.rngs)
+    def down(self, ch: int) -> conv.Downsample:
+        return conv.Downsample(ch, dtype=self.dtype, rngs=self.rngs)
 
-    def up(self, ch: int) -> convolution.Upsample:
-        return convolution.Upsample(ch, dtype=self.dtype, rngs=self.rngs)
+    def up(self, ch: int) -> conv.Upsample:
+        return conv.Upsample(ch, dtype=self.dtype, rngs=self.rngs)
 
     def inputs(
         self, in_channels: int, channel_mult: Sequence[int], num_res_blocks: int
     ) -> tuple[nnx.List, list[int]]:
         """The way down, and the width of every entry."""
         ch = self.model_channels
-        first = convolution.Conv(in_channels, ch, dtype=self.dtype, rngs=self.rngs)
+        first = conv.Conv2d(in_channels, ch, dtype=self.dtype, rngs=self.rngs)
         return self.way_down(first, ch, channel_mult, num_res_blocks)

@@ -2,7 +2,7 @@
 
 Axes: B batch, T frames, N = B*T, H W, C channels. 3-D convolutions of the official network have
 kernels 1xkxk or 3x1x1; here they run as 2-D convolutions over B*T frames and as convolutions over
-time, which is the same arithmetic and several times faster on CPU.
+time, which is the same arithmetic, and faster.
 Source: inference/model/cavp_modules.py `ResNet3dSlowOnly`.
 """
 
@@ -13,9 +13,8 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.kernels.cpu import forms, strided
-from foley_jax.layers import batch_norm, bias_free, patch_norm, rematerialisation
-from foley_jax.runtime import sharding
+from foley_jax.kernels import dispatch
+from foley_jax.layers import batch_norm, conv, dense, patch_norm, rematerialisation
 
 STEMS = ("conv7", "patch4", "motion4")
 EXPANSION = 4  # a bottleneck's output over its inner width
@@ -39,12 +38,17 @@ class ConvNorm(nnx.Module):
         self.kernel, self.stride, self.temporal = kernel, stride, temporal
         options = {"kernel_init": _KAIMING, "dtype": dtype, "rngs": rngs}
         if temporal:
-            self.conv = bias_free.TemporalConv3(in_channels, out_channels, **options)
+            self.conv = conv.TemporalConv3(in_channels, out_channels, use_bias=False, **options)
         elif kernel == 1:
-            self.conv = bias_free.Dense(in_channels, out_channels, **options)
+            self.conv = dense.Pointwise(in_channels, out_channels, **options)
         else:
-            self.conv = bias_free.Conv2d(
-                in_channels, out_channels, kernel, stride=stride, **options
+            self.conv = conv.Conv2d(
+                in_channels,
+                out_channels,
+                (kernel, kernel),
+                stride=stride,
+                use_bias=False,
+                **options,
             )
         self.bn = batch_norm.BatchNorm(out_channels, dtype=dtype, rngs=rngs)
 
@@ -168,10 +172,7 @@ class SlowOnly(nnx.Module):
         if self.stem == "patch4":
             return self.conv1(x, train=train, relu=True)
         x = self.conv1(x, t, train=train, relu=True)
-        even = x.shape[1] % 2 == x.shape[2] % 2 == 0
-        if even and not train and sharding.on_one_cpu():
-            return strided.max_pool(x)
-        return nnx.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        return dispatch.max_pool(x, train=train)
 
     def apply_layer(
         self, index: int, x_NHWC: jax.Array, num_frames: int, *, train: bool
@@ -206,12 +207,12 @@ class SlowOnly(nnx.Module):
             raise ValueError(f"frames have shape {x_BTHWC.shape}, expected [B, T, H, W, 3]")
         b, t = x_BTHWC.shape[:2]
         alone = self.layers_of_single_frames
-        if train or self.stem == "motion4" or not sharding.on_one_cpu():
+        if train or self.stem == "motion4":
             x = self._up_to(alone, x_BTHWC, train=train)
-        else:  # a few frames at a time: a CPU is slow where memory is new
+        else:  # frames do not meet before the layers over time
             frames_NHWC = x_BTHWC.reshape(b * t, *x_BTHWC.shape[2:])
             call = lambda x_NHWC: self._up_to(alone, x_NHWC[None], train=False)  # noqa: E731
-            x = forms.in_pieces(call, frames_NHWC)
+            x = dispatch.a_few_at_a_time(call, frames_NHWC)
         for index in range(alone + 1, self.num_layers + 1):
             x = self.apply_layer(index, x, t, train=train)
         # [B*T, H, W, C] -> [B, T, C], averaged in float32

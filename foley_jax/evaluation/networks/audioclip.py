@@ -17,8 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from foley_jax.evaluation.networks import convolution
-from foley_jax.layers import batch_norm
-from foley_jax.layers import convolution as dense_layers
+from foley_jax.layers import batch_norm, dense
 from foley_jax.media import mel
 
 SAMPLE_RATE_HZ = 44100
@@ -166,7 +165,7 @@ class AudioClip(nnx.Module):
             setattr(self, f"layer{stage}", nnx.List(blocks))
         attention.append(Attention(previous, previous, _ATTENTION[-1], rngs=rngs))
         self.attention = nnx.List(attention)
-        self.fc = dense_layers.dense(previous, EMBED_DIM, rngs=rngs)
+        self.fc = dense.dense(previous, EMBED_DIM, rngs=rngs)
 
     def spectrogram(self, audio_BL: jax.Array, *, int16_scale: bool) -> jax.Array:
         """Decibels of three thirds of the spectrum, low to high, as three channels.

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from foley_jax.evaluation.networks import convolution
-from foley_jax.layers import convolution as dense_layers
+from foley_jax.layers import dense
 from foley_jax.media import mel, specs
 
 CLASSES = 309  # of VGGSound
@@ -187,7 +187,7 @@ class Melception(nnx.Module):
         self.Conv2d_4a_3x3 = _unit(80, 192, (3, 3), **inside)
         for name, make in _MIXED.items():
             setattr(self, name, make(rngs))
-        self.fc = dense_layers.dense(2048, num_classes, rngs=rngs)
+        self.fc = dense.dense(2048, num_classes, rngs=rngs)
 
     def __call__(self, mel_BFT: jax.Array) -> dict[str, jax.Array]:
         """Features at every depth that the official evaluation names.

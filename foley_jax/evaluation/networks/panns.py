@@ -8,8 +8,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import batch_norm, conv_block
-from foley_jax.layers import convolution as dense_layers
+from foley_jax.layers import batch_norm, conv_block, dense
 from foley_jax.media import mel, specs
 
 CLASSES = 527  # of AudioSet, several may hold at once
@@ -67,8 +66,8 @@ class Cnn14(nnx.Module):
             block = conv_block.ConvBlock(previous, width, dtype=jnp.float32, rngs=rngs)
             setattr(self, f"conv_block{index}", block)
             previous = width
-        self.fc1 = dense_layers.dense(previous, EMBED_DIM, rngs=rngs)
-        self.fc_audioset = dense_layers.dense(EMBED_DIM, CLASSES, rngs=rngs)
+        self.fc1 = dense.dense(previous, EMBED_DIM, rngs=rngs)
+        self.fc_audioset = dense.dense(EMBED_DIM, CLASSES, rngs=rngs)
 
     def __call__(self, audio_BL: jax.Array) -> tuple[jax.Array, jax.Array]:
         """One row a sound, whatever its length.

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from foley_jax.evaluation.networks import convolution
-from foley_jax.layers import convolution as dense_layers
 from foley_jax.media import mel
 
 SAMPLE_RATE_HZ = 16000
@@ -99,7 +98,7 @@ class Vggish(nnx.Module):
         self.convs = nnx.List(convs)
         previous, dense = previous * (FRAMES // 16) * (MELS // 16), []
         for width in _DENSE:
-            dense.append(dense_layers.dense(previous, width, rngs=rngs))
+            dense.append(dense.dense(previous, width, rngs=rngs))
             previous = width
         self.dense = nnx.List(dense)
         self.last_relu = last_relu

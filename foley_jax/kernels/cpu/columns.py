@@ -1,20 +1,21 @@
 """Gradients of convolutions over few pixels as two products; same numbers.
 
-The library's gradient of the input turns the kernel over, C against O, which for pictures of few
+The library's gradient of the input turns the kernel over, C against O, which for images of few
 pixels takes XLA:CPU many times as long as the sums themselves. A product contracts O as it lies.
-B batch, H W space, C channels in, O channels out, K places of the kernel, R pixels of all pictures.
+B batch, H W space, C channels in, O channels out, K places of the kernel, R pixels of all images.
 """
 
 import jax
 from jax import lax
 import jax.numpy as jnp
 
+from foley_jax.kernels import plain
 from foley_jax.kernels.cpu import forms
 
-_PIXELS = 512  # of all pictures; with more, the kernel is turned in no time
+_PIXELS = 512  # of all images; with more, the kernel is turned in no time
 
 
-def pays(x_BHWC: jax.Array, kernel_hwCO: jax.Array, padding: forms.Padding) -> bool:
+def pays(x_BHWC: jax.Array, kernel_hwCO: jax.Array, padding: plain.Padding) -> bool:
     """Whether one CPU is faster with these gradients, of a convolution of stride 1."""
     few = x_BHWC.shape[0] * x_BHWC.shape[1] * x_BHWC.shape[2] <= _PIXELS
     wide = kernel_hwCO.shape[:2] != (1, 1)

@@ -2,7 +2,7 @@
 
 XLA:CPU gives convolutions that keep H and W to a library that takes up to 2.5 times as long as
 its own code (jaxlib 0.10.2; layers of many channels and few pixels suffer most). Its own code is
-what runs on sequences, and where padding makes one column more than there was. Large pictures on
+what runs on sequences, and where padding makes one column more than there was. Large images on
 one device have better forms still: `winograd` and `strided`.
 B batch, H W space, C channels in, O channels out.
 """
@@ -14,6 +14,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from foley_jax.kernels import plain
 from foley_jax.kernels.cpu import columns as cpu_columns
 from foley_jax.kernels.cpu import dense, forms, strided
 from foley_jax.kernels.cpu import winograd as cpu_winograd
@@ -25,9 +26,9 @@ def conv2d(
     x_BHWC: jax.Array,
     kernel_hwCO: jax.Array,
     stride: int = 1,
-    padding: forms.Padding = ((0, 0), (0, 0)),
+    padding: plain.Padding = ((0, 0), (0, 0)),
 ) -> jax.Array:
-    """`lax.conv_general_dilated` of channels-last pictures, and its gradients.
+    """`lax.conv_general_dilated` of channels-last images, and its gradients.
 
     Args:
       x_BHWC, kernel_hwCO: of one dtype.
@@ -36,7 +37,7 @@ def conv2d(
     Returns:
       [B, H', W', O], dtype of x.
     """
-    library = functools.partial(_library, stride=stride, padding=padding)
+    library = functools.partial(plain.conv2d, stride=stride, padding=padding)
     cpu = _form(x_BHWC, kernel_hwCO, stride, padding)
     if cpu is None:
         return library(x_BHWC, kernel_hwCO)
@@ -44,7 +45,7 @@ def conv2d(
 
 
 def _form(
-    x: jax.Array, kernel: jax.Array, stride: int, padding: forms.Padding
+    x: jax.Array, kernel: jax.Array, stride: int, padding: plain.Padding
 ) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
     """What a CPU should compute instead of the library's convolution; None: nothing else."""
     rows, columns = kernel.shape[:2]
@@ -58,25 +59,17 @@ def _form(
     return cpu_winograd.conv3x3 if winograd else _with_one_more
 
 
-def _library(
-    x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: forms.Padding
-) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=forms.LAYOUT
-    )
-
-
 def _with_one_more(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """One row or column more, cut away again; of the longer axis, which loses least by it."""
     height, width = x.shape[1:3]
     top, left = (n // 2 for n in kernel.shape[:2])
     if height > width:
-        return _library(x, kernel, padding=((top, top + 1), (left, left)))[:, :height]
-    return _library(x, kernel, padding=((top, top), (left, left + 1)))[:, :, :width]
+        return plain.conv2d(x, kernel, 1, ((top, top + 1), (left, left)))[:, :height]
+    return plain.conv2d(x, kernel, 1, ((top, top), (left, left + 1)))[:, :, :width]
 
 
 def gradients(
-    x: jax.Array, kernel: jax.Array, dy: jax.Array, stride: int, padding: forms.Padding
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, stride: int, padding: plain.Padding
 ) -> tuple[jax.Array, jax.Array]:
     """Of `conv2d`'s input and kernel, from that of its output, as the library has them; on one
     CPU those of few pixels, and of kernels of one column, as products."""
@@ -86,22 +79,22 @@ def gradients(
     tall = rows > 1 and columns == 1  # over time, where pixels are the other axis
     if stride == 1 and tall and forms.plain_on_one_cpu(x, kernel, padding):
         return plain_gradients(x, kernel, dy, padding)
-    library = functools.partial(_library, stride=stride, padding=padding)
+    library = functools.partial(plain.conv2d, stride=stride, padding=padding)
     return forms.library_gradients(library, x, kernel, dy)
 
 
 def plain_gradients(
-    x: jax.Array, kernel: jax.Array, dy: jax.Array, padding: forms.Padding
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, padding: plain.Padding
 ) -> tuple[jax.Array, jax.Array]:
     """The same of stride 1, where H and W stay, as CPUs like it; it takes longer to compile."""
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     rest = tuple((n - 1 - pad[0], n - 1 - pad[1]) for n, pad in zip(kernel.shape, padding))
-    form = _form(dy, turned, 1, rest) or functools.partial(_library, padding=rest)
+    form = _form(dy, turned, 1, rest) or functools.partial(plain.conv2d, stride=1, padding=rest)
     return form(dy, turned), _kernel_gradient(x, dy, kernel.shape, padding)
 
 
 def _kernel_gradient(
-    x: jax.Array, dy: jax.Array, shape: tuple[int, ...], padding: forms.Padding
+    x: jax.Array, dy: jax.Array, shape: tuple[int, ...], padding: plain.Padding
 ) -> jax.Array:
     """One product per kernel row, all kernel columns side by side."""
     kh, kw, c, o = shape

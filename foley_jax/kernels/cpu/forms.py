@@ -9,20 +9,19 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from foley_jax.kernels import plain
 from foley_jax.runtime import sharding
 
-LAYOUT = ("NHWC", "HWIO", "NHWC")
-Padding = tuple[tuple[int, int], tuple[int, int]]
-_PIECE = 2**22  # bytes of the pictures of one piece: with what is made of them they fit the cache
+_PIECE = 2**22  # bytes of the images of one piece: with what is made of them they fit the cache
 
 
-def keeps_size(kernel_hwCO: jax.Array, padding: Padding) -> bool:
+def keeps_size(kernel_hwCO: jax.Array, padding: plain.Padding) -> bool:
     """Whether a convolution of stride 1 has an output of its input's H and W, and both sides have
     the same zeros."""
     return padding == tuple((n // 2, n // 2) for n in kernel_hwCO.shape[:2])
 
 
-def plain_on_one_cpu(x: jax.Array, kernel_hwCO: jax.Array, padding: Padding) -> bool:
+def plain_on_one_cpu(x: jax.Array, kernel_hwCO: jax.Array, padding: plain.Padding) -> bool:
     """Whether one CPU computes, in float32, what `keeps_size`."""
     floats = x.dtype == kernel_hwCO.dtype == jnp.float32
     return floats and keeps_size(kernel_hwCO, padding) and sharding.on_one_cpu()
@@ -59,7 +58,7 @@ def over_a_column(x: jax.Array, kernel: jax.Array, before: int, after: int) -> j
 
 
 def in_pieces(fn: Callable[[jax.Array], jax.Array], x_BHWC: jax.Array) -> jax.Array:
-    """`fn` of a few pictures after the other, as many as stay in the cache."""
+    """`fn` of a few images after the other, as many as stay in the cache."""
     b = x_BHWC.shape[0]
     most = max(1, _PIECE * b // (x_BHWC.size * x_BHWC.dtype.itemsize))
     size = next(n for n in range(min(b, most), 0, -1) if b % n == 0)

@@ -13,7 +13,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from foley_jax.kernels import patches
+from foley_jax.kernels import patches, plain
 from foley_jax.kernels.cpu import conv, dense, forms
 
 
@@ -23,31 +23,11 @@ def temporal_conv3(x_BTPC: jax.Array, kernel_3CO: jax.Array) -> jax.Array:
 
     def cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
         narrows = kernel.shape[1] >= 4 * kernel.shape[2]  # then the parts are cheap to add
-        if narrows and dense.pays(x, _side_by_side(kernel)):
-            return _temporal_parts(x, kernel)
+        if narrows and dense.pays(x, plain.side_by_side(kernel)):
+            return plain.add_to_neighbours(dense.product(x, plain.side_by_side(kernel)))
         return forms.over_a_column(x, kernel[:, None], 1, 1)
 
-    return lax.platform_dependent(x_BTPC, kernel_3CO, cpu=cpu, default=_temporal_parts)
-
-
-def _temporal_parts(x, kernel):
-    """One product gives every frame's part in the frame after it, in itself and in the one before;
-    then those parts are added."""
-    return _add_to_neighbours(dense.product(x, _side_by_side(kernel)))
-
-
-def _side_by_side(kernel_3CO):
-    return kernel_3CO.swapaxes(0, 1).reshape(kernel_3CO.shape[1], -1)  # [3, C, O] -> [C, 3*O]
-
-
-def _add_to_neighbours(parts):
-    after, same, before = jnp.split(parts, 3, axis=-1)
-    still = ((0, 0), (0, 0))
-    return (
-        jnp.pad(after[:, :-1], ((0, 0), (1, 0), *still))
-        + same
-        + jnp.pad(before[:, 1:], ((0, 0), (0, 1), *still))
-    )
+    return lax.platform_dependent(x_BTPC, kernel_3CO, cpu=cpu, default=plain.temporal_conv)
 
 
 def _temporal_forward(x, kernel):
@@ -58,8 +38,8 @@ def _temporal_backward(residuals, dy):
     x, kernel_3CO = residuals
     count, c, o = kernel_3CO.shape
     parts = jax.ShapeDtypeStruct((*dy.shape[:-1], count * o), dy.dtype)
-    (dparts,) = jax.linear_transpose(_add_to_neighbours, parts)(dy)
-    dx, dkernel = dense.gradients(x, _side_by_side(kernel_3CO), dparts)
+    (dparts,) = jax.linear_transpose(plain.add_to_neighbours, parts)(dy)
+    dx, dkernel = dense.gradients(x, plain.side_by_side(kernel_3CO), dparts)
     return dx, dkernel.reshape(c, count, o).swapaxes(0, 1)  # [C, 3*O] -> [3, C, O]
 
 

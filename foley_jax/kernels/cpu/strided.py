@@ -1,8 +1,8 @@
-"""Convolutions with stride 2, or after doubling a picture, as convolutions of stride 1, for CPUs.
+"""Convolutions with stride 2, or after doubling a image, as convolutions of stride 1, for CPUs.
 
-A kernel of stride 2 meets the even and the odd rows and columns with other weights: four pictures
-of a quarter's size, four small kernels. A doubled picture shows a 3x3 kernel every pixel twice or
-four times: per row and column of the doubled one a 2x2 kernel over the small picture is enough,
+A kernel of stride 2 meets the even and the odd rows and columns with other weights: four images
+of a quarter's size, four small kernels. A doubled image shows a 3x3 kernel every pixel twice or
+four times: per row and column of the doubled one a 2x2 kernel over the small image is enough,
 with 4 instead of 9 multiplications a pixel.
 B batch, H W space, C channels in, O channels out.
 """
@@ -11,13 +11,14 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from foley_jax.kernels import plain
 from foley_jax.kernels.cpu import dense, forms
 
-_PIXELS = 512  # of the smaller picture
+_PIXELS = 512  # of the smaller image
 _CHANNELS = 64
 
 
-def pays(x_BHWC: jax.Array, kernel_hwCO: jax.Array, padding: forms.Padding) -> bool:
+def pays(x_BHWC: jax.Array, kernel_hwCO: jax.Array, padding: plain.Padding) -> bool:
     """Whether `of_input` takes this convolution of stride 2, and is faster."""
     b, h, w, c = x_BHWC.shape
     return (
@@ -30,12 +31,12 @@ def pays(x_BHWC: jax.Array, kernel_hwCO: jax.Array, padding: forms.Padding) -> b
     )
 
 
-def of_input(x_BHWC: jax.Array, kernel_33CO: jax.Array, padding: forms.Padding) -> jax.Array:
+def of_input(x_BHWC: jax.Array, kernel_33CO: jax.Array, padding: plain.Padding) -> jax.Array:
     """3x3, stride 2, 1 or 2 zeros along each even side: [B, H, W, C] -> [B, H/2, W/2, O]."""
     return forms.in_pieces(lambda x: _of_phases(x, kernel_33CO, padding), x_BHWC)
 
 
-def _of_phases(x: jax.Array, kernel: jax.Array, padding: forms.Padding) -> jax.Array:
+def _of_phases(x: jax.Array, kernel: jax.Array, padding: plain.Padding) -> jax.Array:
     b, h, w, c = x.shape
     x = x.reshape(b, h // 2, 2, w // 2, 2, c)
     total = 0.0
@@ -67,7 +68,7 @@ def _small(
     if kernel.shape[1] == 1:
         return forms.over_a_column(x, kernel, *rows)
     # two columns: one more than there was, see `conv`
-    y = lax.conv_general_dilated(x, kernel, (1, 1), (rows, (1, 1)), dimension_numbers=forms.LAYOUT)
+    y = lax.conv_general_dilated(x, kernel, (1, 1), (rows, (1, 1)), dimension_numbers=plain.LAYOUT)
     start = 1 - columns[0]
     return y[:, :, start : start + x.shape[2]]
 
@@ -106,7 +107,7 @@ def of_doubled(x_BHWC: jax.Array, kernel_33CO: jax.Array) -> jax.Array:
         jnp.concatenate(kernels, axis=-1),
         (1, 1),
         ((1, 1), (1, 1)),
-        dimension_numbers=forms.LAYOUT,
+        dimension_numbers=plain.LAYOUT,
     )
     y = y.reshape(b, h + 1, w + 1, 2, 2, -1)
     # a parity's kernel reaches one pixel back (even) or on (odd)

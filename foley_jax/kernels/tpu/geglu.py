@@ -8,30 +8,19 @@ R rows, C channels, H hidden width.
 
 import functools
 import math
-from typing import NamedTuple
 
 import jax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 import jax.numpy as jnp
 
+from foley_jax.kernels import plain
 from foley_jax.kernels.tpu.attention import dot
 from foley_jax.runtime import sharding
 
 MOST_CHANNELS = 640  # weights and their gradients in float32 stay on the chip
 TILE_ELEMENTS = 256 * 1280  # of the hidden activations of one tile
 VMEM_BYTES = 56 * 2**20
-
-
-class Weights(NamedTuple):
-    """(x value + value_bias) gelu(x gate + gate_bias), times out, + out_bias."""
-
-    value_CH: jax.Array
-    value_bias_H: jax.Array
-    gate_CH: jax.Array
-    gate_bias_H: jax.Array
-    out_HC: jax.Array
-    out_bias_C: jax.Array
 
 
 def fits(x: jax.Array, hidden: int) -> bool:
@@ -48,7 +37,9 @@ def _tile(hidden: int) -> int:
     return 1 << min(8, (TILE_ELEMENTS // hidden).bit_length() - 1)
 
 
-def feed_forward(x: jax.Array, weights: Weights, *, interpret: bool = False) -> jax.Array:
+def feed_forward(
+    x: jax.Array, weights: plain.FeedForwardWeights, *, interpret: bool = False
+) -> jax.Array:
     """[..., C] -> [..., C]; inner activations in float32, products in the dtype of `x`.
 
     Every device of the mesh computes its own examples, which are those of the leading axis; rows
@@ -90,7 +81,7 @@ def _rows(x: jax.Array, hidden: int) -> tuple[jax.Array, tuple[int], pl.BlockSpe
     return x_RC, (len(x_RC) // tile,), pl.BlockSpec((tile, x.shape[-1]), lambda i: (i, 0))
 
 
-def _as_matrices(weights: Weights) -> list[jax.Array]:
+def _as_matrices(weights: plain.FeedForwardWeights) -> list[jax.Array]:
     return [w.reshape(-1, w.shape[-1]) for w in weights]
 
 
@@ -135,7 +126,7 @@ def _backward(interpret, x, dy, weights):
         name="feed_forward_backward",
     )(x_RC, dy.reshape(x_RC.shape), *matrices[:-1])
     shaped = (d.reshape(w.shape).astype(w.dtype) for d, w in zip(dweights, weights, strict=True))
-    return dx_RC.reshape(x.shape), Weights(*shaped)
+    return dx_RC.reshape(x.shape), plain.FeedForwardWeights(*shaped)
 
 
 def _inner(x_RC, value_ref, value_bias_ref, gate_ref, gate_bias_ref):

@@ -9,13 +9,10 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from foley_jax.kernels import dispatch, plain
 from foley_jax.layers import (
-    attention,
-    convolution,
-    convolution_1d,
-    convolution_3d,
-    initializers,
-    upsampling,
+    conv,
+    dense,
 )
 from foley_jax.layers import norm as normalization
 
@@ -41,8 +38,8 @@ class VideoConv(nnx.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         build = {"dtype": dtype, "rngs": rngs}
-        self.spatial = convolution.Conv(in_channels, out_channels, (3, 3), **build)
-        self.temporal = convolution.Conv(out_channels, out_channels, (3, 1), **build)
+        self.spatial = conv.Conv2d(in_channels, out_channels, (3, 3), **build)
+        self.temporal = conv.Conv2d(out_channels, out_channels, (3, 1), **build)
 
     def __call__(self, x_BFHWC: jax.Array) -> jax.Array:
         """[B, F, H, W, in] -> [B, F, H, W, out]."""
@@ -50,22 +47,6 @@ class VideoConv(nnx.Module):
         x = self.spatial(x_BFHWC.reshape(b * f, h, w, c))
         x = self.temporal(x.reshape(b, f, h * w, -1))  # [B*F, H, W, C] -> [B, F, H*W, C]
         return x.reshape(b, f, h, w, -1)
-
-
-class VideoConv3d(nnx.Module):
-    """A true 3x3x3 convolution, zero at first: the video's head. Kernel [3, 3, 3, in, out]."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        del rngs  # zeros
-        self.kernel = nnx.Param(jnp.zeros((3, 3, 3, in_channels, out_channels), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((out_channels,), jnp.float32))
-        self.dtype = dtype
-
-    def __call__(self, x_BFHWC: jax.Array) -> jax.Array:
-        """[B, F, H, W, in] -> [B, F, H, W, out]."""
-        kernel = self.kernel[...].astype(self.dtype)
-        y = convolution_3d.conv3d(x_BFHWC.astype(self.dtype), kernel)
-        return y + self.bias[...].astype(self.dtype).reshape(1, 1, 1, 1, -1)
 
 
 def audio_conv(
@@ -76,20 +57,17 @@ def audio_conv(
     zero_init: bool = False,
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
-) -> convolution_1d.Conv1d:
+) -> conv.Conv1d:
     """Dilated convolution of 3 samples that keeps the length. Source: AudioConv."""
-    conv = convolution_1d.Conv1d(
+    return conv.Conv1d(
         in_channels,
         out_channels,
         3,
         dilation=dilation,
-        kernel_init=initializers.kernel(zero=zero_init),
+        zero_init=zero_init,
         dtype=dtype,
         rngs=rngs,
     )
-    if zero_init:
-        conv.bias = nnx.Param(jnp.zeros((out_channels,), jnp.float32))
-    return conv
 
 
 def resample_video(x_BFHWC: jax.Array, how: Resample) -> jax.Array:
@@ -98,7 +76,7 @@ def resample_video(x_BFHWC: jax.Array, how: Resample) -> jax.Array:
     if how == "down":
         return x_BFHWC.reshape(b, f, h // 2, 2, w // 2, 2, c).mean((3, 5))
     if how == "up":
-        x = upsampling.nearest(x_BFHWC.reshape(b * f, h, w, c))
+        x = plain.nearest(x_BFHWC.reshape(b * f, h, w, c))
         return x.reshape(b, f, 2 * h, 2 * w, c)
     return x_BFHWC
 
@@ -132,8 +110,8 @@ class SelfAttention(nnx.Module):
             raise ValueError(f"{channels} channels cannot be split into {num_heads} heads")
         build = {"dtype": dtype, "rngs": rngs}
         self.norm = group_norm(channels, rngs=rngs)
-        self.qkv = convolution.dense(channels, 3 * channels, **build)
-        self.proj_out = convolution.dense(channels, channels, zero_init=True, **build)
+        self.qkv = dense.dense(channels, 3 * channels, **build)
+        self.proj_out = dense.dense(channels, channels, zero_init=True, **build)
         self.num_heads = num_heads
 
     def __call__(self, x_BTC: jax.Array) -> jax.Array:
@@ -141,7 +119,7 @@ class SelfAttention(nnx.Module):
         b, t, _ = x_BTC.shape
         # [B, T, 3*N*D] -> [B, T, 3, N, D]
         qkv = self.qkv(self.norm(x_BTC)).reshape(b, t, 3, self.num_heads, -1)
-        y = attention.attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        y = dispatch.attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
         return x_BTC + self.proj_out(y.reshape(x_BTC.shape))  # [B, T, N, D] -> [B, T, C]
 
 
@@ -218,13 +196,13 @@ class ResBlock(nnx.Module):
         self.video_conv1 = VideoConv(in_channels, out_channels, **build)
         self.audio_conv1 = audio_conv(in_channels, out_channels, dilation=dilation, **build)
         # float32 as in the official half-precision mode
-        self.time_proj = convolution.dense(time_dim, 2 * out_channels, rngs=rngs)
+        self.time_proj = dense.dense(time_dim, 2 * out_channels, rngs=rngs)
         self.video_norm2 = group_norm(out_channels, rngs=rngs)
         self.audio_norm2 = group_norm(out_channels, rngs=rngs)
-        self.video_conv2 = convolution.dense(out_channels, out_channels, **last)
-        self.audio_conv2 = convolution.dense(out_channels, out_channels, **last)
+        self.video_conv2 = dense.dense(out_channels, out_channels, **last)
+        self.audio_conv2 = dense.dense(out_channels, out_channels, **last)
         grows = in_channels != out_channels
-        shortcut = lambda: convolution.dense(in_channels, out_channels, **build)  # noqa: E731
+        shortcut = lambda: dense.dense(in_channels, out_channels, **build)  # noqa: E731
         self.video_shortcut = shortcut() if grows else None
         self.audio_shortcut = shortcut() if grows else None
         attends = lambda wanted: SelfAttention(out_channels, **build) if wanted else None  # noqa: E731
@@ -257,7 +235,9 @@ class ResBlock(nnx.Module):
         def second(h, norm, conv, key):
             h = norm(h)
             scale, shift = (y.astype(h.dtype) for y in (scale_BC, shift_BC))
-            h = h * normalization.factor(1 + scale, h) + normalization.factor(shift, h)
+            h = h * dispatch.broadcast_channels(1 + scale, h) + dispatch.broadcast_channels(
+                shift, h
+            )
             return conv(dropout(jax.nn.silu(h), self.dropout_rate, key))
 
         h = self.video_conv1(jax.nn.silu(self.video_norm1(video_BFHWC)))

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from foley_jax.kernels import patches
-from foley_jax.layers import configured, convolution, embedding
+from foley_jax.layers import configured, conv, dense, embedding
 from foley_jax.mm_diffusion.models import blocks, window_attention
 from foley_jax.runtime import sharding
 
@@ -172,7 +172,7 @@ class CoupledUNet(nnx.Module):
             rngs=rngs,
         )
         # float32 as in the official half-precision mode; as wide as the model, not four times
-        embed = lambda: convolution.dense(model_channels, model_channels, rngs=rngs)  # noqa: E731
+        embed = lambda: dense.dense(model_channels, model_channels, rngs=rngs)  # noqa: E731
         self.time_embed = nnx.List([embed(), embed()])
         ch = model_channels * channel_mult[0]
         build = {"dtype": dtype, "rngs": rngs}
@@ -183,7 +183,7 @@ class CoupledUNet(nnx.Module):
         self.output_blocks = make.outputs(widths, channel_mult, num_res_blocks, number)
         self.video_norm_out = blocks.group_norm(ch, rngs=rngs)
         self.audio_norm_out = blocks.group_norm(ch, rngs=rngs)
-        self.video_conv_out = blocks.VideoConv3d(ch, folded[0], **build)
+        self.video_conv_out = conv.Conv3d(ch, folded[0], zero_init=True, **build)
         self.audio_conv_out = blocks.audio_conv(ch, folded[1], zero_init=True, **build)
         self.channels = (video_channels, audio_channels)
         self.video_patch, self.audio_patch = video_patch, audio_patch

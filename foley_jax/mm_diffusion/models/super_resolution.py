@@ -13,7 +13,8 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import attention, configured, convolution, embedding, norm, unet_layout
+from foley_jax.kernels import dispatch
+from foley_jax.layers import configured, conv, dense, embedding, unet_layout
 from foley_jax.mm_diffusion.models import blocks
 from foley_jax.runtime import sharding
 
@@ -44,27 +45,28 @@ class ResBlock(nnx.Module):
     ):
         build = {"dtype": dtype, "rngs": rngs}
         self.norm1 = blocks.group_norm(in_channels, rngs=rngs)
-        doubles = resample == "up"
-        self.conv1 = convolution.Conv(in_channels, out_channels, doubles=doubles, **build)
+        self.conv1 = conv.Conv2d(in_channels, out_channels, upsample=resample == "up", **build)
         # float32 as in the official half-precision mode
-        self.time_proj = convolution.dense(time_dim, 2 * out_channels, rngs=rngs)
+        self.time_proj = dense.dense(time_dim, 2 * out_channels, rngs=rngs)
         self.norm2 = blocks.group_norm(out_channels, rngs=rngs)
-        self.conv2 = convolution.Conv(out_channels, out_channels, zero_init=True, **build)
+        self.conv2 = conv.Conv2d(out_channels, out_channels, zero_init=True, **build)
         self.shortcut = (
             None
             if in_channels == out_channels
-            else convolution.Conv(in_channels, out_channels, (1, 1), **build)
+            else conv.Conv2d(in_channels, out_channels, (1, 1), **build)
         )
         self.resample = resample
 
     def __call__(self, x_BHWC: jax.Array, time_BD: jax.Array) -> jax.Array:
         """[B, H, W, in] -> [B, H', W', out]; `time_BD` is the embedding after its SiLU."""
         h = jax.nn.silu(self.norm1(x_BHWC))
-        h = self.conv1(h if self.conv1.doubles else resample(h, self.resample))
+        h = self.conv1(h if self.conv1.upsample else resample(h, self.resample))
         x = resample(x_BHWC, self.resample)
         scale_BC, shift_BC = jnp.split(self.time_proj(time_BD).astype(h.dtype), 2, axis=-1)
         h = self.norm2(h)
-        h = h * norm.factor(1 + scale_BC, h) + norm.factor(shift_BC, h)
+        h = h * dispatch.broadcast_channels(1 + scale_BC, h) + dispatch.broadcast_channels(
+            shift_BC, h
+        )
         h = self.conv2(jax.nn.silu(h))
         return h + (x if self.shortcut is None else self.shortcut(x))
 
@@ -81,7 +83,7 @@ class HeadwiseAttention(blocks.SelfAttention):
         x_BTC = x_BHWC.reshape(b, h * w, c)
         # [B, T, N*3*D] -> [B, T, N, 3*D]
         qkv = self.qkv(self.norm(x_BTC)).reshape(b, h * w, self.num_heads, -1)
-        y = attention.attention(*jnp.split(qkv, 3, axis=-1))
+        y = dispatch.attention(*jnp.split(qkv, 3, axis=-1))
         x_BTC = x_BTC + self.proj_out(y.reshape(x_BTC.shape))  # [B, T, N, D] -> [B, T, C]
         return x_BTC.reshape(x_BHWC.shape)
 
@@ -122,7 +124,7 @@ class Blocks(unet_layout.Layout):
     ) -> tuple[nnx.List, list[int]]:
         """The way down, and the width of every entry."""
         ch = channel_mult[0] * self.model_channels
-        first = convolution.Conv(in_channels, ch, dtype=self.dtype, rngs=self.rngs)
+        first = conv.Conv2d(in_channels, ch, dtype=self.dtype, rngs=self.rngs)
         return self.way_down(first, ch, channel_mult, num_res_blocks)
 
 
@@ -160,8 +162,8 @@ class SuperResolution(nnx.Module):
         # float32 as in the official half-precision mode
         self.time_embed = nnx.List(
             [
-                convolution.dense(model_channels, time_dim, rngs=rngs),
-                convolution.dense(time_dim, time_dim, rngs=rngs),
+                dense.dense(model_channels, time_dim, rngs=rngs),
+                dense.dense(time_dim, time_dim, rngs=rngs),
             ]
         )
         self.input_blocks, widths = make.inputs(2 * picture_channels, channel_mult, num_res_blocks)
@@ -173,7 +175,7 @@ class SuperResolution(nnx.Module):
         ch = channel_mult[0] * model_channels
         self.norm_out = blocks.group_norm(ch, rngs=rngs)
         # float32 as in the official half-precision mode
-        self.conv_out = convolution.Conv(ch, 2 * picture_channels, zero_init=True, rngs=rngs)
+        self.conv_out = conv.Conv2d(ch, 2 * picture_channels, zero_init=True, rngs=rngs)
         self.picture_channels = picture_channels
         self.model_channels = model_channels
         self.num_halvings = len(channel_mult) - 1

@@ -11,7 +11,8 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.layers import attention, convolution
+from foley_jax.kernels import dispatch
+from foley_jax.layers import dense
 from foley_jax.layers import norm as normalization
 
 NORM_EPSILON = 1e-5  # nn.GroupNorm32
@@ -54,7 +55,7 @@ def _attend(q_BTC: jax.Array, kv_BSC: jax.Array, num_heads: int) -> jax.Array:
     k, v = jnp.split(kv_BSC, 2, axis=-1)
     # [..., S, C] -> [B, S, N, D]
     k, v = (y.reshape(-1, y.shape[-2], num_heads, c // num_heads) for y in (k, v))
-    return attention.attention(q, k, v).reshape(*lead, t, c)
+    return dispatch.attention(q, k, v).reshape(*lead, t, c)
 
 
 def cross_attention(
@@ -144,10 +145,10 @@ class WindowAttention(nnx.Module):
         build = {"dtype": dtype, "rngs": rngs}
         self.video_norm = normalization.GroupNorm32(channels, **norm)
         self.audio_norm = normalization.GroupNorm32(channels, **norm)
-        self.video_qkv = convolution.dense(channels, 3 * channels, **build)
-        self.audio_qkv = convolution.dense(channels, 3 * channels, **build)
-        self.video_proj = convolution.dense(channels, channels, zero_init=True, **build)
-        self.audio_proj = convolution.dense(channels, channels, zero_init=True, **build)
+        self.video_qkv = dense.dense(channels, 3 * channels, **build)
+        self.audio_qkv = dense.dense(channels, 3 * channels, **build)
+        self.video_proj = dense.dense(channels, channels, zero_init=True, **build)
+        self.audio_proj = dense.dense(channels, channels, zero_init=True, **build)
         self.num_heads = num_heads
         self.window = window
 

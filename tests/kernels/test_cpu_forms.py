@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax.kernels.cpu import conv, dense, forms, gradients, strided, winograd
-from foley_jax.layers import upsampling
+from foley_jax.kernels import dispatch, plain
+from foley_jax.kernels.cpu import conv, dense, forms, gradients, strided, upsampled, winograd
 from foley_jax.runtime import sharding
 
 BOTH = ((1, 1), (1, 1))
@@ -97,19 +97,19 @@ def test_what_phases_cannot_do_stays_with_the_library(always, shape, padding):
 @pytest.mark.parametrize("size", [(4, 6), (5, 3), (1, 1)])
 def test_a_doubled_picture_is_convolved_before_it_is_doubled(always, size):
     x, kernel = _data((2, *size, 5), (3, 3, 5, 7))
-    two_steps = lambda x, k: _library(upsampling.nearest(x), k)  # noqa: E731
+    two_steps = lambda x, k: _library(plain.nearest(x), k)  # noqa: E731
     # four kernels of 2x2, side by side
-    assert f"tensor<2x2x5x{4 * 7}xf32>" in jax.jit(upsampling.conv3x3).lower(x, kernel).as_text()
+    assert f"tensor<2x2x5x{4 * 7}xf32>" in jax.jit(upsampled.conv3x3).lower(x, kernel).as_text()
     for got, want in zip(
-        _gradients(upsampling.conv3x3, x, kernel), _gradients(two_steps, x, kernel)
+        _gradients(upsampled.conv3x3, x, kernel), _gradients(two_steps, x, kernel)
     ):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
 def test_dense_maps_as_convolutions_equal_products(always):
     x, kernel = _data((2, 3, 4, 6), (6, 5))
-    assert _count(dense.matmul, x, kernel, of="convolution") == 1
-    for got, want in zip(_gradients(dense.matmul, x, kernel), _gradients(jnp.matmul, x, kernel)):
+    assert _count(dispatch.matmul, x, kernel, of="convolution") == 1
+    for got, want in zip(_gradients(dispatch.matmul, x, kernel), _gradients(jnp.matmul, x, kernel)):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
@@ -129,10 +129,10 @@ def test_several_devices_keep_what_can_be_divided(always):
     calls = (
         lambda x, k: conv.conv2d(x, k, 1, BOTH),
         lambda x, k: conv.conv2d(x, k, 2, BOTH),
-        upsampling.conv3x3,
+        upsampled.conv3x3,
     )
     for fn in calls:
-        assert _count(fn, x, kernel, of="while") == 1 or fn is upsampling.conv3x3
+        assert _count(fn, x, kernel, of="while") == 1 or fn is upsampled.conv3x3
         with jax.set_mesh(sharding.make_mesh(devices=jax.devices()[:2])):
             assert _count(fn, x, kernel, of="while") == 0
             assert _count(fn, x, kernel, of="convolution") == 1

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from foley_jax.kernels import dispatch, plain
 from foley_jax.kernels.cpu import attention as cpu_attention
-from foley_jax.layers import attention, plain_attention
 from foley_jax.runtime import sharding
 
 
@@ -40,9 +40,9 @@ def test_equals_attention_with_its_gradients(small_pieces, queries):
 
         return filled.jit(both).trace(*qkv).lower()
 
-    ours, plain = run(cpu_attention.attention), run(plain_attention.attention)
-    assert _loops(ours.as_text()) == 4 and _loops(plain.as_text()) == 0  # two each way
-    for got, want in zip(ours.compile()(*qkv), plain.compile()(*qkv)):
+    ours, written_out = run(cpu_attention.attention), run(plain.attention)
+    assert _loops(ours.as_text()) == 4 and _loops(written_out.as_text()) == 0  # two each way
+    for got, want in zip(ours.compile()(*qkv), written_out.compile()(*qkv)):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
@@ -54,8 +54,8 @@ def test_heads_side_by_side_equal_attention_with_its_gradients():
         return y, *vjp(jnp.cos(y))
 
     ours = filled.jit(functools.partial(both, cpu_attention.attention))(*qkv)
-    plain = filled.jit(functools.partial(both, plain_attention.attention))(*qkv)
-    for got, want in zip(ours, plain):
+    written_out = filled.jit(functools.partial(both, plain.attention))(*qkv)
+    for got, want in zip(ours, written_out):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
 
 
@@ -63,12 +63,12 @@ def test_half_precision_keeps_its_type(small_pieces):
     qkv = [x.astype(jnp.bfloat16) for x in _data(*[(1, 32, 2, 8)] * 3)]
     got = filled.jit(cpu_attention.attention)(*qkv)
     assert got.dtype == jnp.bfloat16
-    want = plain_attention.attention(*qkv).astype(jnp.float32)
+    want = plain.attention(*qkv).astype(jnp.float32)
     np.testing.assert_allclose(got.astype(jnp.float32), want, atol=2e-2)  # 8 bits
 
 
 def _text(qkv):
-    return jax.jit(attention.attention).lower(*qkv).as_text()
+    return jax.jit(dispatch.attention).lower(*qkv).as_text()
 
 
 def test_heads_of_few_tokens_are_not_taken_apart():

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from foley_jax.kernels import dispatch
 from foley_jax.kernels.tpu import splash
-from foley_jax.layers import attention
 from foley_jax.runtime import flops, sharding
 
 SHAPE = (4, 512, 1, 40)  # B, T, N, D
@@ -31,7 +31,7 @@ def run(form, q, k, v):
 
 @pytest.mark.parametrize("devices", [0, 4])
 def test_numbers_and_gradients_of_the_plain_form(devices):
-    wanted = run(functools.partial(attention.attention, implementation="xla"), *qkv())
+    wanted = run(functools.partial(dispatch.attention, implementation="xla"), *qkv())
     mesh = sharding.make_mesh(devices=jax.devices()[:devices]) if devices else None
     with jax.set_mesh(mesh) if devices else contextlib.nullcontext():
         made = run(functools.partial(splash.attention, interpret=True), *qkv())
@@ -55,12 +55,12 @@ def test_which_shapes_it_takes():
 def test_on_this_cpu_auto_is_the_plain_form():
     q, k, v = qkv((1, 512, 1, 8))
     assert not sharding.on_tpu()
-    text = str(jax.make_jaxpr(attention.attention)(q, k, v))
+    text = str(jax.make_jaxpr(dispatch.attention)(q, k, v))
     assert "pallas_call" not in text
 
 
 def test_flops_of_a_kernel_count_its_grid():
     q, k, v = (jax.ShapeDtypeStruct(SHAPE, jnp.float32) for _ in range(3))
     b, t, n, d = SHAPE
-    made = flops.count(lambda *x: attention.attention(*x, implementation="flash"), q, k, v)
+    made = flops.count(lambda *x: dispatch.attention(*x, implementation="flash"), q, k, v)
     assert made == 2 * 2 * b * n * t * t * d

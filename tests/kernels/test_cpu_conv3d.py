@@ -5,7 +5,8 @@ import jax
 import numpy as np
 import pytest
 
-from foley_jax.layers import convolution_3d
+from foley_jax.kernels import plain
+from foley_jax.kernels.cpu import conv3d
 from foley_jax.runtime import flops
 
 
@@ -27,7 +28,7 @@ def test_values_and_gradients_are_the_librarys(shape, out):
 
     got, want = (
         filled.jit(lambda *args, conv=conv: gradients(conv, *args))(x, kernel, dy)
-        for conv in (convolution_3d.conv3d, convolution_3d._library)
+        for conv in (conv3d.conv3d, plain.conv3d)
     )
     for ours, librarys in zip(got, want, strict=True):
         scale = np.abs(librarys).max()
@@ -36,15 +37,15 @@ def test_values_and_gradients_are_the_librarys(shape, out):
 
 def test_gradients_do_not_count_the_forward_pass_again():
     x, kernel, _ = _arrays((1, 4, 6, 6, 4), 3)
-    forward = flops.count(convolution_3d.conv3d, x, kernel)
-    gradient = jax.grad(lambda *args: convolution_3d.conv3d(*args).sum(), (0, 1))
+    forward = flops.count(conv3d.conv3d, x, kernel)
+    gradient = jax.grad(lambda *args: conv3d.conv3d(*args).sum(), (0, 1))
     assert 2.9 * forward <= flops.count(gradient, x, kernel) <= 3.1 * forward
 
 
 def test_a_cpu_computes_pictures_and_others_the_library():
     x, kernel, _ = _arrays((1, 4, 8, 8, 4), 3)
     for platform, dimensions in (("cpu", 2), ("tpu", 3)):
-        traced = jax.jit(convolution_3d.conv3d).trace(x, kernel)
+        traced = jax.jit(conv3d.conv3d).trace(x, kernel)
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         found = [
             len(line.split("stride = [")[1].split("]")[0].split(","))

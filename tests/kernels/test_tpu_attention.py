@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from foley_jax.kernels import dispatch
 from foley_jax.kernels.tpu import attention as fused_attention
-from foley_jax.layers import attention
 from foley_jax.runtime import flops, sharding
 
 SHAPE = (4, 256, 3, 40)  # B, T, N, D
@@ -39,7 +39,7 @@ def interpreted(q, k, v):
 @pytest.mark.parametrize("tile", [128, 256])
 def test_numbers_and_gradients_of_the_plain_form(devices, tile, monkeypatch):
     monkeypatch.setattr(fused_attention, "MOST_TILE", tile)
-    wanted = run(functools.partial(attention.attention, implementation="xla"), *qkv())
+    wanted = run(functools.partial(dispatch.attention, implementation="xla"), *qkv())
     mesh = sharding.make_mesh(devices=jax.devices()[:devices]) if devices else None
     with jax.set_mesh(mesh) if devices else contextlib.nullcontext():
         made = run(interpreted, *qkv())
@@ -48,7 +48,7 @@ def test_numbers_and_gradients_of_the_plain_form(devices, tile, monkeypatch):
 
 
 def test_half_precision_is_near_float32():
-    wanted = run(functools.partial(attention.attention, implementation="xla"), *qkv())
+    wanted = run(functools.partial(dispatch.attention, implementation="xla"), *qkv())
     for a, b in zip(run(interpreted, *qkv(jnp.bfloat16)), wanted, strict=True):
         assert a.dtype == jnp.bfloat16
         np.testing.assert_allclose(a.astype(np.float32), b, atol=0.02 * np.abs(b).max())

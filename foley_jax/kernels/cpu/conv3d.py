@@ -1,8 +1,8 @@
-"""3x3x3 convolution of clips, as a picture convolution where that is faster; same numbers.
+"""3x3x3 convolution of clips as one of images; same numbers.
 
-On CPUs, XLA's convolution in three dimensions takes 10 times as long and more. There, one
-picture convolution gives what every frame adds to the frame after it, to itself and to the one
-before, and these are summed.
+XLA:CPU's convolution in three dimensions takes 10 times as long and more. Here one convolution of
+images gives what every frame adds to the frame after it, to itself and to the one before, and
+these are summed.
 B batch, F frames, H W space, C channels in, O channels out.
 """
 
@@ -12,6 +12,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from foley_jax.kernels import plain
 from foley_jax.kernels.cpu import conv, forms
 
 _ONE = ((1, 1), (1, 1))
@@ -20,18 +21,12 @@ _ONE = ((1, 1), (1, 1))
 @jax.custom_vjp
 def conv3d(x_BFHWC: jax.Array, kernel_thwCO: jax.Array) -> jax.Array:
     """Keeps F, H and W: [B, F, H, W, C] and [3, 3, 3, C, O] -> [B, F, H, W, O]."""
-    return lax.platform_dependent(x_BFHWC, kernel_thwCO, cpu=_by_pictures, default=_library)
+    return lax.platform_dependent(x_BFHWC, kernel_thwCO, cpu=_by_images, default=plain.conv3d)
 
 
-def _library(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, kernel, (1, 1, 1), ((1, 1),) * 3, dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
-    )
-
-
-def _by_pictures(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    pictures = x.reshape(-1, *x.shape[2:])
-    return _summed(conv.conv2d(pictures, _side_by_side(kernel), 1, _ONE), x.shape)
+def _by_images(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    images = x.reshape(-1, *x.shape[2:])
+    return _summed(conv.conv2d(images, _side_by_side(kernel), 1, _ONE), x.shape)
 
 
 def _side_by_side(kernel_thwCO: jax.Array) -> jax.Array:
@@ -52,15 +47,15 @@ def _forward(x, kernel):
 
 
 def _backward(residuals, dy):
-    librarys = functools.partial(forms.library_gradients, _library)
-    return lax.platform_dependent(*residuals, dy, cpu=_picture_gradients, default=librarys)
+    librarys = functools.partial(forms.library_gradients, plain.conv3d)
+    return lax.platform_dependent(*residuals, dy, cpu=_image_gradients, default=librarys)
 
 
-def _picture_gradients(x, kernel, dy):
-    pictures, turned = x.reshape(-1, *x.shape[2:]), _side_by_side(kernel)
-    like = jax.ShapeDtypeStruct((*pictures.shape[:3], turned.shape[3]), dy.dtype)
+def _image_gradients(x, kernel, dy):
+    images, turned = x.reshape(-1, *x.shape[2:]), _side_by_side(kernel)
+    like = jax.ShapeDtypeStruct((*images.shape[:3], turned.shape[3]), dy.dtype)
     (dy,) = jax.linear_transpose(functools.partial(_summed, shape=x.shape), like)(dy)
-    dx, dkernel = conv.gradients(pictures, turned, dy, 1, _ONE)
+    dx, dkernel = conv.gradients(images, turned, dy, 1, _ONE)
     # [3, 3, C, 3*O] -> [3, 3, 3, C, O]
     return dx.reshape(x.shape), dkernel.reshape(*turned.shape[:3], 3, -1).transpose(3, 0, 1, 2, 4)
 

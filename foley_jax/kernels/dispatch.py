@@ -1,0 +1,216 @@
+"""The one place that chooses which form of an operation is traced.
+
+A form gives the same numbers in another order, as its platform likes it: XLA:CPU, TPUs through
+Pallas. Everywhere else, and inside `plain_forms`, the plain mathematics is traced, which JAX
+differentiates in any mode. The forms bring gradients of their own (`jax.custom_vjp`) and therefore
+no forward mode: where a call sees that it is being differentiated forwards it is plain, too; a
+function that was jitted or rematerialised before `jax.jvp` has to be traced in `plain_forms`, or
+with FOLEY_JAX_PLAIN_FORMS=1 in the environment.
+"""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import contextvars
+import os
+from typing import Any
+
+import jax
+from jax import lax
+from jax.interpreters import ad
+import jax.numpy as jnp
+
+from foley_jax.kernels import plain
+from foley_jax.kernels.cpu import attention as cpu_attention
+from foley_jax.kernels.cpu import conv as cpu_conv
+from foley_jax.kernels.cpu import conv3d as cpu_conv3d
+from foley_jax.kernels.cpu import dense as cpu_dense
+from foley_jax.kernels.cpu import forms as cpu_forms
+from foley_jax.kernels.cpu import gradients as cpu_gradients
+from foley_jax.kernels.cpu import strided as cpu_strided
+from foley_jax.kernels.cpu import upsampled as cpu_upsampled
+from foley_jax.kernels.tpu import attention as tpu_attention
+from foley_jax.kernels.tpu import geglu as tpu_geglu
+from foley_jax.kernels.tpu import splash as tpu_splash
+from foley_jax.runtime import sharding
+
+ATTENTION = ("auto", "xla", "cpu", "cudnn", "fused", "flash")
+_PLAIN = contextvars.ContextVar("plain_forms", default=False)
+
+
+@contextlib.contextmanager
+def plain_forms() -> Iterator[None]:
+    """Inside, what is traced is the plain mathematics on every platform.
+
+    For `jax.jvp`, `jax.linearize` and `jax.hessian`. A function that was jitted and called before
+    keeps its program: wrap it anew, or call `jax.clear_caches()`.
+    """
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
+
+
+def _forms(*arrays: jax.Array) -> bool:
+    """Whether forms with gradients of their own may be used for these arguments."""
+    if _PLAIN.get() or os.environ.get("FOLEY_JAX_PLAIN_FORMS", "") not in ("", "0"):
+        return False
+    return not any(isinstance(x, ad.JVPTracer) for x in arrays)
+
+
+def _cpu(*arrays: jax.Array) -> bool:
+    return sharding.on_cpu() and _forms(*arrays)
+
+
+def conv2d(
+    x_BHWC: jax.Array,
+    kernel_hwCO: jax.Array,
+    *,
+    stride: int = 1,
+    padding: plain.Padding,
+    gradients_as_products: bool = False,
+) -> jax.Array:
+    """2-D convolution [B, H, W, C] -> [B, H', W', O]; one of 1x1 is a matrix product.
+
+    Args:
+      x_BHWC, kernel_hwCO: of one dtype.
+      stride: of both axes.
+      padding: zeros before and after, of H and of W.
+      gradients_as_products: in the form for CPUs the gradients are matrix products over pixels,
+        which run faster and take longer to compile; only with k // 2 zeros on every side.
+    """
+    if kernel_hwCO.shape[:2] == (1, 1) and stride == 1 and not any(map(any, padding)):
+        return matmul(x_BHWC, kernel_hwCO[0, 0])
+    if not _cpu(x_BHWC, kernel_hwCO):
+        return plain.conv2d(x_BHWC, kernel_hwCO, stride, padding)
+    if gradients_as_products:
+        return cpu_gradients.conv2d(x_BHWC, kernel_hwCO, stride)
+    return cpu_conv.conv2d(x_BHWC, kernel_hwCO, stride, padding)
+
+
+def conv3d(x_BFHWC: jax.Array, kernel_fhwCO: jax.Array) -> jax.Array:
+    """3x3x3 convolution that keeps F, H and W: [B, F, H, W, C] -> [B, F, H, W, O]."""
+    cpu = _cpu(x_BFHWC, kernel_fhwCO)
+    return (cpu_conv3d.conv3d if cpu else plain.conv3d)(x_BFHWC, kernel_fhwCO)
+
+
+def temporal_conv(x_BTPC: jax.Array, kernel_3CO: jax.Array) -> jax.Array:
+    """Three neighbouring frames, zeros beyond the ends: [B, T, P, C] -> [B, T, P, O]."""
+    cpu = _cpu(x_BTPC, kernel_3CO)
+    return (cpu_gradients.temporal_conv3 if cpu else plain.temporal_conv)(x_BTPC, kernel_3CO)
+
+
+def upsampled_conv(x_BHWC: jax.Array, kernel_33CO: jax.Array) -> jax.Array:
+    """Repeats pixels 2x2, then convolves 3x3: [B, H, W, C] -> [B, 2H, 2W, O]."""
+    if _cpu(x_BHWC, kernel_33CO):
+        return cpu_upsampled.conv3x3(x_BHWC, kernel_33CO)
+    return plain.conv2d(plain.nearest(x_BHWC), kernel_33CO, 1, ((1, 1), (1, 1)))
+
+
+def max_pool(x_BHWC: jax.Array, *, train: bool) -> jax.Array:
+    """Maxima of 3x3, stride 2, zeros around; nothing negative: [B, ceil(H/2), ceil(W/2), C].
+
+    Args:
+      train: there will be gradients, for which the plain form is the better one.
+    """
+    even = x_BHWC.shape[1] % 2 == x_BHWC.shape[2] % 2 == 0
+    if even and not train and sharding.on_one_cpu() and _forms(x_BHWC):
+        return cpu_strided.max_pool(x_BHWC)
+    return plain.max_pool(x_BHWC)
+
+
+def a_few_at_a_time(fn: Callable[[jax.Array], jax.Array], x_BHWC: jax.Array) -> jax.Array:
+    """`fn` of a batch whose items do not meet; in the form for CPUs of as many as fit the cache."""
+    if sharding.on_one_cpu() and _forms(x_BHWC):
+        return cpu_forms.in_pieces(fn, x_BHWC)
+    return fn(x_BHWC)
+
+
+def broadcast_channels(a_BC: jax.Array, x: jax.Array) -> jax.Array:
+    """[B, C] as what x [B, ..., C] can be multiplied with.
+
+    On one CPU the axis B of a single example is spread, too: its gradient is then a sum that
+    XLA:CPU computes 30 to 40 times as fast as one that keeps an axis of length 1 (jaxlib 0.10.2).
+    """
+    if x.shape[0] == 1 and sharding.on_one_cpu() and _forms():
+        return lax.broadcast_in_dim(a_BC[0], x.shape, (x.ndim - 1,))
+    return jnp.expand_dims(a_BC, tuple(range(1, x.ndim - 1)))
+
+
+def dot_general(x: jax.Array, kernel_CO: jax.Array, dimension_numbers: Any, **options: Any):
+    """`lax.dot_general` as `nnx.Linear` calls it: over the last axis of x."""
+    if _cpu(x, kernel_CO):
+        return cpu_dense.dot_general(x, kernel_CO, dimension_numbers, **options)
+    return lax.dot_general(x, kernel_CO, dimension_numbers, **options)
+
+
+def matmul(x: jax.Array, kernel_CO: jax.Array, *, gradients_as_products: bool = False) -> jax.Array:
+    """x @ kernel over the last axis: [..., C] -> [..., O]."""
+    if gradients_as_products and _cpu(x, kernel_CO):
+        return cpu_dense.dense(x, kernel_CO)
+    return dot_general(x, kernel_CO, (((x.ndim - 1,), (0,)), ((), ())))
+
+
+def feed_forward(x: jax.Array, weights: plain.FeedForwardWeights) -> jax.Array:
+    """The gated feed-forward (GEGLU) [..., C] -> [..., C]; weights in the dtype of x."""
+    if sharding.on_tpu() and tpu_geglu.fits(x, weights.out_HC.shape[0]) and _forms(x, *weights):
+        return tpu_geglu.feed_forward(x, weights)
+    # two products instead of one that is split: nothing of the double width is written
+    value = _affine(x, weights.value_CH, weights.value_bias_H)
+    gate = _affine(x, weights.gate_CH, weights.gate_bias_H)
+    return _affine(value * jax.nn.gelu(gate, approximate=False), weights.out_HC, weights.out_bias_C)
+
+
+def _affine(x: jax.Array, kernel_CO: jax.Array, bias_O: jax.Array) -> jax.Array:
+    return matmul(x, kernel_CO) + bias_O.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def attention(
+    q_BTND: jax.Array,
+    k_BSND: jax.Array,
+    v_BSND: jax.Array,
+    *,
+    bias_BNTS: jax.Array | None = None,
+    implementation: str = "auto",
+) -> jax.Array:
+    """softmax(q k^T / sqrt(D) + bias) v, softmax in float32.
+
+    Args:
+      q_BTND, k_BSND, v_BSND: queries, keys, values, any float dtype.
+      bias_BNTS: added to the logits; its axes may be 1.
+      implementation: "xla" anywhere; "cudnn" on NVIDIA GPUs in half precision, D % 8 == 0;
+        "fused" and "flash" on TPUs, without bias, for the shapes that `tpu.attention.fits` and
+        `tpu.splash.fits` take; "cpu" without bias, see `cpu.attention`; "auto": the best of
+        these (but "cudnn") that is possible here.
+    Returns:
+      [B, T, N, D], dtype of the values.
+    Raises:
+      ValueError: unknown implementation.
+    """
+    if implementation == "auto":
+        free = bias_BNTS is None and _forms(q_BTND, k_BSND, v_BSND)
+        implementation = _best(q_BTND, k_BSND) if free else "xla"
+    if implementation == "cpu":
+        return cpu_attention.attention(q_BTND, k_BSND, v_BSND)
+    if implementation == "fused":
+        return tpu_attention.attention(q_BTND, k_BSND, v_BSND)
+    if implementation == "flash":
+        return tpu_splash.attention(q_BTND, k_BSND, v_BSND)
+    if implementation == "cudnn":
+        return jax.nn.dot_product_attention(
+            q_BTND, k_BSND, v_BSND, bias=bias_BNTS, implementation="cudnn"
+        )
+    if implementation != "xla":
+        raise ValueError(f"attention implementation {implementation!r} is not in {ATTENTION}")
+    return plain.attention(q_BTND, k_BSND, v_BSND, bias_BNTS)
+
+
+def _best(q_BTND: jax.Array, k_BSND: jax.Array) -> str:
+    """The implementation for these shapes, without bias, where it is traced for."""
+    if sharding.on_one_cpu():
+        return "cpu"
+    if not sharding.on_tpu():
+        return "xla"
+    if tpu_attention.fits(q_BTND, k_BSND):
+        return "fused"
+    return "flash" if tpu_splash.fits(q_BTND, k_BSND) else "xla"

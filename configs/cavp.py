@@ -40,7 +40,7 @@ def get_config(arg: str = ""):
                 "width": 64,
                 "inflate": (False, False, True, True),
                 "stem": "conv7",
-                "remat": "",  # "norms" on v6e, "blocks" on v5e: see the README's table of slices
+                "remat": "",  # "norms" on v6e, "blocks" on v5e: see foley_jax/aot/README.md
             },
             "audio": {
                 "channels": (64, 128, 256, 512, 1024, 2048),

@@ -26,7 +26,7 @@ def test_script_run_equals_mm_diffusion():
     assert int(evaluations) == len(times)
     assert np.abs(np.array(seen) - times).max() <= 1  # the steps' lengths follow the data
     for name, got in made.items():
-        # steps chosen by the data: the golden README's limit
+        # steps chosen by the data: tests/README.md's limit
         np.testing.assert_allclose(got, toys.MM_DIFFUSION[f"dpm_solver++_script/{name}"], atol=1e-3)
 
 

@@ -59,7 +59,7 @@ def test_runs_equal_mm_diffusion(run, spacing, threshold):
     jax.effects_barrier()
     np.testing.assert_array_equal(seen, toys.MM_DIFFUSION[f"{run}/t_model"])
     for name, got in made.items():
-        # the golden README's limit for samplers on toys
+        # tests/README.md's limit for samplers on toys
         np.testing.assert_allclose(got, toys.MM_DIFFUSION[f"{run}/{name}"], atol=1e-4)
 
 

@@ -39,7 +39,7 @@ def test_runs_equal_mm_diffusion(run, num_steps, order, preset):
     )(toys.pair_start())
     for name, got in made.items():
         want = toys.MM_DIFFUSION[f"{run}/{name}"]
-        np.testing.assert_allclose(got, want, atol=1e-4)  # the golden README's limit
+        np.testing.assert_allclose(got, want, atol=1e-4)  # tests/README.md's limit
         # the wrong formula scales audio by sigma, which the official float32 times put 5e-6 off
         assert toys.relative(got, want) < (2e-5 if "audio_bug" in run else 1e-5)
 

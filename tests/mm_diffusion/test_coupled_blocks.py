@@ -15,7 +15,7 @@ from foley_jax.layers import embedding
 from foley_jax.mm_diffusion.models import blocks
 
 ARRAYS, META = official.golden("blocks")
-ATOL = 1e-5  # as the goldens' README says
+ATOL = 1e-5  # as tests/README.md says
 F32 = {"dtype": jnp.float32}
 
 

@@ -15,7 +15,7 @@ from foley_jax.mm_diffusion.models import coupled_unet
 from foley_jax.runtime import network as network_lib
 
 ARRAYS, META = official.golden("unet_tiny")
-ATOL = 2e-4  # as the goldens' README says for networks; the official noise floor is 2e-5
+ATOL = 2e-4  # as tests/README.md says for networks; the official noise floor is 2e-5
 SMALL = {
     "model_channels": 32,
     "channel_mult": (1, 2),

@@ -17,8 +17,8 @@ from foley_jax.runtime import network as network_lib
 
 ARRAYS, META = official.golden("sr_tiny")
 BLOCKS, BLOCKS_META = official.golden("blocks")
-ATOL = 2e-4  # as the goldens' README says for networks; the official noise floor is 4e-6
-BLOCK_ATOL = 1e-5  # as the goldens' README says
+ATOL = 2e-4  # as tests/README.md says for networks; the official noise floor is 4e-6
+BLOCK_ATOL = 1e-5  # as tests/README.md says
 TINY = {"model_channels": 32, "channel_mult": (1, 2, 3, 4)}
 SMALL = {
     "model_channels": 32,

@@ -14,7 +14,7 @@ from foley_jax.mm_diffusion.models import window_attention
 from foley_jax.runtime import flops
 
 ARRAYS, META = official.golden("cross_attention")
-ATOL = 1e-5  # as the goldens' README says for blocks
+ATOL = 1e-5  # as tests/README.md says for blocks
 
 
 def run(module, video, audio, shift):

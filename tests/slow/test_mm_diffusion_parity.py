@@ -7,7 +7,7 @@ import official_command
 import pytest
 
 pytestmark = pytest.mark.slow
-ATOL = 2e-4  # as the goldens' README says; the official code differs from itself by 8e-6
+ATOL = 2e-4  # as tests/README.md says; the official code differs from itself by 8e-6
 EVERY = 3  # the golden keeps every third frame of the video
 
 

@@ -17,7 +17,7 @@ from foley_jax.training import state as state_lib
 
 pytestmark = pytest.mark.slow
 LOSS_RTOL = 1e-5
-GRADIENT_RTOL = 1e-3  # of each tensor's norm, as the goldens' README says
+GRADIENT_RTOL = 1e-3  # of each tensor's norm, as tests/README.md says
 
 
 def _batch() -> dict:

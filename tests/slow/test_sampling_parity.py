@@ -1,7 +1,7 @@
 """The notebook's sampling, full size: 25 steps, classifier-free guidance and classifier.
 
 Preset 'official': zeros as null context, all 33 raw rows into the classifier. The golden's own
-float32 noise after 25 steps is 2.4e-6 relative (README of the goldens, e2e).
+float32 noise after 25 steps is 2.4e-6 relative (tests/README.md).
 """
 
 import full_size

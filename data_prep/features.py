@@ -50,7 +50,8 @@ from foley_jax.data import records
 from foley_jax.diff_foley.models import image_encoders
 from foley_jax.diff_foley.sampling import features
 from foley_jax.media import file_arguments, specs
-from foley_jax.runtime import compile_cache, limits, reasons, sharding
+from foley_jax.runtime import compile_cache, distributed, limits, reasons
+from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.runtime import network as network_lib
 from foley_jax.training import task as task_lib
 from foley_jax.training.checkpointing import run_directory
@@ -360,7 +361,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--distributed finds the process's share itself; leave out --process_count")
     try:
         if args.distributed:
-            sharding.join_processes()
+            distributed.join_processes()
             args.process_index, args.process_count = jax.process_index(), jax.process_count()
         compile_cache.turn_on()
         index = extract_set(
@@ -377,7 +378,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     except (OSError, ValueError) as error:
         print(f"error: {reasons.of(error)}", file=sys.stderr)
-        sharding.end_alone(1)
+        distributed.end_alone(1)
         sys.exit(1)
     if index is None:
         print(
@@ -390,7 +391,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _load(args: argparse.Namespace) -> Extractor:
-    mesh = sharding.local_mesh(args.devices)
+    mesh = mesh_lib.local_mesh(args.devices)
     if args.encoder == "cavp":
         return load(args.model, mesh)
     fps = records.read_index(args.shards).fps

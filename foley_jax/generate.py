@@ -18,7 +18,7 @@ import jax
 from foley_jax.diff_foley.sampling import pipeline
 from foley_jax.inference import flags, load, many, timing
 from foley_jax.media import file_arguments, names
-from foley_jax.runtime import compile_cache, limits, reasons, sharding
+from foley_jax.runtime import compile_cache, distributed, limits, reasons
 
 run, Report = many.run, many.Report  # the Python API
 
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = flags.settings(pipeline.Settings, args)  # before anything is loaded
         if args.distributed:
-            sharding.join_processes()
+            distributed.join_processes()
         compile_cache.turn_on()
         if load.makes_sounding_video(args.model):
             raise ValueError(many.not_for_sounding(args.model))

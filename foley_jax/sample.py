@@ -16,18 +16,29 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 import sys
+from typing import Any
 
 import tqdm
 
-from foley_jax.diff_foley.sampling import pipeline
-from foley_jax.inference import flags, foley, jobs, sounding_video
+from foley_jax.inference import flags, jobs
 from foley_jax.inference import load as loading
-from foley_jax.media import file_arguments, names, plots
+from foley_jax.media import file_arguments, names
 from foley_jax.runtime import compile_cache, limits, reasons
 
-# the Python API
-load, Foley, Clip = loading.any_system, foley.Foley, foley.Clip
-SoundingVideo = sounding_video.SoundingVideo
+load = loading.any_system
+
+
+def __getattr__(name: str) -> Any:
+    """Foley, Clip and SoundingVideo, what `load` gives; a system is imported when it is wanted."""
+    if name in ("Foley", "Clip"):
+        from foley_jax.inference import foley
+
+        return getattr(foley, name)
+    if name == "SoundingVideo":
+        from foley_jax.inference import sounding_video
+
+        return sounding_video.SoundingVideo
+    raise AttributeError(f"module 'foley_jax.sample' has no {name!r}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -83,26 +94,27 @@ passed over, and one line says so. Of equal names the later ones get a number (N
     return p
 
 
-def _foley_job(
-    args: argparse.Namespace, settings: pipeline.Settings, model: Foley, networks: dict
-) -> tuple[jobs.Job, list]:
+def _foley_job(args: argparse.Namespace, networks: dict) -> tuple[jobs.Job, list]:
+    from foley_jax.inference import foley
+
+    settings = flags.settings(flags.foley_settings.Settings, args)  # before anything is loaded
+    model = load(args.model, devices=args.devices, **networks)
     model.model.check(settings)
     model.model.scratch = Path(args.out)
     videos = jobs.find_inputs(args.inputs, args.out)
     if args.reconstruct:
         return foley.ReconstructJob(model), videos
-    return foley.GenerateJob(model, settings, networks), videos
+    return foley.GenerateJob(model, settings, {"model": args.model, **networks}), videos
 
 
-def _sounding_job(
-    args: argparse.Namespace,
-    settings: sounding_video.Settings,
-    av: sounding_video.SoundingVideo,
-    networks: dict,
-) -> tuple[jobs.Job, list]:
+def _sounding_job(args: argparse.Namespace, networks: dict) -> tuple[jobs.Job, list]:
+    from foley_jax.inference import sounding_video
+
+    settings = flags.settings(flags.sounding_settings.Settings, args)
+    av = load(args.model, devices=args.devices, **networks)
     av.model.check(settings)
     task, paths = sounding_video.work(args.inputs, args.num_samples, args.out)
-    return sounding_video.Job(av, task, settings, networks), paths
+    return sounding_video.Job(av, task, settings, {"model": args.model, **networks}), paths
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -112,18 +124,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     compile_cache.turn_on()
     try:
         is_foley = not loading.makes_sounding_video(args.model)
-        kind = pipeline.Settings if is_foley else sounding_video.Settings
-        settings = flags.settings(kind, args)  # before anything is loaded
-        model = load(args.model, devices=args.devices, **networks)
-        networks = {"model": args.model, **networks}
-        make_job = _foley_job if is_foley else _sounding_job
-        job, paths = make_job(args, settings, model, networks)
+        job, paths = (_foley_job if is_foley else _sounding_job)(args, networks)
         unit, out = "video" if is_foley else "clip", Path(args.out)
         shelf = jobs.Folder(out, job.settings())
         with tqdm.tqdm(total=len(paths), unit=unit, desc="sample") as bar:
             run = jobs.Batch(job, paths, shelf, group=args.group, progress=bar.update)
             failures = run.run()
         if not is_foley and job.rows:
+            from foley_jax.media import plots
+
             plots.save_contact_sheet(out / "contact_sheet.png", job.rows)
     except (OSError, ValueError, ImportError) as error:
         print(f"error: {reasons.of(error)}", file=sys.stderr)

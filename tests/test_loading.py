@@ -11,7 +11,7 @@ from configs import ldm as ldm_config
 from configs import vocoder as vocoder_config
 from foley_jax import convert
 from foley_jax.diff_foley.sampling import decode
-from foley_jax.inference import load
+from foley_jax.inference import load_foley
 from foley_jax.media import specs
 from foley_jax.training.checkpointing import run_directory
 from foley_jax.vocoders import bigvgan
@@ -34,7 +34,7 @@ def _trained(folder, **audio):
 
 def test_a_trained_vocoder_makes_sound_of_the_asked_length(tmp_path, demo):
     _trained(tmp_path / "run")
-    vocoder = load.load_vocoder(tmp_path / "run", demo)
+    vocoder = load_foley.vocoder_of(tmp_path / "run", demo)
     mel_FT = np.random.default_rng(0).random((128, 40)).astype(np.float32)
     audio = specs.AudioSpec(**demo.audio)
     (made,) = decode.vocode([mel_FT], [9000], audio, max_batch=1, through=vocoder)
@@ -44,7 +44,7 @@ def test_a_trained_vocoder_makes_sound_of_the_asked_length(tmp_path, demo):
 def test_a_vocoder_of_another_front_end_is_refused(tmp_path, demo):
     _trained(tmp_path / "run", fmax_hz=7000.0)
     with pytest.raises(ValueError, match="7000.0.*train the vocoder with the model's"):
-        load.load_vocoder(tmp_path / "run", demo)
+        load_foley.vocoder_of(tmp_path / "run", demo)
 
 
 def test_a_converted_generator_runs_through_the_bridge_at_our_rate(tmp_path, demo):
@@ -52,7 +52,7 @@ def test_a_converted_generator_runs_through_the_bridge_at_our_rate(tmp_path, dem
     fields = {**bigvgan.CONFIGS["bigvgan_base_22khz_80band"], **SMALL}
     module = filled.module(lambda keys: bigvgan.from_config(fields, rngs=keys))
     convert.save(name, module, tmp_path / "converted", **SMALL)
-    vocoder = load.load_vocoder(tmp_path / "converted", demo)
+    vocoder = load_foley.vocoder_of(tmp_path / "converted", demo)
     audio = specs.AudioSpec(**demo.audio)
     assert vocoder.sample_rate_hz(audio) == 22050
     mel_FT = np.full((128, 64), 0.5, np.float32)
@@ -66,7 +66,7 @@ def test_a_folder_that_holds_no_vocoder_is_named(tmp_path, demo):
         tmp_path / "run", config={"task": "cavp", "model": {}}, params={"a": jnp.ones(1)}, rest={}
     )
     with pytest.raises(ValueError, match="holds 'cavp'; wanted here is a 'vocoder' run"):
-        load.load_vocoder(tmp_path / "run", demo)
+        load_foley.vocoder_of(tmp_path / "run", demo)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,14 +98,14 @@ def test_two_encoders_of_one_name_are_not_guessed(tmp_path, monkeypatch):
     run, named = tmp_path / "there" / "ldm", "here/cavp"
     beside = tmp_path / "there" / "cavp"
     with pytest.raises(FileNotFoundError, match="neither there nor at .*--cavp"):
-        load._resolve_beside(run, named)
+        load_foley._resolve_beside(run, named)
     beside.mkdir(parents=True)
     (beside / "config.json").write_text("{}")
-    assert load._resolve_beside(run, named) == beside
+    assert load_foley._resolve_beside(run, named) == beside
     (tmp_path / "here").symlink_to(tmp_path / "there")
-    assert load._resolve_beside(run, named).resolve() == beside  # the same under two names
+    assert load_foley._resolve_beside(run, named).resolve() == beside  # the same under two names
     (tmp_path / "here").unlink()
     (tmp_path / named).mkdir(parents=True)
     (tmp_path / named / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="--cavp=DIR"):
-        load._resolve_beside(run, named)
+        load_foley._resolve_beside(run, named)

@@ -14,7 +14,7 @@ import tiny_foley
 from foley_jax import sample
 from foley_jax.diff_foley.sampling import packed_windows as tape_lib
 from foley_jax.diff_foley.sampling import pipeline
-from foley_jax.inference import load, official
+from foley_jax.inference import load_foley, official
 from foley_jax.interop import registry
 from foley_jax.media import video as video_io
 from tests.media import media_files
@@ -176,12 +176,12 @@ def test_a_folder_of_official_files_is_converted_while_loading(monkeypatch, tmp_
     """With tiny networks in place of the official ones; the full size is a slow test."""
     kinds = registry.kinds()
     configs = {
-        load.CAVP: tiny_foley.cavp(),
-        load.LDM: tiny_foley.ldm(),
-        load.GUIDANCE: tiny_foley.alignment(),
-        load.EVALUATION: tiny_foley.alignment(),
+        load_foley.CAVP: tiny_foley.cavp(),
+        load_foley.LDM: tiny_foley.ldm(),
+        load_foley.GUIDANCE: tiny_foley.alignment(),
+        load_foley.EVALUATION: tiny_foley.alignment(),
     }
-    configs[load.EVALUATION].loss.noised = False
+    configs[load_foley.EVALUATION].loss.noised = False
     names = {kinds[kind].file_names[0]: kind for kind in configs}
     for name in names:
         (tmp_path / name).touch()
@@ -192,7 +192,7 @@ def test_a_folder_of_official_files_is_converted_while_loading(monkeypatch, tmp_
     monkeypatch.setattr(registry, "load_torch", lambda kind, path: filled.model(configs[kind]))
     model = sample.load(tmp_path).model
     assert model.classifier is not None and model.scorer is not None
-    want = jax.tree.leaves(nnx.to_pure_dict(nnx.state(filled.model(configs[load.LDM]))))
+    want = jax.tree.leaves(nnx.to_pure_dict(nnx.state(filled.model(configs[load_foley.LDM]))))
     for got, leaf in zip(jax.tree.leaves(model.ldm.state), want, strict=True):
         np.testing.assert_array_equal(got, leaf)
     (tmp_path / "cavp_epoch66.ckpt").unlink()
@@ -239,10 +239,10 @@ def test_hub_files_are_found_by_name_and_classifiers_may_be_missing(monkeypatch,
             raise ValueError(f"no {file_names[0]} there")
         return tmp_path / file_names[0]
 
-    monkeypatch.setattr(load.hub, "fetch", fetch)
-    ldm, cavp, classifiers = load._official_folder("hub:somebody/foley")
+    monkeypatch.setattr(load_foley.hub, "fetch", fetch)
+    ldm, cavp, classifiers = load_foley._official_folder("hub:somebody/foley")
     assert (ldm.name, cavp.name) == ("ldm_epoch240.ckpt", "cavp_epoch66.ckpt")
     assert [path.name for path in classifiers] == ["eval_classifier.ckpt"]
     there.remove("cavp_epoch66.ckpt")
     with pytest.raises(ValueError, match="no cavp_epoch66.ckpt there"):
-        load._official_folder("hub:somebody/foley")
+        load_foley._official_folder("hub:somebody/foley")

@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from foley_jax.data import records
-from foley_jax.runtime import sharding
+from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training import loop
 from foley_jax.training import task as task_lib
 
@@ -96,7 +96,7 @@ def global_batch(
     example = task.transform(train=True)(source, 0, np.random.default_rng(0))
     arrays = {name: np.asarray(x) for name, x in example.items()}
     return {
-        name: jax.ShapeDtypeStruct((size, *x.shape), x.dtype, sharding=sharding.batch(mesh))
+        name: jax.ShapeDtypeStruct((size, *x.shape), x.dtype, sharding=mesh_lib.batch(mesh))
         for name, x in arrays.items()
     }
 
@@ -107,7 +107,7 @@ def training(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> Pr
     Raises:
       ValueError: the mesh or the batch does not fit the devices.
     """
-    mesh = sharding.make_mesh(**config.mesh, devices=devices)
+    mesh = mesh_lib.make_mesh(**config.mesh, devices=devices)
     task = task_lib.resolve(config)
     with jax.set_mesh(mesh):
         maker = loop.maker_of(task, config, mesh)

@@ -17,8 +17,9 @@ from foley_jax.media import specs
 from foley_jax.mm_diffusion.sampling import pipeline as mm_pipeline
 from foley_jax.mm_diffusion.sampling import solve as sampling
 from foley_jax.mm_diffusion.sampling import upscaling
+from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.runtime import network as network_lib
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 from foley_jax.training import task as task_lib
 
 PER_CHIP = {"ldm": 64, "mm_diffusion": 32, "mm_super_resolution": 16}
@@ -49,7 +50,7 @@ def of(
     }
     if config.task not in makers:
         raise ValueError(f"nothing is sampled with {config.task!r}; with {', '.join(makers)} it is")
-    mesh = sharding.make_mesh(devices=devices)
+    mesh = mesh_lib.make_mesh(devices=devices)
     # not under `jax.set_mesh`: keys of noise are made here, and the chips are not
     return makers[config.task](config, mesh, (per_chip or PER_CHIP[config.task]) * mesh.size)
 
@@ -62,7 +63,7 @@ def _network(config: ml_collections.ConfigDict) -> network_lib.Network:
 
 def _anywhere(tree: Any, mesh: jax.sharding.Mesh) -> Any:
     """Shapes of arguments that come from the host, whole on every device."""
-    whole = sharding.replicated(mesh)
+    whole = mesh_lib.replicated(mesh)
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
         jax.eval_shape(lambda: tree),
@@ -82,7 +83,7 @@ def _program(
     def run(states: list[Any], *args: Any) -> Any:
         return fn(*(n.module(state) for n, state in zip(networks, states, strict=True)), *args)
 
-    states = [sharding.laid_out(network.state, mesh) for network in networks]
+    states = [partition.with_shardings(network.state, mesh) for network in networks]
     args = _anywhere(args, mesh)
     parts = {"parameters": states, "inputs": args}
     return programs.Program(name, jax.jit(run), (states, *args), mesh, parts, examples)

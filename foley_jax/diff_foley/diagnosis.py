@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import settings as settings_lib
 from foley_jax.diff_foley.sampling import solve
 from foley_jax.diff_foley.sampling import windows as windows_lib
 from foley_jax.diffusion import finite
@@ -25,7 +26,7 @@ CHECKPOINT = "check its checkpoint"
 def fault(
     sampler: solve.Sampler,
     request: tape_lib.Request,
-    settings: solve.Settings,
+    settings: settings_lib.Settings,
     raw_rows_RD: np.ndarray | None,
     *,
     max_batch: int,

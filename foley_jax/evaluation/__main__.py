@@ -59,7 +59,7 @@ from foley_jax.evaluation.protocols import (
     feature_rules,
     protocol,
 )
-from foley_jax.inference import load, many, timing
+from foley_jax.inference import load, load_foley, many, timing
 from foley_jax.interop import registry
 from foley_jax.media import file_arguments, files
 from foley_jax.media import names as name_lib
@@ -224,7 +224,7 @@ def _means(args: argparse.Namespace) -> by_name.Means:
 
 def judge(classifier: str, cavp: str) -> align_acc_protocol.Judge:
     """The networks of Align Acc from run folders or official files."""
-    loaded = load.alignment_judge(classifier, cavp)
+    loaded = load_foley.alignment_judge(classifier, cavp)
     encode = loaded.cavp.jit(features.encode_frames)
     return align_acc_protocol.Judge(
         loaded.classifier.module(),

@@ -4,11 +4,11 @@ import argparse
 import dataclasses
 from typing import TypeVar
 
-from foley_jax.diff_foley.sampling import pipeline
-from foley_jax.mm_diffusion.sampling import solve
+from foley_jax.diff_foley.sampling import settings as foley_settings
+from foley_jax.mm_diffusion.sampling import settings as sounding_settings
 from foley_jax.runtime import limits
 
-SettingsOf = TypeVar("SettingsOf", pipeline.Settings, solve.Settings)
+SettingsOf = TypeVar("SettingsOf", foley_settings.Settings, sounding_settings.Settings)
 
 
 def of_both(p: argparse.ArgumentParser) -> None:
@@ -77,12 +77,12 @@ def of_sounding(p: argparse._ArgumentGroup) -> None:
     p.add_argument(
         "--sr_steps",
         type=int,
-        default=solve.Settings.sr_steps,
+        default=sounding_settings.UPSCALING_STEPS,
         help="its steps for every frame (default: 25)",
     )
     p.add_argument(
         "--method",
-        choices=solve.METHODS,
+        choices=sounding_settings.METHODS,
         default="gradient",
         help="how a given picture or sound conditions the other (default: gradient)",
     )
@@ -98,7 +98,7 @@ def settings(kind: type[SettingsOf], args: argparse.Namespace) -> SettingsOf:
     """Returns the settings of a system that are among parsed arguments.
 
     Args:
-      kind: `pipeline.Settings` of Diff-Foley, or `solve.Settings` of MM-Diffusion.
+      kind: the class of Diff-Foley's settings or of MM-Diffusion's.
     Raises:
       ValueError: one is out of range.
     """

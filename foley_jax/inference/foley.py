@@ -104,9 +104,9 @@ class Foley:
             Clip, several as a list.
           sampler: "dpm_solver" (DPM-Solver++(2M)), "ddim" or "plms".
           cache_interval, cache_depth: the U-Net's deep layers are computed at every
-            `cache_interval`-th step only, for speed; see `solve.Settings`.
+            `cache_interval`-th step only, for speed; see `settings.Settings`.
           preset: "default", or "official": the published notebook with its mistakes, among them
-            a pitch that is 27 % low; see `solve.Settings`.
+            a pitch that is 27 % low; see `settings.Settings`.
         Raises:
           foley_jax.media.video.MediaError: the file has no readable picture.
           ValueError: a setting is out of range, or no sound is finite; the message then names the

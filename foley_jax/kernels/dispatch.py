@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import contextvars
 import os
+import types
 from typing import Any
 
 import jax
@@ -20,18 +21,7 @@ from jax.interpreters import ad
 import jax.numpy as jnp
 
 from foley_jax.kernels import plain
-from foley_jax.kernels.cpu import attention as cpu_attention
-from foley_jax.kernels.cpu import conv as cpu_conv
-from foley_jax.kernels.cpu import conv3d as cpu_conv3d
-from foley_jax.kernels.cpu import dense as cpu_dense
-from foley_jax.kernels.cpu import forms as cpu_forms
-from foley_jax.kernels.cpu import gradients as cpu_gradients
-from foley_jax.kernels.cpu import strided as cpu_strided
-from foley_jax.kernels.cpu import upsampled as cpu_upsampled
-from foley_jax.kernels.tpu import attention as tpu_attention
-from foley_jax.kernels.tpu import geglu as tpu_geglu
-from foley_jax.kernels.tpu import splash as tpu_splash
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 
 ATTENTION = ("auto", "xla", "cpu", "cudnn", "fused", "flash")
 _PLAIN = contextvars.ContextVar("plain_forms", default=False)
@@ -58,8 +48,27 @@ def _forms(*arrays: jax.Array) -> bool:
     return not any(isinstance(x, ad.JVPTracer) for x in arrays)
 
 
-def _cpu(*arrays: jax.Array) -> bool:
-    return sharding.on_cpu() and _forms(*arrays)
+def _cpu(*arrays: jax.Array) -> types.ModuleType | None:
+    """The forms for CPUs, if these arguments may have them; read only where they are used."""
+    if not (partition.on_cpu() and _forms(*arrays)):
+        return None
+    from foley_jax.kernels import cpu
+
+    return cpu
+
+
+def _one_cpu(*arrays: jax.Array) -> types.ModuleType | None:
+    """`_cpu`, for forms that several devices could not share."""
+    return _cpu(*arrays) if partition.on_one_cpu() else None
+
+
+def _tpu(*arrays: jax.Array) -> types.ModuleType | None:
+    """The forms for TPUs, if these arguments may have them."""
+    if not (partition.on_tpu() and _forms(*arrays)):
+        return None
+    from foley_jax.kernels import tpu
+
+    return tpu
 
 
 def conv2d(
@@ -81,29 +90,31 @@ def conv2d(
     """
     if kernel_hwCO.shape[:2] == (1, 1) and stride == 1 and not any(map(any, padding)):
         return matmul(x_BHWC, kernel_hwCO[0, 0])
-    if not _cpu(x_BHWC, kernel_hwCO):
+    cpu = _cpu(x_BHWC, kernel_hwCO)
+    if cpu is None:
         return plain.conv2d(x_BHWC, kernel_hwCO, stride, padding)
     if gradients_as_products:
-        return cpu_gradients.conv2d(x_BHWC, kernel_hwCO, stride)
-    return cpu_conv.conv2d(x_BHWC, kernel_hwCO, stride, padding)
+        return cpu.gradients.conv2d(x_BHWC, kernel_hwCO, stride)
+    return cpu.conv.conv2d(x_BHWC, kernel_hwCO, stride, padding)
 
 
 def conv3d(x_BFHWC: jax.Array, kernel_fhwCO: jax.Array) -> jax.Array:
     """3x3x3 convolution that keeps F, H and W: [B, F, H, W, C] -> [B, F, H, W, O]."""
     cpu = _cpu(x_BFHWC, kernel_fhwCO)
-    return (cpu_conv3d.conv3d if cpu else plain.conv3d)(x_BFHWC, kernel_fhwCO)
+    return (cpu.conv3d.conv3d if cpu else plain.conv3d)(x_BFHWC, kernel_fhwCO)
 
 
 def temporal_conv(x_BTPC: jax.Array, kernel_3CO: jax.Array) -> jax.Array:
     """Three neighbouring frames, zeros beyond the ends: [B, T, P, C] -> [B, T, P, O]."""
     cpu = _cpu(x_BTPC, kernel_3CO)
-    return (cpu_gradients.temporal_conv3 if cpu else plain.temporal_conv)(x_BTPC, kernel_3CO)
+    return (cpu.gradients.temporal_conv3 if cpu else plain.temporal_conv)(x_BTPC, kernel_3CO)
 
 
 def upsampled_conv(x_BHWC: jax.Array, kernel_33CO: jax.Array) -> jax.Array:
     """Repeats pixels 2x2, then convolves 3x3: [B, H, W, C] -> [B, 2H, 2W, O]."""
-    if _cpu(x_BHWC, kernel_33CO):
-        return cpu_upsampled.conv3x3(x_BHWC, kernel_33CO)
+    cpu = _cpu(x_BHWC, kernel_33CO)
+    if cpu:
+        return cpu.upsampled.conv3x3(x_BHWC, kernel_33CO)
     return plain.conv2d(plain.nearest(x_BHWC), kernel_33CO, 1, ((1, 1), (1, 1)))
 
 
@@ -114,16 +125,14 @@ def max_pool(x_BHWC: jax.Array, *, train: bool) -> jax.Array:
       train: there will be gradients, for which the plain form is the better one.
     """
     even = x_BHWC.shape[1] % 2 == x_BHWC.shape[2] % 2 == 0
-    if even and not train and sharding.on_one_cpu() and _forms(x_BHWC):
-        return cpu_strided.max_pool(x_BHWC)
-    return plain.max_pool(x_BHWC)
+    cpu = _one_cpu(x_BHWC) if even and not train else None
+    return cpu.strided.max_pool(x_BHWC) if cpu else plain.max_pool(x_BHWC)
 
 
 def a_few_at_a_time(fn: Callable[[jax.Array], jax.Array], x_BHWC: jax.Array) -> jax.Array:
     """`fn` of a batch whose items do not meet; in the form for CPUs of as many as fit the cache."""
-    if sharding.on_one_cpu() and _forms(x_BHWC):
-        return cpu_forms.in_pieces(fn, x_BHWC)
-    return fn(x_BHWC)
+    cpu = _one_cpu(x_BHWC)
+    return cpu.forms.in_pieces(fn, x_BHWC) if cpu else fn(x_BHWC)
 
 
 def broadcast_channels(a_BC: jax.Array, x: jax.Array) -> jax.Array:
@@ -132,29 +141,32 @@ def broadcast_channels(a_BC: jax.Array, x: jax.Array) -> jax.Array:
     On one CPU the axis B of a single example is spread, too: its gradient is then a sum that
     XLA:CPU computes 30 to 40 times as fast as one that keeps an axis of length 1 (jaxlib 0.10.2).
     """
-    if x.shape[0] == 1 and sharding.on_one_cpu() and _forms():
+    if x.shape[0] == 1 and partition.on_one_cpu() and _forms(a_BC, x):
         return lax.broadcast_in_dim(a_BC[0], x.shape, (x.ndim - 1,))
     return jnp.expand_dims(a_BC, tuple(range(1, x.ndim - 1)))
 
 
 def dot_general(x: jax.Array, kernel_CO: jax.Array, dimension_numbers: Any, **options: Any):
     """`lax.dot_general` as `nnx.Linear` calls it: over the last axis of x."""
-    if _cpu(x, kernel_CO):
-        return cpu_dense.dot_general(x, kernel_CO, dimension_numbers, **options)
+    cpu = _cpu(x, kernel_CO)
+    if cpu:
+        return cpu.dense.dot_general(x, kernel_CO, dimension_numbers, **options)
     return lax.dot_general(x, kernel_CO, dimension_numbers, **options)
 
 
 def matmul(x: jax.Array, kernel_CO: jax.Array, *, gradients_as_products: bool = False) -> jax.Array:
     """x @ kernel over the last axis: [..., C] -> [..., O]."""
-    if gradients_as_products and _cpu(x, kernel_CO):
-        return cpu_dense.dense(x, kernel_CO)
+    cpu = _cpu(x, kernel_CO) if gradients_as_products else None
+    if cpu:
+        return cpu.dense.dense(x, kernel_CO)
     return dot_general(x, kernel_CO, (((x.ndim - 1,), (0,)), ((), ())))
 
 
 def feed_forward(x: jax.Array, weights: plain.FeedForwardWeights) -> jax.Array:
     """The gated feed-forward (GEGLU) [..., C] -> [..., C]; weights in the dtype of x."""
-    if sharding.on_tpu() and tpu_geglu.fits(x, weights.out_HC.shape[0]) and _forms(x, *weights):
-        return tpu_geglu.feed_forward(x, weights)
+    tpu = _tpu(x, *weights)
+    if tpu and tpu.geglu.fits(x, weights.out_HC.shape[0]):
+        return tpu.geglu.feed_forward(x, weights)
     # two products instead of one that is split: nothing of the double width is written
     value = _affine(x, weights.value_CH, weights.value_bias_H)
     gate = _affine(x, weights.gate_CH, weights.gate_bias_H)
@@ -188,29 +200,28 @@ def attention(
       ValueError: unknown implementation.
     """
     if implementation == "auto":
-        free = bias_BNTS is None and _forms(q_BTND, k_BSND, v_BSND)
-        implementation = _best(q_BTND, k_BSND) if free else "xla"
-    if implementation == "cpu":
-        return cpu_attention.attention(q_BTND, k_BSND, v_BSND)
-    if implementation == "fused":
-        return tpu_attention.attention(q_BTND, k_BSND, v_BSND)
-    if implementation == "flash":
-        return tpu_splash.attention(q_BTND, k_BSND, v_BSND)
+        implementation = "xla" if bias_BNTS is not None else _best(q_BTND, k_BSND, v_BSND)
     if implementation == "cudnn":
         return jax.nn.dot_product_attention(
             q_BTND, k_BSND, v_BSND, bias=bias_BNTS, implementation="cudnn"
         )
-    if implementation != "xla":
+    if implementation == "xla":
+        return plain.attention(q_BTND, k_BSND, v_BSND, bias_BNTS)
+    if implementation not in ATTENTION:
         raise ValueError(f"attention implementation {implementation!r} is not in {ATTENTION}")
-    return plain.attention(q_BTND, k_BSND, v_BSND, bias_BNTS)
+    from foley_jax.kernels import cpu, tpu
+
+    forms = {"cpu": cpu.attention, "fused": tpu.attention, "flash": tpu.splash}
+    return forms[implementation].attention(q_BTND, k_BSND, v_BSND)
 
 
-def _best(q_BTND: jax.Array, k_BSND: jax.Array) -> str:
+def _best(*qkv: jax.Array) -> str:
     """The implementation for these shapes, without bias, where it is traced for."""
-    if sharding.on_one_cpu():
+    if _one_cpu(*qkv):
         return "cpu"
-    if not sharding.on_tpu():
+    tpu = _tpu(*qkv)
+    if tpu is None:
         return "xla"
-    if tpu_attention.fits(q_BTND, k_BSND):
+    if tpu.attention.fits(*qkv[:2]):
         return "fused"
-    return "flash" if tpu_splash.fits(q_BTND, k_BSND) else "xla"
+    return "flash" if tpu.splash.fits(*qkv[:2]) else "xla"

@@ -38,9 +38,10 @@ def turn_on() -> pathlib.Path | None:
     ($XDG_CACHE_HOME or ~/.cache); there in a folder for this jaxlib and the features of this CPU,
     as a program made for another CPU may end the process (JAX itself names programs by platform
     and device). What JAX rejects all the same is compiled again and replaced. Every program is
-    kept, unless JAX was told a least compile time. To be called behind `sharding.join_processes`,
-    and before anything is compiled. The processes of one run on CPUs share none: where some found a
-    program and others did not, they have waited for each other for ever.
+    kept, unless JAX was told a least compile time. To be called behind
+    `distributed.join_processes`, and before anything is compiled. The processes of one run on CPUs
+    share none: where some found a program and others did not, they have waited for each other for
+    ever.
 
     Returns:
       The folder; None where nothing is kept: that is switched off, several processes run on CPUs,

@@ -9,7 +9,8 @@ from flax import nnx
 import jax
 from jax.sharding import Mesh
 
-from foley_jax.runtime import export_cache, init_keys, sharding
+from foley_jax.runtime import export_cache, init_keys, partition
+from foley_jax.runtime import mesh as mesh_lib
 
 # makes a module with initial weights from keys, e.g. `task.build`
 Build = Callable[[nnx.Rngs | init_keys.WeightKeys | init_keys.ShapeKeys], nnx.Module]
@@ -56,7 +57,7 @@ class Network:
         """The same network on several devices, its arrays laid out by `state_shardings`."""
         if mesh is None:
             return self
-        state = jax.device_put(self.state, sharding.state_shardings(self.state, mesh))
+        state = jax.device_put(self.state, partition.state_shardings(self.state, mesh))
         return dataclasses.replace(self, state=state, mesh=mesh)
 
     def module(self, state: Mapping[str, Any] | None = None) -> nnx.Module:
@@ -99,7 +100,7 @@ def bound(compiled: Callable, mesh: Mesh | None, *states: Any) -> Callable:
         return functools.partial(compiled, *states)
 
     def on_devices(*args, **kwargs) -> Any:
-        with sharding.running(mesh):
+        with mesh_lib.use_mesh(mesh):
             return jax.block_until_ready(compiled(*states, *args, **kwargs))
 
     return on_devices

@@ -9,7 +9,8 @@ import ml_collections
 import numpy as np
 
 from foley_jax.data import pipeline
-from foley_jax.runtime import seed_keys, sharding
+from foley_jax.runtime import distributed, seed_keys
+from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training import state as state_lib
 from foley_jax.training import task as task_lib
 
@@ -90,7 +91,7 @@ class Evaluator:
 
             # every process gets the whole result
             self._compiled[fn, rows] = jax.jit(
-                program, out_shardings=sharding.replicated(self.mesh)
+                program, out_shardings=mesh_lib.replicated(self.mesh)
             )
         return self._compiled[fn, rows]
 
@@ -105,7 +106,7 @@ class Evaluator:
             )
         local = in_order(self.source, self.task, config, size)
         count = min(config.eval_batches, num_records // size)
-        return [sharding.global_batch(next(local), self.mesh) for _ in range(count)]
+        return [distributed.global_batch(next(local), self.mesh) for _ in range(count)]
 
 
 def in_order(

@@ -17,7 +17,8 @@ import ml_collections
 import numpy as np
 
 from foley_jax.data import pipeline, position
-from foley_jax.runtime import limits, sharding
+from foley_jax.runtime import distributed, limits
+from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training import continuation, evaluator, stopping
 from foley_jax.training import optimizer as optimizer_lib
 from foley_jax.training import state as state_lib
@@ -58,7 +59,7 @@ def train(
         if jax.process_index() == 0:
             print(f"{workdir}: finished at step {done} already (total_steps={config.total_steps})")
         return None
-    mesh = sharding.make_mesh(**config.mesh)
+    mesh = mesh_lib.make_mesh(**config.mesh)
     task = task_lib.resolve(config)
     with jax.set_mesh(mesh), stopping.Stopper() as stopper:
         run = Run(task, config, workdir, mesh, profile, accept_changes)
@@ -80,7 +81,7 @@ def evaluate(
     """
     if checkpoint.latest_step(workdir) is None:
         raise FileNotFoundError(run_directory.no_checkpoint(workdir))
-    mesh = sharding.make_mesh(**config.mesh)
+    mesh = mesh_lib.make_mesh(**config.mesh)
     task = task_lib.resolve(config)
     with jax.set_mesh(mesh):
         maker = maker_of(task, config, mesh)
@@ -166,7 +167,7 @@ class Run:
         self.evaluate = evaluator.Evaluator(task, config, self.maker, mesh)
         self.checkpoints, self.keep_best = _checkpoints(config, workdir)
         self.state, self.start, before = self._first_state(workdir, accept_changes)
-        sharding.true_everywhere(True)  # all have read the config that is now written over
+        distributed.all_processes_true(True)  # all have read the config that is now written over
         if jax.process_index() == 0:
             run_directory.note_config(workdir, config, self.start, before)
         self.log = metrics_log.MetricsLog(
@@ -271,7 +272,7 @@ class Run:
             jax.profiler.StepTraceAnnotation("train", step_num=number),
         ):
             with self.meter.waiting():
-                batch = sharding.global_batch(next(self.batches), self.mesh)
+                batch = distributed.global_batch(next(self.batches), self.mesh)
             first = number == self.start + 1
             if first:
                 self.utilisation.count(batch)

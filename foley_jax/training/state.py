@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from foley_jax.runtime import init_keys, init_rng, seed_keys, sharding
+from foley_jax.runtime import distributed, init_keys, init_rng, partition, seed_keys
+from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training import freeze, paths
 from foley_jax.training import task as task_lib
 
@@ -86,7 +87,7 @@ class Maker:
                 + (f"; config.freeze is {frozen!r}" if frozen else "")
             )
         self.optimizer = make_optimizer(params)
-        self.abstract = sharding.laid_out(jax.eval_shape(self._finish, params, rest), mesh)
+        self.abstract = partition.with_shardings(jax.eval_shape(self._finish, params, rest), mesh)
 
     @property
     def shardings(self) -> TrainState:
@@ -116,7 +117,7 @@ class Maker:
 
     def restored(self, step: int, groups: Mapping[str, Any]) -> TrainState:
         """The state of a checkpoint whose groups were restored as `abstract.groups()`."""
-        number = sharding.place(np.asarray(step, np.int32), self.shardings.step)
+        number = distributed.make_global(np.asarray(step, np.int32), self.shardings.step)
         return TrainState(step=number, **groups)
 
 
@@ -166,7 +167,7 @@ def _accumulated(
     def add(carry: tuple[Any, Any], part: tuple[jax.Array, task_lib.Batch]):
         total, rest = carry
         index, rows = part
-        rows = jax.tree.map(sharding.shard_batch, rows)
+        rows = jax.tree.map(partition.shard_batch, rows)
         grads, rest, metrics = gradients(params, rest, rows, jax.random.fold_in(key, index))
         return (jax.tree.map(jnp.add, total, grads), rest), metrics
 
@@ -239,7 +240,7 @@ def make_train_step(
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(maker.shardings, sharding.batch(mesh)),
-        out_shardings=(maker.shardings, sharding.replicated(mesh)),
-        compiler_options=sharding.compiler_options(mesh),
+        in_shardings=(maker.shardings, mesh_lib.batch(mesh)),
+        out_shardings=(maker.shardings, mesh_lib.replicated(mesh)),
+        compiler_options=mesh_lib.compiler_options(mesh),
     )

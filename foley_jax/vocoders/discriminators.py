@@ -13,7 +13,7 @@ import numpy as np
 
 from foley_jax.layers import conv
 from foley_jax.media import mel as mel_lib
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 
 LEAK = 0.1
 Opinion = tuple[jax.Array, list[jax.Array]]  # float32 scores, and every layer's features
@@ -107,7 +107,7 @@ class ResolutionDiscriminator(nnx.Module):
         left = (n_fft - length) // 2
         window[left : left + length] = 1.0
         frames = mel_lib.frames(padded, n_fft, hop) * window.reshape(1, 1, -1)
-        return jnp.abs(sharding.each_its_own(jnp.fft.rfft)(frames)).swapaxes(1, 2)
+        return jnp.abs(partition.shard_map_batch(jnp.fft.rfft)(frames)).swapaxes(1, 2)
 
     def __call__(self, audio_BL: jax.Array) -> Opinion:
         """float [B, L] -> scores [B, F, T', 1], high for real, and features."""

@@ -7,7 +7,8 @@ from jax.sharding import PartitionSpec as P
 import pytest
 
 from foley_jax.aot import hlo
-from foley_jax.runtime import sharding
+from foley_jax.runtime import mesh as mesh_lib
+from foley_jax.runtime import partition
 
 N, K, TIMES, ROWS = 256, 128, 5, 16
 WEIGHT = N * K * 4
@@ -16,7 +17,7 @@ WEIGHT = N * K * 4
 @pytest.fixture(scope="module")
 def looped():
     """A gradient, five times in a loop, on 2 x 4 devices with a weight cut in four."""
-    mesh = sharding.make_mesh(2, 4)
+    mesh = mesh_lib.make_mesh(2, 4)
 
     def loop(w, x):
         def body(total, x):
@@ -24,7 +25,7 @@ def looped():
 
         return jax.lax.scan(body, jnp.zeros_like(w), x)[0]
 
-    cut, batch = NamedSharding(mesh, P("fsdp")), NamedSharding(mesh, P(None, sharding.AXES))
+    cut, batch = NamedSharding(mesh, P("fsdp")), NamedSharding(mesh, P(None, partition.AXES))
     w = jax.ShapeDtypeStruct((N, K), jnp.float32, sharding=cut)
     x = jax.ShapeDtypeStruct((TIMES, ROWS, N), jnp.float32, sharding=batch)
     with jax.set_mesh(mesh):

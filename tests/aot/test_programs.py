@@ -8,7 +8,7 @@ import pytest
 
 from foley_jax.aot import __main__ as command
 from foley_jax.aot import cost, programs, report, topology
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 from tests.training import stage_config
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -54,7 +54,7 @@ def test_what_a_device_sends_does_not_grow_with_their_number(stage):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_cut_parameters_take_less_memory_and_nothing_is_laid_out_anew(stage, capfd, monkeypatch):
-    monkeypatch.setattr(sharding, "FSDP_MIN_BYTES", 256)
+    monkeypatch.setattr(partition, "FSDP_MIN_BYTES", 256)
     _, whole = sent(stage, 8)
     capfd.readouterr()
     _, cut = sent(stage, 8, fsdp=4)

@@ -23,7 +23,7 @@ from foley_jax.diff_foley.models import image_encoders
 from foley_jax.diff_foley.sampling import features
 from foley_jax.diff_foley.tasks import cavp as cavp_task
 from foley_jax.media import specs
-from foley_jax.runtime import sharding
+from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training.checkpointing import run_directory
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -260,13 +260,13 @@ def test_shares_may_come_in_any_order_and_be_interrupted(tmp_path, shards, extra
 
 
 def test_batches_are_divided_among_devices(tmp_path, shards, run, extractor):
-    four = feature_shards.load(run, sharding.local_mesh(4))
+    four = feature_shards.load(run, mesh_lib.local_mesh(4))
     assert four.devices == 4 and four.identity == extractor.identity
     feature_shards.extract_set(shards, tmp_path / "four", four, batch=3)
     feature_shards.extract_set(shards, tmp_path / "one", extractor)
     _equal_sets(tmp_path / "four", tmp_path / "one")
     _image_encoder(tmp_path / "clip")
-    mesh = sharding.local_mesh(4)
+    mesh = mesh_lib.local_mesh(4)
     clip = feature_shards.load_image_encoder(tmp_path / "clip", "clip", fps=FPS, mesh=mesh)
     for extractor in (four, clip):
         rows = extractor.encode_fn(np.zeros((4, 5, SIDE, SIDE, 3), np.uint8))

@@ -11,7 +11,7 @@ import pytest
 import test_conditions
 import test_unet
 
-from foley_jax.diff_foley.sampling import feature_cache, solve
+from foley_jax.diff_foley.sampling import feature_cache, settings, solve
 from foley_jax.diffusion import schedule, stateful
 from foley_jax.runtime import flops
 
@@ -68,7 +68,7 @@ def test_a_depth_that_the_network_has_not_is_refused():
         with pytest.raises(ValueError, match=f"cache depth is {depth}, expected 1 to 5"):
             unet.deep_shape(x.shape[1:], depth)
     with pytest.raises(ValueError, match="cache_interval is 0"):
-        solve.Settings(cache_interval=0)
+        settings.Settings(cache_interval=0)
 
 
 def _made(batch, interval):

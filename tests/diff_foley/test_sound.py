@@ -9,7 +9,7 @@ import pytest
 
 from foley_jax.diff_foley.sampling import decode
 from foley_jax.media import mel, specs
-from foley_jax.runtime import sharding
+from foley_jax.runtime import mesh as mesh_lib
 
 RATE = 16000
 GOLDENS = Path(__file__).parents[1] / "goldens" / "diff_foley"
@@ -97,7 +97,7 @@ def test_devices_share_a_batch_and_change_nothing():
     """Not a bit: what the sounds of Griffin-Lim begin with may jump by a rounding."""
     spec = specs.AudioSpec(n_fft=64, hop=16, num_mels=8)
     mels = list(np.random.default_rng(0).random((5, 8, 256), dtype=np.float32))
-    lengths, mesh = [4000] * 5, sharding.local_mesh(4)
+    lengths, mesh = [4000] * 5, mesh_lib.local_mesh(4)
     alone = decode.vocode(mels, lengths, spec, max_batch=1)
     through = decode.OverDevices(decode.GRIFFIN_LIM, mesh)
     shared = decode.vocode(mels, lengths, spec, max_batch=1, through=through, num_devices=4)

@@ -14,10 +14,11 @@ from data_prep import features as features_command
 from data_prep import prepare, scenes
 from foley_jax import generate, sample
 from foley_jax.data import pipeline as data_pipeline
-from foley_jax.diff_foley.sampling import packed_windows, pipeline, solve
+from foley_jax.diff_foley.sampling import packed_windows, pipeline
+from foley_jax.diff_foley.sampling import settings as settings_lib
 from foley_jax.evaluation import __main__ as evaluation_command
 from foley_jax.inference import many
-from foley_jax.mm_diffusion.sampling import solve as sampling
+from foley_jax.mm_diffusion.sampling import settings as sounding_settings
 from foley_jax.runtime import init_rng, limits, seed_keys
 from foley_jax.training import loop
 from tests.mm_diffusion import sounding_config
@@ -78,8 +79,8 @@ def test_what_is_no_seed_is_refused_everywhere(seed, tmp_path):
 
     format = prepare.clip_making.Format(4.0, 16, 16000, 2.0)
     for read in (
-        lambda seed: solve.Settings(seed=seed),
-        lambda seed: sampling.Settings(seed=seed),
+        lambda seed: settings_lib.Settings(seed=seed),
+        lambda seed: sounding_settings.Settings(seed=seed),
         seed_keys.key,
         init_rng.key,
         made_set,
@@ -116,7 +117,7 @@ def test_commands_refuse_what_is_no_seed(text, tmp_path, capsys):
 
 
 def test_numpys_numbers_are_seeds_and_become_pythons_own():
-    settings = solve.Settings(seed=np.uint64(2**64 - 1), steps=np.int32(3))
+    settings = settings_lib.Settings(seed=np.uint64(2**64 - 1), steps=np.int32(3))
     assert type(settings.seed) is int and settings.seed == 2**64 - 1 and type(settings.steps) is int
 
 

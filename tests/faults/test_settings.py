@@ -9,12 +9,12 @@ import tiny_foley
 
 from data_prep import clip_making, prepare
 from foley_jax import generate, sample
-from foley_jax.diff_foley.sampling import solve
+from foley_jax.diff_foley.sampling import settings as settings_lib
 from foley_jax.diffusion import schedule
 from foley_jax.diffusion.samplers import zero_shot
 from foley_jax.evaluation import __main__ as evaluation_command
 from foley_jax.media import specs
-from foley_jax.mm_diffusion.sampling import solve as sampling
+from foley_jax.mm_diffusion.sampling import settings as sounding_settings
 from tests.mm_diffusion import sounding_config
 
 NOT_FINITE = (math.nan, math.inf, -math.inf, 1e39)  # the last one is none in float32
@@ -36,7 +36,7 @@ def _refused(kind, name, value):
 @pytest.mark.parametrize("value", [*NOT_FINITE, *NO_NUMBER, np.float32(np.nan)], ids=repr)
 @pytest.mark.parametrize("name", ["guidance", "alignment", "steps", "num_samples", "cache_depth"])
 def test_foley_settings_are_finite_numbers(name, value):
-    _refused(solve.Settings, name, value)
+    _refused(settings_lib.Settings, name, value)
 
 
 @pytest.mark.parametrize(
@@ -52,26 +52,26 @@ def test_foley_settings_are_finite_numbers(name, value):
     ],
 )
 def test_foley_settings_are_in_range(name, value):
-    _refused(solve.Settings, name, value)
+    _refused(settings_lib.Settings, name, value)
 
 
 @pytest.mark.parametrize("value", [*NOT_FINITE, "2", True], ids=repr)
 @pytest.mark.parametrize("name", ["steps", "scale", "sr_steps"])
 def test_sounding_settings_are_finite_numbers(name, value):
-    _refused(sampling.Settings, name, value)
+    _refused(sounding_settings.Settings, name, value)
 
 
 @pytest.mark.parametrize(
     "name, value", [("steps", 1), ("steps", -2), ("sr_steps", 0), ("scale", -0.1), ("steps", 20.0)]
 )
 def test_sounding_settings_are_in_range(name, value):
-    _refused(sampling.Settings, name, value)
+    _refused(sounding_settings.Settings, name, value)
 
 
 def test_settings_of_numpy_become_pythons_own():
-    settings = solve.Settings(guidance=np.float32(2.5), steps=np.int64(4))
+    settings = settings_lib.Settings(guidance=np.float32(2.5), steps=np.int64(4))
     assert type(settings.guidance) is float and type(settings.steps) is int
-    assert sampling.Settings(scale=np.float64(1), steps=None).scale == 1.0
+    assert sounding_settings.Settings(scale=np.float64(1), steps=None).scale == 1.0
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 0, -4], ids=repr)

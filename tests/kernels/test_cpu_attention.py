@@ -10,7 +10,7 @@ import pytest
 
 from foley_jax.kernels import dispatch, plain
 from foley_jax.kernels.cpu import attention as cpu_attention
-from foley_jax.runtime import sharding
+from foley_jax.runtime import mesh as mesh_lib
 
 
 def _data(*shapes):
@@ -84,5 +84,5 @@ def test_a_prime_number_of_queries_is_not_taken_apart(small_pieces):
 def test_a_batch_split_over_devices_is_left_alone(small_pieces):
     shape = jax.ShapeDtypeStruct((8, 32, 2, 8), jnp.float32)
     assert _loops(_text([shape] * 3)) == 2
-    with jax.set_mesh(sharding.make_mesh()):
+    with jax.set_mesh(mesh_lib.make_mesh()):
         assert _loops(_text([shape] * 3)) == 0

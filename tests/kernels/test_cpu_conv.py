@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from foley_jax.kernels.cpu import columns, conv, gradients
-from foley_jax.runtime import flops, sharding
+from foley_jax.runtime import flops
+from foley_jax.runtime import mesh as mesh_lib
 
 
 def _data(*shapes):
@@ -99,6 +100,6 @@ def test_gradients_over_few_pixels_are_products():
     assert _operations(run, *one_more) == [0, 2]
     half = [a.astype(jnp.bfloat16) for a in (x, kernel, dy)]
     assert _operations(run, *half) == [0, 2]
-    mesh = sharding.make_mesh(devices=jax.devices()[:2])
+    mesh = mesh_lib.make_mesh(devices=jax.devices()[:2])
     with jax.set_mesh(mesh):
         assert _operations(run, x, kernel, dy) == [0, 2]

@@ -10,7 +10,7 @@ import pytest
 
 from foley_jax.kernels import dispatch, plain
 from foley_jax.kernels.cpu import conv, dense, forms, gradients, strided, upsampled, winograd
-from foley_jax.runtime import sharding
+from foley_jax.runtime import mesh as mesh_lib
 
 BOTH = ((1, 1), (1, 1))
 
@@ -133,7 +133,7 @@ def test_several_devices_keep_what_can_be_divided(always):
     )
     for fn in calls:
         assert _count(fn, x, kernel, of="while") == 1 or fn is upsampled.conv3x3
-        with jax.set_mesh(sharding.make_mesh(devices=jax.devices()[:2])):
+        with jax.set_mesh(mesh_lib.make_mesh(devices=jax.devices()[:2])):
             assert _count(fn, x, kernel, of="while") == 0
             assert _count(fn, x, kernel, of="convolution") == 1
 

@@ -10,7 +10,8 @@ import pytest
 
 from foley_jax.kernels import dispatch
 from foley_jax.kernels.tpu import attention as fused_attention
-from foley_jax.runtime import flops, sharding
+from foley_jax.runtime import flops
+from foley_jax.runtime import mesh as mesh_lib
 
 SHAPE = (4, 256, 3, 40)  # B, T, N, D
 KEYS = 384
@@ -40,7 +41,7 @@ def interpreted(q, k, v):
 def test_numbers_and_gradients_of_the_plain_form(devices, tile, monkeypatch):
     monkeypatch.setattr(fused_attention, "MOST_TILE", tile)
     wanted = run(functools.partial(dispatch.attention, implementation="xla"), *qkv())
-    mesh = sharding.make_mesh(devices=jax.devices()[:devices]) if devices else None
+    mesh = mesh_lib.make_mesh(devices=jax.devices()[:devices]) if devices else None
     with jax.set_mesh(mesh) if devices else contextlib.nullcontext():
         made = run(interpreted, *qkv())
     for a, b in zip(made, wanted, strict=True):
@@ -64,7 +65,7 @@ def test_which_shapes_it_takes():
     assert not fits(1, 256, 4, 160)  # logits are smaller than queries and result
     assert not fits(1, 1024, 8, 40, keys=32)
     assert not fits(1, 4096, 8, 40)  # the keys do not stay on the chip
-    with jax.set_mesh(sharding.make_mesh(devices=jax.devices()[:4])):
+    with jax.set_mesh(mesh_lib.make_mesh(devices=jax.devices()[:4])):
         assert fits(8, 1024, 8, 40) and not fits(2, 1024, 8, 40)
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from foley_jax.kernels.tpu import geglu
 from foley_jax.layers import transformer
-from foley_jax.runtime import flops, sharding
+from foley_jax.runtime import flops
+from foley_jax.runtime import mesh as mesh_lib
 
 CHANNELS = 24
 ROWS = (4, 16, 32)  # B and space: two tiles of 256 a device of four
@@ -41,7 +42,7 @@ def interpreted(layer, x):
 def test_numbers_and_gradients_of_the_plain_form(devices):
     x, layer = inputs()
     wanted = run(lambda layer, x: layer(x), x, layer)
-    mesh = sharding.make_mesh(devices=jax.devices()[:devices]) if devices else None
+    mesh = mesh_lib.make_mesh(devices=jax.devices()[:devices]) if devices else None
     with jax.set_mesh(mesh) if devices else contextlib.nullcontext():
         made = run(interpreted, x, layer)
     assert len(made) == 6  # result, two kernels and biases, input
@@ -66,7 +67,7 @@ def test_which_shapes_it_takes():
     assert not fits(1, 4, 16, 1280)  # the weights do not stay on the chip
     assert not fits(1, 3, 5, 320)  # no whole tile
     assert not fits(1, 16, 64, 320, dtype=jnp.float32)
-    with jax.set_mesh(sharding.make_mesh(devices=jax.devices()[:4])):
+    with jax.set_mesh(mesh_lib.make_mesh(devices=jax.devices()[:4])):
         assert fits(4, 16, 64, 320) and not fits(2, 16, 64, 320)
 
 

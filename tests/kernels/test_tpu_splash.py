@@ -10,7 +10,8 @@ import pytest
 
 from foley_jax.kernels import dispatch
 from foley_jax.kernels.tpu import splash
-from foley_jax.runtime import flops, sharding
+from foley_jax.runtime import flops, partition
+from foley_jax.runtime import mesh as mesh_lib
 
 SHAPE = (4, 512, 1, 40)  # B, T, N, D
 
@@ -32,7 +33,7 @@ def run(form, q, k, v):
 @pytest.mark.parametrize("devices", [0, 4])
 def test_numbers_and_gradients_of_the_plain_form(devices):
     wanted = run(functools.partial(dispatch.attention, implementation="xla"), *qkv())
-    mesh = sharding.make_mesh(devices=jax.devices()[:devices]) if devices else None
+    mesh = mesh_lib.make_mesh(devices=jax.devices()[:devices]) if devices else None
     with jax.set_mesh(mesh) if devices else contextlib.nullcontext():
         made = run(functools.partial(splash.attention, interpret=True), *qkv())
     for a, b in zip(made, wanted, strict=True):
@@ -48,13 +49,13 @@ def test_which_shapes_it_takes():
     assert not fits(1, 64, 8, 160)  # short
     assert not fits(1, 1024, 8, 160)  # the kernel wants up to 128, or multiples of it
     assert not fits(1, 1000, 8, 40) and not fits(1, 1024, 8, 40, keys=32)
-    with jax.set_mesh(sharding.make_mesh(devices=jax.devices()[:4])):
+    with jax.set_mesh(mesh_lib.make_mesh(devices=jax.devices()[:4])):
         assert fits(8, 1024, 8, 40) and not fits(2, 1024, 8, 40)
 
 
 def test_on_this_cpu_auto_is_the_plain_form():
     q, k, v = qkv((1, 512, 1, 8))
-    assert not sharding.on_tpu()
+    assert not partition.on_tpu()
     text = str(jax.make_jaxpr(dispatch.attention)(q, k, v))
     assert "pallas_call" not in text
 

@@ -10,8 +10,8 @@ import pytest
 
 from foley_jax.diffusion.samplers import zero_shot
 from foley_jax.mm_diffusion.sampling import pipeline, solve
+from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.runtime import network as network_lib
-from foley_jax.runtime import sharding
 from tests.mm_diffusion import sounding_config
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -54,7 +54,7 @@ def test_a_clip_depends_on_seed_and_name_and_not_on_its_neighbours(model):
 def test_devices_share_the_clips(model):
     """Five clips on four devices, two at a time on each."""
     settings = pipeline.Settings(**FEW)
-    shared = load(sounding_config.tiny(), device_clips=2, mesh=sharding.local_mesh(4))
+    shared = load(sounding_config.tiny(), device_clips=2, mesh=mesh_lib.local_mesh(4))
     assert shared.num_devices == 4
     for one, other in zip(
         model.make(noise(*"abcde"), settings), shared.make(noise(*"abcde"), settings), strict=True
@@ -95,7 +95,9 @@ def test_given_sound_is_kept_and_its_picture_has_its_length(model):
 
 def test_guidance_scale_zero_is_replacement():
     gradient = pipeline.Settings(method="gradient", scale=0.0)
-    assert gradient.guidance(10) == pipeline.Settings(method="replacement").guidance(10)
+    assert solve.guidance(gradient, 10) == solve.guidance(
+        pipeline.Settings(method="replacement"), 10
+    )
 
 
 def test_super_resolution_enlarges_generated_pictures_only():
@@ -115,9 +117,9 @@ def test_seeds_share_one_program(model):
 
 
 def test_official_scale_is_the_scripts_flag_in_our_unit():
-    official = pipeline.Settings(preset="official").guidance(196608)
+    official = solve.guidance(pipeline.Settings(preset="official"), 196608)
     assert official == zero_shot.Guidance(3 * 2**20 / 196608, "signal", "fixed")
-    ours = pipeline.Settings(scale=2.0).guidance(196608)
+    ours = solve.guidance(pipeline.Settings(scale=2.0), 196608)
     assert ours == zero_shot.Guidance(2.0, "noise", "fresh")
 
 

@@ -11,7 +11,7 @@ from configs import base
 from foley_jax.interop import registry
 from foley_jax.mm_diffusion import weights
 from foley_jax.mm_diffusion.tasks import base as tasks
-from foley_jax.runtime import sharding
+from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training import optimizer, paths
 from foley_jax.training import state as state_lib
 
@@ -49,7 +49,7 @@ def first_step() -> tuple[dict, state_lib.TrainState, dict]:
     config.model = official.TINY
     config.ema_decay = 0.9999
     task = OfficialStep(config)
-    mesh = sharding.make_mesh(data=1, fsdp=1, devices=jax.devices()[:1])
+    mesh = mesh_lib.make_mesh(data=1, fsdp=1, devices=jax.devices()[:1])
     with jax.set_mesh(mesh):
         maker = state_lib.Maker(
             task,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import settings as settings_lib
 from foley_jax.diff_foley.sampling import solve, windows
 from foley_jax.diffusion import schedule
 from foley_jax.interop import registry
@@ -42,7 +43,7 @@ def test_double_guided_sampling_equals_the_notebook():
     plan = windows.official(len(rows_RD), SPEC)
     request = tape_lib.Request(plan, rows_RD, "e2e", tape_lib.Draw(0))
     tape, _, batch = tape_lib.lay([request], SPEC, max_batch=1)
-    settings = solve.Settings(preset="official")
+    settings = settings_lib.Settings(preset="official")
     assert settings.aligned(True)
     program = solve.Program(
         schedule=schedule.scaled_linear(),

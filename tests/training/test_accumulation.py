@@ -9,7 +9,8 @@ import runs
 import toy_task
 
 from configs import cavp as cavp_config
-from foley_jax.runtime import sharding
+from foley_jax.runtime import distributed
+from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training import state as state_lib
 from foley_jax.training import task as task_lib
 
@@ -38,7 +39,7 @@ class NoisyTask(PlainTask):
 
 def step(task, count, devices):
     """(state before, compiled step, batch) of a toy task on some devices."""
-    mesh = sharding.make_mesh(devices=jax.devices()[:devices])
+    mesh = mesh_lib.make_mesh(devices=jax.devices()[:devices])
     maker = state_lib.Maker(task, mesh, lambda params: optax.sgd(1e-2), seed=0, ema=False)
     rng = np.random.default_rng(0)
     local = {
@@ -46,7 +47,7 @@ def step(task, count, devices):
         "y_B": rng.standard_normal(B).astype(np.float32),
     }
     with jax.set_mesh(mesh):
-        batch = sharding.global_batch(local, mesh)
+        batch = distributed.global_batch(local, mesh)
         run = state_lib.make_train_step(
             task,
             maker,

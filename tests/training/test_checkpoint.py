@@ -8,7 +8,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from foley_jax.runtime import sharding
+from foley_jax.runtime import mesh as mesh_lib
+from foley_jax.runtime import partition
 from foley_jax.training.checkpointing import checkpoint, checksum, run_directory
 
 # zlib cannot squeeze noise, so that a flipped byte hits a value
@@ -40,8 +41,8 @@ def abstract(tree, shardings):
 
 
 def on_mesh(tree, data, fsdp):
-    mesh = sharding.make_mesh(data, fsdp, devices=jax.devices()[: data * fsdp])
-    return sharding.state_shardings(tree, mesh, min_bytes=0)
+    mesh = mesh_lib.make_mesh(data, fsdp, devices=jax.devices()[: data * fsdp])
+    return partition.state_shardings(tree, mesh, min_bytes=0)
 
 
 def flip_byte(step_folder, group="params"):
@@ -333,7 +334,7 @@ def test_checksum_is_the_closed_form_and_the_same_on_every_mesh(dtype, monkeypat
     weights = (index * 0x9E3779B1) % 2**32 | 1
     expected = int((np.ravel(x).view(bits).astype(np.uint64) * weights % 2**32).sum() % 2**32)
     assert checksum.of_leaves({"x": jnp.asarray(x)})["x"] == expected
-    split = jax.device_put(x, sharding.batch(sharding.make_mesh(2, 4)))
+    split = jax.device_put(x, mesh_lib.batch(mesh_lib.make_mesh(2, 4)))
     assert checksum.of_leaves({"x": split})["x"] == expected
     # what accelerators and several processes use
     assert int(jax.jit(checksum.weighted_sum)(jnp.asarray(x))) == expected

@@ -11,7 +11,7 @@ import runs
 
 from foley_jax.data import pipeline, records
 from foley_jax.data import position as position_lib
-from foley_jax.runtime import sharding
+from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training import continuation, loop
 from foley_jax.training.checkpointing import checkpoint, run_directory
 
@@ -23,8 +23,8 @@ INDEXED = {"task": "indexed_task:IndexedTask", "eval_batches": 0, "checkpoint__e
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
     """Batches of any size fit."""
-    make_mesh = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
-    monkeypatch.setattr(sharding, "make_mesh", make_mesh)
+    make_mesh = functools.partial(mesh_lib.make_mesh, devices=jax.devices()[:1])
+    monkeypatch.setattr(mesh_lib, "make_mesh", make_mesh)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import showing_task
 import soundfile
 from tensorboard.backend.event_processing import event_accumulator
 
-from foley_jax.runtime import sharding
+from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training import loop
 from foley_jax.training import task as task_lib
 from foley_jax.training.checkpointing import checkpoint
@@ -36,9 +36,9 @@ def config(data, **fields):
 @pytest.fixture
 def one_device(monkeypatch):
     """The loop sees the first device only."""
-    make = sharding.make_mesh
+    make = mesh_lib.make_mesh
     monkeypatch.setattr(
-        sharding, "make_mesh", lambda **sizes: make(**sizes, devices=jax.devices()[:1])
+        mesh_lib, "make_mesh", lambda **sizes: make(**sizes, devices=jax.devices()[:1])
     )
 
 

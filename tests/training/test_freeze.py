@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import runs
 
-from foley_jax.runtime import sharding
+from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training import freeze, loop
 from foley_jax.training import task as task_lib
 from foley_jax.training.checkpointing import run_directory
 
 
 def _first(config):
-    mesh = sharding.make_mesh(1, devices=jax.devices()[:1])
+    mesh = mesh_lib.make_mesh(1, devices=jax.devices()[:1])
     return loop.maker_of(task_lib.resolve(config), config, mesh)
 
 

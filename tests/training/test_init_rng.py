@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from foley_jax.runtime import init_rng, sharding
+from foley_jax.runtime import init_rng
+from foley_jax.runtime import mesh as mesh_lib
 
 NUM = 1 << 18
 
@@ -51,7 +52,7 @@ def test_same_values_on_every_mesh():
     def draw():
         return jax.random.normal(init_rng.key(5), (64, 24))
 
-    mesh = sharding.make_mesh(2, 4)
+    mesh = mesh_lib.make_mesh(2, 4)
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data", "fsdp"))
     one = jax.jit(lambda: jax.random.bits(init_rng.key(5), (64, 24)))()
     many = jax.jit(lambda: jax.random.bits(init_rng.key(5), (64, 24)), out_shardings=split)()

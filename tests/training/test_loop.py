@@ -7,7 +7,8 @@ import runs
 import toy_task
 
 from foley_jax.media import specs
-from foley_jax.runtime import sharding
+from foley_jax.runtime import mesh as mesh_lib
+from foley_jax.runtime import partition
 from foley_jax.training import loop, paths, state
 from foley_jax.training import task as task_lib
 from foley_jax.training.checkpointing import checkpoint, run_directory
@@ -31,26 +32,26 @@ def one_device():
 
 
 class devices:
-    """Context in which `sharding.make_mesh` uses the first `count` devices."""
+    """Context in which `mesh_lib.make_mesh` uses the first `count` devices."""
 
     def __init__(self, count):
         self.count = count
 
     def __enter__(self):
-        self.make_mesh = sharding.make_mesh
+        self.make_mesh = mesh_lib.make_mesh
 
         def smaller(**sizes):
             return self.make_mesh(**sizes, devices=jax.devices()[: self.count])
 
-        sharding.make_mesh = smaller
+        mesh_lib.make_mesh = smaller
 
     def __exit__(self, *_):
-        sharding.make_mesh = self.make_mesh
+        mesh_lib.make_mesh = self.make_mesh
 
 
 @pytest.mark.parametrize(("count", "fsdp"), [(2, 1), (4, 2), (8, 1)])
 def test_losses_do_not_depend_on_the_mesh(toy_data, tmp_path, finished, monkeypatch, count, fsdp):
-    monkeypatch.setattr(sharding, "FSDP_MIN_BYTES", 0)
+    monkeypatch.setattr(partition, "FSDP_MIN_BYTES", 0)
     with devices(count):
         final = runs.train(toy_data, tmp_path, mesh__fsdp=fsdp)
     kernel = final.params["layers"][0]["kernel"]
@@ -62,7 +63,7 @@ def test_losses_do_not_depend_on_the_mesh(toy_data, tmp_path, finished, monkeypa
 def test_everything_that_should_move_moves_and_frozen_parts_do_not(finished, toy_data):
     workdir, final = finished
     config = run_directory.load_config(workdir)
-    mesh = sharding.make_mesh(1, devices=jax.devices()[:1])
+    mesh = mesh_lib.make_mesh(1, devices=jax.devices()[:1])
     first = loop.maker_of(task_lib.resolve(config), config, mesh).fresh({})
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), first, final)
     assert all(jax.tree.leaves((moved.params, moved.ema, moved.rest["bn"], moved.rest["seen"])))
@@ -108,7 +109,7 @@ def test_one_compile_and_donated_state(toy_data, tmp_path, monkeypatch):
 def test_checkpoint_of_four_way_fsdp_continues_on_one_device(
     toy_data, tmp_path, finished, monkeypatch
 ):
-    monkeypatch.setattr(sharding, "FSDP_MIN_BYTES", 0)
+    monkeypatch.setattr(partition, "FSDP_MIN_BYTES", 0)
     with devices(4):
         stopped = runs.train(toy_data, tmp_path, mesh__fsdp=4, total_steps=STEPS, log_every=1)
     del stopped

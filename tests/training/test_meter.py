@@ -9,7 +9,8 @@ import pytest
 import runs
 import toy_task
 
-from foley_jax.runtime import chips, sharding
+from foley_jax.runtime import chips
+from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training import evaluator, loop, state
 from foley_jax.training.logging import mfu, throughput
 
@@ -48,9 +49,9 @@ def clock(monkeypatch):
 @pytest.fixture
 def one_device(monkeypatch):
     """The loop sees the first device only."""
-    make = sharding.make_mesh
+    make = mesh_lib.make_mesh
     monkeypatch.setattr(
-        sharding, "make_mesh", lambda **sizes: make(**sizes, devices=jax.devices()[:1])
+        mesh_lib, "make_mesh", lambda **sizes: make(**sizes, devices=jax.devices()[:1])
     )
 
 
@@ -182,7 +183,7 @@ class RematTask(toy_task.ToyTask):
 
 
 def _flops(task, data):
-    mesh = sharding.make_mesh(1, devices=jax.devices()[:1])
+    mesh = mesh_lib.make_mesh(1, devices=jax.devices()[:1])
     maker = loop.maker_of(task, runs.config(data), mesh)
     batch = {
         "x_BC": jax.ShapeDtypeStruct((8, 4), "float32"),
@@ -232,7 +233,7 @@ def test_a_model_that_cannot_be_counted_trains_without_mfu(
 
 
 def test_peak_is_that_of_all_devices_and_of_known_ones_only(monkeypatch):
-    mesh = sharding.make_mesh()
+    mesh = mesh_lib.make_mesh()
     assert mfu.peak_flops(mesh, "float32") is None
     monkeypatch.setattr(chips, "find", lambda kind: CHIP)
     assert mfu.peak_flops(mesh, "float32") == 8e6

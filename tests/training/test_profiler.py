@@ -4,7 +4,7 @@ import jax
 import pytest
 import runs
 
-from foley_jax.runtime import sharding
+from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training import loop
 from foley_jax.training.logging import profiler
 
@@ -12,9 +12,9 @@ from foley_jax.training.logging import profiler
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
     """The loop sees the first device only."""
-    make = sharding.make_mesh
+    make = mesh_lib.make_mesh
     monkeypatch.setattr(
-        sharding, "make_mesh", lambda **sizes: make(**sizes, devices=jax.devices()[:1])
+        mesh_lib, "make_mesh", lambda **sizes: make(**sizes, devices=jax.devices()[:1])
     )
 
 

@@ -19,6 +19,7 @@ from foley_jax.diffusion import gaussian
 from foley_jax.diffusion.samplers import ddim
 from foley_jax.mm_diffusion.models import coupled_unet
 from foley_jax.mm_diffusion.sampling import pipeline, signals, solve
+from foley_jax.mm_diffusion.sampling import settings as settings_lib
 from foley_jax.runtime import network as network_lib
 
 STEPS = 20  # network evaluations, as the paper's sampler takes
@@ -120,7 +121,7 @@ def mm_sample(ask: case.Ask) -> Iterator[case.Case]:
     config = stage(ask)
     network = _network(config, ask)
     about = pipeline.denoiser_of(config)
-    settings = solve.Settings(sampler="ddim", steps=STEPS)
+    settings = settings_lib.Settings(sampler="ddim", steps=STEPS)
     module = _peer(ask, network.state, config)
     module = module if module is None else torch_side.placed(module, ours=ask.dtype)
 

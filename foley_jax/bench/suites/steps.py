@@ -10,7 +10,8 @@ import ml_collections
 import numpy as np
 
 from foley_jax.bench import case, weights
-from foley_jax.runtime import sharding
+from foley_jax.runtime import distributed
+from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training import loop
 from foley_jax.training import state as state_lib
 from foley_jax.training import task as task_lib
@@ -39,7 +40,7 @@ class Step:
 
     def __init__(self, config: ml_collections.ConfigDict, batch: Mapping[str, np.ndarray]):
         self.config, self.task = config, task_lib.resolve(config)
-        mesh = sharding.make_mesh(devices=jax.devices()[:1])
+        mesh = mesh_lib.make_mesh(devices=jax.devices()[:1])
         with jax.set_mesh(mesh):
             maker = loop.maker_of(self.task, config, mesh)
             step = loop.step_of(self.task, config, maker, mesh)
@@ -54,7 +55,7 @@ class Step:
                 ema=None,
             )
             state = jax.device_put(state, maker.shardings)
-            batch = sharding.global_batch(dict(batch), mesh)
+            batch = distributed.global_batch(dict(batch), mesh)
         self.program = case.Program(
             step, (state, batch), mesh=mesh, next_args=lambda args, output: (output[0], args[1])
         )
@@ -85,5 +86,5 @@ def keys(config: ml_collections.ConfigDict, count: int) -> jax.Array:
 @contextlib.contextmanager
 def on_one_device():
     """Where peers' inputs are drawn as the step draws them."""
-    with jax.set_mesh(sharding.make_mesh(devices=jax.devices()[:1])):
+    with jax.set_mesh(mesh_lib.make_mesh(devices=jax.devices()[:1])):
         yield

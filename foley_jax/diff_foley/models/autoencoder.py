@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from foley_jax.kernels import dispatch, patches
 from foley_jax.layers import configured, conv, residual
 from foley_jax.layers import norm as normalization
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 
 NORM_EPSILON = 1e-6  # SD diffusionmodules/model.py Normalize
 LOGVAR_RANGE = (-30.0, 20.0)  # SD DiagonalGaussianDistribution
@@ -82,7 +82,7 @@ class Level(nnx.Module):
             h = block(h)
         for resize in (self.downsample, self.upsample):
             h = h if resize is None else resize(h)
-        return sharding.shard_batch(h)
+        return partition.shard_batch(h)
 
 
 class Middle(nnx.Module):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from foley_jax.diff_foley.models import video_encoder
 from foley_jax.kernels import dispatch, patches
 from foley_jax.layers import configured, dense, norm
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 
 # per channel, of RGB in [0, 1]; torchvision and OpenAI CLIP preprocessing
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -149,6 +149,6 @@ def from_config(fields: Mapping[str, Any], *, rngs: nnx.Rngs) -> nnx.Module:
 
 def encode_frames(model: nnx.Module, frames_BTHWC: jax.Array) -> jax.Array:
     """Unit rows [B, T, D] of uint8 frames, as `features.encode_frames` gives CAVP's."""
-    frames_BTHWC = sharding.shard_batch(frames_BTHWC)
+    frames_BTHWC = partition.shard_batch(frames_BTHWC)
     rows = model(frames_BTHWC.astype(jnp.float32) / 255.0).astype(jnp.float32)
     return rows / jnp.maximum(jnp.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)

@@ -25,7 +25,7 @@ from foley_jax.layers import (
     residual,
     transformer,
 )
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 
 # of every entry, of its spatial transformers, of their blocks
 KeysValues = list[list[list[attention.KeysValues]]]
@@ -134,7 +134,7 @@ class Trunk(nnx.Module):
                     h = layer(h, next(own), relative.get(h.shape[2]))
                 else:
                     h = layer(h)
-            return sharding.shard_batch(h)
+            return partition.shard_batch(h)
 
         run = jax.checkpoint(run) if self.remat else run
         return run(h, time_BD, context, relative)

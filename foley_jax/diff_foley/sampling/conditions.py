@@ -12,7 +12,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 
 # of keys and values; the paper's U-Net has 3.2 MB a window in float32, and to make them at every
 # step is less than 1 % of it
@@ -71,7 +71,7 @@ def in_batches(tree: Any, batch: int) -> Any:
     """[N, ...] -> [M, B, ...], every batch split over the devices."""
 
     def leaf(a: jax.Array) -> jax.Array:
-        return jax.vmap(sharding.shard_batch)(a.reshape(-1, batch, *a.shape[1:]))
+        return jax.vmap(partition.shard_batch)(a.reshape(-1, batch, *a.shape[1:]))
 
     return jax.tree.map(leaf, tree)
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from foley_jax.media import audio as audio_io
 from foley_jax.media import specs, spool
-from foley_jax.runtime import sharding
+from foley_jax.runtime import mesh as mesh_lib
+from foley_jax.runtime import partition
 from foley_jax.vocoders import griffin_lim
 
 BLOCK_FRAMES = 256  # lengths are rounded up to whole blocks so that few programs are compiled
@@ -35,7 +36,7 @@ class OverDevices:
 
     def __init__(self, vocoder: griffin_lim.Vocoder, mesh: Mesh):
         self.vocoder, self.mesh = vocoder, mesh
-        self.state = jax.device_put(vocoder.state, sharding.replicated(mesh))
+        self.state = jax.device_put(vocoder.state, mesh_lib.replicated(mesh))
         self._programs: dict[specs.AudioSpec, Callable] = {}
 
     def sample_rate_hz(self, spec: specs.AudioSpec) -> int:
@@ -49,12 +50,12 @@ class OverDevices:
                 jax.shard_map(
                     lambda state, mel_BFT: self.vocoder.apply(state, mel_BFT, spec),
                     mesh=self.mesh,
-                    in_specs=(PartitionSpec(), sharding.BATCH),
-                    out_specs=sharding.BATCH,
+                    in_specs=(PartitionSpec(), partition.BATCH),
+                    out_specs=partition.BATCH,
                     check_vma=False,  # loops that begin with constants
                 )
             )
-        with sharding.running(self.mesh):
+        with mesh_lib.use_mesh(self.mesh):
             return jax.block_until_ready(self._programs[spec](self.state, np.asarray(mel_BFT)))
 
 

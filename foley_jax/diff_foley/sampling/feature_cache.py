@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from foley_jax.diff_foley.models import unet as unet_lib
 from foley_jax.diffusion import multidiffusion, stateful
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 
 KEPT_BYTES = 2**30  # of deep features: 54 minutes with the paper's U-Net
 
@@ -69,7 +69,7 @@ def denoiser(
     """
     shape = unet.deep_shape(latent_shape, cache.depth)
     batches = len(cover.first_N) // batch
-    one_BHWC = sharding.shard_batch(jnp.zeros((examples, *shape), unet.dtype))
+    one_BHWC = partition.shard_batch(jnp.zeros((examples, *shape), unet.dtype))
     deep_MBHWC = jnp.broadcast_to(one_BHWC, (batches, *one_BHWC.shape))
 
     def evaluate(x_1HWC: jax.Array, t_1: jax.Array, kept: Any) -> tuple[jax.Array, Any]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from foley_jax.diff_foley.models import cavp
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 
 GROUP_FRAMES = 40  # official "batch_size": frames the temporal convolutions see together
 # Frames on either side that can reach a row: the paper's encoder has nine three-tap convolutions
@@ -24,7 +24,7 @@ EncodeFn = Callable[[np.ndarray], jax.Array]
 
 def encode_frames(model: cavp.Cavp, frames_BTHWC: jax.Array) -> jax.Array:
     """Unit rows [B, T, D] of uint8 frames [B, T, H, W, 3]; runs inside jit."""
-    frames = sharding.shard_batch(frames_BTHWC).astype(jnp.float32) / 255.0
+    frames = partition.shard_batch(frames_BTHWC).astype(jnp.float32) / 255.0
     return model.encode_video(frames, normalize=True, pool=False, train=False)
 
 

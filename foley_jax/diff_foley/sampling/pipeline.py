@@ -29,12 +29,13 @@ from foley_jax.diff_foley.sampling import (
     windows,
 )
 from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import settings as settings_lib
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs, spool
 from foley_jax.runtime import network, seed_keys
 from foley_jax.vocoders import griffin_lim as vocoder_lib
 
-Draw, Settings = tape_lib.Draw, solve.Settings
+Draw, Settings = tape_lib.Draw, settings_lib.Settings
 Source, Sound = sources_lib.Source, sources_lib.Sound
 TAPE_WINDOWS = 1024  # denoised together, unless one video has more: two hours
 OFFICIAL_S = 600.0  # preset "official" compares every window with all rows of the video
@@ -103,7 +104,7 @@ class DiffFoley:
       schedule: noise table of the diffusion.
       vocoder: mels to sound; preset "official" always takes its own Griffin-Lim.
       device_windows: windows in the batch of one device; by default 8 on CPU and 64 elsewhere.
-      mesh: devices of this process that share the work, see `sharding.local_mesh`; None is one.
+      mesh: devices of this process that share the work, see `mesh.local_mesh`; None is one.
 
     Attributes:
       watch: called with the name of a stage (`STAGES`), gives a context for its work; stages of

@@ -17,95 +17,16 @@ import numpy as np
 
 from foley_jax.diff_foley.sampling import conditions, feature_cache
 from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import settings as settings_lib
 from foley_jax.diff_foley.sampling import windows as windows_lib
 from foley_jax.diffusion import finite, gaussian, guidance, multidiffusion
 from foley_jax.diffusion.samplers import ddim, dpm_multistep, plms
-from foley_jax.runtime import limits, seed_keys, sharding
+from foley_jax.runtime import limits, partition, seed_keys
 from foley_jax.runtime import network as network_lib
 
 # what `finite.Watch` watches in every window and step, besides the latents
 NETWORK, GUIDANCE, ALIGNMENT = "network", "classifier-free guidance", "alignment gradient"
 SAMPLERS = {"dpm_solver": dpm_multistep.sample, "ddim": ddim.sample, "plms": plms.sample}
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a generated sound depends on besides the video and the model.
-
-    Attributes:
-      seed: 0 to 2**64 - 1; with the video's name and the sample's number it decides the noise.
-      steps: solver steps.
-      guidance: classifier-free guidance scale; 1 is none.
-      alignment: scale of the alignment classifier's gradient; 0, or a model without a
-        classifier, is none.
-      num_samples: sounds made per video.
-      keep_best: how many of them are wanted, best scores first.
-      sampler: "dpm_solver" (DPM-Solver++(2M), the paper's), "ddim" or "plms".
-      cache_interval: solver steps that one computation of the U-Net's deep entries serves: 2 or
-        3 save time and change the sound a little, 1 is exact; see `feature_cache`.
-      cache_depth: entries of the way down, and up, that are computed at every step.
-      preset: "default", or "official" to reproduce the published notebook with its mistakes:
-        zeros as null condition, which training never saw (spec D1); the raw rows of the whole
-        video for the classifier (D2) and none of it at guidance 1 with DPM-Solver; a 22.05 kHz
-        mel basis, which lowers every pitch by 27 % (D3); windows side by side at 8.176 s for
-        8 s of picture (D4); features in groups of 40 frames (D6).
-    Raises:
-      ValueError: a value is of another kind, not finite, or out of range.
-    """
-
-    seed: int = 0
-    steps: int = 25
-    guidance: float = 4.5
-    alignment: float = 50.0
-    num_samples: int = 1
-    keep_best: int = 1
-    sampler: str = "dpm_solver"
-    cache_interval: int = 1
-    cache_depth: int = 1
-    preset: str = "default"
-
-    def __post_init__(self):
-        if self.preset not in ("default", "official"):
-            raise ValueError(f"preset is {self.preset!r}, expected 'default' or 'official'")
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"sampler is {self.sampler!r}, expected one of {', '.join(SAMPLERS)}")
-        checked = {
-            "seed": limits.seed(self.seed),
-            "steps": limits.whole("steps", self.steps, 2),
-            "guidance": limits.real("guidance", self.guidance),
-            "alignment": limits.real("alignment", self.alignment, 0),
-            "num_samples": limits.whole("num_samples", self.num_samples, 1),
-            "keep_best": limits.whole("keep_best", self.keep_best, 1),
-            "cache_interval": limits.whole("cache_interval", self.cache_interval, 1),
-            "cache_depth": limits.whole("cache_depth", self.cache_depth, 1),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)  # a frozen dataclass has no other way
-        if self.keep_best > self.num_samples:
-            raise ValueError(
-                f"keep_best is {self.keep_best}, expected 1 to num_samples={self.num_samples}"
-            )
-
-    @property
-    def cache(self) -> feature_cache.FeatureCache:
-        """`cache_interval` and `cache_depth`."""
-        return feature_cache.FeatureCache(self.cache_interval, self.cache_depth)
-
-    def aligned(self, has_classifier: bool) -> bool:
-        """Whether the classifier's gradient acts.
-
-        Raises:
-          ValueError: PLMS with a classifier.
-        """
-        if not has_classifier or not self.alignment:
-            return False
-        if self.sampler == "plms":
-            raise ValueError(
-                "sampler 'plms' has no classifier guidance (the official code samples without "
-                "any guidance then); give alignment=0, or sampler 'dpm_solver' or 'ddim'"
-            )
-        quirk = self.preset == "official" and self.sampler == "dpm_solver" and self.guidance == 1
-        return not quirk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +36,7 @@ class Program:
     Attributes:
       schedule, prediction: of the diffusion.
       latent_shape: [H, V, C] of one window's latent.
-      steps, sampler, preset: see `Settings`.
+      steps, sampler, preset: see `settings.Settings`.
       guided: the classifier-free guidance scale is not 1.
       batch: windows evaluated at once.
       cache: of the U-Net's deep features.
@@ -184,7 +105,7 @@ def solve(
             context, times_BL = context_and_times
             return unet(x_BHVC, t_B, context, context_s_BL=times_BL)
 
-        x_BHVC, t_B = sharding.shard_batch(x_BHVC), sharding.shard_batch(t_B)
+        x_BHVC, t_B = partition.shard_batch(x_BHVC), partition.shard_batch(t_B)
         context, times_BL, *judged = conditions.at(every, index_B[0] // p.batch)
 
         def watched(term: str, fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
@@ -241,7 +162,7 @@ def _log_prob(classifier, rows, times_BL, x_BHVC, t_B) -> jax.Array:
 
 def decode(model: nnx.Module, z_HWC: jax.Array, first_B: jax.Array, *, width: int) -> jax.Array:
     """Mels [B, F, T] of the windows that begin at those columns of a tape; not clipped."""
-    return model.decode_mel(sharding.shard_batch(multidiffusion.cut(z_HWC, first_B, width)))
+    return model.decode_mel(partition.shard_batch(multidiffusion.cut(z_HWC, first_B, width)))
 
 
 def match(
@@ -254,7 +175,7 @@ def match(
     width: int,
 ) -> jax.Array:
     """Probability [B] that the clean latents of windows belong to their rows."""
-    z_BHVC = sharding.shard_batch(multidiffusion.cut(z_HWC, first_B, width))
+    z_BHVC = partition.shard_batch(multidiffusion.cut(z_HWC, first_B, width))
     zeros = jnp.zeros(first_B.shape, jnp.float32)
     return jax.nn.sigmoid(classifier.logits(z_BHVC, zeros, rows_BLD, context_s_BL=times_BL))
 
@@ -283,7 +204,7 @@ class Sampler:
         matched = functools.partial(match, width=width)
         self._match = scorer and scorer.jit(matched, name=f"match {width}")
 
-    def check(self, settings: Settings) -> None:
+    def check(self, settings: settings_lib.Settings) -> None:
         """Whether the model can follow the settings.
 
         Raises:
@@ -296,13 +217,21 @@ class Sampler:
             ddim.strided_steps(schedule, settings.steps, 1)
 
     def latents(
-        self, tape: tape_lib.Tape, settings: Settings, batch: int, raw_rows_RD: np.ndarray | None
+        self,
+        tape: tape_lib.Tape,
+        settings: settings_lib.Settings,
+        batch: int,
+        raw_rows_RD: np.ndarray | None,
     ) -> jax.Array:
         """Scaled latents [H, W, C] of a tape."""
         return self._run(tape, settings, batch, raw_rows_RD, watched=False)[0]
 
     def trouble(
-        self, tape: tape_lib.Tape, settings: Settings, batch: int, raw_rows_RD: np.ndarray | None
+        self,
+        tape: tape_lib.Tape,
+        settings: settings_lib.Settings,
+        batch: int,
+        raw_rows_RD: np.ndarray | None,
     ) -> tuple[jax.Array, finite.Trouble | None]:
         """`latents` by a slower program, and where they first were not finite."""
         z_HWC, watch = self._run(tape, settings, batch, raw_rows_RD, watched=True)
@@ -312,14 +241,15 @@ class Sampler:
     def _run(
         self,
         tape: tape_lib.Tape,
-        settings: Settings,
+        settings: settings_lib.Settings,
         batch: int,
         raw_rows_RD: np.ndarray | None,
         *,
         watched: bool,
     ) -> tuple[jax.Array, finite.Watch | None]:
         aligned = settings.aligned(self.classifier is not None)
-        guided, cache = settings.guidance != 1, settings.cache
+        guided = settings.guidance != 1
+        cache = feature_cache.FeatureCache(settings.cache_interval, settings.cache_depth)
         choice = (settings.steps, settings.sampler, settings.preset, guided, batch, cache)
         key = (watched, aligned, *choice)
         if key not in self._programs:

@@ -35,7 +35,7 @@ from foley_jax.diff_foley.tasks import exhibits
 from foley_jax.layers import configured
 from foley_jax.media import audio as audio_lib
 from foley_jax.media import mel, specs
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 from foley_jax.training import task as task_lib
 from foley_jax.vocoders import griffin_lim
 
@@ -106,7 +106,7 @@ class AutoencoderTask(task_lib.Task):
         offsets_T = jnp.arange(self.config.loss.crop_frames, dtype=jnp.int32)
         frame_BT = batch["start_B"][:, None] + offsets_T[None]
         audio_B1L = audio_lib.from_pcm16(batch["audio_BL"])[:, None]
-        own_mels = sharding.each_its_own(functools.partial(mel.log_mel_at, spec=self.audio))
+        own_mels = partition.shard_map_batch(functools.partial(mel.log_mel_at, spec=self.audio))
         return own_mels(audio_B1L, frame_BT)
 
     def loss(

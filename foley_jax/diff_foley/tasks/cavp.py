@@ -23,7 +23,7 @@ from foley_jax.data import clips
 from foley_jax.diff_foley.models import cavp, contrastive
 from foley_jax.diff_foley.tasks import exhibits
 from foley_jax.media import mel, pictures, specs
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 from foley_jax.training import task as task_lib
 
 RECALL_KS = (1, 5, 10)
@@ -68,7 +68,7 @@ class CavpTask:
         frames = batch["frames_BNTHWC"]
         b, n, t = frames.shape[:3]
         mel_frames = round(t / self.video.fps / self.audio.frame_s)
-        own_mels = sharding.each_its_own(functools.partial(mel.log_mel, spec=self.audio))
+        own_mels = partition.shard_map_batch(functools.partial(mel.log_mel, spec=self.audio))
         mel_BFT = own_mels(pcm_to_float(batch["audio_BL"]))
         clips_BNFT = cut_clips(mel_BFT, batch["mel_start_BN"], mel_frames)
         options = {"normalize": False, "pool": False, "train": train}

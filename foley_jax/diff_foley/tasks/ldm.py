@@ -36,7 +36,7 @@ from foley_jax.diff_foley.models import latent_diffusion
 from foley_jax.diff_foley.tasks import exhibits, window_task
 from foley_jax.diffusion import gaussian, guidance
 from foley_jax.diffusion.samplers import dpm_multistep
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 from foley_jax.training import task as task_lib
 from foley_jax.vocoders import griffin_lim
 
@@ -138,7 +138,7 @@ class LatentDiffusionTask(window_task.WindowTask):
         z_BHWC = dpm_multistep.sample(
             gaussian.as_eps(denoise, self.schedule, self.config.loss.prediction),
             self.schedule,
-            sharding.shard_batch(noise),
+            partition.shard_batch(noise),
             num_steps=SHOWN_STEPS,
         )
         made_BFT = jnp.clip(model.decode_mel(z_BHWC), 0.0, 1.0)

@@ -34,7 +34,7 @@ from foley_jax.diff_foley.tasks import autoencoder, exhibits
 from foley_jax.layers import configured
 from foley_jax.media import audio as audio_lib
 from foley_jax.media import mel, specs
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 from foley_jax.training import task as task_lib
 from foley_jax.vocoders import bigvgan, discriminators, neural
 
@@ -77,7 +77,7 @@ def multi_scale_mel_loss(
 
 
 def _log10_mel(audio_BL: jax.Array, spec: specs.AudioSpec) -> jax.Array:
-    magnitude = jnp.abs(sharding.each_its_own(functools.partial(mel.stft, spec=spec))(audio_BL))
+    magnitude = jnp.abs(partition.shard_map_batch(functools.partial(mel.stft, spec=spec))(audio_BL))
     mel_BTF = jnp.matmul(magnitude, mel.mel_basis(spec).T, precision=HIGHEST)
     return jnp.log10(jnp.maximum(mel_BTF, MEL_FLOOR))
 
@@ -155,7 +155,7 @@ class VocoderTask(task_lib.Task):
         count = self.config.loss.crop_frames
         audio_BL = audio_lib.from_pcm16(batch["audio_BL"])
         frame_BT = batch["start_B"][:, None] + jnp.arange(count, dtype=jnp.int32)[None]
-        own_mels = sharding.each_its_own(functools.partial(mel.log_mel_at, spec=self.audio))
+        own_mels = partition.shard_map_batch(functools.partial(mel.log_mel_at, spec=self.audio))
         mel_BFT = own_mels(audio_BL[:, None], frame_BT)
         return mel_BFT, mel.sound_at(audio_BL, batch["start_B"], count, self.audio)
 
@@ -184,7 +184,7 @@ class VocoderTask(task_lib.Task):
         """Mels and sounds of crops, as they are and as the generator makes them."""
         mel_BFT, wanted_BL = self.crops(batch)
         made_BL = model.generator(neural.to_unit_input(mel_BFT))
-        own_mels = sharding.each_its_own(functools.partial(mel.log_mel, spec=self.audio))
+        own_mels = partition.shard_map_batch(functools.partial(mel.log_mel, spec=self.audio))
         made_BFT = own_mels(made_BL)[..., : mel_BFT.shape[-1]]
         return {"in": mel_BFT, "out": made_BFT, "sound_in": wanted_BL, "sound_out": made_BL}
 

@@ -17,7 +17,7 @@ import ml_collections
 from foley_jax.diffusion import schedule as schedule_lib
 from foley_jax.media import audio as audio_lib
 from foley_jax.media import mel, specs
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 from foley_jax.training import task as task_lib
 
 
@@ -40,7 +40,7 @@ class WindowTask(task_lib.Task):
     def mels(self, batch: task_lib.Batch) -> jax.Array:
         """Log-mels of the windows in [0, 1], float32 [B, F, T]."""
         audio_BPL = audio_lib.from_pcm16(batch["audio_BPL"])
-        own_mels = sharding.each_its_own(functools.partial(mel.log_mel_at, spec=self.audio))
+        own_mels = partition.shard_map_batch(functools.partial(mel.log_mel_at, spec=self.audio))
         return own_mels(audio_BPL, batch["mel_frame_BT"])
 
     def sounds(self, batch: task_lib.Batch) -> jax.Array:

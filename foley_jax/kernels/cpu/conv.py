@@ -18,7 +18,7 @@ from foley_jax.kernels import plain
 from foley_jax.kernels.cpu import columns as cpu_columns
 from foley_jax.kernels.cpu import dense, forms, strided
 from foley_jax.kernels.cpu import winograd as cpu_winograd
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -49,13 +49,13 @@ def _form(
 ) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
     """What a CPU should compute instead of the library's convolution; None: nothing else."""
     rows, columns = kernel.shape[:2]
-    if stride == 2 and sharding.on_one_cpu() and strided.pays(x, kernel, padding):
+    if stride == 2 and partition.on_one_cpu() and strided.pays(x, kernel, padding):
         return functools.partial(strided.of_input, padding=padding)
     if stride != 1 or not forms.keeps_size(kernel, padding) or (rows, columns) == (1, 1):
         return None
     if columns == 1:
         return functools.partial(forms.over_a_column, before=rows // 2, after=rows // 2)
-    winograd = sharding.on_one_cpu() and cpu_winograd.pays(x, kernel)
+    winograd = partition.on_one_cpu() and cpu_winograd.pays(x, kernel)
     return cpu_winograd.conv3x3 if winograd else _with_one_more
 
 

@@ -12,7 +12,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 
 _ROWS = 1024  # fewer are as fast, or faster, as a product
 _CHANNELS = 32
@@ -22,7 +22,7 @@ def pays(x: jax.Array, kernel_CO: jax.Array) -> bool:
     """Whether one CPU is faster with another form than a product."""
     rows, channels = x.size // max(1, x.shape[-1]), min(kernel_CO.shape)
     wide = x.dtype == kernel_CO.dtype == jnp.float32 and channels >= _CHANNELS
-    return wide and rows >= _ROWS and sharding.on_one_cpu()
+    return wide and rows >= _ROWS and partition.on_one_cpu()
 
 
 def product(x: jax.Array, kernel_CO: jax.Array) -> jax.Array:

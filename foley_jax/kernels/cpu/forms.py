@@ -10,7 +10,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from foley_jax.kernels import plain
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 
 _PIECE = 2**22  # bytes of the images of one piece: with what is made of them they fit the cache
 
@@ -24,7 +24,7 @@ def keeps_size(kernel_hwCO: jax.Array, padding: plain.Padding) -> bool:
 def plain_on_one_cpu(x: jax.Array, kernel_hwCO: jax.Array, padding: plain.Padding) -> bool:
     """Whether one CPU computes, in float32, what `keeps_size`."""
     floats = x.dtype == kernel_hwCO.dtype == jnp.float32
-    return floats and keeps_size(kernel_hwCO, padding) and sharding.on_one_cpu()
+    return floats and keeps_size(kernel_hwCO, padding) and partition.on_one_cpu()
 
 
 def library_gradients(

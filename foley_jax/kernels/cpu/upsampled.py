@@ -9,7 +9,7 @@ from jax import lax
 
 from foley_jax.kernels import plain
 from foley_jax.kernels.cpu import conv, strided
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 
 _PADDING = ((1, 1), (1, 1))
 
@@ -17,7 +17,7 @@ _PADDING = ((1, 1), (1, 1))
 @jax.custom_vjp
 def conv3x3(x_BHWC: jax.Array, kernel_33CO: jax.Array) -> jax.Array:
     """`plain.nearest`, then a 3x3 convolution: [B, H, W, C] -> [B, 2H, 2W, O]."""
-    if not (sharding.on_one_cpu() and strided.doubling_pays(x_BHWC, kernel_33CO)):
+    if not (partition.on_one_cpu() and strided.doubling_pays(x_BHWC, kernel_33CO)):
         return _two_steps(x_BHWC, kernel_33CO)
     return lax.platform_dependent(x_BHWC, kernel_33CO, cpu=strided.of_doubled, default=_two_steps)
 

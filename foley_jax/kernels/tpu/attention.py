@@ -14,7 +14,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 import jax.numpy as jnp
 
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 
 LANES = 128
 MOST_TILE = 256  # queries of one tile
@@ -25,7 +25,7 @@ VMEM_BYTES = 32 * 2**20
 def fits(q_BTND: jax.Array, k_BSND: jax.Array) -> bool:
     """Whether the kernel takes these shapes, and saves anything: logits larger than the result."""
     (batch, queries, heads, width), keys = q_BTND.shape, k_BSND.shape[1]
-    if queries % LANES or keys % LANES or batch % sharding.num_devices():
+    if queries % LANES or keys % LANES or batch % partition.num_devices():
         return False
     return 2 * width < keys and keys * heads * width <= MOST_KEYS
 
@@ -47,7 +47,9 @@ def attention(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _attention(q_BTC, k_BSC, v_BSC, heads, interpret):
-    return sharding.each_its_own(functools.partial(_forward, heads, interpret))(q_BTC, k_BSC, v_BSC)
+    return partition.shard_map_batch(functools.partial(_forward, heads, interpret))(
+        q_BTC, k_BSC, v_BSC
+    )
 
 
 def _attention_forward(q_BTC, k_BSC, v_BSC, heads, interpret):
@@ -56,7 +58,7 @@ def _attention_forward(q_BTC, k_BSC, v_BSC, heads, interpret):
 
 def _attention_backward(heads, interpret, residuals, dy_BTC):
     backward = functools.partial(_backward, heads, interpret)
-    return tuple(sharding.each_its_own(backward)(*residuals, dy_BTC))
+    return tuple(partition.shard_map_batch(backward)(*residuals, dy_BTC))
 
 
 _attention.defvjp(_attention_forward, _attention_backward)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from foley_jax.kernels import plain
 from foley_jax.kernels.tpu.attention import dot
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 
 MOST_CHANNELS = 640  # weights and their gradients in float32 stay on the chip
 TILE_ELEMENTS = 256 * 1280  # of the hidden activations of one tile
@@ -25,7 +25,7 @@ VMEM_BYTES = 56 * 2**20
 
 def fits(x: jax.Array, hidden: int) -> bool:
     """Whether the kernel takes [..., C] with this hidden width."""
-    devices, channels = sharding.num_devices(), x.shape[-1]
+    devices, channels = partition.num_devices(), x.shape[-1]
     if x.shape[0] % devices or channels > MOST_CHANNELS or hidden > 4 * MOST_CHANNELS:
         return False
     rows = math.prod(x.shape[:-1]) // devices
@@ -56,7 +56,7 @@ def feed_forward(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _feed_forward(x, weights, interpret):
     own = functools.partial(_forward, interpret)
-    return sharding.each_its_own(own, whole=1)(x, weights)
+    return partition.shard_map_batch(own, whole=1)(x, weights)
 
 
 def _feed_forward_forward(x, weights, interpret):
@@ -66,7 +66,7 @@ def _feed_forward_forward(x, weights, interpret):
 def _feed_forward_backward(interpret, residuals, dy):
     x, weights = residuals
     own = functools.partial(_backward, interpret)
-    return sharding.each_its_own(own, whole=1, sums=True)(x, dy, weights)
+    return partition.shard_map_batch(own, whole=1, sums=True)(x, dy, weights)
 
 
 _feed_forward.defvjp(_feed_forward_forward, _feed_forward_backward)

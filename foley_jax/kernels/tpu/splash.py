@@ -5,7 +5,7 @@ B batch, T queries, S keys, N heads, D width of a head.
 
 import jax
 
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 
 LANES = 128
 # below, logits are small beside everything else, and XLA's own form is as good
@@ -18,7 +18,7 @@ def fits(q_BTND: jax.Array, k_BSND: jax.Array) -> bool:
     if queries % LANES or keys % LANES or queries * keys < MIN_LOGITS:
         return False
     whole = width < LANES or width % LANES == 0
-    return whole and batch % sharding.num_devices() == 0
+    return whole and batch % partition.num_devices() == 0
 
 
 def attention(
@@ -55,7 +55,7 @@ def attention(
         q, k, v = (x.transpose(0, 2, 1, 3) for x in (q * width**-0.5, k, v))  # [B, N, T, D]
         return jax.vmap(kernel)(q, k, v).transpose(0, 2, 1, 3).astype(v.dtype)
 
-    return sharding.each_its_own(own)(q_BTND, k_BSND, v_BSND)
+    return partition.shard_map_batch(own)(q_BTND, k_BSND, v_BSND)
 
 
 def _tile(length: int, width: int) -> int:

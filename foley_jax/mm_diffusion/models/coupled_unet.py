@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from foley_jax.kernels import patches
 from foley_jax.layers import configured, conv, dense, embedding
 from foley_jax.mm_diffusion.models import blocks, window_attention
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 
 MAX_DILATION_POWER = 10  # audio dilations are 2 ** (block number mod 10)
 
@@ -290,7 +290,7 @@ class CoupledUNet(nnx.Module):
                     video, audio = layer(video, audio, shift)
                 else:
                     video, audio = layer(video, audio)
-            return sharding.shard_batch(video), sharding.shard_batch(audio)
+            return partition.shard_batch(video), partition.shard_batch(audio)
 
         # shifts and key are arguments: what is recomputed is what was computed
         run = jax.checkpoint(run) if self.remat else run

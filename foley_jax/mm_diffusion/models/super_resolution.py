@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from foley_jax.kernels import dispatch
 from foley_jax.layers import configured, conv, dense, embedding, unet_layout
 from foley_jax.mm_diffusion.models import blocks
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 
 TIME_MULT = 4  # width of the time embedding over model_channels
 
@@ -211,7 +211,7 @@ class SuperResolution(nnx.Module):
         def run(h, time_BD):
             for layer in layers:
                 h = layer(h, time_BD) if isinstance(layer, ResBlock) else layer(h)
-            return sharding.shard_batch(h)
+            return partition.shard_batch(h)
 
         run = jax.checkpoint(run) if self.remat else run
         return run(h, time_BD)

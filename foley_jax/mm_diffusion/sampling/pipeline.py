@@ -18,11 +18,12 @@ import numpy as np
 from foley_jax.diffusion import finite
 from foley_jax.diffusion import schedule as schedule_lib
 from foley_jax.media import pixels, specs
+from foley_jax.mm_diffusion.sampling import settings as settings_lib
 from foley_jax.mm_diffusion.sampling import signals, solve, upscaling, windows
 from foley_jax.runtime import limits, seed_keys
 from foley_jax.runtime import network as network_lib
 
-Settings = solve.Settings
+Settings = settings_lib.Settings
 OVERLAP = 1 / 8  # of a window, where a longer input is cut into several
 
 
@@ -79,7 +80,7 @@ class MMDiffusion:
       network: a `CoupledUNet`; `config` of its run.
       upscaler: a `SuperResolution`; `upscaler_config` of its run.
       device_clips: clips in the batch of one device; by default 4 on CPU and 32 elsewhere.
-      mesh: devices of this process that share the work, see `sharding.local_mesh`; None is one.
+      mesh: devices of this process that share the work, see `mesh.local_mesh`; None is one.
     """
 
     def __init__(

@@ -5,7 +5,6 @@ Every clip of a batch has its own key and walks alone, so that it does not depen
 """
 
 from collections.abc import Mapping
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -22,79 +21,23 @@ from foley_jax.diffusion.samplers import (
     zero_shot,
 )
 from foley_jax.mm_diffusion.models import coupled_unet
-from foley_jax.mm_diffusion.sampling import upscaling
-from foley_jax.runtime import limits, sharding
+from foley_jax.mm_diffusion.sampling import settings as settings_lib
+from foley_jax.runtime import partition
 
 Clip = dict[str, jax.Array]
 NETWORK = "network"  # what `finite.Watch` watches, besides its input
-# network evaluations where the caller names none; None: all steps of the schedule
-STEPS = {"dpm_solver": 20, "dpm_solver++": 20, "adaptive": None, "ddim": 25, "ddpm": None}
-METHODS = ("gradient", "replacement")
-CONDITIONAL_STEPS = {"default": 250, "official": 1000}
-# of the gradient: strength per squared-error sum, or the official --classifier_scale
-SCALES = {"default": 0.3, "official": 3.0}
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a generated clip depends on besides the model and its input.
-
-    Attributes:
-      seed: of all draws, 0 to 2**64 - 1.
-      steps: network evaluations; None is the sampler's own: see `STEPS`, `CONDITIONAL_STEPS`.
-      sampler: for clips from noise. "dpm_solver": singlestep, order 3, told integer times (the
-        paper's); "dpm_solver++": multistep, order 2, dynamic thresholding; "adaptive": order 2
-        with error control and thresholding, where `steps` has no meaning (the official
-        dpm_solver++); "ddim" and "ddpm": on a respaced schedule, data predictions clipped.
-      method: for a given part: "gradient" guidance, or "replacement" alone.
-      scale: strength of the gradient. With preset "default" it multiplies the gradient of the
-        squared-error sum of one clip (`zero_shot.Guidance`); with "official" it is the
-        scripts' --classifier_scale for a batch of one with --use_fp16, which is
-        `zero_shot.official_strength` in the former unit. None: 0.3 and 3.
-      preset: "official" noises the given part with one draw at every step and weighs the
-        gradient by alpha(t); "default" follows the paper: a fresh draw, weight sigma(t).
-      super_resolve: enlarge the pictures, where the model has a super-resolution network.
-      sr_steps: its evaluations for every frame.
-    Raises:
-      ValueError: a value is of another kind, not finite, or out of range.
-    """
-
-    seed: int = 0
-    steps: int | None = None
-    sampler: str = "dpm_solver"
-    method: str = "gradient"
-    scale: float | None = None
-    preset: str = "default"
-    super_resolve: bool = True
-    sr_steps: int = upscaling.NUM_STEPS
-
-    def __post_init__(self):
-        for name, known in (("sampler", STEPS), ("method", METHODS), ("preset", SCALES)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}"
-                )
-        checked = {
-            "seed": limits.seed(self.seed),
-            "sr_steps": limits.whole("sr_steps", self.sr_steps, 1),
-        }
-        if self.steps is not None:
-            checked["steps"] = limits.whole("steps", self.steps, 2)
-        if self.scale is not None:
-            checked["scale"] = limits.real("scale", self.scale, 0)
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)  # a frozen dataclass has no other way
-
-    def guidance(self, elements: int) -> zero_shot.Guidance:
-        """How a given part of `elements` numbers guides."""
-        official = self.preset == "official"
-        noise = "fixed" if official else "fresh"
-        if self.method == "replacement":
-            return zero_shot.Guidance(noise=noise)
-        scale = SCALES[self.preset] if self.scale is None else self.scale
-        if official:
-            return zero_shot.Guidance.official(scale, batch=1, elements=elements, fp16=True)
-        return zero_shot.Guidance(strength=scale, weight="noise", noise=noise)
+def guidance(settings: settings_lib.Settings, elements: int) -> zero_shot.Guidance:
+    """Returns how a given part of `elements` numbers guides."""
+    official = settings.preset == "official"
+    noise = "fixed" if official else "fresh"
+    if settings.method == "replacement":
+        return zero_shot.Guidance(noise=noise)
+    scale = settings_lib.SCALES[settings.preset] if settings.scale is None else settings.scale
+    if official:
+        return zero_shot.Guidance.official(scale, batch=1, elements=elements, fp16=True)
+    return zero_shot.Guidance(strength=scale, weight="noise", noise=noise)
 
 
 class Denoiser(NamedTuple):
@@ -131,7 +74,7 @@ def sample(
     known: Mapping[str, jax.Array],
     *,
     about: Denoiser,
-    settings: Settings,
+    settings: settings_lib.Settings,
     watch: finite.Watch | None = None,
 ) -> Clip:
     """Clips from noise, or the part that `known` lacks.
@@ -158,11 +101,11 @@ def sample(
             made = _free(denoise, about.schedule, x_T, draw_key, settings)
         return {name: part[0] for name, part in made.items()}
 
-    return sharding.each_its_own(jax.vmap(one))(keys_B, dict(known))
+    return partition.shard_map_batch(jax.vmap(one))(keys_B, dict(known))
 
 
-def _free(denoise, schedule, x_T: Clip, key: jax.Array, settings: Settings) -> Clip:
-    steps = settings.steps or STEPS[settings.sampler]
+def _free(denoise, schedule, x_T: Clip, key: jax.Array, settings: settings_lib.Settings) -> Clip:
+    steps = settings.steps or settings_lib.STEPS[settings.sampler]
     if settings.sampler == "dpm_solver":
         preset: Any = settings.preset
         return dpm_singlestep.sample(denoise, schedule, x_T, num_steps=steps, preset=preset)
@@ -179,9 +122,11 @@ def _free(denoise, schedule, x_T: Clip, key: jax.Array, settings: Settings) -> C
     )
 
 
-def _given(denoise, about: Denoiser, x_T: Clip, known: Clip, key, settings: Settings) -> Clip:
+def _given(
+    denoise, about: Denoiser, x_T: Clip, known: Clip, key, settings: settings_lib.Settings
+) -> Clip:
     (part,) = known.values()
-    steps = settings.steps or CONDITIONAL_STEPS[settings.preset]
+    steps = settings.steps or settings_lib.CONDITIONAL_STEPS[settings.preset]
     return zero_shot.sample(
         denoise,
         about.schedule,
@@ -189,5 +134,5 @@ def _given(denoise, about: Denoiser, x_T: Clip, known: Clip, key, settings: Sett
         known,
         key=key,
         num_steps=min(steps, about.schedule.num_steps),
-        guidance=settings.guidance(part.size),
+        guidance=guidance(settings, part.size),
     )

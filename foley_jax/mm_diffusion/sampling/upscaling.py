@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from foley_jax.diffusion import learned_variance
 from foley_jax.diffusion import schedule as schedule_lib
 from foley_jax.diffusion.samplers import ddim
-from foley_jax.runtime import sharding
+from foley_jax.mm_diffusion.sampling import settings
+from foley_jax.runtime import partition
 
 FACTOR = 4  # 64 -> 256
-NUM_STEPS = 25  # the official scripts' ddim25
 
 # (noisy large pictures, small pictures, float32 model times [P]) -> [P, H, W, 2 C]
 PictureNetwork = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -32,7 +32,7 @@ def upscale(
     key: jax.Array,
     *,
     factor: int = FACTOR,
-    num_steps: int = NUM_STEPS,
+    num_steps: int = settings.UPSCALING_STEPS,
     frames_at_once: int = 16,
     schedule: schedule_lib.Schedule | None = None,
 ) -> jax.Array:
@@ -70,12 +70,12 @@ def upscale(
     low_FHWC = low_BTHWC.reshape(b * t, *low_BTHWC.shape[2:])
 
     def batch(frame_P: jax.Array) -> jax.Array:
-        low_PHWC = sharding.shard_batch(low_FHWC[frame_P])
+        low_PHWC = partition.shard_batch(low_FHWC[frame_P])
         denoise = learned_variance.eps_only(lambda x, time_P: model(x, low_PHWC, time_P))
         return ddim.sample(
             denoise,
             schedule,
-            sharding.shard_batch(noise_BHWC[frame_P // t]),
+            partition.shard_batch(noise_BHWC[frame_P // t]),
             num_steps=num_steps,
             offset=0,
             clip_x0=True,

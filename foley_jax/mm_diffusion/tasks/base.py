@@ -34,7 +34,7 @@ from foley_jax.diffusion.samplers import dpm_multistep
 from foley_jax.media import pictures, pixels, specs
 from foley_jax.mm_diffusion.models import coupled_unet
 from foley_jax.mm_diffusion.sampling import signals, solve
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 from foley_jax.training import task as task_lib
 
 SHOWN_STEPS = 10  # of what `show` samples: to see progress, not the best
@@ -165,7 +165,7 @@ class CoupledDiffusionTask(task_lib.Task):
         made = dpm_multistep.sample(
             solve.eps(model, about, shift_key),
             self.schedule,
-            jax.tree.map(sharding.shard_batch, gaussian.noise_like(real, key=noise_key)),
+            jax.tree.map(partition.shard_batch, gaussian.noise_like(real, key=noise_key)),
             num_steps=SHOWN_STEPS,
             spacing="log_snr",
             threshold=True,

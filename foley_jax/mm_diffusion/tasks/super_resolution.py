@@ -30,7 +30,7 @@ from foley_jax.diffusion.samplers import ddim
 from foley_jax.media import pictures, pixels, specs
 from foley_jax.mm_diffusion.models import super_resolution
 from foley_jax.mm_diffusion.tasks import degradation
-from foley_jax.runtime import sharding
+from foley_jax.runtime import partition
 from foley_jax.training import task as task_lib
 
 SHOWN_STEPS = 10  # of what `show` samples: to see progress, not the best
@@ -118,7 +118,7 @@ class SuperResolutionTask(task_lib.Task):
         made = ddim.sample(
             learned_variance.eps_only(lambda x, times_B: model(x, low, times_B)),
             self.schedule,
-            sharding.shard_batch(noise),
+            partition.shard_batch(noise),
             num_steps=SHOWN_STEPS,
             offset=0,
             clip_x0=True,

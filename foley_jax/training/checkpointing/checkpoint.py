@@ -14,7 +14,7 @@ from etils import epath
 import jax
 import orbax.checkpoint as ocp
 
-from foley_jax.runtime import sharding
+from foley_jax.runtime import distributed
 from foley_jax.training import paths, storage_errors
 from foley_jax.training.checkpointing import checksum, save_barrier
 from foley_jax.training.checkpointing import manifest as manifest_lib
@@ -158,7 +158,7 @@ class Checkpoints:
             error = caught
         failed = error is not None
         if not self.read_only:
-            failed = not sharding.true_everywhere(not failed)
+            failed = not distributed.all_processes_true(not failed)
         if failed:
             self._give_up(error)
         self._pending = None

@@ -3,7 +3,7 @@
 import ml_collections
 
 from foley_jax.data import pipeline
-from foley_jax.runtime import sharding
+from foley_jax.runtime import distributed
 from foley_jax.training import evaluator as evaluator_lib
 from foley_jax.training import state as state_lib
 from foley_jax.training import task as task_lib
@@ -77,7 +77,7 @@ class Exhibition:
                 )
             except Exception as caught:
                 error = caught
-            if not sharding.true_everywhere(error is None):
+            if not distributed.all_processes_true(error is None):
                 raise error or ValueError("another process cannot read its examples")
-            self._batch = sharding.global_batch(rows, self._evaluator.mesh)
+            self._batch = distributed.global_batch(rows, self._evaluator.mesh)
         return self._batch

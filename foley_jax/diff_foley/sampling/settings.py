@@ -1,0 +1,82 @@
+"""What a user chooses for sampling with Diff-Foley."""
+
+import dataclasses
+
+from foley_jax.runtime import limits
+
+SAMPLERS = ("dpm_solver", "ddim", "plms")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a generated sound depends on besides the video and the model.
+
+    Attributes:
+      seed: 0 to 2**64 - 1; with the video's name and the sample's number it decides the noise.
+      steps: solver steps.
+      guidance: classifier-free guidance scale; 1 is none.
+      alignment: scale of the alignment classifier's gradient; 0, or a model without a
+        classifier, is none.
+      num_samples: sounds made per video.
+      keep_best: how many of them are wanted, best scores first.
+      sampler: "dpm_solver" (DPM-Solver++(2M), the paper's), "ddim" or "plms".
+      cache_interval: solver steps that one computation of the U-Net's deep entries serves: 2 or
+        3 save time and change the sound a little, 1 is exact; see `feature_cache`.
+      cache_depth: entries of the way down, and up, that are computed at every step.
+      preset: "default", or "official" to reproduce the published notebook with its mistakes:
+        zeros as null condition, which training never saw (spec D1); the raw rows of the whole
+        video for the classifier (D2) and none of it at guidance 1 with DPM-Solver; a 22.05 kHz
+        mel basis, which lowers every pitch by 27 % (D3); windows side by side at 8.176 s for
+        8 s of picture (D4); features in groups of 40 frames (D6).
+    Raises:
+      ValueError: a value is of another kind, not finite, or out of range.
+    """
+
+    seed: int = 0
+    steps: int = 25
+    guidance: float = 4.5
+    alignment: float = 50.0
+    num_samples: int = 1
+    keep_best: int = 1
+    sampler: str = "dpm_solver"
+    cache_interval: int = 1
+    cache_depth: int = 1
+    preset: str = "default"
+
+    def __post_init__(self):
+        if self.preset not in ("default", "official"):
+            raise ValueError(f"preset is {self.preset!r}, expected 'default' or 'official'")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler is {self.sampler!r}, expected one of {', '.join(SAMPLERS)}")
+        checked = {
+            "seed": limits.seed(self.seed),
+            "steps": limits.whole("steps", self.steps, 2),
+            "guidance": limits.real("guidance", self.guidance),
+            "alignment": limits.real("alignment", self.alignment, 0),
+            "num_samples": limits.whole("num_samples", self.num_samples, 1),
+            "keep_best": limits.whole("keep_best", self.keep_best, 1),
+            "cache_interval": limits.whole("cache_interval", self.cache_interval, 1),
+            "cache_depth": limits.whole("cache_depth", self.cache_depth, 1),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # a frozen dataclass has no other way
+        if self.keep_best > self.num_samples:
+            raise ValueError(
+                f"keep_best is {self.keep_best}, expected 1 to num_samples={self.num_samples}"
+            )
+
+    def aligned(self, has_classifier: bool) -> bool:
+        """Whether the classifier's gradient acts.
+
+        Raises:
+          ValueError: PLMS with a classifier.
+        """
+        if not has_classifier or not self.alignment:
+            return False
+        if self.sampler == "plms":
+            raise ValueError(
+                "sampler 'plms' has no classifier guidance (the official code samples without "
+                "any guidance then); give alignment=0, or sampler 'dpm_solver' or 'ddim'"
+            )
+        quirk = self.preset == "official" and self.sampler == "dpm_solver" and self.guidance == 1
+        return not quirk

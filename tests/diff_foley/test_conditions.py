@@ -116,7 +116,13 @@ def test_nor_does_a_step_with_the_classifier(monkeypatch):
     assert _per_step(8) > with_classifier + anew - kept
 
 
-@pytest.mark.parametrize("batch", [8, 2], ids=["one_batch", "several_batches"])
+@pytest.mark.parametrize(
+    "batch",
+    [
+        pytest.param(8, id="one_batch", marks=pytest.mark.slow),
+        pytest.param(2, id="several_batches"),
+    ],
+)
 def test_sounds_are_the_same_as_with_a_projection_at_every_step(monkeypatch, batch):
     run, args, _ = _program(batch, 2, guided=False)
     made = []

@@ -79,6 +79,7 @@ def test_seed_decides_the_sound_and_the_batch_does_not(foley, videos):
     assert np.abs(other.mel_FT - alone.mel_FT).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_kept_features_change_the_sound_and_no_deeper_than_the_network(
     foley, runs, videos, tmp_path, capsys
 ):

@@ -104,6 +104,7 @@ def test_kept_features_change_the_sound_and_no_deeper_than_the_network(
     assert "cache depth is 50" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_presets_differ_in_the_null_condition(foley, videos):
     made = [
         foley(videos / "v0.5.mp4", steps=2, preset=preset).mel_FT

@@ -1,5 +1,8 @@
 """Test session: 8 CPU devices, exact matmuls, no silent broadcasting, programs kept for next time.
 
+Fast tests compile far longer than they run: XLA leaves its optimisations out, also in processes
+that they start. Slow ones (`-m slow`) run what it makes of a program for everybody else.
+
 The first run compiles, later ones find the programs. Processes that tests start do not: two of one
 run that shared them once waited for ever for each other. Numba's programs, of librosa, are kept for
 every worker apart: two that wrote them at the same time have crashed.
@@ -17,6 +20,7 @@ _CACHE = Path(__file__).parents[1] / ".pytest_cache"
 os.environ["NUMBA_CACHE_DIR"] = str(
     _CACHE / "numba" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
 )
+os.environ["NUMBA_OPT"] = "0"  # librosa's programs are many, and run for moments
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # of processes that tests start
 os.environ["FOLEY_JAX_KEEP_TRACES"] = "0"  # tests put other functions into what is traced
 jax.config.update("jax_enable_compilation_cache", True)
@@ -28,6 +32,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 # grain's worker processes read absl flags, which pytest never parses
 flags.FLAGS.mark_as_parsed()
+
+
+def pytest_configure(config):
+    """No device has been asked for yet: flags of XLA are read when the first one is."""
+    if config.option.markexpr != "slow":
+        quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
 
 
 @pytest.fixture(autouse=True)

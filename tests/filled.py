@@ -15,6 +15,11 @@ from foley_jax.training.checkpointing import run_directory
 
 # tests compile far longer than they run
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+# as programs are compiled outside of tests, for the few whose order of sums is looked at
+optimised_jit = functools.partial(
+    jax.jit,
+    compiler_options={"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True},
+)
 
 
 def module(build: network_lib.Build, seed: int = 0) -> nnx.Module:

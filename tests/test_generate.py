@@ -193,6 +193,7 @@ def test_speed_has_every_stage(usual):
     assert stored == json.loads(json.dumps(speed))
 
 
+@pytest.mark.slow
 def test_eight_devices_make_the_same_sounds(runs, videos, usual, tmp_path):
     many = sample.load(runs / "ldm", devices=8)
     report, clips = _run(many, [videos], tmp_path, 2, settings=SETTINGS, group=4)
@@ -226,6 +227,7 @@ def _alike(a, b):
     return np.corrcoef(a, b)[0, 1]
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_videos(runs, videos, usual, tmp_path):
     report, clips = usual
     with socket.socket() as s:

@@ -25,7 +25,7 @@ def run(*args):
     return result.returncode, result.stdout, result.stderr
 
 
-@pytest.mark.parametrize("flag", ["--help", "-h"])
+@pytest.mark.parametrize("flag", ["--help", pytest.param("-h", marks=pytest.mark.slow)])
 def test_help_teaches_examples_first(flag):
     begin = time.monotonic()
     code, out, err = run(flag)
@@ -43,23 +43,41 @@ def test_help_teaches_examples_first(flag):
         ((DEMO, "--config.optimzer.lr=1"), 'Did you mean "optimizer" instead of "optimzer"?'),
         ((DEMO, "--config.batch_size=many"), "flag --config.batch_size=many: invalid literal"),
         (("--config=configs/cavp.py:dem",), "configs/cavp.py has no variant 'dem'"),
-        (("--config=configs/cap.py",), "no config file configs/cap.py"),
+        pytest.param(
+            ("--config=configs/cap.py",), "no config file configs/cap.py", marks=pytest.mark.slow
+        ),
         ((), "--config is missing"),
         ((DEMO, "--wrkdir=x"), "Unknown command line flag 'wrkdir'"),
-        ((DEMO, "--mode=test"), "value should be one of <train|evaluate>"),
+        pytest.param(
+            (DEMO, "--mode=test"), "value should be one of <train|evaluate>", marks=pytest.mark.slow
+        ),
         ((DEMO, "train"), "unexpected argument 'train'"),
         ((DEMO, "--profile=5"), "--profile is '5', expected START:STOP"),
-        ((DEMO, "--profile=7:5"), "with 1 <= START <= STOP, e.g. 20:25"),
-        ((DEMO, "--profile=1:2", "--mode=evaluate"), "--profile records training; --mode is eval"),
+        pytest.param(
+            (DEMO, "--profile=7:5"), "with 1 <= START <= STOP, e.g. 20:25", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            (DEMO, "--profile=1:2", "--mode=evaluate"),
+            "--profile records training; --mode is eval",
+            marks=pytest.mark.slow,
+        ),
         ((DEMO, "--config.data.dir=nowhere"), "python -m data_prep.prepare"),
         ((DEMO, "--mode=evaluate"), "train one with `python -m foley_jax.main --config=configs/"),
         (
             (DEMO, "--mode=evaluate", "--", "--protocol=onsets", "--reference", "nowhere"),
             "nowhere holds no sounds: there is no such folder",
         ),
-        ((DEMO, "--", "--protocol=onsets"), "unexpected argument '--protocol=onsets'"),
+        pytest.param(
+            (DEMO, "--", "--protocol=onsets"),
+            "unexpected argument '--protocol=onsets'",
+            marks=pytest.mark.slow,
+        ),
         ((DEMO, "--config.mesh.data=3"), "does not fit 1 devices"),
-        ((DEMO, "--config.init_from.audio"), "init_from.audio names no source; write"),
+        pytest.param(
+            (DEMO, "--config.init_from.audio"),
+            "init_from.audio names no source; write",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_mistakes_are_one_clear_line(tmp_path, args, message):

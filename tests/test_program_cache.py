@@ -23,10 +23,10 @@ OPTIONS = (
 # compiles one program; prints its result and how many programs were found and were not
 PROGRAM = """
 import collections, jax, numpy as np
-from foley_jax import program_cache
+from foley_jax.runtime import compile_cache
 events = collections.Counter()
 jax.monitoring.register_event_listener(lambda event, **_: events.update([event]))
-print(program_cache.turn_on())
+print(compile_cache.turn_on())
 run = jax.jit(lambda x: (x @ x + 1).sum())
 print(float(run(np.ones((8, 8), np.float32))))
 print(*(events["/jax/compilation_cache/cache_" + what] for what in ("hits", "misses")))
@@ -115,6 +115,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path, capsys):
     assert not jax.config.jax_enable_compilation_cache
 
 
+@pytest.mark.slow
 def test_a_second_process_finds_programs_and_damaged_ones_end_nothing(tmp_path):
     where, first, found, missing, _ = run_program(tmp_path)
     folder = Path(where)

@@ -165,6 +165,7 @@ def _three_times(make, folder, monkeypatch):
     return plain, first, second, len(list(folder.iterdir()))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_sounds_are_the_same_and_nothing_is_traced_again(folder, tmp_path_factory, monkeypatch):
     """All programs between a video and its sound but the vocoder's, as in three processes."""
@@ -183,6 +184,7 @@ def test_sounds_are_the_same_and_nothing_is_traced_again(folder, tmp_path_factor
     assert second.scores == pytest.approx(plain.scores, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_sounding_videos_are_the_same(folder, tmp_path_factory, monkeypatch):
     run = filled.save_run(tmp_path_factory.mktemp("runs") / "mm", sounding_config.tiny())

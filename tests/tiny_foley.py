@@ -1,7 +1,10 @@
 """Runs of the smallest Diff-Foley that makes sound, and videos for it."""
 
 from collections.abc import Sequence
+import functools
 import pathlib
+import shutil
+import tempfile
 
 import filled
 import ml_collections
@@ -51,11 +54,18 @@ def alignment() -> ml_collections.ConfigDict:
     return config
 
 
+@functools.cache
+def _saved() -> tempfile.TemporaryDirectory:
+    """The folder that `save_runs` copies, made once for all files of tests."""
+    folder = tempfile.TemporaryDirectory()
+    for config in (cavp, ldm, alignment):
+        filled.save_run(pathlib.Path(folder.name) / config.__name__, config())
+    return folder
+
+
 def save_runs(folder: pathlib.Path) -> pathlib.Path:
     """Writes cavp/, ldm/ and alignment/ into a folder; returns the folder."""
-    filled.save_run(folder / "cavp", cavp())
-    filled.save_run(folder / "ldm", ldm())
-    filled.save_run(folder / "alignment", alignment())
+    shutil.copytree(_saved().name, folder, dirs_exist_ok=True)
     return folder
 
 

@@ -13,12 +13,6 @@ from tests.training import stage_config
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-QUICK = ("autoencoder",)  # to compile
-STAGES = [
-    pytest.param(stage, marks=() if stage in QUICK else pytest.mark.slow)
-    for stage in stage_config.MODELS
-]
-
 
 def config_of(stage, *, devices, fsdp=1):
     config = stage_config.get_config(f"{stage},nowhere")
@@ -52,7 +46,8 @@ def test_what_a_device_sends_does_not_grow_with_their_number(stage):
     assert eight <= (4.0 if contrastive else 1.8) * two
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", stage_config.MODELS)
 def test_cut_parameters_take_less_memory_and_nothing_is_laid_out_anew(stage, capfd, monkeypatch):
     monkeypatch.setattr(partition, "FSDP_MIN_BYTES", 256)
     _, whole = sent(stage, 8)

@@ -23,6 +23,7 @@ def traced_flops(program):
         return flops.of_jaxpr(program.jitted.trace(*program.args).jaxpr.jaxpr)
 
 
+@pytest.mark.slow
 def test_latent_diffusion_samples_and_decodes_alone_on_every_device():
     two = of("ldm", 2, per_chip=2, guide=config_of("alignment"))
     assert [p.name for p in two] == ["sample", "decode"]

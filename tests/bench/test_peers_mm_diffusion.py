@@ -35,7 +35,8 @@ def both(**fields):
 
 
 @pytest.mark.parametrize(
-    ("num_res_blocks", "length", "shifts"), [(1, 64, (1, 2, 0, 2, 1, 3)), (0, 76, (2, 3))]
+    ("num_res_blocks", "length", "shifts"),
+    [pytest.param(1, 64, (1, 2, 0, 2, 1, 3), marks=pytest.mark.slow), (0, 76, (2, 3))],
 )
 def test_noise_agrees(num_res_blocks, length, shifts):
     """Frames that divide the samples of every level, and frames that do not."""

@@ -18,7 +18,7 @@ for module in sorted(set(suites.MODULES.values())):
     importlib.import_module(f"foley_jax.bench.suites.{module}")
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-ALONE = ("griffin_lim", "cavp_encode", "loader", "vae_decode")
+ALONE = ("griffin_lim", "cavp_encode", "loader")
 NO_PEERS = (
     "first_sample",
     "scaling",

@@ -145,7 +145,13 @@ def test_one_place_too_many_stops_by_name(folder):
 
 
 @pytest.mark.parametrize(
-    "options", [{"read_threads": 0}, {"read_threads": 5}, {"workers": 2}], ids=str
+    "options",
+    [
+        {"read_threads": 0},
+        {"read_threads": 5},
+        pytest.param({"workers": 2}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_whoever_reads_passes_over_the_same(folder, options):
     flip(shard(folder, 0), 1)

@@ -197,6 +197,7 @@ def _equal_sets(ours, theirs):
             np.testing.assert_allclose(a.cavp_TD, b.cavp_TD, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_write_one_set(tmp_path, shards, run, extractor):
     """Real ones that know of each other; the index waits for the last shard."""
     with socket.socket() as free:

@@ -4,6 +4,7 @@ Numbered frames and clicks (`tests.media.sync_media`) go through prepare into sh
 pipeline into batches of CAVP, of the latent diffusion model and of MM-Diffusion. Only what is in a
 batch is measured: the number of each picture (or feature row) against the nearest click in its
 sound. A picture's number may be half a source frame from the middle of its frame, never more.
+Fast tests take one file of every way in which containers keep time, slow ones all of them.
 """
 
 import dataclasses
@@ -27,6 +28,14 @@ AUDIO = specs.AudioSpec()
 CAVP_AUDIO = specs.AudioSpec(hop=250)
 FOUR = specs.VideoSpec(4.0, SIZE, SIZE)
 TEN = specs.VideoSpec(10.0, SIZE, SIZE)
+FEW = (
+    "mp4 29.97 frames/s",
+    "mkv h264 opus",
+    "webm vp8 vorbis",
+    "avi mpeg4 mp3",
+    "ts h264 aac",
+    "flv h264 aac",
+)
 
 
 def recipe_of(name: str) -> sync_media.Recipe:
@@ -35,19 +44,18 @@ def recipe_of(name: str) -> sync_media.Recipe:
     return dataclasses.replace(recipe, clicks=sync_measure.clicks(count))
 
 
-def names() -> dict[str, str]:
-    """File name -> name of the medium."""
-    return {
-        f"{name.replace(' ', '_').replace('/', '')}{recipe.suffix}": name
-        for name, recipe in sync_media.MEDIA.items()
-    }
+def file_of(name: str) -> str:
+    return f"{name.replace(' ', '_').replace('/', '')}{sync_media.MEDIA[name].suffix}"
 
 
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory) -> pathlib.Path:
+NAMES = {file_of(name): name for name in sync_media.MEDIA}  # of media, by file
+
+
+@pytest.fixture(scope="module", params=["few", pytest.param("all", marks=pytest.mark.slow)])
+def videos(request, tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("videos")
-    for file, name in names().items():
-        sync_media.write(folder / file, recipe_of(name))
+    for name in FEW if request.param == "few" else sync_media.MEDIA:
+        sync_media.write(folder / file_of(name), recipe_of(name))
     return folder
 
 
@@ -55,7 +63,7 @@ def prepared(videos: pathlib.Path, shards: pathlib.Path, fps: float) -> pathlib.
     format = clip_making.Format(fps=fps, size=SIZE, sample_rate_hz=RATE_HZ, clip_seconds=10.0)
     index = prepare.prepare(videos, shards, format, split="train")
     assert index.num_failures == 0
-    assert index.num_records("train") == 2 * len(sync_media.MEDIA)
+    assert index.num_records("train") == 2 * len(list(videos.iterdir()))
     return shards
 
 
@@ -106,19 +114,19 @@ def batches(source, transform, count: int):
 
 def heard(audio_L: np.ndarray, clip: records.Clip) -> list[float]:
     """When clicks begin, less what nobody can know of their medium."""
-    delay_s = sync_media.UNKNOWN_DELAY.get(names()[clip.source], 0.0) / RATE_HZ
+    delay_s = sync_media.UNKNOWN_DELAY.get(NAMES[clip.source], 0.0) / RATE_HZ
     return [click_s - delay_s for click_s in sync_measure.heard(audio_L, RATE_HZ)]
 
 
-def check(found: dict[str, list[float]], extra_s: float = 0.0) -> None:
+def check(videos: pathlib.Path, found: dict[str, list[float]], extra_s: float = 0.0) -> None:
     """Prints the worst of every medium; it may be half a source frame and `extra_s`."""
-    assert found.keys() == names().keys()
+    assert sorted(found) == sorted(path.name for path in videos.iterdir())
     for file, all_found in sorted(found.items()):
-        print(f"{names()[file]:28} {min(all_found):+.3f} to {max(all_found):+.3f} source frames")
-        fps = float(sync_media.MEDIA[names()[file]].fps)
+        print(f"{NAMES[file]:28} {min(all_found):+.3f} to {max(all_found):+.3f} source frames")
+        fps = float(sync_media.MEDIA[NAMES[file]].fps)
         slack = 2e-3 * fps  # timestamps of 1 ms, and as much for where the sound is found
         assert len(all_found) >= 5
-        assert max(map(abs, all_found)) <= 0.5 + extra_s * fps + slack, names()[file]
+        assert max(map(abs, all_found)) <= 0.5 + extra_s * fps + slack, NAMES[file]
 
 
 def add(
@@ -127,7 +135,7 @@ def add(
     shown: list[tuple[int, float]],
     clicks_s: list[float],
 ) -> None:
-    fps = float(sync_media.MEDIA[names()[clip.source]].fps)
+    fps = float(sync_media.MEDIA[NAMES[clip.source]].fps)
     count = len(clip.frames) if clip.cavp_TD is None else len(clip.cavp_TD)
     period_s = min(count, int(len(clip.audio) / RATE_HZ * clip.fps + 1e-6)) / clip.fps
     for number, time_s in shown:
@@ -137,7 +145,7 @@ def add(
             found.setdefault(clip.source, []).append(off)
 
 
-def test_clips_of_contrastive_training(four):
+def test_clips_of_contrastive_training(videos, four):
     source = pipeline.open_source(four, "train", FOUR)
     found: dict[str, list[float]] = {}
     for (clip,), example in batches(source, clips.CavpClips(FOUR, CAVP_AUDIO), len(source)):
@@ -146,7 +154,7 @@ def test_clips_of_contrastive_training(four):
             first_s = int(start) * CAVP_AUDIO.frame_s
             times_s = first_s + np.arange(len(frames_THWC)) / FOUR.fps
             add(found, clip, list(zip(sync_media.numbers(frames_THWC), times_s)), clicks_s)
-    check(found)
+    check(videos, found)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +176,7 @@ def rows(four, tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.mark.parametrize(("aligned", "merge"), [(True, 0.5), (True, 0.0), (False, 0.0)])
-def test_windows_of_latent_diffusion(rows, aligned, merge):
+def test_windows_of_latent_diffusion(videos, rows, aligned, merge):
     """With aligned=False a window is the official one, whose rows are up to one row off."""
     source = pipeline.open_source(rows, "train")
     transform = clips.LdmWindows(FOUR, AUDIO, aligned=aligned, merge_probability=merge)
@@ -187,12 +195,12 @@ def test_windows_of_latent_diffusion(rows, aligned, merge):
                 if first_s - 0.01 <= at_s < end_s - 0.01  # to the nearest mel frame, 16 ms
             ]
             add(found, clip, shown, heard(example["audio_BPL"][p], clip))
-    check(found, 0.0 if aligned else 0.25 + AUDIO.frame_s)
+    check(videos, found, 0.0 if aligned else 0.25 + AUDIO.frame_s)
     if not aligned:  # and this measure sees it
         assert min(map(min, found.values())) < -2
 
 
-def test_windows_of_mm_diffusion(ten):
+def test_windows_of_mm_diffusion(videos, ten):
     source = pipeline.open_source(ten, "train", TEN)
     found: dict[str, list[float]] = {}
     for train in (True, False):
@@ -201,4 +209,4 @@ def test_windows_of_mm_diffusion(ten):
             numbers = sync_media.numbers(example["frames_BFHWC"])
             shown = list(zip(numbers, np.arange(16) / TEN.fps))
             add(found, clip, shown, heard(example["audio_BL"], clip))
-    check(found)
+    check(videos, found)

@@ -102,6 +102,7 @@ def test_finished_shards_are_kept_and_lost_ones_made_again(videos, tmp_path):
     assert (shards / "train-00000.arrayrecord").is_file()
 
 
+@pytest.mark.slow
 def test_kill_and_start_again_gives_the_same_set(tmp_path):
     videos = tmp_path / "videos"
     videos.mkdir()

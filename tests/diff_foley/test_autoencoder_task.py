@@ -73,11 +73,15 @@ def test_step_has_finite_gradients_and_follows_the_scale():
 
 def test_scale_tends_to_one_over_the_deviation_of_the_latents():
     task = autoencoder.AutoencoderTask(_config())
-    model = types.SimpleNamespace(latent_scale=latent_diffusion.LatentScale(jnp.float32(1.0)))
     z = 4.0 * jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
-    for _ in range(600):
+
+    def update(_, scale):
+        model = types.SimpleNamespace(latent_scale=latent_diffusion.LatentScale(scale))
         task.track_scale(model, z)
-    assert float(model.latent_scale[...]) == pytest.approx(1.0 / float(jnp.std(z)), rel=0.01)
+        return model.latent_scale[...]
+
+    scale = jax.lax.fori_loop(0, 600, update, jnp.float32(1.0))
+    assert float(scale) == pytest.approx(1.0 / float(jnp.std(z)), rel=0.01)
 
 
 def test_evaluation_leaves_the_state_alone():

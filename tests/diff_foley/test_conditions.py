@@ -17,6 +17,10 @@ from foley_jax.runtime import network as network_lib
 from foley_jax.training import task as task_lib
 
 EXACT = feature_cache.FeatureCache()
+BATCHES = [
+    pytest.param(8, id="one_batch", marks=pytest.mark.slow),
+    pytest.param(2, id="several_batches"),
+]
 SCALES = (jnp.float32(4.5), jnp.float32(50.0))
 
 
@@ -97,7 +101,7 @@ def _of_denoiser(batch):
     return flops.count(run, keys_values), anew
 
 
-@pytest.mark.parametrize("batch", [8, 2], ids=["one_batch", "several_batches"])
+@pytest.mark.parametrize("batch", BATCHES)
 def test_a_step_projects_no_context(monkeypatch, batch):
     kept, anew = _of_denoiser(batch)
     assert kept < anew
@@ -116,7 +120,7 @@ def test_nor_does_a_step_with_the_classifier(monkeypatch):
     assert _per_step(8) > with_classifier + anew - kept
 
 
-@pytest.mark.parametrize("batch", [8, 2], ids=["one_batch", "several_batches"])
+@pytest.mark.parametrize("batch", BATCHES)
 def test_sounds_are_the_same_as_with_a_projection_at_every_step(monkeypatch, batch):
     run, args, _ = _program(batch, 2, guided=False)
     made = []

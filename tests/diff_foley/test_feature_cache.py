@@ -45,7 +45,9 @@ def _plain():
     return filled.jit(lambda x: _unet()(x, TIMES, context))(x)
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize(
+    "depth", [pytest.param(depth, marks=() if depth == 5 else pytest.mark.slow) for depth in DEPTHS]
+)
 def test_kept_features_stand_for_the_deep_entries(depth):
     """Those of the same input change nothing; those of another one do, and are handed on."""
     x, context = _inputs()

@@ -172,6 +172,7 @@ def troubled(root, tmp_path_factory):
     return here / "out", json.loads((here / "out" / "metrics.json").read_text())
 
 
+@pytest.mark.slow
 def test_leaked_files_are_named_and_left_out(troubled):
     out, metrics = troubled
     leaks, equal = (
@@ -185,6 +186,7 @@ def test_leaked_files_are_named_and_left_out(troubled):
     assert card["settings"]["held_out_left_out"] == {"leak": "03"}
 
 
+@pytest.mark.slow
 def test_bad_files_are_named_and_do_not_stop_the_rest(troubled):
     out, metrics = troubled
     assert metrics["descriptors"][SOUND]["some"]["clips"] == 4
@@ -199,6 +201,7 @@ def test_bad_files_are_named_and_do_not_stop_the_rest(troubled):
     assert rows["good1"]["status"] == "scored" and rows["good1"]["neighbour"] == "01"
 
 
+@pytest.mark.slow
 def test_a_piece_of_a_long_training_file_is_found_with_its_time(root, tmp_path):
     training = tmp_path / "training"
     shutil.copytree(root / "training", training)

@@ -109,6 +109,7 @@ def _key_of(results, rules):
     return {name: figures[rules.key] for name, figures in results[rules.name].figures.items()}
 
 
+@pytest.mark.slow
 @each_protocol
 def test_truth_against_itself_is_the_best_row(results, rules):
     found = _key_of(results, rules)
@@ -121,6 +122,7 @@ def test_truth_against_itself_is_the_best_row(results, rules):
         assert row["f1@100ms"] == row["count_accuracy"] == row["recall"] == 1.0
 
 
+@pytest.mark.slow
 @each_protocol
 def test_later_sound_scores_strictly_less(results, rules):
     found = _key_of(results, rules)
@@ -129,6 +131,7 @@ def test_later_sound_scores_strictly_less(results, rules):
     assert all(sooner > later for sooner, later in zip(unsure, unsure[1:])), unsure
 
 
+@pytest.mark.slow
 @each_protocol
 def test_later_true_sound_falls_until_nothing_meets(results, rules):
     found = _key_of(results, rules)
@@ -140,6 +143,7 @@ def test_later_true_sound_falls_until_nothing_meets(results, rules):
         assert true[1] > true[2] + 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["true", "unsure"])
 def test_mean_over_tolerances_falls_strictly(results, kind):
     figures = results["onsets"].figures
@@ -148,6 +152,7 @@ def test_mean_over_tolerances_falls_strictly(results, kind):
     assert all(sooner > later + 0.05 for sooner, later in zip(found, found[1:])), found
 
 
+@pytest.mark.slow
 @each_protocol
 def test_swapped_sounds_score_as_shuffled_pairs(results, rules):
     figures = results[rules.name].figures
@@ -156,6 +161,7 @@ def test_swapped_sounds_score_as_shuffled_pairs(results, rules):
     assert figures["swapped"][rules.key] < 0.5 * figures["reference"][rules.key]
 
 
+@pytest.mark.slow
 @each_protocol
 def test_silence_is_flagged_and_scored(results, rules):
     result = results[rules.name]
@@ -169,6 +175,7 @@ def test_silence_is_flagged_and_scored(results, rules):
     assert found["all mute"] == 0.0 < found["mute"] < found["true 0"]
 
 
+@pytest.mark.slow
 @each_protocol
 def test_a_missing_file_is_in_the_list_and_changes_the_count(results, rules):
     result = results[rules.name]

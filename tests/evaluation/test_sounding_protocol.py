@@ -70,6 +70,7 @@ def finished(places):
     return json.loads((places / "report" / "metrics.json").read_text())
 
 
+@pytest.mark.slow
 def test_agreeing_clips_score_high_and_late_sound_does_not(finished):
     systems = finished["systems"]
     assert list(systems) == [sounding.TRUE, "good", "bad one"]
@@ -82,6 +83,7 @@ def test_agreeing_clips_score_high_and_late_sound_does_not(finished):
     assert finished["impact_detector"][sounding.TRUE]["f1@100ms"] > 0.9
 
 
+@pytest.mark.slow
 def test_report_holds_tables_and_a_sheet_per_system(finished, places):
     out = places / "report"
     text = (out / "table.md").read_text()
@@ -94,6 +96,7 @@ def test_report_holds_tables_and_a_sheet_per_system(finished, places):
     assert sheets == {f"contact_sheet_{n}.png" for n in ("true_videos", "good", "bad_one")}
 
 
+@pytest.mark.slow
 def test_the_second_report_finds_the_detector_of_the_first(finished, places, monkeypatch):
     monkeypatch.setattr(impact_training, "fit", lambda *_: pytest.fail("trained again"))
     train = embedded.read_truth(places / "videos" / "train")

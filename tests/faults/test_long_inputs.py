@@ -65,7 +65,7 @@ def _peak():
 
 
 def test_the_sound_of_a_long_video_is_that_of_one_held_in_memory(foley, small, tmp_path):
-    path = long_media.write(tmp_path / "v.mp4", 16.3)  # two groups of frames
+    path = long_media.write(tmp_path / "v.mp4", 10.8)  # two groups of frames
     settings = pipeline.Settings(steps=2)
     source = foley.read(path)
     assert isinstance(source.frames_THWC, video_io.Stream)
@@ -88,6 +88,7 @@ def test_the_sound_of_a_long_video_is_that_of_one_held_in_memory(foley, small, t
     assert long.scores == pytest.approx(short.scores, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(foley, small, tmp_path, monkeypatch):
     """That of Python and NumPy; of whole processes see `foley_jax.bench long_inputs`."""
     monkeypatch.setattr(foley.model, "vocoder", long_media.Tone())

@@ -101,7 +101,9 @@ if __name__ == "__main__":
 MOUNT = "mount -t tmpfs -o size=10m tmpfs /dev/shm"
 
 
-@pytest.mark.parametrize("when", ["small from the start", "filled later"])
+@pytest.mark.parametrize(
+    "when", ["small from the start", pytest.param("filled later", marks=pytest.mark.slow)]
+)
 def test_a_real_small_one(tmp_path, when):
     script = tmp_path / "small.py"
     script.write_text(SMALL)

@@ -110,10 +110,10 @@ def test_sound_and_picture_belong_together(tmp_path, name):
     ("suffix", "changes"),
     [
         (".mp4", {}),
-        (".mkv", {}),
-        (".webm", {"picture": "libvpx", **OPUS}),
+        pytest.param(".mkv", {}, marks=pytest.mark.slow),
+        pytest.param(".webm", {"picture": "libvpx", **OPUS}, marks=pytest.mark.slow),
         (".ts", {}),
-        (".flv", {}),
+        pytest.param(".flv", {}, marks=pytest.mark.slow),
     ],
 )
 def test_far_from_the_beginning_nothing_has_drifted(tmp_path, suffix, changes):

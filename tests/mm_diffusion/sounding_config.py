@@ -17,6 +17,7 @@ def tiny(**loss: str) -> ml_collections.ConfigDict:
             "video_patch": 2,
             "model_channels": 32,
             "channel_mult": (1,),
+            "num_res_blocks": 0,
             "cross_attention_downsamples": (1,),
             "cross_attention_windows": (2,),
             "video_attention_downsamples": (),

@@ -67,7 +67,10 @@ def test_devices_share_the_clips(model):
     assert out["video"].addressable_shards[0].data.shape[0] == 2
 
 
-@pytest.mark.parametrize("sampler", ["dpm_solver++", "adaptive", "ddim", "ddpm"])
+@pytest.mark.parametrize(
+    "sampler",
+    ["dpm_solver++", pytest.param("adaptive", marks=pytest.mark.slow), "ddim", "ddpm"],
+)
 def test_every_sampler_makes_finite_clips(model, sampler):
     (clip,) = model.make(noise("a"), pipeline.Settings(sampler=sampler, **FEW))
     assert np.isfinite(clip.audio).all() and clip.frames_THWC.std() > 0

@@ -28,7 +28,7 @@ def config(**data):
             "model": {
                 "model_channels": 32,
                 "channel_mult": (1,),
-                "num_res_blocks": 1,
+                "num_res_blocks": 0,
                 "cross_attention_downsamples": (1,),
                 "cross_attention_windows": (2,),
                 "video_attention_downsamples": (),

@@ -46,6 +46,7 @@ def names(workdir):
     return sorted(path.name for path in (workdir / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_full_disk_loses_nothing_and_the_end_says_so(toy_data, tmp_path):
     """No room, room again, no room at the end; then the same command once more."""
     run = started(toy_data, tmp_path)

@@ -132,6 +132,7 @@ def test_what_cannot_be_shown_is_refused(make, message):
         make()
 
 
+@pytest.mark.slow
 def test_two_processes_show_what_one_does(toy_data, tmp_path):
     """Both take part in the programs; neither waits for the other for ever."""
     address = f"127.0.0.1:{runs.free_port()}"

@@ -131,6 +131,7 @@ def calm(toy_data, tmp_path_factory):
     return uninterrupted(toy_data, tmp_path_factory.mktemp("calm") / "run", 20)
 
 
+@pytest.mark.slow
 def test_killed_inside_saves_a_few_times(toy_data, tmp_path, calm):
     assert kills_inside_saves(toy_data, tmp_path, 3, calm) >= 1
 
@@ -188,6 +189,7 @@ def kills_of_one_of_two(data, folder, count, expected):
     return runs.losses(workdir)
 
 
+@pytest.mark.slow
 def test_one_of_two_is_killed_once(toy_data, tmp_path, calm):
     losses = kills_of_one_of_two(toy_data, tmp_path, 1, calm)
     assert losses == pytest.approx(calm[0], rel=1e-5)  # of one process

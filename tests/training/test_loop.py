@@ -1,5 +1,8 @@
 """The loop: same losses on any mesh, one compile, parts of other runs, errors that explain."""
 
+import itertools
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -49,7 +52,14 @@ class devices:
         mesh_lib.make_mesh = self.make_mesh
 
 
-@pytest.mark.parametrize(("count", "fsdp"), [(2, 1), (4, 2), (8, 1)])
+@pytest.mark.parametrize(
+    ("count", "fsdp"),
+    [
+        pytest.param(2, 1, marks=pytest.mark.slow),
+        (4, 2),
+        pytest.param(8, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_losses_do_not_depend_on_the_mesh(toy_data, tmp_path, finished, monkeypatch, count, fsdp):
     monkeypatch.setattr(partition, "FSDP_MIN_BYTES", 0)
     with devices(count):
@@ -120,6 +130,31 @@ def test_checkpoint_of_four_way_fsdp_continues_on_one_device(
         final = runs.train(toy_data, tmp_path)
     assert len(final.params["layers"][0]["kernel"].sharding.device_set) == 1
     assert runs.losses(tmp_path) == pytest.approx(runs.losses(finished[0]), rel=1e-5)
+
+
+def test_sigterm_saves_and_the_same_call_continues_bit_exact(
+    toy_data, tmp_path, finished, monkeypatch
+):
+    """In this process; test_resume.py kills others."""
+    make = state.make_train_step
+
+    def spy(*args, **kwargs):
+        step, calls = make(*args, **kwargs), itertools.count(1)
+
+        def call(train_state, batch):
+            if next(calls) == 3:
+                signal.raise_signal(signal.SIGTERM)
+            return step(train_state, batch)
+
+        return call
+
+    with monkeypatch.context() as patch, one_device():
+        patch.setattr(state, "make_train_step", spy)
+        runs.train(toy_data, tmp_path)
+    assert checkpoint.latest_step(tmp_path) == max(runs.losses(tmp_path)) == 3
+    with one_device():
+        runs.train(toy_data, tmp_path)
+    assert runs.losses(tmp_path) == runs.losses(finished[0])
 
 
 def test_finished_run_is_left_alone(toy_data, finished, capsys):

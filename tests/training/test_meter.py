@@ -154,7 +154,7 @@ def test_lines_tell_what_is_known_and_no_more(toy_data, tmp_path, one_device):
 
 
 def test_advice_is_given_once(toy_data, tmp_path, one_device, capsys):
-    runs.train(toy_data, tmp_path, total_steps=6, data__delay_s=0.01)
+    runs.train(toy_data, tmp_path, total_steps=6, data__delay_s=0.03)
     shown = capsys.readouterr().err
     assert shown.count("try more --config.data.read_threads (now 2)") == 1
     assert runs.lines(tmp_path)[6]["data_wait"] > throughput.SLOW_DATA

@@ -44,6 +44,7 @@ def _wait_and_kill(workdir, moment, processes):
     assert reached < STEPS, "killed too late to show anything"
 
 
+@pytest.mark.slow
 def test_kill_and_resume_is_bit_exact(toy_data, tmp_path, uninterrupted):
     _wait_and_kill(tmp_path, random.randint(6, 30), [runs.spawn(toy_data, tmp_path, *ARGS)])
     output = runs.finish(runs.spawn(toy_data, tmp_path, *ARGS))[0]
@@ -51,6 +52,7 @@ def test_kill_and_resume_is_bit_exact(toy_data, tmp_path, uninterrupted):
     assert runs.losses(tmp_path) == uninterrupted
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_same_command_continues(toy_data, tmp_path, uninterrupted):
     args = (*ARGS, "--config.checkpoint.every_steps=1000")
     process = runs.spawn(toy_data, tmp_path, *args)

@@ -165,10 +165,10 @@ def run(argv: Sequence[str]) -> None:
         _judge(argv[1:])
         return
     # after the flags: --help and wrong flags answer at once
-    from foley_jax.runtime import compile_cache, sharding, watchdog
+    from foley_jax.runtime import compile_cache, distributed, watchdog
 
     if _DISTRIBUTED.value:
-        sharding.join_processes()
+        distributed.join_processes()
         watchdog.watch()
     compile_cache.turn_on()
     from foley_jax.training import loop  # must not touch a device before that
@@ -215,14 +215,14 @@ def _end_with_others(error: Exception) -> None:
     """Ends all processes of the run, each with a line; returns where there is only this one."""
     if not (flags.FLAGS.is_parsed() and _DISTRIBUTED.value):
         return
-    from foley_jax.runtime import sharding, watchdog
+    from foley_jax.runtime import distributed, watchdog
 
     watchdog.give_way()
     if "--traceback" in sys.argv or not isinstance(error, _EXPECTED):
         traceback.print_exception(error)
     print(f"error: {error}", file=sys.stderr, flush=True)
     watchdog.end(" ".join(f"{error}".split()) or type(error).__name__)
-    sharding.end_alone(1)  # it failed before it could watch the others
+    distributed.end_alone(1)  # it failed before it could watch the others
     sys.exit(1)
 
 

@@ -129,7 +129,7 @@ def _mm_diffusion(
     config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, count: int
 ) -> list[programs.Program]:
     about = mm_pipeline.denoiser_of(config)
-    settings = sampling.Settings()
+    settings = mm_pipeline.Settings()
 
     def sample(model, keys_B, shift_key):
         keys_B, shift_key = (jax.random.wrap_key_data(x) for x in (keys_B, shift_key))

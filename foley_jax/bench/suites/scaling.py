@@ -21,6 +21,7 @@ from foley_jax.diff_foley.sampling import packed_windows as tape_lib
 from foley_jax.diff_foley.sampling import pipeline as foley_pipeline
 from foley_jax.diff_foley.sampling import solve, windows
 from foley_jax.mm_diffusion.sampling import pipeline as mm_pipeline
+from foley_jax.mm_diffusion.sampling import settings as mm_settings
 from foley_jax.mm_diffusion.sampling import solve as mm_sampling
 from foley_jax.runtime import flops
 from foley_jax.training import task as task_lib
@@ -157,7 +158,7 @@ def mm_walk(frames: int, ask: case.Ask) -> Walk:
     task = task_lib.resolve(config)
     network = weights.network(task.build)
     model = mm_pipeline.MMDiffusion(network, config)
-    settings = mm_sampling.Settings(steps=ask.of(tiny=3, small=6, paper=20))
+    settings = mm_settings.Settings(steps=ask.of(tiny=3, small=6, paper=20))
     about = mm_pipeline.denoiser_of(config)
 
     def run(state: Any, keys_B: jax.Array, key: jax.Array) -> Any:

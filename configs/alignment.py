@@ -1,4 +1,4 @@
-"""The alignment classifier: guides sampling towards sound in time, or judges it (Align Acc).
+"""The alignment classifier: guides sampling towards audio in time, or judges it (Align Acc).
 
 Guidance classifier (latents noised to a random step, AdamW 5e-5):
 

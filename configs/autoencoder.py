@@ -62,7 +62,7 @@ def get_config(arg: str = ""):
 
 def demo_sizes(config):
     """The demo's autoencoder and front end; configs/ldm.py:demo uses the same."""
-    config.audio.hop = 250  # 8 s are 512 frames and 32 feature rows, exactly
+    config.audio.hop = 250  # 8 s are 512 frames and 32 features, exactly
     config.model.autoencoder = base.ConfigDict(
         {
             "in_channels": 1,

@@ -19,7 +19,7 @@ def base(task: str) -> ConfigDict:
     config.log_every = 50
     config.eval_every = 0  # 0 = only at the end
     config.eval_batches = 4
-    # pictures and sound for TensorBoard; 0 = never. Rare enough that they and their programs cost
+    # video and audio for TensorBoard; 0 = never. Rare enough that they and their programs cost
     # a long run nothing; short runs, as the demos are, show none unless asked
     config.show_every = 5000
     config.show_examples = 2

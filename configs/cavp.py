@@ -32,7 +32,7 @@ def get_config(arg: str = ""):
     config.optimizer.warmup_steps = 200
     config.optimizer.weight_decay = 0.2
     config.loss.temporal_weight = 1.0
-    config.loss.row_weight = 0.0  # beyond the paper: rows of the same moment find each other
+    config.loss.row_weight = 0.0  # beyond the paper: features of the same moment find each other
     config.model = base.ConfigDict(
         {
             "video": {

@@ -99,7 +99,7 @@ def _demo(config):
             "video_attention_downsamples": (2, 4),
             "head_channels": 32,
             "dropout": 0.0,
-            # windows that stay where they are tell which sound belongs to which frame
+            # windows that stay where they are tell which audio belongs to which frame
             "random_shift": False,
             "remat": False,
         }

@@ -3,7 +3,7 @@
     python -m foley_jax.main --config=configs/vocoder.py --workdir=runs/vocoder
     python -m foley_jax.main --config=configs/vocoder.py:demo --workdir=demo/runs/vocoder
 
-With critics (loss.adversarial_weight above 0) sounds are sharper and a step takes about three
+With critics (loss.adversarial_weight above 0) audio clips are sharper and a step takes about three
 times as long; start them once the mel loss has settled (loss.adversarial_start). For mels of hop
 250, as the demo's, set audio.hop=250 and upsample_rates whose product is 250.
 """

@@ -1,6 +1,6 @@
-"""Clips -> feature rows in batches of equal length, decoded ahead in threads.
+"""Clips -> features in batches of equal length, decoded ahead in threads.
 
-T frames, H W C picture, D width.
+T frames, H W C image, D width.
 """
 
 import collections
@@ -24,14 +24,14 @@ def rows_of(
     batch: int,
     devices: int = 1,
 ) -> Iterator[np.ndarray]:
-    """Rows [T, D] of clips in order; clips of one length that follow each other go together.
+    """Features [T, D] of clips in order; clips of one length that follow each other go together.
 
     Fewer at a time where they are so long that `batch` of them would be more than `HELD_BYTES`.
 
     Args:
       source: clips with frames.
       positions: which of them.
-      extract_fn: uint8 [batch, T, H, W, 3] -> rows [batch, T, D].
+      extract_fn: uint8 [batch, T, H, W, 3] -> features [batch, T, D].
       batch: clips encoded together.
       devices: that share a batch; it remains a multiple of them.
     """

@@ -55,12 +55,12 @@ def plan_source(
       format: how long a clip is.
       start_s, end_s: the stretch, which ends where the source ends at the latest.
     Raises:
-      video.MediaError: unreadable, without picture or sound, or too short.
+      video.MediaError: unreadable, without video or audio, or too short.
     """
     _check_name(source)
     info = video.probe(folder / source)
     if not info.has_video:
-        raise video.MediaError("no_video", f"{source}: has no picture stream")
+        raise video.MediaError("no_video", f"{source}: has no video stream")
     if not info.has_audio:
         raise video.MediaError("no_audio", f"{source}: has no audio track")
     end_s = info.duration_s if end_s is None else min(end_s, info.duration_s)
@@ -87,7 +87,7 @@ def _check_name(source: str) -> None:
 def make_clip(folder: pathlib.Path, span: spans.Span, format: Format) -> records.Clip:
     """Reads one span.
 
-    The clip ends where the picture really ends, if the file is cut off before the span's end.
+    The clip ends where the video really ends, if the file is cut off before the span's end.
 
     Raises:
       video.MediaError: the span cannot be read.
@@ -100,7 +100,7 @@ def make_clip(folder: pathlib.Path, span: spans.Span, format: Format) -> records
         length_s = len(frames_THWC) / format.fps
         if length_s < spans.MIN_SECONDS:
             raise video.MediaError(
-                "truncated", f"{span.source}: the picture ends at {span.start_s + length_s:.2f} s"
+                "truncated", f"{span.source}: the video ends at {span.start_s + length_s:.2f} s"
             )
     audio_L = audio_io.load(path, format.sample_rate_hz, start_s=span.start_s, duration_s=length_s)
     end_s = span.start_s + length_s

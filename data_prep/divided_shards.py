@@ -13,7 +13,7 @@ import time
 
 from array_record.python import array_record_module as array_record
 
-from data_prep import places
+from data_prep import storage
 from foley_jax.data import records
 
 POLL_S = 2.0
@@ -43,7 +43,7 @@ def share(
 
 
 def finished(out: pathlib.Path, shard: records.ShardInfo) -> records.ShardInfo | None:
-    """What was written for a shard of the first set; None if that is not (wholly) there.
+    """Returns what was written for a shard of the first set; None if that is not (wholly) there.
 
     A shard without its note, left by a kill between the two, is looked at and gets one.
     """
@@ -69,7 +69,7 @@ def _holds(path: pathlib.Path, num_records: int) -> bool:
 def note_finished(out: pathlib.Path, info: records.ShardInfo) -> None:
     """Writes what is in a finished shard beside it."""
     text = json.dumps(dataclasses.asdict(info)) + "\n"
-    places.Place(out).write(_note_path(out, info).name, text.encode())
+    storage.Storage(out).write(_note_path(out, info).name, text.encode())
 
 
 def _note_path(out: pathlib.Path, shard: records.ShardInfo) -> pathlib.Path:
@@ -77,7 +77,7 @@ def _note_path(out: pathlib.Path, shard: records.ShardInfo) -> pathlib.Path:
 
 
 def all_finished(out: pathlib.Path, index: records.Index) -> list[records.ShardInfo] | None:
-    """What was written for every shard, in the index's order; None if one is missing."""
+    """Returns what was written for every shard, in the index's order; None if one is missing."""
     infos = []
     for shard in index.shards:
         if not shard.num_records:

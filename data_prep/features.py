@@ -7,26 +7,26 @@
         --process_count=8                                     # an eighth of the shards
     python -m data_prep.features shards features --model=runs/cavp --distributed
 
-Every clip gets one unit row per frame; the sound is copied and the frames are dropped. Run it
+Every clip gets one unit feature per frame; the audio is copied and the frames are dropped. Run it
 again after a stop: finished shards are kept.
 
 Frames see each other within a group. The official grouping is 40 frames, counted from a clip's
 beginning; --group_frames=32 are groups of the length of a training window, and with --seamless
-groups overlap, so that a row depends on the frames around it and never on where a group ends.
-Clips of 40 frames, the usual 10 s, have the same rows either way; of longer ones, generation
-with preset "official" has the official rows, with preset "default" the seamless ones.
+groups overlap, so that a feature depends on the frames around it and never on where a group ends.
+Clips of 40 frames, the usual 10 s, have the same features either way; of longer ones, generation
+with preset "official" has the official features, with preset "default" the seamless ones.
 
 Large sets are divided among processes by shards: give each its --process_index, or let a cluster
 do so with --distributed (TPU slices, Slurm; one process for all devices of a host). They share
 nothing but the folders. Whoever finishes last writes the index. Each uses all its devices.
 
-The paper's other conditions are encoders of single pictures, converted from `clip/vit_b32` or
+The paper's other conditions are encoders of single images, converted from `clip/vit_b32` or
 `torchvision/resnet50`: `--encoder=clip` (512 numbers) or `--encoder=resnet50` (2048; for training
-set `--config.model.conditioner.in_dim=2048`). Their shards need pictures of the encoder's size.
+set `--config.model.conditioner.in_dim=2048`). Their shards need images of the encoder's size.
 
 Two controls for experiments, each into a folder of its own: `--permute` gives every training clip
-the rows of another training clip (other splits keep their own), and a CAVP run of
-`--config.total_steps=0` gives the rows of an untrained one.
+the features of another training clip (other splits keep their own), and a CAVP run of
+`--config.total_steps=0` gives the features of an untrained one.
 """
 
 import argparse
@@ -44,7 +44,7 @@ import jax
 import numpy as np
 import tqdm
 
-from data_prep import batched_rows, divided_shards, places
+from data_prep import batched_rows, divided_shards, storage
 from foley_jax.data import pipeline as data_pipeline
 from foley_jax.data import records
 from foley_jax.diff_foley.models import image_encoders
@@ -62,7 +62,7 @@ PERMUTED_SPLIT = "train"
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """A CAVP ready to run, and what its rows depend on.
+    """A CAVP ready to run, and what its features depend on.
 
     Attributes:
       encode_fn: see `features.EncodeFn`.
@@ -83,7 +83,7 @@ class Grouping:
 
     Attributes:
       frames: of a group; the official 40.
-      seamless: groups overlap, so that rows do not depend on where they end.
+      seamless: groups overlap, so that features do not depend on where they end.
     """
 
     frames: int = features.GROUP_FRAMES
@@ -95,7 +95,7 @@ class Grouping:
         return f"{self.frames} frames{', seamless' if self.seamless else ''}"
 
     def bound(self, extractor: Extractor) -> Callable[[np.ndarray], np.ndarray]:
-        """uint8 [B, T, H, W, 3] -> float32 rows [B, T, D]."""
+        """uint8 [B, T, H, W, 3] -> float32 features [B, T, D]."""
         extract = features.extract_seamless_batch if self.seamless else features.extract_batch
         return functools.partial(extract, extractor.encode_fn, group_frames=self.frames)
 
@@ -124,7 +124,7 @@ def load(model: pathlib.Path, mesh: jax.sharding.Mesh | None = None) -> Extracto
 def load_image_encoder(
     model: pathlib.Path, encoder: str, *, fps: float, mesh: jax.sharding.Mesh | None = None
 ) -> Extractor:
-    """Loads a converted picture encoder ("clip" or "resnet50") for shards of `fps` frames/s.
+    """Loads a converted image encoder ("clip" or "resnet50") for shards of `fps` frames/s.
 
     Args:
       mesh: see `load`.
@@ -206,21 +206,21 @@ def extract_set(
         raise ValueError(f"{shards} has no split {PERMUTED_SPLIT!r} to permute: {index.splits}")
     _claim(out, shards, index, extractor, grouping, seed if permute else None)
     mine = list(divided_shards.share(index, process_index, process_count))
-    rows_fn = functools.partial(
+    features_fn = functools.partial(
         batched_rows.rows_of,
         extract_fn=grouping.bound(extractor),
         batch=math.ceil(batch / extractor.devices) * extractor.devices,
         devices=extractor.devices,
     )
-    with tqdm.tqdm(total=sum(len(places) for _, places in mine), unit="clip") as bar:
-        for shard, places in mine:
+    with tqdm.tqdm(total=sum(len(storage) for _, storage in mine), unit="clip") as bar:
+        for shard, storage in mine:
             if divided_shards.finished(out, shard) is None:
                 source = data_pipeline.open_source(shards, shard.split)
                 donors = np.arange(len(source))
                 if permute and shard.split == PERMUTED_SPLIT:
                     donors = derangement(len(source), seed)
-                _write_shard(out, shard, source, places, donors, rows_fn)
-            bar.update(len(places))
+                _write_shard(out, shard, source, storage, donors, features_fn)
+            bar.update(len(storage))
     if wait:
         infos = divided_shards.wait_for_all(out, index)
     else:
@@ -286,17 +286,17 @@ def _claim(
     if foreign:
         raise ValueError(f"{out} holds shards that are not features of this set; choose another")
     out.mkdir(parents=True, exist_ok=True)
-    places.Place(out).write(SETTINGS_NAME, (json.dumps(settings, indent=1) + "\n").encode())
+    storage.Storage(out).write(SETTINGS_NAME, (json.dumps(settings, indent=1) + "\n").encode())
 
 
 def derangement(count: int, seed: int) -> np.ndarray:
-    """Who gives rows to clip i: a random cycle through all clips, so never the clip itself.
+    """Who gives features to clip i: a random cycle through all clips, so never the clip itself.
 
     Raises:
       ValueError: fewer than two clips.
     """
     if count < 2:
-        raise ValueError(f"{count} training clips cannot swap rows; --permute needs two")
+        raise ValueError(f"{count} training clips cannot swap features; --permute needs two")
     order = np.random.default_rng(seed).permutation(count)
     donors = np.empty(count, np.int64)
     donors[order] = np.roll(order, 1)
@@ -307,19 +307,19 @@ def _write_shard(
     out: pathlib.Path,
     shard: records.ShardInfo,
     source: data_pipeline.Source,
-    places: range,
+    storage: range,
     donors: np.ndarray,
-    rows_fn: Callable[[data_pipeline.Source, Sequence[int]], Iterator[np.ndarray]],
+    features_fn: Callable[[data_pipeline.Source, Sequence[int]], Iterator[np.ndarray]],
 ) -> None:
     number = int(pathlib.Path(shard.file).stem.rsplit("-", 1)[1])
-    rows = rows_fn(source, donors[places.start : places.stop])
+    video_features = features_fn(source, donors[storage.start : storage.stop])
     with records.ShardWriter(out, shard.split, number) as writer:
-        for place, rows_TD in zip(places, rows):
+        for place, features_TD in zip(storage, video_features):
             clip = source[place]
-            if len(rows_TD) != len(clip.frames):
-                # rows of a longer or shorter clip: cut, or repeated from the start
-                rows_TD = rows_TD[np.arange(len(clip.frames)) % len(rows_TD)]
-            writer.add(dataclasses.replace(clip, frames=[], cavp_TD=rows_TD.astype(np.float16)))
+            if len(features_TD) != len(clip.frames):
+                # features of a longer or shorter clip: cut, or repeated from the start
+                features_TD = features_TD[np.arange(len(clip.frames)) % len(features_TD)]
+            writer.add(dataclasses.replace(clip, frames=[], cavp_TD=features_TD.astype(np.float16)))
     divided_shards.note_finished(out, writer.info)
 
 
@@ -336,7 +336,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--encoder", choices=("cavp", "clip", "resnet50"), default="cavp", help="its kind (cavp)")
     add("--group_frames", type=int, default=features.GROUP_FRAMES, help="of a group (40)")
     add("--seamless", action="store_true", help="overlapping groups: no borders within a clip")
-    add("--permute", action="store_true", help="control: rows of another clip")
+    add("--permute", action="store_true", help="control: features of another clip")
     add("--seed", type=limits.seed_argument, default=0, help="of --permute (0)")
     add("--batch", type=int, default=16, help="clips encoded together (16)")
     add("--devices", type=int, help="of this process; all (of a CPU one)")
@@ -387,7 +387,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         return
     counts = ", ".join(f"{index.num_records(split)} {split}" for split in index.splits)
-    print(f"{counts} clips with rows of {index.cavp_dim} numbers in {args.out}")
+    print(f"{counts} clips with features of {index.cavp_dim} numbers in {args.out}")
 
 
 def _load(args: argparse.Namespace) -> Extractor:

@@ -3,7 +3,7 @@
     python -m data_prep.inspect SHARDS                        # counts, labels, rates, sizes
     python -m data_prep.inspect SHARDS --quick                # from the index alone
     python -m data_prep.inspect SHARDS --verify               # decode everything, compare checksums
-    python -m data_prep.inspect SHARDS --sheet=sheet.png      # some clips with their sound
+    python -m data_prep.inspect SHARDS --sheet=sheet.png      # some clips with their audio
     python -m data_prep.inspect SHARDS --repair=GOOD          # a copy without the bad records
     python -m data_prep.inspect SHARDS --speed                # how fast training can read it
 
@@ -43,7 +43,7 @@ def summary(folder: pathlib.Path, index: records.Index) -> list[str]:
     lines = [
         f"{folder}: {count} clips in {len(index.shards)} shards, {size / 1e6:.1f} MB "
         f"({size / max(count, 1) / 1e3:.0f} kB a clip), schema version {records.SCHEMA_VERSION}",
-        f"  {what}; sound at {index.sample_rate_hz} Hz",
+        f"  {what}; audio at {index.sample_rate_hz} Hz",
     ]
     for split in index.splits:
         mine = [shard for shard in index.shards if shard.split == split]
@@ -96,11 +96,11 @@ def save_sheet(path: pathlib.Path, folder: pathlib.Path, num_clips: int) -> None
     """Draws clips chosen evenly from all splits into a PNG, with their true events.
 
     Raises:
-      ValueError: the set holds features instead of pictures.
+      ValueError: the set holds features instead of images.
     """
     index = records.read_index(folder)
     if index.cavp_dim:
-        raise ValueError(f"{folder} holds feature rows, no pictures; draw the set it was made from")
+        raise ValueError(f"{folder} holds feature rows, no images; draw the set it was made from")
     whole = sum(shard.num_records for shard in index.shards)
     rows = []
     for split in index.splits:
@@ -131,7 +131,7 @@ def _report(seen: shard_check.Findings, *, thorough: bool) -> None:
         print(f"  and {len(seen.faults) - SHOWN_FAULTS} more faults")
     if thorough:
         print(f"  content SHA-256 {seen.content_sha256}")
-    what = "whole" if thorough else "readable (--verify also decodes the pictures)"
+    what = "whole" if thorough else "readable (--verify also decodes the images)"
     print(f"  {seen.num_good} of {seen.num_records} records are {what}")
 
 
@@ -167,12 +167,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(args: argparse.Namespace) -> bool:
-    """What the options ask for; whether nothing is wrong."""
+    """Returns what the options ask for; whether nothing is wrong."""
     print(*summary(args.shards, records.read_index(args.shards)), sep="\n")
     thorough, healthy = args.verify or args.repair is not None, True
     if args.sheet is not None:
         save_sheet(args.sheet, args.shards, args.sheet_clips)
-        print(f"  {args.sheet}: clips with their sound")
+        print(f"  {args.sheet}: clips with their audio")
     if args.speed:
         print(*loader_speed.measure(args.shards, args), sep="\n")
     if thorough or not (args.quick or args.sheet or args.speed):

@@ -42,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def transform_of(index: records.Index) -> clips.CavpClips | clips.LdmWindows:
-    """What training makes of such records: 3 clips of 16 frames, or a window of 8.2 s."""
+    """Returns what training makes of such records: 3 clips of 16 frames, or a window of 8.2 s."""
     video = specs.VideoSpec(index.fps, index.height, index.width, index.fit, index.antialias)
     if index.cavp_dim:
         audio = specs.AudioSpec(sample_rate_hz=index.sample_rate_hz, hop=256)
@@ -127,12 +127,12 @@ def _one_round(source: pipeline.Source, order: list[int], transform: Callable) -
         "num_frames": video.num_frames(transform.clip_seconds),
         "num_samples": audio.num_samples(transform.clip_seconds) - 1,
     }
-    sound_s, _ = _timed(lambda: [clips.Timeline.of(c, fps=video.fps, **size) for c in decoded])
+    audio_s, _ = _timed(lambda: [clips.Timeline.of(c, fps=video.fps, **size) for c in decoded])
     stack_s, _ = _timed(lambda: {k: np.stack([one[k] for one in examples]) for k in examples[0]})
-    pictures_s, each = sum(clock), timed.taken / count  # records of an example
-    read_s, unpack_s, sound_s = read_s * each, unpack_s * each, sound_s * each
-    arrange_s = max(0.0, whole_s - pictures_s - sound_s)
-    values = (read_s, unpack_s, pictures_s, sound_s, arrange_s, stack_s)
+    images_s, each = sum(clock), timed.taken / count  # records of an example
+    read_s, unpack_s, audio_s = read_s * each, unpack_s * each, audio_s * each
+    arrange_s = max(0.0, whole_s - images_s - audio_s)
+    values = (read_s, unpack_s, images_s, audio_s, arrange_s, stack_s)
     return {stage: value / count for stage, value in zip(STAGES, values)}
 
 

@@ -10,7 +10,7 @@ Videos may lie in subfolders; one named train, test or val gives the split, else
 does. Longer videos are cut into consecutive clips. A file NAME.json beside NAME.mp4 may hold
 `labels` and true `events`. --manifest names clips instead: see `data_prep.manifest`. A broken video
 never stops the work: SHARDS/failures.jsonl says which and why. SHARDS/notes.jsonl names the videos
-whose pictures are HDR and were toned down. Kill and start again at will: finished shards are kept.
+whose images are HDR and were toned down. Kill and start again at will: finished shards are kept.
 SHARDS/index.json appears when all is done.
 
 A clip's shard and its place there depend on its id, --seed and the number of shards, not on the
@@ -18,7 +18,7 @@ number of workers, interruptions or other clips' fate. `python -m data_prep.beam
 cluster and writes the same shards. VIDEOS and SHARDS may be addresses in a store (gs://bucket/set
 with the package gcsfs, s3:// with s3fs): each clip's file is then fetched before it is read.
 
-Pictures of another shape are stretched, as Diff-Foley has them, or keep their shape between black
+Images of another shape are stretched, as Diff-Foley has them, or keep their shape between black
 bars (--fit=letterbox), as MM-Diffusion has them. Its official code smooths what it makes smaller
 with torchvision 0.17 and later, and did not with the versions of its time, nor does it for its
 super-resolution: add --no-antialias to continue the released weights. The index says what was
@@ -36,7 +36,7 @@ from typing import Protocol, get_args
 from etils import epath
 import tqdm
 
-from data_prep import clip_making, guarded_pool, places, shard_jobs, shard_plan, spans
+from data_prep import clip_making, guarded_pool, shard_jobs, shard_plan, spans, storage
 from foley_jax.data import records
 from foley_jax.media import file_arguments, specs
 from foley_jax.runtime import limits, reasons
@@ -100,7 +100,7 @@ def prepare(
     Raises:
       ValueError: no videos, not one usable clip, or `shards` was begun with other settings.
     """
-    videos, shards = places.Place(videos), places.Place(shards)
+    videos, shards = storage.Storage(videos), storage.Storage(shards)
     runner = runner or functools.partial(run_here, workers=workers)
     settings = {
         **dataclasses.asdict(format),
@@ -111,13 +111,13 @@ def prepare(
         "manifest": None,
         "task_limit_s": limits.real("task_limit_s", task_limit_s, above=0),
     }
-    stretches = None
+    segments = None
     if manifest is not None:
-        stretches, settings["manifest"] = shard_plan.read_manifest(manifest, split)
+        segments, settings["manifest"] = shard_plan.read_manifest(manifest, split)
     plan = shard_plan.read_plan(shards, settings)
     if plan is None:
-        plan = _make_plan(videos, shards, stretches, settings, format, runner)
-    elif stretches is None:
+        plan = _make_plan(videos, shards, segments, settings, format, runner)
+    elif segments is None:
         _tell_of_new_files(videos, shards)
     _write_missing(plan.jobs, videos, shards, format, runner, task_limit_s)
     return _finish(shards, format, plan)
@@ -149,24 +149,24 @@ def run_here(
 
 
 def _make_plan(
-    videos: places.Place,
-    shards: places.Place,
-    stretches: list[shard_plan.Stretch] | None,
+    videos: storage.Storage,
+    shards: storage.Storage,
+    segments: list[shard_plan.Segment] | None,
     settings: dict,
     format: clip_making.Format,
     runner: Runner,
 ) -> shard_plan.Plan:
     """Looks at every file once and fixes which clip goes into which shard."""
-    known: list[shard_plan.Stretch] = []
-    if stretches is not None:
-        known = [one for one in stretches if one.is_one_clip(format.clip_seconds)]
-        stretches = [one for one in stretches if not one.is_one_clip(format.clip_seconds)]
+    known: list[shard_plan.Segment] = []
+    if segments is not None:
+        known = [one for one in segments if one.is_one_clip(format.clip_seconds)]
+        segments = [one for one in segments if not one.is_one_clip(format.clip_seconds)]
     jobs = shard_plan.read_listing(shards, settings)
     if jobs is None:
-        if stretches is None:
-            stretches = shard_plan.list_folder(videos, settings["split"], leave_out=shards)
+        if segments is None:
+            segments = shard_plan.list_folder(videos, settings["split"], leave_out=shards)
         shards.make()
-        jobs = shard_plan.write_listing(shards, stretches, settings)
+        jobs = shard_plan.write_listing(shards, segments, settings)
     there = shards.sizes()
     missing = [job for job in jobs if job.done_name not in there]
     run = functools.partial(shard_jobs.look_at, videos=videos, shards=shards, format=format)
@@ -179,7 +179,7 @@ def _make_plan(
     return shard_plan.write_plan(shards, found, failures, settings)
 
 
-def _tell_of_new_files(videos: places.Place, shards: places.Place) -> None:
+def _tell_of_new_files(videos: storage.Storage, shards: storage.Storage) -> None:
     there = set(spans.find_videos(videos, leave_out=shards))
     if count := len(there - shard_plan.listed_files(shards)):
         print(
@@ -204,8 +204,8 @@ def _run_missing(
 
 def _write_missing(
     jobs: list[shard_plan.ShardJob],
-    videos: places.Place,
-    shards: places.Place,
+    videos: storage.Storage,
+    shards: storage.Storage,
     format: clip_making.Format,
     runner: Runner,
     task_limit_s: float,
@@ -220,8 +220,8 @@ def _write_missing(
     _run_missing(jobs, missing, run, runner, task_limit_s, str(shards))
 
 
-def _read_done(jobs: list[shard_plan.ShardJob], shards: places.Place) -> dict[str, dict]:
-    """What the finished ones left, by their names."""
+def _read_done(jobs: list[shard_plan.ShardJob], shards: storage.Storage) -> dict[str, dict]:
+    """Returns what the finished ones left, by their names."""
     there = shards.sizes()
     names = [job.done_name for job in jobs if job.done_name in there]
     return {
@@ -230,7 +230,7 @@ def _read_done(jobs: list[shard_plan.ShardJob], shards: places.Place) -> dict[st
 
 
 def _finish(
-    shards: places.Place, format: clip_making.Format, plan: shard_plan.Plan
+    shards: storage.Storage, format: clip_making.Format, plan: shard_plan.Plan
 ) -> records.Index:
     """Writes failures and index, when every planned clip is accounted for."""
     done, failures, infos = _read_done(plan.jobs, shards), list(plan.failures), []
@@ -270,9 +270,9 @@ def _finish(
         of_killed_run = name.startswith(".") and name.endswith(".part")
         if of_killed_run or name.startswith(".probed-") or name == shard_plan.LISTING_NAME:
             shards.remove(name)
-    with shards.desk() as desk:
-        records.write_index(desk, index)
-        shards.publish(desk, records.INDEX_NAME)
+    with shards.staging() as staging:
+        records.write_index(staging, index)
+        shards.publish(staging, records.INDEX_NAME)
     return index
 
 
@@ -296,7 +296,7 @@ def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
         "--fit",
         choices=get_args(specs.Fit),
         default="stretch",
-        help="how pictures of another shape are fitted (stretch)",
+        help="how images of another shape are fitted (stretch)",
     )
     parser.add_argument(
         "--antialias",
@@ -304,7 +304,7 @@ def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
         default=True,
         help="smooth what is made smaller (on)",
     )
-    parser.add_argument("--sample_rate", type=int, default=16000, help="of the sound, Hz (16000)")
+    parser.add_argument("--sample_rate", type=int, default=16000, help="of the audio, Hz (16000)")
     parser.add_argument("--clip_seconds", type=number, default=10.0, help="length of clips (10)")
     parser.add_argument("--split", default="auto", help="auto, or one name for everything")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)

@@ -1,4 +1,4 @@
-"""What moves in the embedded scenes; every actor draws itself at a time.
+"""Actors that move in the embedded scenes; each draws itself at a time.
 
 All motion is a closed form of time, so a frame needs no history. Times are seconds, lengths
 pixels, angles radians.
@@ -13,7 +13,7 @@ from data_prep import scene_drawing as drawing
 
 RIPPLE_SPEED = 72.0  # pixels a second: its radius tells the time since the blow
 RIPPLE_LIFE_S = 0.45
-RIPPLE_WIDTH = 4.0  # two pixels of a 64x64 picture
+RIPPLE_WIDTH = 4.0  # two pixels of a 64x64 image
 FALL_S = 0.22  # longest final swing of a mallet
 GRAVITY = 400.0  # pixels / s^2: a bounce of 1.2 s rises 72 pixels
 LONGEST_BOUNCE_S = 1.2
@@ -184,7 +184,7 @@ class Rotor:
 
 @dataclasses.dataclass(frozen=True)
 class SilentMover:
-    """A shape that wanders about without a sound."""
+    """A shape that wanders about without an audio clip."""
 
     x: float
     y: float

@@ -11,11 +11,11 @@ import dataclasses
 import numpy as np
 
 from data_prep import scene_actors as actors
+from data_prep import scene_audio as audio_clips
 from data_prep import scene_drawing as drawing
-from data_prep import scene_sounds as sounds
 
 SIZE = 128  # pixels, both sides
-MARGIN = 12  # pixels of world around the picture, for the moving camera of hard scenes
+MARGIN = 12  # pixels of world around the video, for the moving camera of hard scenes
 LEVELS = ("plain", "hard", "simple")
 FPS = (20, 21, 22, 23, 24)
 RATES_HZ = (16000, 44100)
@@ -23,7 +23,7 @@ MIN_GAP_S = 0.3
 CLEAR_S = 0.2  # between blows of different objects
 CLUTTER = {"plain": (1, 4), "hard": (5, 12)}  # still shapes in the background, fewest and most
 RIPPLE_CONTRAST = {"plain": (0.75, 1.0), "hard": (0.55, 1.0), "simple": (1.0, 1.0)}
-SIMPLE_RIPPLE_WIDTH = 8.0  # two pixels of a 32x32 picture
+SIMPLE_RIPPLE_WIDTH = 8.0  # two pixels of a 32x32 image
 SIMPLE_COLOR = (0.6, 0.3, 0.18)  # background of simple scenes: hue, saturation, value
 ROTOR_SHARE = 0.1  # of plain scenes
 ROTOR_SPEED_HZ = (0.2, 1.6)  # turns a second; under 2 a marked blade can be followed at 4 fps
@@ -35,9 +35,9 @@ class Scene:
     """Everything needed to draw and to sound one scene.
 
     Attributes:
-      background: [H, W, 3] float32; larger than the picture if the camera moves.
+      background: [H, W, 3] float32; larger than the video if the camera moves.
       actors: drawn in this order.
-      sounds: (start in seconds, [L] float32) pairs.
+      audio clips: (start in seconds, [L] float32) pairs.
       camera: amplitude in pixels, rates in Hz and phases of the drift, shake in pixels.
       truth: what the JSON beside the video says.
     """
@@ -48,7 +48,7 @@ class Scene:
     sample_rate_hz: int
     background: np.ndarray
     actors: list[actors.Actor]
-    sounds: list[tuple[float, np.ndarray]]
+    audio_clips: list[tuple[float, np.ndarray]]
     camera: dict[str, tuple[float, float] | float] | None
     truth: dict
 
@@ -73,7 +73,7 @@ def make(level: str, duration_s: float, rng: np.random.Generator) -> Scene:
         sample_rate_hz=int(rng.choice(RATES_HZ)),
         background=_background(level, side, rng),
         actors=[],
-        sounds=[],
+        audio_clips=[],
         camera=None,
         truth={"level": level, "duration_s": duration_s, "events": [], "continuous": []},
     )
@@ -81,7 +81,7 @@ def make(level: str, duration_s: float, rng: np.random.Generator) -> Scene:
         _fill_hard(scene, rng)
     elif level == "simple":
         scene.truth["scene"] = "strike"
-        material = str(rng.choice(list(sounds.MATERIALS)))
+        material = str(rng.choice(list(audio_clips.MATERIALS)))
         blows = _blows("strike", duration_s, [], rng)
         _add_struck(scene, "strike", material, SIZE / 2, 88, 18, blows, rng)
     elif rng.uniform() < ROTOR_SHARE:
@@ -90,7 +90,7 @@ def make(level: str, duration_s: float, rng: np.random.Generator) -> Scene:
     else:
         style = str(rng.choice(["strike", "bounce"]))
         scene.truth["scene"] = style
-        material = str(rng.choice(list(sounds.MATERIALS)))
+        material = str(rng.choice(list(audio_clips.MATERIALS)))
         size = rng.uniform(14, 23)
         x = rng.uniform(36, SIZE - 36)
         y = rng.uniform(86, 106) if style == "bounce" else rng.uniform(64, 100)
@@ -113,7 +113,7 @@ def _fill_hard(scene: Scene, rng: np.random.Generator) -> None:
     scene.truth["scene"] = "several"
     count = int(rng.choice([2, 3], p=[0.65, 0.35]))
     columns = MARGIN + SIZE * (np.arange(count) + 0.5) / count
-    materials = rng.permutation(list(sounds.MATERIALS))[:count]
+    materials = rng.permutation(list(audio_clips.MATERIALS))[:count]
     if rng.uniform() < 0.5:
         _add_rotor(scene, rng.uniform(30, 122), rng.uniform(28, 50), rng.uniform(12, 18), 0.25, rng)
     for _ in range(rng.integers(1, 4)):
@@ -179,7 +179,7 @@ def _add_struck(
     blows: tuple[actors.Blow, ...],
     rng: np.random.Generator,
 ) -> None:
-    """Adds an object, what hits it, the ripple, the sounds and the true events."""
+    """Adds an object, what hits it, the ripple, the audio clips and the true events."""
     top = y - drawing.top_of(material, size)
     sprite = drawing.body_sprite(material, size, rng)
     scene.actors.append(actors.StruckBody(sprite, x, y, blows))
@@ -199,9 +199,9 @@ def _add_struck(
         side = 1 if rng.uniform() < 0.5 else -1
         head = rng.uniform(3.5, 5.5)
         scene.actors.append(actors.Mallet(x, top, side, rng.uniform(34, 46), head, tool, blows))
-    body = sounds.Body(material, size, scene.sample_rate_hz, rng)
+    body = audio_clips.Body(material, size, scene.sample_rate_hz, rng)
     for blow in blows:
-        scene.sounds.append((blow.time_s, body.blow(blow.strength)))
+        scene.audio_clips.append((blow.time_s, body.blow(blow.strength)))
         scene.truth["events"].append(
             {
                 "time_s": round(blow.time_s, 4),
@@ -232,13 +232,13 @@ def _add_rotor(
     mark = drawing.hsv(rng.uniform(), 0.9, 0.95)
     scene.actors.append(actors.Rotor(x, y, radius, color, mark, times_s, speed_hz, turns))
     sample_s = np.arange(round(scene.duration_s * scene.sample_rate_hz)) / scene.sample_rate_hz
-    sound = sounds.rotor(
+    audio = audio_clips.rotor(
         np.interp(sample_s, times_s, pitch_hz),
         level * np.interp(sample_s, times_s, 0.35 + 0.65 * speed),
         scene.sample_rate_hz,
         rng,
     )
-    scene.sounds.append((0.0, sound))
+    scene.audio_clips.append((0.0, audio))
     scene.truth["continuous"].append(
         {
             "kind": "rotor",

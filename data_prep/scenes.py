@@ -1,4 +1,4 @@
-"""Makes the embedded data set: short videos with sound whose true events are known.
+"""Makes the embedded data set: short videos with audio whose true events are known.
 
     python -m data_prep.scenes VIDEOS
     python -m data_prep.scenes VIDEOS --train=400 --hard_train=60 --test=64 --hard_test=64 --seed=0
@@ -19,7 +19,7 @@ import time
 import numpy as np
 import tqdm
 
-from data_prep import scene_plan, scene_sounds
+from data_prep import scene_audio, scene_plan
 from foley_jax.media import file_arguments, video
 from foley_jax.runtime import limits
 
@@ -31,7 +31,7 @@ def render(scene: scene_plan.Scene, rng: np.random.Generator) -> tuple[np.ndarra
     """Draws and sounds a scene.
 
     Returns:
-      Frames [T, 128, 128, 3] uint8 (frame i shows i / fps) and sound [L] float32 in [-1, 1].
+      Frames [T, 128, 128, 3] uint8 (frame i shows i / fps) and audio [L] float32 in [-1, 1].
     """
     num_frames = round(scene.duration_s * scene.fps)
     size = scene_plan.SIZE
@@ -43,12 +43,12 @@ def render(scene: scene_plan.Scene, rng: np.random.Generator) -> tuple[np.ndarra
         x, y = _look_at(scene, i / scene.fps, rng)
         view = canvas[y : y + size, x : x + size]
         frames_THWC[i] = view * 255 + 0.5
-    audio_L = scene_sounds.mix(scene.sounds, scene.duration_s, scene.sample_rate_hz, rng)
+    audio_L = scene_audio.mix(scene.audio_clips, scene.duration_s, scene.sample_rate_hz, rng)
     return frames_THWC, audio_L
 
 
 def _look_at(scene: scene_plan.Scene, time_s: float, rng: np.random.Generator) -> tuple[int, int]:
-    """Left and top pixel of the picture in the world."""
+    """Left and top pixel of the video in the world."""
     if scene.camera is None:
         return 0, 0
     camera, out = scene.camera, []

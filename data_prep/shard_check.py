@@ -22,7 +22,7 @@ from foley_jax.data import records
 from foley_jax.runtime import reasons
 
 DROPPED_NAME = "dropped.jsonl"
-LENGTH_TOLERANCE_S = 0.3  # sound, or picture past its last frame, may end so much before end_s
+LENGTH_TOLERANCE_S = 0.3  # audio, or image past its last frame, may end so much before end_s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Fault:
 
 @dataclasses.dataclass
 class Findings:
-    """What was seen in one shard, or in all of them.
+    """Counts of what was seen in one shard, or in all of them.
 
     Attributes:
       num_records: that the index promises.
@@ -92,7 +92,7 @@ def check(
     """Reads every record of a set; yields what was seen shard by shard, in order.
 
     Args:
-      thorough: also decodes every picture and compares the files with the index's SHA-256.
+      thorough: also decodes every image and compares the files with the index's SHA-256.
       workers: processes; 1 works in this one.
     Raises:
       ValueError: no set there.
@@ -129,7 +129,7 @@ def check_shard(
         except Exception as error:  # whatever damaged bytes may cause
             fault(record, "not_a_clip", reasons.of(error))
             continue
-        wrong = clip_fault(clip, shard, index, pictures=thorough)
+        wrong = clip_fault(clip, shard, index, images=thorough)
         if wrong is not None:
             fault(record, "bad_clip", wrong, clip.id)
             continue
@@ -170,18 +170,18 @@ def read_shard(
 
 
 def clip_fault(
-    clip: records.Clip, shard: records.ShardInfo, index: records.Index, *, pictures: bool
+    clip: records.Clip, shard: records.ShardInfo, index: records.Index, *, images: bool
 ) -> str | None:
-    """What makes a clip unfit for its set; None if nothing does."""
+    """Returns what makes a clip unfit for its set; None if nothing does."""
     if clip.split != shard.split:
         return f"is of split {clip.split!r}, its shard of {shard.split!r}"
     rates = (clip.fps, clip.sample_rate_hz)
     if rates != (index.fps, index.sample_rate_hz):
         return f"has {rates[0]:g} frames/s and {rates[1]} Hz, not those of the index"
     length_s = clip.end_s - clip.start_s
-    sound_s = len(clip.audio) / clip.sample_rate_hz
-    if sound_s < length_s - LENGTH_TOLERANCE_S:
-        return f"has {sound_s:.2f} s of sound for {length_s:.2f} s"
+    audio_s = len(clip.audio) / clip.sample_rate_hz
+    if audio_s < length_s - LENGTH_TOLERANCE_S:
+        return f"has {audio_s:.2f} s of audio for {length_s:.2f} s"
     num_frames = len(clip.frames) if clip.cavp_TD is None else len(clip.cavp_TD)
     if (num_frames + 1) / clip.fps < length_s - LENGTH_TOLERANCE_S:
         return f"has {num_frames} frames or rows for {length_s:.2f} s at {clip.fps:g} a second"
@@ -190,13 +190,13 @@ def clip_fault(
             return f"has rows of {clip.cavp_TD.shape[1]} numbers, the index says {index.cavp_dim}"
         if not np.isfinite(clip.cavp_TD).all():
             return "has feature rows that are not finite"
-    if pictures and clip.frames:
+    if images and clip.frames:
         try:
             shape = clip.frames_THWC().shape[1:3]
         except Exception as error:  # whatever damaged bytes may cause
-            return f"has a picture that cannot be decoded: {reasons.of(error)}"
+            return f"has an image that cannot be decoded: {reasons.of(error)}"
         if shape != (index.height, index.width):
-            return f"has pictures of {shape[0]}x{shape[1]}, the index says otherwise"
+            return f"has images of {shape[0]}x{shape[1]}, the index says otherwise"
     return None
 
 

@@ -1,4 +1,4 @@
-"""What the workers of a preparation do, each a job for `guarded_pool`.
+"""Jobs of the workers of a preparation, each for `guarded_pool`.
 
 A job reads what it needs from the plan and leaves its result beside the shards, under its name only
 when it is complete: a job that is done twice, also by two workers at a time, changes nothing.
@@ -11,7 +11,7 @@ import json
 import pathlib
 import warnings
 
-from data_prep import clip_making, places, shard_plan, spans
+from data_prep import clip_making, shard_plan, spans, storage
 from foley_jax.data import records
 from foley_jax.media import container, video
 from foley_jax.runtime import outputs, reasons
@@ -22,8 +22,8 @@ def look_at(
     skip: dict[int, str],
     say: Callable[[int], None],
     *,
-    videos: places.Place,
-    shards: places.Place,
+    videos: storage.Storage,
+    shards: storage.Storage,
     format: clip_making.Format,
 ) -> None:
     """Planning job: finds the spans of some stretches, and the failures among them."""
@@ -36,7 +36,7 @@ def look_at(
         try:
             with videos.fetched(one.source) as folder:
                 found += _spans_of(folder, videos, one, format)
-        except places.StoreError:
+        except storage.StoreError:
             raise
         except video.MediaError as error:
             failures.append(shard_plan.failure(one.source, error.reason, str(error)))
@@ -47,8 +47,8 @@ def look_at(
 
 def _spans_of(
     folder: pathlib.Path,
-    videos: places.Place,
-    one: shard_plan.Stretch,
+    videos: storage.Storage,
+    one: shard_plan.Segment,
     format: clip_making.Format,
 ) -> list[spans.Span]:
     try:
@@ -63,9 +63,9 @@ def _spans_of(
 
 
 def _told_of(
-    videos: places.Place, folder: pathlib.Path, error: video.MediaError
+    videos: storage.Storage, folder: pathlib.Path, error: video.MediaError
 ) -> video.MediaError:
-    """The same error about the file in its store, not about our copy."""
+    """Returns the same error about the file in its store, not about our copy."""
     return video.MediaError(error.reason, str(error).replace(str(folder), str(videos)))
 
 
@@ -74,14 +74,14 @@ def write_shard(
     skip: dict[int, str],
     say: Callable[[int], None],
     *,
-    videos: places.Place,
-    shards: places.Place,
+    videos: storage.Storage,
+    shards: storage.Storage,
     format: clip_making.Format,
 ) -> None:
     """Shard job: makes the clips of one shard and writes it."""
     failures, notes = [], {}
-    with shards.desk() as desk:
-        with records.ShardWriter(desk, job.split, job.number) as writer:
+    with shards.staging() as staging:
+        with records.ShardWriter(staging, job.split, job.number) as writer:
             for task, span in enumerate(shard_plan.read_spans(shards, job)):
                 if task in skip:
                     failures.append(_failure(span, skip[task], "while decoding"))
@@ -90,17 +90,17 @@ def write_shard(
                 try:
                     with _noting(notes, span.source):
                         writer.add(_make_clip(videos, span, format))
-                except places.StoreError:
+                except storage.StoreError:
                     raise
                 except video.MediaError as error:
                     failures.append(_failure(span, error.reason, str(error), whole=True))
                 except Exception as error:  # one bad file never stops the rest
-                    outputs.check_writable(desk)  # a full disk does
+                    outputs.check_writable(staging)  # a full disk does
                     failures.append(_failure(span, "error", reasons.of(error)))
             say(job.lines.count)  # to finish and send the file has its own time
         info = writer.info
         if info.num_records:
-            shards.publish(desk, info.file)
+            shards.publish(staging, info.file)
         else:
             shards.remove(info.file)
     content = {"shard": dataclasses.asdict(info), "failures": failures, "notes": notes}
@@ -120,7 +120,9 @@ def _noting(notes: dict[str, str], source: str) -> Iterator[None]:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
-def _make_clip(videos: places.Place, span: spans.Span, format: clip_making.Format) -> records.Clip:
+def _make_clip(
+    videos: storage.Storage, span: spans.Span, format: clip_making.Format
+) -> records.Clip:
     truth = clip_making.truth_name(span.source)
     with videos.fetched(span.source, truth) as folder:
         try:

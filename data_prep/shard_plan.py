@@ -1,4 +1,4 @@
-"""What a preparation has to do, fixed by its first run and followed by all later ones.
+"""The plan of a preparation, fixed by its first run and followed by all later ones.
 
 SHARDS/.listing.jsonl      stretches of files that must be looked at, one a line
 SHARDS/.listing.json       the settings, and where each chunk of the listing lies
@@ -20,7 +20,7 @@ import os
 
 from etils import epath
 
-from data_prep import manifest, places, spans
+from data_prep import manifest, spans, storage
 
 VERSION = 2
 PLAN_NAME = ".plan.json"
@@ -40,7 +40,7 @@ SLACK_S = 1e-6  # of times that were rounded on their way through a manifest
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Stretch:
+class Segment:
     """A part of a file that is to be cut into clips, or is one.
 
     Attributes:
@@ -114,8 +114,8 @@ def failure(source: str, reason: str, detail: str, *, clip_id: str | None = None
 
 
 def list_folder(
-    videos: places.Place, split: str, *, leave_out: places.Place | None = None
-) -> list[Stretch]:
+    videos: storage.Storage, split: str, *, leave_out: storage.Storage | None = None
+) -> list[Segment]:
     """The whole of every video file of a folder.
 
     Args:
@@ -127,10 +127,10 @@ def list_folder(
     """
     sources = spans.find_videos(videos, leave_out=leave_out)
     named = zip(sources, spans.names_of(sources), strict=True)
-    return [Stretch(source, spans.split_of(source, split), name) for source, name in named]
+    return [Segment(source, spans.split_of(source, split), name) for source, name in named]
 
 
-def read_manifest(path: epath.PathLike, split: str) -> tuple[list[Stretch], str]:
+def read_manifest(path: epath.PathLike, split: str) -> tuple[list[Segment], str]:
     """The stretches of a manifest, and a digest of the file.
 
     Args:
@@ -145,7 +145,7 @@ def read_manifest(path: epath.PathLike, split: str) -> tuple[list[Stretch], str]
     if not entries:
         raise ValueError(f"{path} is empty, wanted one clip a line")
     found = [
-        Stretch(
+        Segment(
             one.file,
             one.split if split == "auto" else split,
             one.id,
@@ -159,10 +159,10 @@ def read_manifest(path: epath.PathLike, split: str) -> tuple[list[Stretch], str]
 
 
 def write_listing(
-    shards: places.Place, stretches: Sequence[Stretch], settings: dict
+    shards: storage.Storage, segments: Sequence[Segment], settings: dict
 ) -> list[ProbeJob]:
     """Writes what must be looked at, fixing it for all later runs."""
-    lines = [_fields(one) for one in stretches]
+    lines = [_fields(one) for one in segments]
     data, starts = _packed(lines)
     shards.write(STRETCHES_NAME, data)
     jobs = []
@@ -175,7 +175,7 @@ def write_listing(
     return jobs
 
 
-def read_listing(shards: places.Place, settings: dict) -> list[ProbeJob] | None:
+def read_listing(shards: storage.Storage, settings: dict) -> list[ProbeJob] | None:
     """The listing of an earlier run, if there is one.
 
     Raises:
@@ -188,21 +188,21 @@ def read_listing(shards: places.Place, settings: dict) -> list[ProbeJob] | None:
     return [ProbeJob(number, Lines(*chunk)) for number, chunk in enumerate(listing["chunks"])]
 
 
-def read_stretches(shards: places.Place, job: ProbeJob) -> list[Stretch]:
+def read_stretches(shards: storage.Storage, job: ProbeJob) -> list[Segment]:
     """The stretches of a chunk."""
     rows = _unpacked(shards, STRETCHES_NAME, job.lines)
-    return [Stretch(*fields, _names(labels)) for *fields, labels in rows]
+    return [Segment(*fields, _names(labels)) for *fields, labels in rows]
 
 
-def listed_files(shards: places.Place) -> set[str]:
+def listed_files(shards: storage.Storage) -> set[str]:
     """Files of the folder when the listing was made."""
     return {json.loads(line)[0] for line in shards.read(STRETCHES_NAME).splitlines()}
 
 
-def spans_of_clips(stretches: Iterable[Stretch]) -> tuple[list[spans.Span], list[dict]]:
+def spans_of_clips(segments: Iterable[Segment]) -> tuple[list[spans.Span], list[dict]]:
     """Spans of stretches that are one clip each, and failures for those that are too short."""
     found, failures = [], []
-    for one in stretches:
+    for one in segments:
         if one.end_s - one.start_s < spans.MIN_SECONDS:
             detail = (
                 f"{one.source}: [{one.start_s:g}, {one.end_s:g}] s were asked for, wanted at least "
@@ -216,7 +216,7 @@ def spans_of_clips(stretches: Iterable[Stretch]) -> tuple[list[spans.Span], list
 
 
 def write_probed(
-    shards: places.Place, job: ProbeJob, found: list[spans.Span], failures: list[dict]
+    shards: storage.Storage, job: ProbeJob, found: list[spans.Span], failures: list[dict]
 ) -> None:
     """Leaves what was found in a chunk."""
     rows = [_fields(span) for span in found]
@@ -224,14 +224,14 @@ def write_probed(
 
 
 def read_probed(data: bytes) -> tuple[list[spans.Span], list[dict]]:
-    """What `write_probed` wrote."""
+    """Returns what `write_probed` wrote."""
     probed = json.loads(data)
     found = [spans.Span(*fields, _names(labels)) for *fields, labels in probed["spans"]]
     return found, probed["failures"]
 
 
 def write_plan(
-    shards: places.Place,
+    shards: storage.Storage,
     found: list[spans.Span],
     failures: list[dict],
     settings: dict,
@@ -263,7 +263,7 @@ def write_plan(
     return _plan(plan)
 
 
-def read_plan(shards: places.Place, settings: dict) -> Plan | None:
+def read_plan(shards: storage.Storage, settings: dict) -> Plan | None:
     """The plan of an earlier run, if there is one.
 
     Raises:
@@ -284,13 +284,13 @@ def read_plan(shards: places.Place, settings: dict) -> Plan | None:
     return _plan(plan)
 
 
-def read_spans(shards: places.Place, job: ShardJob) -> list[spans.Span]:
+def read_spans(shards: storage.Storage, job: ShardJob) -> list[spans.Span]:
     """The spans of a shard, in the order of its records."""
     rows = _unpacked(shards, CLIPS_NAME, job.lines)
     return [spans.Span(*fields, _names(labels)) for *fields, labels in rows]
 
 
-def check_settings(shards: places.Place, theirs: dict, ours: dict) -> None:
+def check_settings(shards: storage.Storage, theirs: dict, ours: dict) -> None:
     """Raises ValueError if a set was begun with other settings; the time limit may change."""
     theirs = {**OLD_SETTINGS, **theirs}
     changed = [
@@ -325,7 +325,7 @@ def _plan(plan: dict) -> Plan:
     return Plan(jobs, plan["failures"])
 
 
-def _rewrite_first_version(shards: places.Place, plan: dict) -> dict:
+def _rewrite_first_version(shards: storage.Storage, plan: dict) -> dict:
     """Plans once held their spans, and shards were runs of them: they go on as they began."""
     lines, table = [], []
     for shard in plan["shards"]:
@@ -349,7 +349,7 @@ def _rewrite_first_version(shards: places.Place, plan: dict) -> dict:
     return new
 
 
-def _fields(row: Stretch | spans.Span) -> list:
+def _fields(row: Segment | spans.Span) -> list:
     return [getattr(row, field.name) for field in dataclasses.fields(row)]
 
 
@@ -363,7 +363,7 @@ def _packed(rows: Iterable[list]) -> tuple[bytes, list[int]]:
     return b"".join(lines), [0, *itertools.accumulate(map(len, lines))]
 
 
-def _unpacked(shards: places.Place, name: str, lines: Lines) -> Iterator[list]:
+def _unpacked(shards: storage.Storage, name: str, lines: Lines) -> Iterator[list]:
     data = shards.read(name, lines.at, lines.length)
     if len(data) != lines.length:
         raise ValueError(
@@ -372,11 +372,11 @@ def _unpacked(shards: places.Place, name: str, lines: Lines) -> Iterator[list]:
     return map(json.loads, data.splitlines())
 
 
-def _write_json(shards: places.Place, name: str, content: dict) -> None:
+def _write_json(shards: storage.Storage, name: str, content: dict) -> None:
     shards.write(name, json.dumps(content).encode())
 
 
-def _read_json(shards: places.Place, name: str) -> dict | None:
+def _read_json(shards: storage.Storage, name: str) -> dict | None:
     if name not in shards.sizes():
         return None
     return json.loads(shards.read(name))

@@ -12,7 +12,7 @@ import hashlib
 import os
 import pathlib
 
-from data_prep import places
+from data_prep import storage
 from foley_jax.media import files
 
 SPLITS = ("train", "test", "val")
@@ -70,7 +70,7 @@ def shard_number(place: int, num_shards: int) -> int:
 
 
 def find_videos(
-    folder: str | os.PathLike[str] | places.Place, *, leave_out: places.Place | None = None
+    folder: str | os.PathLike[str] | storage.Storage, *, leave_out: storage.Storage | None = None
 ) -> list[str]:
     """Relative paths of all video files under a folder, sorted; see `files.find`.
 
@@ -82,7 +82,7 @@ def find_videos(
     Raises:
       ValueError: no such folder, or no video in it.
     """
-    folder = places.Place(folder)
+    folder = storage.Storage(folder)
     if not folder.is_folder():
         raise ValueError(f"{folder}: no such folder of videos")
     found = folder.find(files.VIDEO_SUFFIXES, leave_out=leave_out)
@@ -96,7 +96,7 @@ def find_videos(
 
 
 def names_of(sources: list[str]) -> list[str]:
-    """What the clips of each source are called before `#`: unique in the list.
+    """Returns what the clips of each source are called before `#`: unique in the list.
 
     That is the path without its suffix, or the whole path where another is called so.
     """

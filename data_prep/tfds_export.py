@@ -34,7 +34,7 @@ VERSION = "1.0.0"  # of this form; raise it when the features change
 
 
 def features(index: records.Index) -> "tfds.features.FeaturesDict":
-    """What an example holds.
+    """Returns what an example holds.
 
     id, source, events (JSON, "" if not known): texts; labels: texts; start_s, end_s, fps: float64;
     sample_rate_hz: int32; audio: [L] int16; frames: list of [H, W, 3] uint8, if the set has
@@ -61,8 +61,8 @@ def features(index: records.Index) -> "tfds.features.FeaturesDict":
         shape = (None, index.cavp_dim)
         fields["cavp"] = tfds.features.Tensor(shape=shape, dtype=np.float16, encoding="bytes")
     else:
-        picture = tfds.features.Image(shape=(index.height, index.width, 3), encoding_format="jpeg")
-        fields["frames"] = tfds.features.Sequence(picture)
+        image = tfds.features.Image(shape=(index.height, index.width, 3), encoding_format="jpeg")
+        fields["frames"] = tfds.features.Sequence(image)
     return tfds.features.FeaturesDict(fields)
 
 
@@ -108,14 +108,14 @@ def make_builder(
     index, set_name = records.read_index(shards), name
 
     class Clips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        """Clips of video with sound."""
+        """Clips of video with audio."""
 
         name = set_name
         VERSION = tfds.core.Version(VERSION)
 
         def _info(self) -> tfds.core.DatasetInfo:
             about = (
-                f"Clips of video with sound, prepared by foley_jax, of {', '.join(index.splits)}."
+                f"Clips of video with audio, prepared by foley_jax, of {', '.join(index.splits)}."
             )
             return tfds.core.DatasetInfo(builder=self, description=about, features=features(index))
 

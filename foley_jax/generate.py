@@ -1,4 +1,4 @@
-"""Many sounds for every video of a split, as an evaluation wants them.
+"""Many audio clips for every video of a split, as an evaluation wants them.
 
 python -m foley_jax.generate videos/test --model=runs/ldm --samples=10 --out=out
 python -m foley_jax.generate videos/test --model=official/ --samples=10 --out=out --videos
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m foley_jax.generate",
         description=__doc__,
         epilog=f"""Sample K of a video NAME is out/seedS_sampleK/NAME.wav with S = --seed: the
-sound that `python -m foley_jax.sample --seed=S --num_samples=N` makes as its sample K. A folder is
+audio that `python -m foley_jax.sample --seed=S --num_samples=N` makes as its sample K. A folder is
 a run for `python -m foley_jax.evaluation --generated=SYSTEM=FOLDER`. Run it again after a stop,
 or with more --samples: what is there is not made again. out/failures.json names the videos that
 failed, and why (the exit code is then 1; {reasons.SWITCH}=1 in the environment also shows
@@ -45,7 +45,9 @@ same command runs in every process; they share the videos, and the file system.
     )
     p.add_argument("--out", default="out", help="output folder (default: out)")
     count = limits.count_argument
-    p.add_argument("--samples", type=count, default=10, help="sounds for each video (default: 10)")
+    p.add_argument(
+        "--samples", type=count, default=10, help="audio clips for each video (default: 10)"
+    )
     p.add_argument("--videos", action="store_true", help="write NAME.mp4 beside NAME.wav")
     p.add_argument("--group", type=count, help="clips made together (default: fill the devices)")
     p.add_argument(
@@ -84,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {reasons.of(error)}", file=sys.stderr)
         return 1
     if jax.process_index() == 0:
-        print(f"{args.samples} sounds for each video, in {report.folders[0]} and so on")
+        print(f"{args.samples} audio clips for each video, in {report.folders[0]} and so on")
         if report.speed is not None:
             print(timing.table(report.speed))
         for path, reason in report.failures.items():

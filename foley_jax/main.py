@@ -19,14 +19,14 @@ settings changed. One that SIGTERM stopped exits with code 75, which the scripts
 again. Every field of the config can be set on the command line, as above; configs/*.py explain
 them. With --distributed the same command runs on every host of a TPU slice or Slurm job.
 
-`tensorboard --logdir=WORKDIR` shows curves, pictures and sound. What --profile wrote is opened by
+`tensorboard --logdir=WORKDIR` shows curves, video and audio. What --profile wrote is opened by
 `pip install xprof && xprof --logdir=WORKDIR/profile --port=8791`, at http://localhost:8791.
 
 Compiled programs are kept in JAX_COMPILATION_CACHE_DIR (default ~/.cache/foley_jax/programs), so
 that the same run starts quickly again; JAX_ENABLE_COMPILATION_CACHE=0 keeps none.
 
 --mode=evaluate measures the losses on held-out data; what follows "--" goes to foley_jax.evaluation
-instead, which makes sounds with the run and judges them (its report: WORKDIR/report).
+instead, which makes audio clips with the run and judges them (its report: WORKDIR/report).
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""Sound for silent videos, and sounding videos: the public Python API and the command line.
+"""Audio for silent videos, and sounding videos: the public Python API and the command line.
 
 from foley_jax import sample
 foley = sample.load("runs/ldm")  # or a folder of official files, or "hub:OWNER/NAME"
@@ -44,7 +44,7 @@ def __getattr__(name: str) -> Any:
 def parser() -> argparse.ArgumentParser:
     p = file_arguments.Parser(
         prog="python -m foley_jax.sample",
-        description="Puts generated sound to silent videos (Diff-Foley), or makes sounding videos, "
+        description="Puts generated audio to silent videos (Diff-Foley), or makes sounding videos, "
         "and each from the other (MM-Diffusion).",
         epilog=f"""examples:
   python -m foley_jax.sample silent.mp4 --model=runs/ldm --out=out
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
   python -m foley_jax.sample silent.mp4 --model=runs/mm_diffusion --method=gradient
   python -m foley_jax.sample music.wav --model=runs/mm_diffusion --super_resolution=runs/sr
 
-For every input NAME it writes out/NAME.mp4 (picture with sound), NAME.wav, NAME.png (the mel, or
+For every input NAME it writes out/NAME.mp4 (video with audio), NAME.wav, NAME.png (the mel, or
 frames and waveform) and an entry in out/scores.json; the second best of --keep_best is
 NAME.best2.mp4, and so on; MM-Diffusion adds contact_sheet.png. Run it again after a stop: finished
 inputs are skipped, and keep their names. Inputs that fail are listed at the end, each with its
@@ -64,7 +64,7 @@ passed over, and one line says so. Of equal names the later ones get a number (N
 
 {compile_cache.HELP}""",
     )
-    p.add_argument("inputs", nargs="*", help="videos, or for MM-Diffusion sounds, or folders")
+    p.add_argument("inputs", nargs="*", help="videos, or for MM-Diffusion audio clips, or folders")
     p.add_argument(
         "--model",
         required=True,
@@ -77,7 +77,7 @@ passed over, and one line says so. Of equal names the later ones get a number (N
         "--num_samples",
         type=limits.count_argument,
         default=1,
-        help="sounds made per video, or clips from noise",
+        help="audio clips made per video, or clips from noise",
     )
     p.add_argument(
         "--group",
@@ -85,10 +85,10 @@ passed over, and one line says so. Of equal names the later ones get a number (N
         default=16,
         help="inputs per device batch (default: 16)",
     )
-    of_foley = p.add_argument_group("Diff-Foley (sound for videos)")
+    of_foley = p.add_argument_group("Diff-Foley (audio for videos)")
     flags.of_foley(of_foley)
     of_foley.add_argument("--keep_best", type=int, default=1, help="how many of them are saved")
-    about = "no generation: each video's own sound through autoencoder and vocoder"
+    about = "no generation: each video's own audio through autoencoder and vocoder"
     of_foley.add_argument("--reconstruct", action="store_true", help=about)
     flags.of_sounding(p.add_argument_group("MM-Diffusion (sounding videos)"))
     return p
@@ -126,9 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         is_foley = not loading.makes_sounding_video(args.model)
         job, paths = (_foley_job if is_foley else _sounding_job)(args, networks)
         unit, out = "video" if is_foley else "clip", Path(args.out)
-        shelf = jobs.Folder(out, job.settings())
+        store = jobs.Folder(out, job.settings())
         with tqdm.tqdm(total=len(paths), unit=unit, desc="sample") as bar:
-            run = jobs.Batch(job, paths, shelf, group=args.group, progress=bar.update)
+            run = jobs.Batch(job, paths, store, group=args.group, progress=bar.update)
             failures = run.run()
         if not is_foley and job.rows:
             from foley_jax.media import plots

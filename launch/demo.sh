@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole of Diff-Foley in small, on the embedded set, on two CPU cores:
-# draw videos -> shards -> CAVP and autoencoder -> features -> latent diffusion -> sound -> report.
+# draw videos -> shards -> CAVP and autoencoder -> features -> latent diffusion -> audio -> report.
 #   bash launch/demo.sh               everything, in a new environment (.venv-demo), into demo/
 #   bash launch/demo.sh --controls    also the two control trainings (about 10 minutes more)
 #   bash launch/demo.sh --dry-run     only shows the commands
@@ -32,7 +32,7 @@ SAMPLE="$PY -m foley_jax.sample demo/videos/test demo/videos/test_hard --guidanc
 step "Draw and synthesise the embedded videos"
 run "$PY" -m data_prep.scenes demo/videos
 
-step "Videos to shards (4 frames a second, 64x64; 16 kHz sound)"
+step "Videos to shards (4 frames a second, 64x64; 16 kHz audio)"
 run "$PY" -m data_prep.prepare demo/videos demo/shards --size=64
 
 step "Train CAVP"
@@ -47,7 +47,7 @@ run $FEATURES demo/features --model=demo/runs/cavp
 step "Train latent diffusion"
 run $LDM --workdir=demo/runs/ldm
 
-step "Sound for the held-out videos; beside it, their own sound through the autoencoder"
+step "Audio for the held-out videos; beside it, their own audio through the autoencoder"
 systems=(generated reconstructed)
 pair "$SAMPLE --model=demo/runs/ldm --out=demo/out/generated" \
   "$SAMPLE --model=demo/runs/ldm --out=demo/out/reconstructed --reconstruct"

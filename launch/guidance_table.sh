@@ -38,7 +38,7 @@ videos=() truth=()
 for split in $SPLITS; do
   videos+=("demo/videos/$split") truth+=("demo/videos/$split")
 done
-# sample NAME MODEL GUIDANCE ALIGNMENT SEED: the command that makes one system's sounds
+# sample NAME MODEL GUIDANCE ALIGNMENT SEED: the command that makes one system's audio
 sample() {
   echo "$PY -m foley_jax.sample ${videos[*]} --model=demo/runs/$2 --guidance=$3 --alignment=$4" \
     "--seed=$5 --classifier=demo/runs/alignment --classifier=demo/runs/alignment_eval" \
@@ -46,7 +46,7 @@ sample() {
 }
 systems=()
 for seed in $SEEDS; do
-  step "Sound, seed $seed"
+  step "Audio, seed $seed"
   pair "$(sample none ldm 1 0 $seed)" "$(sample cfg ldm $GUIDANCE 0 $seed)"
   pair "$(sample cg ldm 1 $ALIGNMENT $seed)" "$(sample double ldm $GUIDANCE $ALIGNMENT $seed)"
   run $(sample cfg_unmerged ldm_unmerged $GUIDANCE 0 $seed)

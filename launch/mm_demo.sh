@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # MM-Diffusion in small, on the embedded set, on two CPU cores: draw videos -> shards -> coupled
-# U-Net -> sounding videos from noise, sound for silent videos, pictures for sounds -> report.
+# U-Net -> sounding videos from noise, audio for silent videos, videos for audio -> report.
 #   bash launch/mm_demo.sh               everything, in a new environment (.venv-demo), into demo/
 #   bash launch/mm_demo.sh --ablation    also the paper's ablation in small (about an hour more)
 #   bash launch/mm_demo.sh --super_resolution   also 32x32 -> 128x128 (a quarter of an hour more)
@@ -33,7 +33,7 @@ step "Draw and synthesise simple embedded videos"
 run "$PY" -m data_prep.scenes demo/mm_videos --train=0 --test=0 --hard_train=0 --hard_test=0 \
   --simple_train=400 --simple_test=12
 
-step "Videos to shards (10 frames a second, 32x32; 8 kHz sound)"
+step "Videos to shards (10 frames a second, 32x32; 8 kHz audio)"
 run "$PY" -m data_prep.prepare demo/mm_videos demo/mm_shards --fps=10 --size=32 --sample_rate=8000
 
 step "Train the coupled U-Net"
@@ -52,11 +52,11 @@ if [ -n "$LARGE" ]; then
     --out=demo/mm_out/large
 fi
 
-step "Sound for held-out silent videos: replacement and gradient"
+step "Audio for held-out silent videos: replacement and gradient"
 pair "$SAMPLE demo/mm_videos/test --model=$MODEL --method=replacement --steps=50 --out=demo/mm_out/replacement" \
   "$SAMPLE demo/mm_videos/test --model=$MODEL --method=gradient --steps=50 --out=demo/mm_out/gradient"
 
-step "Pictures for their sounds"
+step "Videos for their audio"
 run $SAMPLE demo/mm_out/replacement/simple_0000[0-1].wav --model=$MODEL --steps=50 \
   --out=demo/mm_out/pictures
 

@@ -23,7 +23,10 @@ optimised_jit = functools.partial(
 
 
 def module(build: network_lib.Build, seed: int = 0) -> nnx.Module:
-    """What `build` makes, with normal weights / sqrt(fan in): no layer is zero, variances are 1."""
+    """Returns what `build` makes, with normal weights / sqrt(fan in).
+
+    No layer is zero, variances are 1.
+    """
     graphdef, state = nnx.split(network_lib.shapes(build))
     rng = np.random.default_rng(seed)
 
@@ -59,7 +62,7 @@ def save_run(
 
 
 def shown(task: task_lib.Task, module: nnx.Module, batch: task_lib.Batch, rows: int) -> dict:
-    """What a task shows of the first `rows` examples of a batch, as training would ask for it."""
+    """Returns what a task shows of the first `rows` examples of a batch, as in training."""
     graphdef, state = nnx.split(module)
     state = nnx.to_pure_dict(state)
 

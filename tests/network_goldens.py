@@ -56,7 +56,7 @@ def distance(got: np.ndarray, want: np.ndarray) -> float:
 
 
 def _weights(name: str, prefix: str) -> Mapping[str, np.ndarray]:
-    """Of a golden by its file's name: plain, or with gain where it ends in "_g"."""
+    """Finds a network by its golden's file's name: plain, or with gain where it ends in "_g"."""
     state = plain(name.removesuffix("_g"), prefix)
     return gained(state) if name.endswith("_g") else state
 
@@ -83,7 +83,7 @@ def vggish(name: str) -> dict[str, float]:
 
 
 def panns_waves(rate_hz: int) -> np.ndarray:
-    """The two sounds of PANNs' goldens, 3 s each."""
+    """The two audio clips of PANNs' goldens, 3 s each."""
     waves = [fill.waveform(f"public/{i}/", 3.0, i % 2, sr=rate_hz) for i in range(2)]
     return np.stack(waves)
 
@@ -120,7 +120,7 @@ def audioclip_state() -> dict[str, np.ndarray]:
 
 
 def audioclip_sounds() -> np.ndarray:
-    """The three sounds of its goldens, 1.6 s at 44.1 kHz."""
+    """The three audio clips of its goldens, 1.6 s at 44.1 kHz."""
     return 0.3 * fill.inp("fad.audio", (3, 1, 70560), "public/")[:, 0]
 
 
@@ -130,14 +130,14 @@ def audioclip(case: str) -> dict[str, float]:
     model = registry.from_state_dict("audioclip/audio", audioclip_state())
     scale, mode = case.split("/")
     int16, batch = scale == "int16scale", mode.startswith("train")
-    sounds = audioclip_sounds()[: len(want[case])]
+    audio_clips = audioclip_sounds()[: len(want[case])]
 
     def both(model: nnx.Module, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         decibels = model.spectrogram(x, int16_scale=int16)
         return decibels, model(x, int16_scale=int16, batch_statistics=batch)
 
-    decibels, embedding = run(model, both, sounds)
+    decibels, embedding = run(model, both, audio_clips)
     # [B, H, T, 3] -> [B, 1, 3, H/16, T/4]
     cut = decibels.transpose(0, 3, 1, 2)[:, None, :, ::16, ::4]
-    spectrogram = want[f"{scale}/x_db"][: len(sounds)]
+    spectrogram = want[f"{scale}/x_db"][: len(audio_clips)]
     return {"x_db": distance(cut, spectrogram), "embedding": distance(embedding, want[case])}

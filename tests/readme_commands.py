@@ -1,4 +1,4 @@
-"""What is wrong with a command line that a README names; an empty list if nothing is."""
+"""Tests what is wrong with a command line that a README names; an empty list if nothing is."""
 
 import argparse
 import ast

@@ -43,7 +43,7 @@ class Small(nnx.Module):
 
 
 class Torch(torch.nn.Module):
-    """The same in PyTorch, under other names."""
+    """Our network in PyTorch, under other names."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Many sounds for every video: the right ones, once each, on any number of devices."""
+"""Many audio clips for every video: the right ones, once each, on any number of devices."""
 
 import dataclasses
 import json
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = pipeline.Settings(steps=2)
-# The mels of other batches and devices differ by what float32 rounds. Their sounds may differ more:
-# the first phases of Griffin-Lim jump where rounding tips a comparison.
+# The mels of other batches and devices differ by what float32 rounds. Their audio clips may differ
+# more: the first phases of Griffin-Lim jump where rounding tips a comparison.
 ATOL = 1e-5
 
 
@@ -50,12 +50,12 @@ def _run(*args, **options):
     """The report, and {(video, index of the sample): clip}."""
     clips = {}
 
-    def add(self, name, video, takes, add=many.Runs.add):
+    def add(self, name, video, takes, add=many.SeedFolders.add):
         clips.update({(name, take.index): take.clip for take in takes})
         add(self, name, video, takes)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(many.Runs, "add", add)
+        patch.setattr(many.SeedFolders, "add", add)
         return generate.run(*args, **options), clips
 
 
@@ -72,7 +72,7 @@ def _entries(folder):
 
 @pytest.fixture
 def drawn(foley, monkeypatch):
-    """(video, sample) of every sound that the model makes."""
+    """(video, sample) of every audio clip that the model makes."""
     made, draft = [], foley.model.draft
 
     def recorded(sources, settings, draws):
@@ -84,7 +84,7 @@ def drawn(foley, monkeypatch):
 
 
 def _written(clip):
-    """What files hold of a clip: within full scale, by one gain."""
+    """Returns what files hold of a clip: within full scale, by one gain."""
     return level.within_full_scale(clip.audio)[0]
 
 
@@ -128,7 +128,7 @@ def test_what_is_there_is_not_made_again(foley, videos, tmp_path, drawn):
 
     count = 0
 
-    def add(self, name, video, clips, add=many.Runs.add):
+    def add(self, name, video, clips, add=many.SeedFolders.add):
         nonlocal count
         count += 1
         if count == 2:
@@ -141,7 +141,7 @@ def test_what_is_there_is_not_made_again(foley, videos, tmp_path, drawn):
         return sorted(drawn)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(many.Runs, "add", add)
+        patch.setattr(many.SeedFolders, "add", add)
         with pytest.raises(Killed):
             again(2)
     assert not (tmp_path / "seed0_sample0/scores.json").exists()
@@ -194,7 +194,7 @@ def test_speed_has_every_stage(usual):
 
 
 @pytest.mark.slow
-def test_eight_devices_make_the_same_sounds(runs, videos, usual, tmp_path):
+def test_eight_devices_make_the_same_audio(runs, videos, usual, tmp_path):
     many = sample.load(runs / "ldm", devices=8)
     report, clips = _run(many, [videos], tmp_path, 2, settings=SETTINGS, group=4)
     assert report.speed["devices"] == "8 x cpu"
@@ -215,7 +215,7 @@ def test_eight_devices_guide_alike(runs, videos, tmp_path, interval):
     assert report.speed["devices"] == "8 x cpu"
     names = ("v0.9", "v1.0")
     sources = [one.read(videos / f"{name}.mp4") for name in names]
-    draws = [[pipeline.Draw(0, 0), pipeline.Draw(0, 1)]] * 2
+    draws = [[pipeline.NoiseSeed(0, 0), pipeline.NoiseSeed(0, 1)]] * 2
     for draft in one.model.draft(sources, settings, draws):
         clip = clips[draft.source.path.stem, draft.draw.sample]
         frames = clip.mel_FT.shape[1]
@@ -275,7 +275,7 @@ def test_two_processes_share_the_videos(runs, videos, usual, tmp_path):
 
 
 def test_a_process_that_stops_stops_the_others(tmp_path):
-    first, second = (process_group.Team(tmp_path, index, 2) for index in range(2))
+    first, second = (process_group.ProcessGroup(tmp_path, index, 2) for index in range(2))
     second.__exit__(OSError, OSError("disk full"), None)
     with pytest.raises(RuntimeError, match="process 1 of 2 stopped: OSError: disk full"):
         first.gather({})

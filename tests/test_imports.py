@@ -146,7 +146,7 @@ def complaint_of_ours(module, imported):
     return f"{there} is not below {here}"
 
 
-def complaints(module):
+def folder_warnings(module):
     """Yields what is wrong with a file's imports."""
     for imported, line, by_name in imports(module):
         where = f"{FILES[module].relative_to(ROOT)}:{line} imports {imported or 'by name'}"
@@ -177,7 +177,7 @@ def test_every_file_has_a_room():
 
 @pytest.mark.parametrize("module", sorted(FILES))
 def test_imports_go_downwards(module):
-    assert not list(complaints(module))
+    assert not list(folder_warnings(module))
 
 
 def test_no_circles_between_modules():
@@ -232,7 +232,7 @@ def test_the_rules_bite(tmp_path, monkeypatch, module, source, complaint):
     path.write_text(source)
     monkeypatch.setitem(FILES, module, path)
     monkeypatch.setattr(Path, "relative_to", lambda self, *_: self)
-    found = list(complaints(module))
+    found = list(folder_warnings(module))
     assert bool(found) == (complaint is not None), found
     assert complaint is None or complaint in found[0]
 

@@ -65,7 +65,7 @@ def test_help_teaches_examples_first(flag):
         ((DEMO, "--mode=evaluate"), "train one with `python -m foley_jax.main --config=configs/"),
         (
             (DEMO, "--mode=evaluate", "--", "--protocol=onsets", "--reference", "nowhere"),
-            "nowhere holds no sounds: there is no such folder",
+            "nowhere holds no audio clips: there is no such folder",
         ),
         pytest.param(
             (DEMO, "--", "--protocol=onsets"),

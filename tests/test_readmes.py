@@ -116,7 +116,7 @@ def wrong_flags(prose_spans, known):
                 yield f"{flag}: no command has it"
 
 
-def complaints(readme, text):
+def folder_warnings(readme, text):
     """Returns what a README's text names that is not there."""
     code, prose = code_and_prose(text)
     named = spans(prose)
@@ -128,7 +128,7 @@ def complaints(readme, text):
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_a_readme_names_is_there(readme, monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert not complaints(readme, readme.read_text())
+    assert not folder_warnings(readme, readme.read_text())
 
 
 @pytest.mark.parametrize("folder", BESIDE_THE_CODE)
@@ -189,6 +189,6 @@ def test_the_map_shows_the_floors_that_imports_keep():
 )
 def test_what_is_not_there_is_found(text, complaint, monkeypatch):
     monkeypatch.chdir(ROOT)
-    found = complaints(ROOT / "README.md", text)
+    found = folder_warnings(ROOT / "README.md", text)
     assert bool(found) == (complaint is not None), found
     assert complaint is None or any(complaint in line for line in found), found

@@ -1,4 +1,4 @@
-"""From a silent mp4 to an mp4 with sound, with tiny random networks."""
+"""From a silent mp4 to an mp4 with audio, with tiny random networks."""
 
 import functools
 import json
@@ -12,8 +12,7 @@ import pytest
 import tiny_foley
 
 from foley_jax import sample
-from foley_jax.diff_foley.sampling import packed_windows as tape_lib
-from foley_jax.diff_foley.sampling import pipeline
+from foley_jax.diff_foley.sampling import packed_windows, pipeline
 from foley_jax.inference import load_foley, official
 from foley_jax.interop import registry
 from foley_jax.media import video as video_io
@@ -51,16 +50,16 @@ def _durations(path):
         return [float(s.duration * s.time_base) for s in container.streams]
 
 
-def test_command_line_makes_sound_for_a_folder_and_names_what_failed(
+def test_command_line_makes_audio_for_a_folder_and_names_what_failed(
     runs, videos, tmp_path, capsys
 ):
     arguments = [str(videos), f"--model={runs / 'ldm'}", f"--out={tmp_path}", "--steps=2"]
     assert sample.main(arguments) == 1
     assert "broken.mp4" in capsys.readouterr().err
     for seconds in (0.5, 2.3, 3.0):
-        picture_s, sound_s = _durations(tmp_path / f"v{seconds}.mp4")
-        assert abs(picture_s - sound_s) <= 0.05
-        assert abs(picture_s - seconds) <= 0.05
+        video_s, audio_s = _durations(tmp_path / f"v{seconds}.mp4")
+        assert abs(video_s - audio_s) <= 0.05
+        assert abs(video_s - seconds) <= 0.05
         assert (tmp_path / f"v{seconds}.png").stat().st_size > 1000
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert sorted(scores["clips"]) == ["v0.5", "v2.3", "v3.0"]
@@ -77,13 +76,13 @@ def _alone_and_together(foley, videos):
 
 
 @pytest.mark.slow
-def test_the_batch_does_not_change_the_samples_of_a_sound(foley, videos):
+def test_the_batch_does_not_change_the_samples_of_a_audio(foley, videos):
     """Programs compiled quickly round so that the first phases of Griffin-Lim jump."""
     alone, together = _alone_and_together(foley, videos)
     np.testing.assert_allclose(together.audio, alone.audio, atol=1e-4)
 
 
-def test_seed_decides_the_sound_and_the_batch_does_not(foley, videos):
+def test_seed_decides_the_audio_and_the_batch_does_not(foley, videos):
     alone, together = _alone_and_together(foley, videos)
     assert len(alone.audio) == len(together.audio) == round(2.3 * alone.sample_rate)
     np.testing.assert_allclose(together.mel_FT, alone.mel_FT, atol=1e-5)
@@ -92,7 +91,7 @@ def test_seed_decides_the_sound_and_the_batch_does_not(foley, videos):
 
 
 @pytest.mark.slow
-def test_kept_features_change_the_sound_and_no_deeper_than_the_network(
+def test_kept_features_change_the_audio_and_no_deeper_than_the_network(
     foley, runs, videos, tmp_path, capsys
 ):
     exact, near = (
@@ -166,9 +165,9 @@ def test_best_first_by_both_scores():
 
 
 def test_noise_of_a_column_does_not_depend_on_the_length():
-    short, long = (tape_lib.block_keys(3, "clip", 1, n) for n in (2, 9))
+    short, long = (packed_windows.block_keys(3, "clip", 1, n) for n in (2, 9))
     np.testing.assert_array_equal(short, long[:2])
-    assert not np.array_equal(tape_lib.block_keys(3, "clip", 0, 1), short[:1])
+    assert not np.array_equal(packed_windows.block_keys(3, "clip", 0, 1), short[:1])
 
 
 def test_any_rate_size_and_rotation(foley, tmp_path):
@@ -182,8 +181,8 @@ def test_any_rate_size_and_rotation(foley, tmp_path):
     for path in sorted(tmp_path.iterdir()):
         clip = foley(path, steps=2)
         clip.save(tmp_path / f"out_{path.stem}.mp4")
-        picture_s, sound_s = _durations(tmp_path / f"out_{path.stem}.mp4")
-        assert abs(picture_s - sound_s) <= 0.05 and np.isfinite(clip.audio).all(), path
+        video_s, audio_s = _durations(tmp_path / f"out_{path.stem}.mp4")
+        assert abs(video_s - audio_s) <= 0.05 and np.isfinite(clip.audio).all(), path
 
 
 def test_a_folder_of_official_files_is_converted_while_loading(monkeypatch, tmp_path):

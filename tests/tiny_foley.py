@@ -1,4 +1,4 @@
-"""Runs of the smallest Diff-Foley that makes sound, and videos for it."""
+"""Runs of the smallest Diff-Foley that makes audio, and videos for it."""
 
 from collections.abc import Sequence
 import functools

@@ -44,7 +44,7 @@ def sequence_of(name: str) -> str | None:
 
 
 def genre_of(name: str) -> str | None:
-    """What is danced; None if it is no name of AIST."""
+    """Returns what is danced; None if it is no name of AIST."""
     match = NAME.match(name)
     return None if match is None else GENRES.get(match[2])
 

@@ -1,17 +1,17 @@
-"""EPIC-Kitchens-100: stretches of long videos, from the official tables of actions or sounds.
+"""EPIC-Kitchens-100: stretches of long videos, from the official tables of actions or audio clips.
 
     python -m data_prep.sources.epic_kitchens \\
         EPIC_100_train.csv EPIC_100_validation.csv VIDEOS --out=epic.jsonl
     python -m data_prep.sources.epic_kitchens EPIC_100_train.csv VIDEOS \\
         --sounding EPIC_Sounds_train.csv          # only actions during which something sounds
-    python -m data_prep.sources.epic_kitchens EPIC_Sounds_train.csv VIDEOS    # the sounds
+    python -m data_prep.sources.epic_kitchens EPIC_Sounds_train.csv VIDEOS    # the audio clips
     python -m data_prep.prepare VIDEOS shards --manifest=epic.jsonl
 
 Videos are named by the official video id, P01_01.MP4, in any subfolder (P01/videos/P01_01.MP4 as
 the official downloader has them). The name of a table gives its split: train, val (validation) or
-test. Labels of actions are verb, nouns and narration, of sounds their class and description; the
-test tables have none. Actions are often shorter than what models are trained on: `--at_least=10`
-makes every stretch at least that long, around its middle. Nothing is downloaded.
+test. Labels of actions are verb, nouns and narration, of audio clips their class and description;
+the test tables have none. Actions are often shorter than what models are trained on:
+`--at_least=10` makes every stretch at least that long, around its middle. Nothing is downloaded.
 """
 
 import argparse
@@ -27,14 +27,14 @@ import re
 from data_prep import manifest
 from data_prep.sources import on_disk, report
 
-ID_COLUMNS = ("narration_id", "annotation_id")  # of actions; of sounds
+ID_COLUMNS = ("narration_id", "annotation_id")  # of actions; of audio clips
 COLUMNS = ("video_id", "start_timestamp", "stop_timestamp")
 SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Stretch:
-    """One row of a table: an action, or a sound."""
+class Segment:
+    """One row of a table: an action, or an audio clip."""
 
     id: str
     video_id: str
@@ -44,7 +44,7 @@ class Stretch:
     labels: dict[str, str | list[str]]
 
 
-def read(path: pathlib.Path) -> Iterator[Stretch]:
+def read(path: pathlib.Path) -> Iterator[Segment]:
     """Rows of an official table.
 
     Raises:
@@ -58,7 +58,7 @@ def read(path: pathlib.Path) -> Iterator[Stretch]:
         if id_column is None or not set(COLUMNS) <= set(columns):
             raise ValueError(
                 f"{path} has the columns {', '.join(columns)}; wanted narration_id or "
-                f"annotation_id, {', '.join(COLUMNS)}: a table of actions or sounds"
+                f"annotation_id, {', '.join(COLUMNS)}: a table of actions or audio clips"
             )
         for row in rows:
             try:
@@ -66,7 +66,7 @@ def read(path: pathlib.Path) -> Iterator[Stretch]:
                 labels = _labels(row)
             except (ValueError, SyntaxError, TypeError) as error:
                 raise ValueError(f"{path}, line {rows.line_num}: {error}") from error
-            yield Stretch(row[id_column], row["video_id"], start_s, stop_s, split, labels)
+            yield Segment(row[id_column], row["video_id"], start_s, stop_s, split, labels)
 
 
 def split_of(path: pathlib.Path) -> str:
@@ -95,7 +95,7 @@ def seconds(timestamp: str) -> float:
 
 
 def _labels(row: dict[str, str]) -> dict[str, str | list[str]]:
-    """verb, nouns, narration of an action; class and description of a sound; none in a test."""
+    """verb, nouns, narration of an action; class and description of audio; none in a test."""
     labels: dict[str, str | list[str]] = {}
     for column in ("verb", "class", "narration", "description"):
         if row.get(column):
@@ -110,46 +110,46 @@ def _labels(row: dict[str, str]) -> dict[str, str | list[str]]:
 class Sounds:
     """When something sounds in which video."""
 
-    def __init__(self, stretches: Iterable[Stretch]):
+    def __init__(self, segments: Iterable[Segment]):
         by_video: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
-        for one in stretches:
+        for one in segments:
             name = str(one.labels.get("class", "sound"))
             by_video[one.video_id].append((one.start_s, one.stop_s, name))
-        self._by_video = {video: sorted(sounds) for video, sounds in by_video.items()}
+        self._by_video = {video: sorted(audio_clips) for video, audio_clips in by_video.items()}
 
     def during(self, video_id: str, start_s: float, stop_s: float) -> list[str]:
-        """Classes of the sounds that are heard in a stretch, in order, each once."""
-        sounds = self._by_video.get(video_id, [])
-        begun = sounds[: bisect.bisect_left(sounds, stop_s, key=lambda sound: sound[0])]
+        """Classes of the audio clips that are heard in a stretch, in order, each once."""
+        audio_clips = self._by_video.get(video_id, [])
+        begun = audio_clips[: bisect.bisect_left(audio_clips, stop_s, key=lambda audio: audio[0])]
         return list(dict.fromkeys(name for _, stop, name in begun if stop > start_s))
 
 
 def search(args: argparse.Namespace, stock: on_disk.Stock) -> report.Found:
     """Finds the video of every stretch."""
-    sounds = Sounds(s for path in args.sounding for s in read(path)) if args.sounding else None
+    audio_clips = Sounds(s for path in args.sounding for s in read(path)) if args.sounding else None
     entries, missing, silent = [], [], 0
-    for stretch in (s for path in args.tables for s in read(path)):
-        labels = stretch.labels
-        if sounds is not None:
-            heard = sounds.during(stretch.video_id, stretch.start_s, stretch.stop_s)
+    for segment in (s for path in args.tables for s in read(path)):
+        labels = segment.labels
+        if audio_clips is not None:
+            heard = audio_clips.during(segment.video_id, segment.start_s, segment.stop_s)
             if not heard:
                 silent += 1
                 continue
             labels = {**labels, "sounds": heard}
-        source = stock.find([stretch.video_id])
+        source = stock.find([segment.video_id])
         if source is None:
-            wanted = f"{stretch.video_id}.MP4"
-            missing.append(report.Missing(stretch.id, stretch.split, wanted))
+            wanted = f"{segment.video_id}.MP4"
+            missing.append(report.Missing(segment.id, segment.split, wanted))
             continue
-        if stretch.stop_s <= stretch.start_s:  # a few actions of the official table
-            detail = f"lasts from {stretch.start_s:g} to {stretch.stop_s:g} s"
-            missing.append(report.Missing(stretch.id, stretch.split, source, "no_duration", detail))
+        if segment.stop_s <= segment.start_s:  # a few actions of the official table
+            detail = f"lasts from {segment.start_s:g} to {segment.stop_s:g} s"
+            missing.append(report.Missing(segment.id, segment.split, source, "no_duration", detail))
             continue
-        start_s, end_s = grow(stretch.start_s, stretch.stop_s, args.at_least)
+        start_s, end_s = grow(segment.start_s, segment.stop_s, args.at_least)
         file = stock.file_of(source)
-        entries.append(manifest.Entry(stretch.id, file, stretch.split, start_s, end_s, labels))
+        entries.append(manifest.Entry(segment.id, file, segment.split, start_s, end_s, labels))
     if silent:
-        print(f"{silent} actions without a sound are left out")
+        print(f"{silent} actions without an audio clip are left out")
     return report.Found(entries, missing)
 
 
@@ -169,7 +169,7 @@ def main(argv: list[str] | None = None) -> None:
         "--sounding",
         type=pathlib.Path,
         action="append",
-        help="keep what overlaps a sound of this EPIC-SOUNDS table; may be given again",
+        help="keep what overlaps an audio clip of this EPIC-SOUNDS table; may be given again",
     )
     parser.add_argument(
         "--at_least", type=float, default=0.0, help="seconds that a stretch has at least (0)"

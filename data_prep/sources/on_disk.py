@@ -1,4 +1,4 @@
-"""What lies in a folder of videos, found by name."""
+"""Videos that lie in a folder, found by name."""
 
 from collections.abc import Iterable
 import pathlib
@@ -57,7 +57,10 @@ class Stock:
         return source
 
     def file_of(self, source: str) -> str:
-        """What a manifest calls a file (or a part of its path, to name its clip): from the root."""
+        """Returns what a manifest calls a file (or a part of its path, to name its clip).
+
+        From the root.
+        """
         return str(self._prefix / source)
 
     @property

@@ -34,7 +34,7 @@ class Missing:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a source gives: clips, and what is missing."""
+    """Catalogue of a source: clips, and what is missing."""
 
     entries: list[manifest.Entry]
     missing: list[Missing]

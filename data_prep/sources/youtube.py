@@ -16,7 +16,7 @@ PREFIXES = ("", "Y", "video_")
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """What one row of an official file asks for.
+    """Request of one row of an official file.
 
     Attributes:
       youtube_id: 11 letters, digits, `-` and `_`.

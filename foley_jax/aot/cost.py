@@ -1,4 +1,4 @@
-"""What a program costs: memory, arithmetic, traffic, and which of them bounds its speed."""
+"""Costs of a program: memory, arithmetic, traffic, and which of them bounds its speed."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -16,7 +16,7 @@ HEADROOM = 0.08  # of the memory; below it a program does not count as fitting
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of one call of a program, for one chip unless said otherwise.
+    """Costs of one call of a program, for one chip unless said otherwise.
 
     Attributes:
       name: of the program.
@@ -65,7 +65,7 @@ class Cost:
 
     @property
     def bound(self) -> str:
-        """What takes the longest."""
+        """Returns what takes the longest."""
         times = {"compute": self.compute_s, "memory": self.memory_s, "links": self.links_s}
         return max(times, key=times.get) if any(times.values()) else "?"
 

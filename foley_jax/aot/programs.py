@@ -50,7 +50,7 @@ class Program:
 
 
 def bytes_per_device(tree: Any) -> int:
-    """Of arrays or ShapeDtypeStructs with shardings."""
+    """Returns the bytes on one device of arrays or ShapeDtypeStructs with shardings."""
 
     def leaf(x: Any) -> int:
         shape = x.sharding.shard_shape(x.shape) if x.sharding is not None else x.shape
@@ -65,7 +65,7 @@ class BlankClips:
     def __init__(self, config: ml_collections.ConfigDict):
         video, audio = config.video, config.audio
         count = math.ceil(CLIP_SECONDS * video.fps)
-        picture = np.zeros((1, video.height, video.width, 3), np.uint8)
+        image = np.zeros((1, video.height, video.width, 3), np.uint8)
         width = config.model.get("conditioner", {}).get("in_dim", 1)
         self._clip = records.Clip(
             id="blank",
@@ -75,7 +75,7 @@ class BlankClips:
             start_s=0.0,
             end_s=CLIP_SECONDS,
             fps=video.fps,
-            frames=records.encode_frames(picture) * count,
+            frames=records.encode_frames(image) * count,
             audio=np.zeros(int(CLIP_SECONDS * audio.sample_rate_hz), np.int16),
             sample_rate_hz=audio.sample_rate_hz,
             cavp_TD=np.zeros((count, width), np.float16),

@@ -10,9 +10,8 @@ import ml_collections
 import numpy as np
 
 from foley_jax.aot import programs
-from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import packed_windows, solve, windows
 from foley_jax.diff_foley.sampling import pipeline as foley_pipeline
-from foley_jax.diff_foley.sampling import solve, windows
 from foley_jax.media import specs
 from foley_jax.mm_diffusion.sampling import pipeline as mm_pipeline
 from foley_jax.mm_diffusion.sampling import solve as sampling
@@ -32,7 +31,7 @@ def of(
     guide: ml_collections.ConfigDict | None = None,
     per_chip: int | None = None,
 ) -> list[programs.Program]:
-    """What sampling runs on the device, one program after another.
+    """Programs that sampling runs on the device, one program after another.
 
     Args:
       config: of ldm (25 steps of DPM-Solver, classifier-free guidance; then the autoencoder),
@@ -102,9 +101,14 @@ def _diff_foley(
     window = foley_pipeline.window_of(model, config, audio, video)
     latent_shape = model.latent_shape(audio.num_mels, config.data.window_frames)
     plan = windows.plan(window.num_rows, window)
-    rows_RD = np.zeros((window.num_rows, model.conditioner.in_dim), np.float32)
-    requests = [tape_lib.Request(plan, rows_RD, "blank", tape_lib.Draw(0, i)) for i in range(count)]
-    tape, _, batch = tape_lib.lay(requests, window, count // mesh.size, num_devices=mesh.size)
+    features_RD = np.zeros((window.num_rows, model.conditioner.in_dim), np.float32)
+    requests = [
+        packed_windows.Request(plan, features_RD, "blank", packed_windows.NoiseSeed(0, i))
+        for i in range(count)
+    ]
+    packed, _, batch = packed_windows.pack_windows(
+        requests, window, count // mesh.size, num_devices=mesh.size
+    )
     schedule, prediction = task_lib.resolve(config).schedule, config.loss.prediction
     fixed = solve.Program(
         schedule, prediction, latent_shape, 25, "dpm_solver", "default", True, batch
@@ -116,11 +120,11 @@ def _diff_foley(
 
     scales = (jnp.float32(4.5), jnp.float32(50.0))
     height, width, channels = latent_shape
-    canvas = jnp.zeros((height, width * len(tape.keys_K), channels), jnp.float32)
+    canvas = jnp.zeros((height, width * len(packed.keys_K), channels), jnp.float32)
     decode = functools.partial(solve.decode, width=width)
-    first = (canvas, tape.cover.first_N)
+    first = (canvas, packed.cover.first_N)
     return [
-        _program("sample", sample, networks, (tape, *scales), mesh, count),
+        _program("sample", sample, networks, (packed, *scales), mesh, count),
         _program("decode", decode, networks[:1], first, mesh, count),
     ]
 

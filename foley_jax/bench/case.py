@@ -16,7 +16,7 @@ SIZES = ("tiny", "small", "paper")
 
 @dataclasses.dataclass(frozen=True)
 class Ask:
-    """What the command line asks for.
+    """Requests of the command line.
 
     Attributes:
       size: "tiny" (seconds, for tests), "small" (a minute or two on a CPU) or "paper".
@@ -82,7 +82,10 @@ class Program:
         return seconds
 
     def memory_bytes(self) -> int | None:
-        """What the compiler sets aside besides the arguments; None where it does not say."""
+        """Returns what the compiler sets aside besides the arguments.
+
+        None where it does not say.
+        """
         analysis = self._compiled.memory_analysis()
         if analysis is None:
             return None
@@ -99,7 +102,7 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """What others would run.
+    """A peer: the program that others would run.
 
     Attributes:
       call: one call, to its end; returns its output.

@@ -58,7 +58,7 @@ class Beside:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What one case gave; see `case.Case` for the first fields."""
+    """Result of one case; see `case.Case` for the first fields."""
 
     suite: str
     name: str

@@ -39,7 +39,7 @@ class Place:
 
 
 def device_name() -> str:
-    """What the hardware calls itself."""
+    """Returns what the hardware calls itself."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         return device.device_kind

@@ -15,7 +15,7 @@ def case_name(axis: str, value: int, unit: str) -> str:
 
 
 def of(results: Sequence[measure.Result]) -> dict[str, dict[str, float]]:
-    """What is doubled -> cost -> slope of log cost over log size; 1 is linear.
+    """Returns what is doubled -> cost -> slope of log cost over log size; 1 is linear.
 
     Args:
       results: of one place and size, of any suites.

@@ -21,7 +21,10 @@ _KEPT = {"logit_scale": math.log(1 / 0.07), "latent_scale": 0.18215}  # of CAVP,
 
 
 def network(build: network_lib.Build, seed: int = 0) -> network_lib.Network:
-    """What `build` makes, filled by `value`: activations keep their size, no layer is zero."""
+    """Returns what `build` makes, filled by `value`.
+
+    Activations keep their size, no layer is zero.
+    """
     graphdef, abstract = nnx.split(network_lib.shapes(build))
     return network_lib.Network(graphdef, filled(nnx.to_pure_dict(abstract), seed))
 
@@ -110,7 +113,7 @@ _COUPLED = (
     (r"\.video_(norm|qkv)\.", r".v_\1."),
     (r"\.audio_(norm|qkv)\.", r".a_\1."),
 )
-_PICTURES = (
+_IMAGES = (
     (r"^time_embed\.1\.", "time_embed.2."),
     (r"^norm_out\.", "out.0."),
     (r"^conv_out\.", "out.2."),
@@ -126,7 +129,7 @@ _RENAMES = {
     "diff_foley/ldm": (*_BLOCKS, *_LDM),
     "diff_foley/guidance_classifier": (*_BLOCKS, *_ALIGNMENT),
     "mm_diffusion/base": _COUPLED,
-    "mm_diffusion/super_resolution": _PICTURES,
+    "mm_diffusion/super_resolution": _IMAGES,
 }
 # official kernels of so many axes, where ours leave out those of size 1
 _AXES = {
@@ -174,6 +177,6 @@ def _kernel(array: np.ndarray, key: str, axes: tuple[tuple[str, int], ...]) -> n
         return array
     sides = [n for n in array.shape[2:] if n != 1]
     ones = [1] * (wanted - len(sides))
-    # of [T, H, W] a lone side is the time's, two are the picture's
+    # of [T, H, W] a lone side is the time's, two are the image's
     sides = sides + ones if len(sides) == 1 else ones + sides
     return array.reshape(*array.shape[:2], *sides)

@@ -1,10 +1,10 @@
 """Records -> examples: CAVP clips, split-and-merged windows, crops.
 
-All host code: NumPy in read threads. Every record is first brought to `clip_seconds` of picture,
-feature rows and sound; a shorter one is repeated with one period for all three, a longer one cut.
+All host code: NumPy in read threads. Every record is first brought to `clip_seconds` of image,
+features and audio; a shorter one is repeated with one period for all three, a longer one cut.
 
-Axis letters: N clips, P sounds, T mel frames (in frames_NTHWC: video frames), L samples or
-feature rows, D feature width, H W C picture.
+Axis letters: N clips, P audio clips, T mel frames (in frames_NTHWC: video frames), L samples or
+features, D feature width, H W C image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,9 +49,9 @@ def sample_starts(
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-    """How one record fills `num_frames` frames (or feature rows) and `num_samples` samples.
+    """How one record fills `num_frames` frames (or features) and `num_samples` samples.
 
-    A record with too few frames is repeated, picture, rows and sound with the same period.
+    A record with too few frames is repeated, image, features and audio with the same period.
 
     Attributes:
       index: which of the record's frames stands at 0, 1, ..., num_frames - 1.
@@ -63,17 +63,17 @@ class Timeline:
 
     @classmethod
     def of(cls, clip: records.Clip, *, fps: float, num_frames: int, num_samples: int) -> "Timeline":
-        """Raises ValueError if the record has no sound, or neither frames nor rows."""
+        """Raises ValueError if the record has no audio, or neither frames nor features."""
         available = len(clip.frames) or (0 if clip.cavp_TD is None else len(clip.cavp_TD))
         if available == 0 or len(clip.audio) == 0:
             raise ValueError(
-                f"clip {clip.id} of {clip.source} has {available} frames or feature rows and "
-                f"{len(clip.audio)} samples of sound; training needs both"
+                f"clip {clip.id} of {clip.source} has {available} frames or features and "
+                f"{len(clip.audio)} samples of audio; training needs both"
             )
         index, audio = np.arange(num_frames), clip.audio
         if available < num_frames:
-            with_sound = int(len(audio) / clip.sample_rate_hz * fps + 1e-6)  # whole frames
-            period = max(1, min(with_sound, available))
+            with_audio = int(len(audio) / clip.sample_rate_hz * fps + 1e-6)  # whole frames
+            period = max(1, min(with_audio, available))
             index = index % period
             audio = np.resize(
                 _padded(audio, round(period / fps * clip.sample_rate_hz)), num_samples
@@ -98,11 +98,11 @@ def check_rate(clip: records.Clip, video: specs.VideoSpec, audio: specs.AudioSpe
 
 
 def check_size(frames: np.ndarray, video: specs.VideoSpec) -> None:
-    """Raises ValueError if pictures [..., H, W, 3] are not of the config's size."""
+    """Raises ValueError if images [..., H, W, 3] are not of the config's size."""
     height, width = frames.shape[-3:-1]
     if (height, width) != (video.height, video.width):
         raise ValueError(
-            f"the shards hold {height}x{width} pictures, config.video wants "
+            f"the shards hold {height}x{width} images, config.video wants "
             f"{video.height}x{video.width}; change the config or prepare the videos again"
         )
 
@@ -120,7 +120,7 @@ def _python_rng(rng: np.random.Generator) -> random.Random:
 class CavpClips:
     """Several short clips of one record, for contrastive training.
 
-    Example: "frames_BNTHWC" uint8 [N, T, H, W, 3]; "audio_BL" int16 [L], the whole sound;
+    Example: "frames_BNTHWC" uint8 [N, T, H, W, 3]; "audio_BL" int16 [L], the whole audio;
     "mel_start_BN" int32 [N], first mel frame of each clip.
     """
 
@@ -184,27 +184,27 @@ def window_sizes(
         num_frames=audio.num_frames(num_samples),
         num_rows=video.num_frames(clip_seconds),
         window_frames=window_frames,
-        window_rows=num_rows,
+        window_features=num_rows,
     )
     if sizes.num_frames < window_frames or sizes.num_rows < num_rows:
         raise ValueError(
-            f"a window of {window_frames} mel frames and {num_rows} rows is longer "
+            f"a window of {window_frames} mel frames and {num_rows} features is longer "
             f"than a record of {clip_seconds:g} s ({sizes.num_frames} mel frames, "
-            f"{sizes.num_rows} rows)"
+            f"{sizes.num_rows} features)"
         )
     return sizes
 
 
 @dataclasses.dataclass(frozen=True)
 class LdmWindows:
-    """A window of one record, or of two joined, with its feature rows.
+    """A window of one record, or of two joined, with its features.
 
     Example: "audio_BPL" int16 [P, L], P = 2 where merging is possible, else 1; "mel_frame_BT"
-    int32 [window_frames], into the mels of the P sounds laid end to end; "cavp_BLD" float32
-    [num_rows, D]; "context_s_BL" float32 [num_rows], start of each row relative to the window.
+    int32 [window_frames], into the mels of the P audio clips laid end to end; "cavp_BLD" float32
+    [num_rows, D]; "context_s_BL" float32 [num_rows], start of each feature relative to the window.
 
-    With `aligned=False` rows are chosen as in the official code and said to be at 0, 1/fps, ...;
-    with True they are the rows of that very time, and said to be where they are.
+    With `aligned=False` features are chosen as in the official code and said to be at 0, 1/fps,
+    ...; with True they are the features of that very time, and said to be where they are.
     """
 
     video: specs.VideoSpec
@@ -231,9 +231,9 @@ class LdmWindows:
         sizes = self.sizes
         choose = split_merge.aligned if self.aligned else split_merge.official
         parts = choose(_python_rng(rng), index, len(source), sizes, self.merge_probability)
-        num_sounds = 2 if self.merge_probability > 0 else 1
-        audio_PL = np.zeros((num_sounds, sizes.num_samples - 1), np.int16)
-        rows, frames = [], []
+        num_audio = 2 if self.merge_probability > 0 else 1
+        audio_PL = np.zeros((num_audio, sizes.num_samples - 1), np.int16)
+        features, frames = [], []
         for p, part in enumerate(parts):
             clip = source[part.record]
             check_rate(clip, self.video, self.audio)
@@ -244,7 +244,7 @@ class LdmWindows:
                 num_samples=audio_PL.shape[1],
             )
             audio_PL[p] = line.audio
-            rows.append(feature_rows(clip, line.index[part.row : part.row + part.num_rows]))
+            features.append(features(clip, line.index[part.row : part.row + part.num_rows]))
             frames.append(p * sizes.num_frames + part.frame + np.arange(part.num_frames))
         if self.aligned:
             times = split_merge.part_times(parts, sizes)
@@ -253,13 +253,13 @@ class LdmWindows:
         return {
             "audio_BPL": audio_PL,
             "mel_frame_BT": np.concatenate(frames).astype(np.int32),
-            "cavp_BLD": np.concatenate(rows),
+            "cavp_BLD": np.concatenate(features),
             "context_s_BL": times,
         }
 
 
-def feature_rows(clip: records.Clip, index: np.ndarray) -> np.ndarray:
-    """CAVP rows at `index`, float32 [len(index), D]."""
+def features(clip: records.Clip, index: np.ndarray) -> np.ndarray:
+    """CAVP features at `index`, float32 [len(index), D]."""
     if clip.cavp_TD is None:
         raise ValueError(
             f"clip {clip.id} has no CAVP features; make feature shards with "
@@ -267,7 +267,7 @@ def feature_rows(clip: records.Clip, index: np.ndarray) -> np.ndarray:
         )
     if len(clip.cavp_TD) <= index.max():
         raise ValueError(
-            f"clip {clip.id} has {len(clip.cavp_TD)} feature rows for more frames of picture; "
+            f"clip {clip.id} has {len(clip.cavp_TD)} features for more frames; "
             "make the features again"
         )
     return np.asarray(clip.cavp_TD[index], np.float32)
@@ -275,9 +275,9 @@ def feature_rows(clip: records.Clip, index: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class AudioCrops:
-    """A stretch of one record's sound, for the autoencoder.
+    """A stretch of one record's audio, for the autoencoder.
 
-    Example: "audio_BL" int16 [L], the whole sound; "start_B" int32, first of the `crop_frames`
+    Example: "audio_BL" int16 [L], the whole audio; "start_B" int32, first of the `crop_frames`
     mel frames.
     """
 

@@ -1,6 +1,6 @@
-"""Pairs of sound and feature rows that match, or do not: food of the alignment classifier.
+"""Pairs of audio and features that match, or do not: food of the alignment classifier.
 
-T mel frames, L samples or feature rows, D feature width, P sounds (always 1).
+T mel frames, L samples or features, D feature width, P audio clips (always 1).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,14 @@ _DRAWS = 8  # of another record, until it is of another video
 
 @dataclasses.dataclass(frozen=True)
 class AlignmentPairs:
-    """A window of feature rows with its own sound, with shifted sound, or with another video's.
+    """A window of features with its own audio, with shifted audio, or with another video's.
 
     Example: "audio_BPL" int16 [1, L]; "mel_frame_BT" int32 [window_frames]; "cavp_BLD" float32
-    [num_rows, D]; "context_s_BL" float32 [num_rows], when each row would stand relative to the
-    start of the sound's window if the two matched (it never gives the shift away); "pair_B" int32,
+    [num_rows, D]; "context_s_BL" float32 [num_rows], when each feature would stand relative to the
+    start of the audio's window if the two matched (it never gives the shift away); "pair_B" int32,
     index into `KINDS`; only 0 matches.
 
-    Both windows begin where a feature row begins, to the nearest mel frame. A shift is at least
+    Both windows begin where a feature begins, to the nearest mel frame. A shift is at least
     `min_shift_s`; 10 s records leave 8 s windows shifts of up to 1.75 s. A record that was
     repeated to fill its length is in step with itself after each period, so shifts count
     from the nearest repetition; where none is large enough, the pair becomes one of kind "other".
@@ -50,8 +50,9 @@ class AlignmentPairs:
         if rows < 1 or rows > self._last_row:
             room = self._last_row / self.video.fps
             raise ValueError(
-                f"min_shift_s is {self.min_shift_s:g}; windows of {self.num_rows} rows in records "
-                f"of {self.clip_seconds:g} s can be shifted by {1 / self.video.fps:g} to {room:g} s"
+                f"min_shift_s is {self.min_shift_s:g}; windows of {self.num_rows} features in "
+                f"records of {self.clip_seconds:g} s can be shifted by {1 / self.video.fps:g} to "
+                f"{room:g} s"
             )
         shares = (self.true_share, self.shifted_share, 1 - self.true_share - self.shifted_share)
         if min(shares) < 0:
@@ -78,24 +79,24 @@ class AlignmentPairs:
         clip, sizes = source[index], self.sizes
         line = self._timeline(clip)
         kind = self._kind(rng, len(source))
-        row = sound_row = int(rng.integers(self._last_row + 1))
+        row = audio_row = int(rng.integers(self._last_row + 1))
         if kind == "shifted":
             period = int(line.index.max()) + 1 if line.index[-1] < sizes.num_rows - 1 else None
             choices = self._shifted_rows(period)
             if choices:
-                row, sound_row = choices[int(rng.integers(len(choices)))]
+                row, audio_row = choices[int(rng.integers(len(choices)))]
             else:
                 kind = "other"
-        sound = line
+        waveform = line
         if kind == "other":
-            sound = self._timeline(_of_another_video(source, index, clip, rng))
-            sound_row = int(rng.integers(self._last_row + 1))
-        frame = split_merge.frame_of(sizes, sound_row)
-        part = split_merge.Part(0, frame, self.window_frames, sound_row, self.num_rows)
+            waveform = self._timeline(_of_another_video(source, index, clip, rng))
+            audio_row = int(rng.integers(self._last_row + 1))
+        frame = split_merge.frame_of(sizes, audio_row)
+        part = split_merge.Part(0, frame, self.window_frames, audio_row, self.num_rows)
         return {
-            "audio_BPL": sound.audio[None],
+            "audio_BPL": waveform.audio[None],
             "mel_frame_BT": (frame + np.arange(self.window_frames)).astype(np.int32),
-            "cavp_BLD": clips.feature_rows(clip, line.index[row : row + self.num_rows]),
+            "cavp_BLD": clips.features(clip, line.index[row : row + self.num_rows]),
             "context_s_BL": split_merge.part_times([part], sizes),
             "pair_B": np.int32(KINDS.index(kind)),
         }
@@ -111,7 +112,7 @@ class AlignmentPairs:
         return "other"
 
     def _shifted_rows(self, period: int | None) -> list[tuple[int, int]]:
-        """First rows of all pairs of windows that are out of step for sure."""
+        """First features of all pairs of windows that are out of step for sure."""
 
         def shift(rows: int) -> int:
             return rows if period is None else min(rows % period, -rows % period)

@@ -191,7 +191,7 @@ def open_source(
     """Opens one split of a folder of shards.
 
     Args:
-      video: refuses pictures that were fitted in another way; None if pictures are not needed.
+      video: refuses images that were fitted in another way; None if images are not needed.
         Their rate and size are checked with every record.
       max_damaged: damaged records, and shards cut short or unreadable, that are passed over with
         a warning (see `Source`); one more stops. Every process counts what it meets itself.
@@ -217,12 +217,12 @@ def open_source(
 
 
 def check_fit(folder: epath.PathLike, index: records.Index, video: specs.VideoSpec) -> None:
-    """Raises ValueError if the pictures of a set were not brought to their size as `video` says."""
+    """Raises ValueError if the images of a set were not brought to their size as `video` says."""
     has, wants = (index.fit, index.antialias), (video.fit, video.antialias)
     if has != wants:
         flags = f"--fit={wants[0]} --{'' if wants[1] else 'no-'}antialias"
         raise ValueError(
-            f"the pictures of {folder} have fit={has[0]}, antialias={has[1]}, wanted were "
+            f"the images of {folder} have fit={has[0]}, antialias={has[1]}, wanted were "
             f"fit={wants[0]}, antialias={wants[1]}; prepare the videos again with `{flags}`, or "
             "write into config.video what the shards hold"
         )

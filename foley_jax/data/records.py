@@ -1,8 +1,8 @@
 """One clip per record, shards of records, and the index of a set.
 
-A clip is stored as msgpack: JPEG frames at the set's rate and size, 16-bit PCM sound, and
-optionally CAVP feature rows and true events. Mels are computed where they are used, so one set
-serves every hop. Axis letters: T frames, H W C picture, L audio samples, D feature width.
+A clip is stored as msgpack: JPEG frames at the set's rate and size, 16-bit PCM audio, and
+optionally CAVP features and true events. Mels are computed where they are used, so one set
+serves every hop. Axis letters: T frames, H W C image, L audio samples, D feature width.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ PREPARE_COMMAND = "python -m data_prep.prepare VIDEOS SHARDS"
 
 @dataclasses.dataclass
 class Clip:
-    """One clip of a video with its sound.
+    """One clip of a video with its audio.
 
     Attributes:
       id: unique in the set, e.g. "test/plain_00003#0".
@@ -38,8 +38,8 @@ class Clip:
       fps: frame i shows what is seen at start_s + i / fps.
       frames: one JPEG per frame.
       audio: [L] int16 mono PCM; sample 0 sounds at start_s.
-      sample_rate_hz: rate of the sound.
-      cavp_TD: [T, D] float16 CAVP features, one unit row per frame, or None.
+      sample_rate_hz: rate of the audio.
+      cavp_TD: [T, D] float16 CAVP features, one unit feature per frame, or None.
       events: true events with `time_s` counted from the clip's start, or None if not known.
     """
 
@@ -71,7 +71,7 @@ class Clip:
         Args:
           index: integers [...], at least one; a frame may be named several times.
         Raises:
-          ValueError: a picture is damaged, or not of the size of the others.
+          ValueError: an image is damaged, or not of the size of the others.
         """
         order = [int(i) for i in np.ravel(index)]
         size = simplejpeg.decode_jpeg_header(self.frames[order[0]])[:2]
@@ -87,7 +87,7 @@ class Clip:
                     f"clip {self.id}: frame {i} is {found[0]}x{found[1]}, others {size[0]}x"
                     f"{size[1]}; prepare the video again"
                 )
-            # straight into its place: a picture's copy costs a quarter of its decoding
+            # straight into its place: an image's copy costs a quarter of its decoding
             simplejpeg.decode_jpeg(self.frames[i], buffer=out[k])
             done[i] = k
         return out.reshape(*np.shape(index), *size, 3)
@@ -107,7 +107,7 @@ def encode(clip: Clip) -> bytes:
     """Clip -> msgpack bytes.
 
     Raises:
-      ValueError: the sound is not [L] int16, or the features not [T, D] with T = frames.
+      ValueError: the audio is not [L] int16, or the features not [T, D] with T = frames.
     """
     if clip.audio.dtype != np.int16 or clip.audio.ndim != 1:
         raise ValueError(
@@ -118,10 +118,10 @@ def encode(clip: Clip) -> bytes:
     if clip.cavp_TD is not None:
         if clip.cavp_TD.ndim != 2:
             raise ValueError(
-                f"clip {clip.id}: features have shape {clip.cavp_TD.shape}, wanted [rows, width]"
+                f"clip {clip.id}: features are {clip.cavp_TD.shape}, wanted [frames, width]"
             )
-        rows = np.ascontiguousarray(clip.cavp_TD, "<f2")
-        cavp = {"shape": list(rows.shape), "data": rows.tobytes()}
+        features = np.ascontiguousarray(clip.cavp_TD, "<f2")
+        cavp = {"shape": list(features.shape), "data": features.tobytes()}
     fields = dataclasses.asdict(dataclasses.replace(clip, audio=None, cavp_TD=None))
     fields["audio"] = np.ascontiguousarray(clip.audio, "<i2").tobytes()
     fields["cavp_TD"] = cavp
@@ -164,16 +164,16 @@ class ShardInfo:
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """What a set holds: written once, when all its shards are.
+    """Index of a set: written once, when all its shards are.
 
     Attributes:
       fps, height, width: of the frames.
-      sample_rate_hz: of the sound.
+      sample_rate_hz: of the audio.
       shards: in name order.
       fit, antialias: how the frames were brought to their size, see `media.fitting`; sets of
         earlier versions, which do not say, are stretched.
       num_failures: clips that could not be made; failures.jsonl says why.
-      cavp_dim: width of the CAVP rows, 0 if there are none.
+      cavp_dim: width of the CAVP features, 0 if there are none.
     """
 
     fps: float
@@ -330,7 +330,7 @@ def shards_of(folder: str | pathlib.Path, split: str) -> list[ShardInfo]:
 
 
 def shard_fault(folder: str | pathlib.Path, shard: ShardInfo) -> str | None:
-    """What the file's size tells is wrong with a shard; None if nothing."""
+    """Returns what the file's size tells is wrong with a shard; None if nothing."""
     path = pathlib.Path(folder) / shard.file
     size = path.stat().st_size if path.is_file() else None
     if size == shard.bytes:

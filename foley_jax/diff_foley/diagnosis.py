@@ -1,4 +1,4 @@
-"""Why a generated sound is not finite: at which solver step, in which window, by which term.
+"""Why a generated audio clip is not finite: at which solver step, in which window, by which term.
 
 Axis letters: N windows, F mel bins, T mel frames.
 """
@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import packed_windows, solve
 from foley_jax.diff_foley.sampling import settings as settings_lib
-from foley_jax.diff_foley.sampling import solve
 from foley_jax.diff_foley.sampling import windows as windows_lib
 from foley_jax.diffusion import finite
 from foley_jax.media import spool
@@ -25,42 +24,44 @@ CHECKPOINT = "check its checkpoint"
 
 def fault(
     sampler: solve.Sampler,
-    request: tape_lib.Request,
+    request: packed_windows.Request,
     settings: settings_lib.Settings,
-    raw_rows_RD: np.ndarray | None,
+    raw_features_RD: np.ndarray | None,
     *,
     max_batch: int,
     num_devices: int,
 ) -> str:
-    """Returns why the mels of a sound's windows are not finite, which they are known not to be.
+    """Returns why the mels of audio's windows are not finite, which they are known not to be.
 
-    The sound is made again, alone, by a program that watches every step.
+    The audio is made again, alone, by a program that watches every step.
 
     Args:
-      raw_rows_RD, max_batch, num_devices: as they were when the sound was made.
+      raw_features_RD, max_batch, num_devices: as they were when the audio was made.
     """
-    tape, _, batch = tape_lib.lay([request], sampler.spec, max_batch, num_devices=num_devices)
-    if (bad := _first(tape.rows_NLD[: len(request.windows)])) is not None:
+    packed, _, batch = packed_windows.pack_windows(
+        [request], sampler.spec, max_batch, num_devices=num_devices
+    )
+    if (bad := _first(packed.features_NLD[: len(request.windows)])) is not None:
         where = _window(request.windows, bad, sampler.spec)
         return _told(f"the features of the video (CAVP), {where}", CHECKPOINT)
-    z_HWC, trouble = sampler.trouble(tape, settings, batch, raw_rows_RD)
+    z_HWC, trouble = sampler.trouble(packed, settings, batch, raw_features_RD)
     if trouble is not None:
         where = _window(request.windows, trouble.item, sampler.spec)
         return _told(f"{trouble.words}, {where}", ADVICE[trouble.term])
-    bad = _first(sampler.mels(z_HWC, tape, batch))
+    bad = _first(sampler.mels(z_HWC, packed, batch))
     if bad is None:
-        return "its sound is not finite beside others, but is alone; use --group=1"
+        return "its audio is not finite beside others, but is alone; use --group=1"
     where = _window(request.windows, bad, sampler.spec)
     if not np.isfinite(z_HWC).all():
         return _told(f"the latents after the last solver step, {where}", ADVICE[finite.INPUT])
     return _told(f"the mel of the autoencoder, {where}", CHECKPOINT)
 
 
-def of_sound(mel_FT: np.ndarray, audio: np.ndarray) -> str:
-    """Returns why a sound made of a mel is not finite; nothing if it is."""
+def of_audio(mel_FT: np.ndarray, audio: np.ndarray) -> str:
+    """Returns why an audio clip made of a mel is not finite; nothing if it is."""
     if not _is_finite(mel_FT.T):
         return _told("the mel of the autoencoder", CHECKPOINT)
-    return "" if _is_finite(audio) else _told("the sound of the vocoder", CHECKPOINT)
+    return "" if _is_finite(audio) else _told("the audio of the vocoder", CHECKPOINT)
 
 
 def _is_finite(array: np.ndarray) -> bool:
@@ -70,7 +71,7 @@ def _is_finite(array: np.ndarray) -> bool:
 
 
 def _told(what: str, advice: str) -> str:
-    return f"its sound is not finite, beginning with {what}; {advice}"
+    return f"its audio is not finite, beginning with {what}; {advice}"
 
 
 def _first(values_N: Iterable[np.ndarray]) -> int | None:

@@ -1,6 +1,6 @@
-"""Videos and sounds as they come in, and what is kept of them.
+"""Videos and audio as they come in, and what is kept of them.
 
-Axis letters: B clips of 4 s, T frames, H W, C channels, D width of CAVP's rows.
+Axis letters: B clips of 4 s, T frames, H W, C channels, D width of CAVP's features.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ HELD_BYTES = 64 << 20  # of a video's decoded frames; those of a longer one are 
 
 
 class Source(NamedTuple):
-    """A video to make sound for.
+    """A video to make audio for.
 
     Attributes:
       path: where it came from.
@@ -30,20 +30,26 @@ class Source(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Of all its frames, those that are not in memory included: what batches are cut by."""
+        """Bytes of all its frames, those that are not in memory included.
+
+        Batches are cut by them.
+        """
         return self.frames_THWC.nbytes
 
 
 class Viewed(NamedTuple):
-    """What is kept of a `Source` when its frames are gone: `clips_BD` is for `Similarity`."""
+    """The part of a `Source` that is kept when its frames are gone.
+
+    `clips_BD` is for `Similarity`.
+    """
 
     path: Path
     duration_s: float
     clips_BD: np.ndarray
 
 
-class Sound(NamedTuple):
-    """A decoded sound track, float32 [samples] at the model's rate."""
+class Audio(NamedTuple):
+    """A decoded audio track, float32 [samples] at the model's rate."""
 
     path: Path
     audio: np.ndarray
@@ -65,12 +71,12 @@ def view(
 
     Args:
       sources: the videos.
-      encode_fn: makes CAVP rows, see `features.extract_batch`.
+      encode_fn: makes CAVP features, see `features.extract_batch`.
       score: makes what scores need.
-      official: whether rows are those of the official groups, or seamless.
+      official: whether features are those of the official groups, or seamless.
       batch: groups of frames that are encoded at once.
     Returns:
-      What is kept of them; and their rows, float32 [T, D] each.
+      What is kept of them; and their features, float32 [T, D] each.
     Raises:
       foley_jax.media.video.MediaError: a video cannot be decoded.
       ValueError: a video without frames.
@@ -81,6 +87,8 @@ def view(
     def groups_of(source: Source, embedded: list[np.ndarray]) -> Iterable[features.Group]:
         return grouped(score.passing(source.frames_THWC, embedded))
 
-    rows = features.extract_videos(encode_fn, map(groups_of, sources, embedded), batch=batch)
+    video_features = features.extract_videos(
+        encode_fn, map(groups_of, sources, embedded), batch=batch
+    )
     clips = [np.concatenate(own) if own else np.zeros((0, 0), np.float32) for own in embedded]
-    return [Viewed(s.path, s.duration_s, own) for s, own in zip(sources, clips)], rows
+    return [Viewed(s.path, s.duration_s, own) for s, own in zip(sources, clips)], video_features

@@ -74,7 +74,7 @@ def q_sample(schedule: Schedule, x0: Tree, t_B: jax.Array, noise: Tree) -> Tree:
 
 
 def target(schedule: Schedule, x0: Tree, t_B: jax.Array, noise: Tree, prediction: str) -> Tree:
-    """What a network of this `prediction` should say: noise, v or x0 (float32 pytree)."""
+    """Returns what a network of this `prediction` should say: noise, v or x0 (float32 pytree)."""
     _check(prediction)
     if prediction == "eps":
         return noise

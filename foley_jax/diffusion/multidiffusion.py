@@ -21,7 +21,7 @@ WindowFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 KeepingWindowFn = Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 
 
-class Cover(NamedTuple):
+class WindowLayout(NamedTuple):
     """Where the windows lie on the canvas.
 
     Attributes:
@@ -43,7 +43,7 @@ def cut(x_HWC: jax.Array, first_B: jax.Array, width: int) -> jax.Array:
     return jnp.moveaxis(x_HWC[:, columns_BV], 1, 0)  # [H, B, V, C] -> [B, H, V, C]
 
 
-def denoiser(predict: WindowFn, cover: Cover, *, batch: int) -> gaussian.DenoiseFn:
+def denoiser(predict: WindowFn, cover: WindowLayout, *, batch: int) -> gaussian.DenoiseFn:
     """Denoiser of a whole canvas from a denoiser of windows.
 
     Any prediction that is linear in the network's output (eps, v, x0) may be blended; all
@@ -67,7 +67,7 @@ def denoiser(predict: WindowFn, cover: Cover, *, batch: int) -> gaussian.Denoise
 
 
 def remembering(
-    predict: KeepingWindowFn, cover: Cover, *, batch: int
+    predict: KeepingWindowFn, cover: WindowLayout, *, batch: int
 ) -> Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]]:
     """`denoiser` whose batches of windows each keep something from one evaluation to the next.
 

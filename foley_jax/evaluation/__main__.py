@@ -1,4 +1,4 @@
-"""Evaluates folders of sounds or sounding videos, or a model, under named protocols.
+"""Evaluates folders of audio clips or sounding videos, or a model, under named protocols.
 
     python -m foley_jax.evaluation --protocol=onsets --reference videos/ \\
         --generated=ours=out/seed0_sample0 --generated=ours=out/seed0_sample1 \\
@@ -12,11 +12,11 @@
 A folder may hold .wav, .flac or .mp4 files of any system, in subfolders too; an item is judged
 against the reference of the same path without suffix, or, where one side lies flat, of the same
 stem (mm-diffusion compares whole sets). A repeated name is another seed of that system, or another
-of its samples where the protocol pools them. With --model the sounds are generated first, --samples
-for every video of the reference, into OUT/generated.
+of its samples where the protocol pools them. With --model the audio clips are generated first,
+--samples for every video of the reference, into OUT/generated.
 
 protocols
-  onsets                onset F1, AP, count accuracy against the true sound; needs no weights
+  onsets                onset F1, AP, count accuracy against the true audio; needs no weights
   av-align              peaks of motion against onsets; needs no weights
   embedded              the same against true events of embedded scenes; --train for materials
   align-acc             Diff-Foley's evaluation classifier; --classifier, --cavp
@@ -75,12 +75,20 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--protocol", required=True, help="one, or several with commas between")
     p.add_argument(
-        "--reference", type=Path, nargs="+", required=True, help="folders of true sounds or videos"
+        "--reference",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="folders of true audio clips or videos",
     )
     p.add_argument("--out", type=Path, required=True, help="where the report goes")
     systems = p.add_argument_group("what is judged")
     systems.add_argument(
-        "--generated", action="append", default=[], metavar="[NAME=]DIR", help="a system's sounds"
+        "--generated",
+        action="append",
+        default=[],
+        metavar="[NAME=]DIR",
+        help="a system's audio clips",
     )
     systems.add_argument(
         "--checkpoint", action="append", default=[], metavar="[NAME=]PATH", help="to be hashed"
@@ -104,7 +112,9 @@ def parser() -> argparse.ArgumentParser:
     means.add_argument("--classifier", help="align-acc: evaluation classifier, run or file")
     means.add_argument("--cavp", help="CAVP of --model and of the classifier")
     means.add_argument("--train", type=Path, help="embedded: training scenes, for materials")
-    means.add_argument("--seconds", type=limits.number_argument, help="of every sound that count")
+    means.add_argument(
+        "--seconds", type=limits.number_argument, help="of every audio clip that count"
+    )
     means.add_argument("--split", help="mm-diffusion: part of the data the reference is, in words")
     return p
 
@@ -150,7 +160,7 @@ def _tell_passed_over(args: argparse.Namespace, systems: dict[str, list[Path]]) 
     """Says once what the search of all folders leaves out.
 
     Raises:
-      FileNotFoundError: a folder without sounds.
+      FileNotFoundError: a folder without audio clips.
       ValueError: the report would go into a folder that is searched.
     """
     searched = [*args.reference, *(folder for runs in systems.values() for folder in runs)]
@@ -197,7 +207,7 @@ def _systems(
     seeds.refuse([*systems, *models], protocol.RESERVED)
     for folder in (*args.reference, *(folder for runs in systems.values() for folder in runs)):
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder} holds no sounds: there is no such folder")
+            raise FileNotFoundError(f"{folder} holds no audio clips: there is no such folder")
     for path in checkpoints.values():
         if not path.exists():
             raise FileNotFoundError(f"--checkpoint={path}: there is no such file or folder")
@@ -241,7 +251,7 @@ def judge(classifier: str, cavp: str) -> align_acc_protocol.Judge:
 
 
 def _generate(name: str, model: Path, args: argparse.Namespace) -> list[Path]:
-    """A folder of sounds per sample, made for all videos of the reference."""
+    """A folder of audio clips per sample, made for all videos of the reference."""
     settings = pipeline.Settings(seed=args.seed, steps=args.steps, guidance=args.guidance)
     out = args.out / "generated" / name
     loaded = load.any_system(model, cavp=args.cavp, classifier=args.guide)

@@ -1,6 +1,6 @@
-"""Align Acc: the share of sounds that the evaluation classifier finds in time with their video.
+"""Align Acc: the share of audio that the evaluation classifier finds in time with their video.
 
-N items, B batch, F mel bins, T mel frames, L feature rows, D their width.
+N items, B batch, F mel bins, T mel frames, L features, D their width.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from foley_jax.diff_foley.models import alignment
 from foley_jax.runtime import seed_keys
 
 NUM_FRAMES = 512  # 8.192 s at hop 256
-NUM_ROWS = 32  # 8 s at 4 rows per second
+NUM_ROWS = 32  # 8 s at 4 features per second
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,17 +41,17 @@ def accuracy(prob_N: np.ndarray) -> float:
 def align_acc(
     model: alignment.AlignmentModel,
     mels_NFT: Sequence[np.ndarray],
-    rows_NLD: Sequence[np.ndarray],
+    features_NLD: Sequence[np.ndarray],
     *,
     seed: int = 0,
     batch_size: int = 16,
     num_frames: int = NUM_FRAMES,
     num_rows: int = NUM_ROWS,
 ) -> AlignAcc:
-    """Judges generated mels against the CAVP rows of the videos they were made for.
+    """Judges generated mels against the CAVP features of the videos they were made for.
 
     As the official script: the mel is cut to its first frames, encoded to a posterior *sample*
-    times the latent scale, and judged at step 0 with the conditioner's view of the first rows.
+    times the latent scale, and judged at step 0 with the conditioner's view of the first features.
     Every item has its own noise, a function of the seed and its place, so the result does not
     depend on the batch size. The script draws all noise from torch's generator instead, hence
     agrees in distribution only.
@@ -60,7 +60,7 @@ def align_acc(
       model: an evaluation classifier, with autoencoder.
       mels_NFT: float arrays [F, >= num_frames] in [0, 1], in the model's front end (official: 128
         bins, hop 256 at 16 kHz).
-      rows_NLD: float arrays [>= num_rows, D], unit CAVP rows from the start of the video.
+      features_NLD: float arrays [>= num_rows, D], unit CAVP features from the start of the video.
       seed: of the posterior's noise.
       batch_size: items judged together.
     Raises:
@@ -68,16 +68,18 @@ def align_acc(
     Source: Diff-Foley evaluation/align_acc.py:67-87, dataset.py:87-109.
     """
     mels = _cut("mel", mels_NFT, num_frames, axis=1)
-    rows = _cut("feature rows", rows_NLD, num_rows, axis=0)
-    if len(mels) != len(rows) or not len(mels):
-        raise ValueError(f"{len(mels)} mels and {len(rows)} sets of rows; expected as many, not 0")
+    features = _cut("features", features_NLD, num_rows, axis=0)
+    if len(mels) != len(features) or not len(mels):
+        raise ValueError(
+            f"{len(mels)} mels and {len(features)} sets of features; expected as many, not 0"
+        )
     graphdef, state = nnx.split(model)
     state = nnx.to_pure_dict(state)
     found, key = [], seed_keys.key(seed)
     for start in range(0, len(mels), batch_size):
         # the last batch is filled up with its last item: one shape, one compilation
         item_B = np.minimum(np.arange(start, start + batch_size), len(mels) - 1)
-        args = (mels[item_B], rows[item_B], item_B.astype(np.int32))
+        args = (mels[item_B], features[item_B], item_B.astype(np.int32))
         prob_B = _probabilities(graphdef, state, key, *args)
         found.append(np.asarray(prob_B)[: len(mels) - start])
     prob_N = np.concatenate(found)
@@ -90,7 +92,7 @@ def _probabilities(
     state: Any,
     key: jax.Array,
     mel_BFT: jax.Array,
-    rows_BLD: jax.Array,
+    features_BLD: jax.Array,
     item_B: jax.Array,
 ) -> jax.Array:
     """The classifier's probabilities [B] of the items numbered `item_B`."""
@@ -100,7 +102,7 @@ def _probabilities(
         return model.encode_mel(mel_FT[None], key=jax.random.fold_in(key, item))[0]
 
     x_BHWC = jax.vmap(encode)(mel_BFT, item_B)
-    return jax.nn.sigmoid(model.logits(x_BHWC, jnp.zeros(len(item_B)), rows_BLD))
+    return jax.nn.sigmoid(model.logits(x_BHWC, jnp.zeros(len(item_B)), features_BLD))
 
 
 def _cut(name: str, arrays: Sequence[np.ndarray], size: int, *, axis: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Embedded scenes: their true events, what is heard in their sounds, and of which material.
+"""Embedded scenes: their true events, what is heard in their audio clips, and of which material.
 
 Axis letters: F mel bins, T mel frames.
 """
@@ -34,7 +34,7 @@ class Truth:
 
 @dataclasses.dataclass(frozen=True)
 class Heard:
-    """What the detector hears in one sound."""
+    """Everything that the detector hears in one audio clip."""
 
     mel_FT: np.ndarray
     onsets_s: np.ndarray
@@ -86,7 +86,7 @@ def strike_spectrum(mel_FT: np.ndarray, time_s: float) -> np.ndarray:
 
 
 class MaterialClassifier:
-    """Ridge regression from strike spectra to materials, fitted on true sounds."""
+    """Ridge regression from strike spectra to materials, fitted on true audio clips."""
 
     def __init__(self, spectra_NF: np.ndarray, materials: Sequence[str], ridge: float = 1e-2):
         self.names = sorted(set(materials))
@@ -100,7 +100,7 @@ class MaterialClassifier:
 
     @classmethod
     def of_scenes(cls, clips: Sequence[Truth]) -> "MaterialClassifier":
-        """Fitted on the scenes' own sounds."""
+        """Fitted on the scenes' own audio clips."""
         # blows of one object at a time: in hard scenes others ring into them
         alone = [clip for clip in clips if clip.level != "hard"]
         bar = tqdm.tqdm(alone, desc="materials", unit="clip", leave=False)
@@ -124,7 +124,7 @@ def material_figures(
     heard: Sequence[Heard],
     classify: MaterialClassifier,
 ) -> dict[str, float]:
-    """Share of matched events whose sound is of the right material, and for wrong pairs."""
+    """Share of matched events whose audio is of the right material, and for wrong pairs."""
     counts_N2 = _right_of_matched(clips, heard, classify)
     if not counts_N2[:, 1].any():
         return pairs.without(contrast, "no onset meets a true event")
@@ -133,7 +133,7 @@ def material_figures(
         return float(sums[0] / max(sums[1], 1))
 
     turned = [(*heard[shift:], *heard[:shift]) for shift in pairs.rotations(len(clips))]
-    wrong = [_right_of_matched(clips, sounds, classify).sum(axis=0) for sounds in turned]
+    wrong = [_right_of_matched(clips, audio_clips, classify).sum(axis=0) for audio_clips in turned]
     return pairs.figures(
         contrast,
         lambda: bootstrap.sums_interval(counts_N2, share),
@@ -145,11 +145,11 @@ def material_figures(
 def _right_of_matched(
     clips: Sequence[Truth], heard: Sequence[Heard], classify: MaterialClassifier
 ) -> np.ndarray:
-    """Of every clip, how many matched events are of the right material, and how many there are."""
+    """Counts matched events of the right material, and all matched ones, for every clip."""
     counts = []
-    for clip, sound in zip(clips, heard, strict=True):
-        matched = onsets.match(sound.onsets_s, clip.times_s, scores.TOLERANCES_S[0])
-        spectra = [strike_spectrum(sound.mel_FT, sound.onsets_s[i]) for i, _ in matched]
+    for clip, waveform in zip(clips, heard, strict=True):
+        matched = onsets.match(waveform.onsets_s, clip.times_s, scores.TOLERANCES_S[0])
+        spectra = [strike_spectrum(waveform.mel_FT, waveform.onsets_s[i]) for i, _ in matched]
         told = classify(np.stack(spectra)) if spectra else []
         right = sum(a == clip.materials[j] for a, (_, j) in zip(told, matched))
         counts.append((right, len(matched)))

@@ -44,7 +44,7 @@ class Extraction:
       by_batch: whether an item's features depend on its neighbours (official AudioCLIP): then
         they are kept per batch, the last batch is as small as it is, and one of a single item is
         left out by name.
-      is_sound: whether `read` gives sound, whose silence is to be flagged.
+      is_audio: whether `read` gives audio, whose silence is to be flagged.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Extraction:
     compute: Callable[[np.ndarray], Mapping[str, np.ndarray]]
     batch_size: int = 8
     by_batch: bool = False
-    is_sound: bool = True
+    is_audio: bool = True
 
 
 def key_of(**settings: Any) -> str:
@@ -84,7 +84,7 @@ class FeatureStore:
 
     def extract(
         self, paths: Mapping[str, Path], extraction: Extraction, what: str
-    ) -> protocol.Perceived:
+    ) -> protocol.Extracted:
         """Features of all files: name -> {feature: array}, in the order of `paths`.
 
         What lies in the store is read, the rest is computed and kept; a file that cannot be read,
@@ -104,8 +104,8 @@ class FeatureStore:
                 bar.update(len(found) + len(unreadable) - bar.n)
         ordered = {name: found[name] for name in paths if name in found}
         peaks = {name: float(features.pop(_PEAK)) for name, features in ordered.items()}
-        silent = [n for n, p in peaks.items() if extraction.is_sound and p <= run_card.SILENT_PEAK]
-        return protocol.Perceived(ordered, unreadable, tuple(silent))
+        silent = [n for n, p in peaks.items() if extraction.is_audio and p <= run_card.SILENT_PEAK]
+        return protocol.Extracted(ordered, unreadable, tuple(silent))
 
     def _one_by_one(
         self, paths: Mapping[str, Path], extraction: Extraction, unreadable: dict[str, str]
@@ -215,7 +215,7 @@ def _computed(
 
 
 def _load(path: Path | None) -> dict[str, np.ndarray] | None:
-    """What is kept under a name; None if nothing, or if it is broken."""
+    """Returns what is kept under a name; None if nothing, or if it is broken."""
     if path is None:
         return None
     try:

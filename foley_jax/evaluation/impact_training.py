@@ -1,9 +1,9 @@
 """Fits the detector of visible impacts on scenes whose events are known.
 
 Never sees a generated clip: weights come from training clips, the threshold from others of the
-same split. Pictures are degraded in training (colours, blur, noise), because generated ones are.
+same split. Images are degraded in training (colours, blur, noise), because generated ones are.
 
-Axis letters: N all frames, B batch, T frames, H W picture, C channels.
+Axis letters: N all frames, B batch, T frames, H W image, C channels.
 """
 
 from collections.abc import Sequence

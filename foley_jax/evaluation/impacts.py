@@ -1,10 +1,10 @@
-"""Visible impacts: a small network that tells from a picture alone when something was hit.
+"""Visible impacts: a small network that tells from an image alone when something was hit.
 
 For every frame it sees the frame, the one before and the one after, and says whether this is the
 first to show a new blow, and how long ago that blow fell. `impact_training` fits it on scenes
 whose events are known.
 
-Axis letters: B batch, T frames, H W picture, C channels.
+Axis letters: B batch, T frames, H W image, C channels.
 """
 
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ LONGEST_DELAY_S = 0.15  # one frame at 10 fps, and half as much for sources of 2
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the detector is; every value goes into the key of its cached weights.
+    """Settings of the detector; every value goes into the key of its cached weights.
 
     Attributes:
       fps: frames per second that it looks at.
-      size: sides of its pictures, pixels.
+      size: sides of its images, pixels.
       width: channels of its first layer.
       min_gap_s: two impacts are never closer than this.
       steps, batch, learning_rate, seed: of its training.
@@ -54,7 +54,7 @@ class Settings:
 
 
 class ImpactNet(nnx.Module):
-    """Three convolutions, a maximum over the picture, a dense layer."""
+    """Three convolutions, a maximum over the image, a dense layer."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
         pad = ((1, 1), (1, 1))
@@ -73,7 +73,7 @@ class ImpactNet(nnx.Module):
           it fell, in units of `LONGEST_DELAY_S`, float [B].
         """
         before, now, after = jnp.split(triple_BHWC, 3, axis=-1)
-        # differences are small beside the picture; 3 makes them as large
+        # differences are small beside the image; 3 makes them as large
         x = jnp.concatenate([now, 3 * (now - before), 3 * (after - now)], axis=-1)
         for conv in (self.conv1, self.conv2, self.conv3):
             x = nnx.relu(conv(x))
@@ -96,7 +96,7 @@ def triples(frames_THWC: np.ndarray, size: int) -> np.ndarray:
     Returns:
       uint8 [T, size, size, 9].
     Raises:
-      ValueError: not a clip of uint8 pictures.
+      ValueError: not a clip of uint8 images.
     """
     if frames_THWC.dtype != np.uint8 or frames_THWC.ndim != 4 or frames_THWC.shape[-1] != 3:
         raise ValueError(
@@ -160,7 +160,7 @@ class Detector:
         Args:
           frames_THWC: uint8 [T, H, W, 3] at `settings.fps`, any size; frame i shows i / fps.
         Raises:
-          ValueError: not a clip of uint8 pictures.
+          ValueError: not a clip of uint8 images.
         """
         return self.times(self.answers(triples(frames_THWC, self.settings.size)))
 

@@ -1,4 +1,4 @@
-"""What stands beside a table: the reason of every dash, and what is to be known of marked figures.
+"""Notes beside a table: the reason of every dash, and what is to be known of marked figures.
 
 A row is a system (or "GROUP: SYSTEM"), a figure is nan where it cannot be computed (`remarks`).
 """

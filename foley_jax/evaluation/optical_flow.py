@@ -1,10 +1,10 @@
 """Dense optical flow by polynomial expansion, as OpenCV's `calcOpticalFlowFarneback` computes it.
 
 Needs no OpenCV, and equals it to rounding (5e-5 pixels; OpenCV 5.0). Every neighbourhood of a
-picture is fitted by a quadratic; how the linear part of the fit changes, beside its curvature,
-tells how far the picture has moved (Farneback 2003). Coarse to fine.
+image is fitted by a quadratic; how the linear part of the fit changes, beside its curvature,
+tells how far the image has moved (Farneback 2003). Coarse to fine.
 
-Axis letters: T frames, H W picture, K the five coefficients (y, x, yy, xx, xy) of a fit.
+Axis letters: T frames, H W image, K the five coefficients (y, x, yy, xx, xy) of a fit.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class Farneback:
 
     Attributes:
       pyramid_scale: size of a level relative to the next finer one.
-      num_levels: levels beside the full picture; fewer for small pictures (`MIN_SIDE`).
+      num_levels: levels beside the full image; fewer for small images (`MIN_SIDE`).
       window: side of the square over which the motion is averaged, pixels, odd.
       num_iterations: per level.
       radius: of the neighbourhood of a fit, pixels; OpenCV's `poly_n`, which its manual calls
@@ -38,10 +38,10 @@ class Farneback:
     sigma: float = 1.2
 
     def __call__(self, before_HW: np.ndarray, after_HW: np.ndarray) -> np.ndarray:
-        """Motion from one picture to the next.
+        """Motion from one image to the next.
 
         Args:
-          before_HW, after_HW: grey pictures in [0, 255], uint8 or float [H, W].
+          before_HW, after_HW: grey images in [0, 255], uint8 or float [H, W].
         Returns:
           float32 [H, W, 2]: pixels to the right and down, of every pixel of `before_HW`.
         Raises:
@@ -49,23 +49,23 @@ class Farneback:
         """
         if np.ndim(before_HW) != 2 or np.shape(before_HW) != np.shape(after_HW):
             raise ValueError(
-                f"pictures of shapes {np.shape(before_HW)} and {np.shape(after_HW)}, expected "
+                f"images of shapes {np.shape(before_HW)} and {np.shape(after_HW)}, expected "
                 "equal [H, W]"
             )
         return self.between(self.fits(before_HW), self.fits(after_HW))
 
-    def fits(self, picture_HW: np.ndarray) -> list[np.ndarray]:
-        """What is known of one picture: its quadratics at every level, coarsest first."""
-        picture = np.asarray(picture_HW, np.float32)
-        height, width = picture.shape
+    def fits(self, image_HW: np.ndarray) -> list[np.ndarray]:
+        """Returns what is known of one image: its quadratics at every level, coarsest first."""
+        image = np.asarray(image_HW, np.float32)
+        height, width = image.shape
         scales = [self.pyramid_scale**n for n in range(self._depth(height, width), -1, -1)]
         sizes = [(round(height * scale), round(width * scale)) for scale in scales]
         return [
-            self._fit(_resize(_smooth(picture, scale), size)) for scale, size in zip(scales, sizes)
+            self._fit(_resize(_smooth(image, scale), size)) for scale, size in zip(scales, sizes)
         ]
 
     def between(self, before: list[np.ndarray], after: list[np.ndarray]) -> np.ndarray:
-        """`__call__` for two pictures of equal size given by their `fits`."""
+        """`__call__` for two images of equal size given by their `fits`."""
         flow = np.zeros((*before[0].shape[:2], 2), np.float32)
         for level, (one, other) in enumerate(zip(before, after)):
             if level:
@@ -84,14 +84,14 @@ class Farneback:
             depth += 1
         return depth
 
-    def _fit(self, picture_HW: np.ndarray) -> np.ndarray:
+    def _fit(self, image_HW: np.ndarray) -> np.ndarray:
         """Quadratic of every neighbourhood by weighted least squares, float32 [H, W, K]."""
         n = np.arange(-self.radius, self.radius + 1, dtype=np.float64)
         g = np.exp(-(n**2) / (2 * self.sigma**2)).astype(np.float32)
         g = (g / g.sum(dtype=np.float64)).astype(np.float32)
         kernels = [g, (n * g).astype(np.float32), (n**2 * g).astype(np.float32)]
 
-        columns = [ndimage.correlate1d(picture_HW, k, axis=0, mode="nearest") for k in kernels]
+        columns = [ndimage.correlate1d(image_HW, k, axis=0, mode="nearest") for k in kernels]
 
         def moment(y: int, x: int) -> np.ndarray:
             return ndimage.correlate1d(columns[y], kernels[x], axis=1, mode="nearest")
@@ -178,7 +178,7 @@ def _sample(fit_HWK: np.ndarray, y_HW: np.ndarray, x_HW: np.ndarray) -> tuple[np
     return (1 - fy) * top + fy * bottom, inside
 
 
-def _smooth(picture_HW: np.ndarray, scale: float) -> np.ndarray:
+def _smooth(image_HW: np.ndarray, scale: float) -> np.ndarray:
     """Gaussian blur before shrinking by `scale`; a light one at full size too, as in OpenCV."""
     sigma = (1.0 / scale - 1.0) * 0.5
     size = max(round(sigma * 5) | 1, 3)
@@ -187,8 +187,8 @@ def _smooth(picture_HW: np.ndarray, scale: float) -> np.ndarray:
     kernel = np.exp(-(n**2) / (2 * sigma**2)) if sigma > 0 else np.array([0.25, 0.5, 0.25])
     kernel = (kernel / kernel.sum()).astype(np.float32)
     for axis in (0, 1):
-        picture_HW = ndimage.correlate1d(picture_HW, kernel, axis=axis, mode="mirror")
-    return picture_HW
+        image_HW = ndimage.correlate1d(image_HW, kernel, axis=axis, mode="mirror")
+    return image_HW
 
 
 def _resize(x_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -206,7 +206,7 @@ def _resize(x_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def grey(frames_THWC: np.ndarray) -> np.ndarray:
-    """Luma of RGB pictures as OpenCV rounds it, uint8 [T, H, W, 3] -> uint8 [T, H, W].
+    """Luma of RGB images as OpenCV rounds it, uint8 [T, H, W, 3] -> uint8 [T, H, W].
 
     Raises:
       ValueError: another type or shape.
@@ -230,12 +230,12 @@ def mean_motion(frames_THWC: np.ndarray, settings: Farneback = Farneback()) -> n
     Raises:
       ValueError: less than two frames, or as `grey`.
     """
-    pictures = grey(frames_THWC)
-    if len(pictures) < 2:
-        raise ValueError(f"{len(pictures)} frames, expected at least 2")
-    motion, before = [], settings.fits(pictures[0])
-    for picture in pictures[1:]:
-        after = settings.fits(picture)
+    images = grey(frames_THWC)
+    if len(images) < 2:
+        raise ValueError(f"{len(images)} frames, expected at least 2")
+    motion, before = [], settings.fits(images[0])
+    for image in images[1:]:
+        after = settings.fits(image)
         flow = settings.between(before, after)
         motion.append(float(np.hypot(flow[..., 0], flow[..., 1]).mean()))
         before = after

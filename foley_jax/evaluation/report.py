@@ -37,7 +37,7 @@ def write(out: Path, rules: protocol.Rules, result: protocol.Result) -> str:
         **beside.record(),
         "skipped": result.skipped,
         "failed": result.failed,
-        "complaints": result.complaints,
+        "complaints": result.folder_warnings,
     }
     # JSON knows no nan: what could not be computed is null
     metrics = {"protocol": name, "systems": remarks.plain(result.figures), **said}
@@ -45,7 +45,7 @@ def write(out: Path, rules: protocol.Rules, result: protocol.Result) -> str:
     columns, more = rules.columns, rules.more_columns
     table = tables.markdown_table(f"protocol `{name}`", result.figures, columns, more)
     skipped = (f"{metric}: {why}" for metric, why in result.skipped.items())
-    lines = [names.shown(line) for line in (*beside.lines(), *result.complaints, *skipped)]
+    lines = [names.shown(line) for line in (*beside.lines(), *result.folder_warnings, *skipped)]
     text = table + ("\n" + "".join(f"\n- {line}" for line in lines) if lines else "")
     (out / "table.md").write_text(text + "\n")
     keys = {head: key for head, key in columns.items() if key}

@@ -22,7 +22,7 @@ from foley_jax.media import files as media_files
 from foley_jax.media import names
 
 SILENT_PEAK = 1e-3  # -60 dB of full scale
-# a sound beside a video of its name comes first
+# an audio clip beside a video of its name comes first
 SUFFIXES = (*media_files.AUDIO_SUFFIXES, *media_files.VIDEO_SUFFIXES)
 PACKAGES = ("jax", "flax", "numpy", "scipy", "librosa", "av")
 CHUNK_BYTES = 1 << 20
@@ -63,10 +63,10 @@ class Account:
         return f"{len(self.scored)} of {len(self.requested)} scored; " + ", ".join(parts)
 
 
-def find_sounds(
+def find_audio(
     folder: Path, suffixes: Sequence[str] = SUFFIXES, leave_out: Sequence[Path] = ()
 ) -> dict[str, Path]:
-    """Sounds and videos of a folder by name, see `find_items`.
+    """Audio clips and videos of a folder by name, see `find_items`.
 
     Raises:
       FileNotFoundError: no folder, or nothing in it.
@@ -113,12 +113,12 @@ def passed_over(folders: Iterable[Path], leave_out: Sequence[Path] = ()) -> str:
 
 
 def name_of(folder: Path, path: Path) -> str:
-    """What an item is called: its path below the folder, without suffix, as text."""
+    """Returns what an item is called: its path below the folder, without suffix, as text."""
     return names.shown(path.relative_to(folder).with_suffix("").as_posix())
 
 
 def is_silent(audio_L: np.ndarray) -> bool:
-    """Whether a sound in [-1, 1] never exceeds `SILENT_PEAK`; true of no samples at all."""
+    """Whether an audio clip in [-1, 1] never exceeds `SILENT_PEAK`; true of no samples at all."""
     return bool(np.abs(audio_L).max(initial=0.0) <= SILENT_PEAK)
 
 
@@ -160,12 +160,14 @@ def commit(folder: Path | None = None) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that figures may depend on."""
+    """Returns the versions of Python and of the packages that figures may depend on."""
     return {"python": platform.python_version(), **{p: metadata.version(p) for p in PACKAGES}}
 
 
 def generator_scores(folder: Path) -> dict[str, Any]:
-    """What the generator wrote into `scores.json`: its "settings", and figures of its "clips".
+    """Returns what the generator wrote into `scores.json`.
+
+    Its "settings", and figures of its "clips".
 
     {} of a folder without it, or with one of another tool: a file of this name may hold anything.
     """
@@ -184,18 +186,21 @@ def generator_clips(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def generation_settings(folder: Path) -> dict[str, Any] | None:
-    """What the generator wrote of itself: seed, steps, sampler, guidance; None if it did not."""
+    """Returns what the generator wrote of itself: seed, steps, sampler, guidance.
+
+    None if it did not.
+    """
     return generator_scores(folder).get("settings")
 
 
-def sound_summary(files: Iterable[Path]) -> dict[str, Any]:
-    """How many sounds have which rate, and the shortest, median and longest one in seconds."""
+def audio_summary(files: Iterable[Path]) -> dict[str, Any]:
+    """How many audio clips have which rate, and the shortest, median and longest one in seconds."""
     rates: dict[str, int] = {}
     lengths_s = []
     for path in files:
         try:
             rate, length_s = audio_io.rate_and_length(path)
-        except Exception:  # no sound: of a protocol on pictures alone, or counted as unreadable
+        except Exception:  # no audio: of a protocol on images alone, or counted as unreadable
             continue
         rates[str(rate)] = rates.get(str(rate), 0) + 1
         lengths_s.append(length_s)
@@ -210,7 +215,7 @@ def of_system(
 
     Args:
       paths: name -> file, at least of what was scored.
-      checkpoint: file or folder of the weights; None if they are not at hand (foreign sounds).
+      checkpoint: file or folder of the weights; None if they are not at hand (foreign audio clips).
     """
     files = {name: paths[name] for name in account.scored}
     return {
@@ -218,7 +223,7 @@ def of_system(
         "sounds_sha256": hash_of_files(files),
         "checkpoint_sha256": None if checkpoint is None else content_hash(checkpoint),
         "generation": generation_settings(folder),
-        "sound": sound_summary(files.values()),
+        "sound": audio_summary(files.values()),
         "items": account.record(),
     }
 

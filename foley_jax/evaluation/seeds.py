@@ -50,7 +50,7 @@ def mean_scores(folder: Path | None, names: Sequence[str]) -> dict[str, float]:
     """Means over clips of what the generator itself wrote into `scores.json`, if it did.
 
     Args:
-      folder: of the generator's sounds; None for true sound, which has no generator.
+      folder: of the generator's audio clips; None for true audio, which has no generator.
     Returns:
       `align_acc`, the share of clips whose alignment probability rounds to 1 (0.5 rounds to 0),
       and `cavp_similarity`; a figure that a clip lacks is left out. Both say that no wrong pairs

@@ -1,12 +1,12 @@
-"""Protocol `sounding`: do clips generated with picture and sound agree with themselves?
+"""Protocol `sounding`: do clips generated with video and audio agree with themselves?
 
     python -m foley_jax.evaluation.sounding --videos=demo/videos --out=demo/report \\
         --system=generated=demo/out/seed0 --system=generated=demo/out/seed1
 
 Every system is a folder of `NAME.mp4` + `NAME.wav`; give a system's name again for its other
 seeds: their mean and spread make one row. Nobody knows what should be heard in a generated clip,
-so one detector looks for impacts in the picture, another listens for onsets in the sound, and
-onsets are matched one-to-one with impacts. The same sounds paired with the pictures of other
+so one detector looks for impacts in the image, another listens for onsets in the audio, and
+onsets are matched one-to-one with impacts. The same audio clips paired with the images of other
 clips, and held-out true videos cut to the same length, stand beside every result: a score means
 something only between these two. How good the eye itself is stands in a second table.
 
@@ -41,7 +41,7 @@ from foley_jax.media import audio as audio_io
 from foley_jax.media import file_arguments, plots
 from foley_jax.media import video as video_io
 
-RATE_HZ = 8000  # of the generated sound; what is above 4 kHz must not help the true sound
+RATE_HZ = 8000  # of the generated audio; what is above 4 kHz must not help the true audio
 SHEET_CLIPS = 12
 TRUE = "true videos"
 COLUMNS = {
@@ -87,7 +87,7 @@ class Clip:
 def judge(
     name: str, frames_THWC: np.ndarray, audio_L: np.ndarray, detector: impacts.Detector
 ) -> Clip:
-    """Looks at the frames and listens to the sound, float [L] at `RATE_HZ`, of one clip."""
+    """Looks at the frames and listens to the audio, float [L] at `RATE_HZ`, of one clip."""
     fps = detector.settings.fps
     length = round(len(frames_THWC) / fps * RATE_HZ)
     audio_L = np.pad(audio_L[:length], (0, max(0, length - len(audio_L))))
@@ -98,43 +98,43 @@ def judge(
 
 
 def find_clips(folder: Path) -> dict[str, tuple[Path, Path]]:
-    """Picture and sound of every clip of a system, by name; see `run_card.find_items`.
+    """Video and audio of every clip of a system, by name; see `run_card.find_items`.
 
     Raises:
-      FileNotFoundError: none, or pictures without sound or sounds without picture.
+      FileNotFoundError: none, or images without audio or audio clips without image.
     """
-    pictures, sounds = (run_card.find_items(folder, (kind,)) for kind in (".mp4", ".wav"))
+    images, audio_clips = (run_card.find_items(folder, (kind,)) for kind in (".mp4", ".wav"))
     lonely = [
         str(path.with_suffix(other))
-        for these, those, other in ((pictures, sounds, ".wav"), (sounds, pictures, ".mp4"))
+        for these, those, other in ((images, audio_clips, ".wav"), (audio_clips, images, ".mp4"))
         for name, path in these.items()
         if name not in those
     ]
     if lonely:
         raise FileNotFoundError(f"{len(lonely)} files missing beside their twins: {lonely[:3]} ...")
-    if not pictures:
+    if not images:
         raise FileNotFoundError(f"{folder} holds no clips (NAME.mp4 beside NAME.wav)")
-    return {name: (picture, sounds[name]) for name, picture in pictures.items()}
+    return {name: (image, audio_clips[name]) for name, image in images.items()}
 
 
 def read_system(
     clips: Mapping[str, tuple[Path, Path]], detector: impacts.Detector, num_frames: int, what: str
 ) -> list[Clip]:
-    """Judges the first `num_frames` frames and their sound of every generated clip.
+    """Judges the first `num_frames` frames and their audio of every generated clip.
 
     Raises:
       ValueError: a clip is shorter; it would not be comparable.
     """
     judged = []
     bar = tqdm.tqdm(clips.items(), desc=what, unit="clip", leave=False)
-    for name, (path, sound) in bar:
+    for name, (path, waveform) in bar:
         frames = video_io.read_frames(path, detector.settings.video)
         if len(frames) < num_frames:
             raise ValueError(
                 f"{path} has {len(frames)} frames at {detector.settings.fps:g} fps, expected "
                 f"{num_frames}; give --frames={len(frames)} to judge every clip by so many"
             )
-        audio_L = audio_io.load(sound, RATE_HZ)
+        audio_L = audio_io.load(waveform, RATE_HZ)
         judged.append(judge(name, frames[:num_frames], audio_L, detector))
     return judged
 
@@ -172,7 +172,7 @@ def agreement(clips: Sequence[Clip]) -> dict[str, float]:
 def eye_figures(
     clips: Sequence[Clip], true_s: Sequence[np.ndarray], detector: impacts.Detector
 ) -> dict[str, dict[str, float]]:
-    """The detector of impacts against the truth: as they are, and with degraded pictures."""
+    """The detector of impacts against the truth: as they are, and with degraded images."""
     hazy = []
     for seed, clip in enumerate(clips):
         triple = impacts.triples(clip.frames_THWC, detector.settings.size)
@@ -180,7 +180,7 @@ def eye_figures(
         hazy.append(detector.times(detector.answers(x)))
     return {
         TRUE: scores.figures([c.impacts_s for c in clips], true_s),
-        f"{TRUE}, pictures degraded": scores.figures(hazy, true_s),
+        f"{TRUE}, images degraded": scores.figures(hazy, true_s),
     }
 
 
@@ -215,7 +215,7 @@ def evaluate(
     Returns:
       {system: figures}, the figures of the eye, and {system: clips} of the first seeds.
     Raises:
-      FileNotFoundError: no truth, or missing pictures or sounds, before anything is trained.
+      FileNotFoundError: no truth, or missing images or audio clips, before anything is trained.
       ValueError: clips too short or too few.
     """
     paths = {name: [find_clips(f) for f in folders] for name, folders in systems.items()}
@@ -264,7 +264,7 @@ def card(
     for name, folders in {TRUE: [videos / "test"], **systems}.items():
         entries[name] = []
         for folder in folders:
-            paths = run_card.find_sounds(folder)
+            paths = run_card.find_audio(folder)
             names = tuple(paths)
             entries[name].append(run_card.of_system(folder, paths, run_card.Account(names, names)))
     about = {

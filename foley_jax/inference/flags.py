@@ -59,7 +59,7 @@ def of_foley(p: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
         type=int,
         default=1,
         help="compute the U-Net's deep layers once in so many steps: 2 or 3 save time and change "
-        "the sound a little (default: 1, exact)",
+        "the audio a little (default: 1, exact)",
     )
     p.add_argument(
         "--cache_depth",
@@ -72,7 +72,7 @@ def of_foley(p: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
 def of_sounding(p: argparse._ArgumentGroup) -> None:
     """Adds the settings of MM-Diffusion."""
     p.add_argument(
-        "--super_resolution", help="workdir or official file of a network that enlarges pictures"
+        "--super_resolution", help="workdir or official file of a network that enlarges images"
     )
     p.add_argument(
         "--sr_steps",
@@ -84,7 +84,7 @@ def of_sounding(p: argparse._ArgumentGroup) -> None:
         "--method",
         choices=sounding_settings.METHODS,
         default="gradient",
-        help="how a given picture or sound conditions the other (default: gradient)",
+        help="how a given video or audio conditions the other (default: gradient)",
     )
     p.add_argument(
         "--scale",

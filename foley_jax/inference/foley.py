@@ -24,18 +24,18 @@ RECONSTRUCTED_S = 120.0  # the memory of the autoencoder's attention grows with 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """Generated sound for one video.
+    """Generated audio for one video.
 
     Attributes:
       audio: float32 [samples] in about [-1, 1]; `sample_rate` in Hz. Of long videos it is an
         `np.memmap`, and so is `mel_FT`.
-      mel_FT: log-mel in [0, 1] that the sound was made from; `frame_s` seconds a frame.
-      scores: name -> number: `cavp_similarity` of sound and picture, with a classifier
+      mel_FT: log-mel in [0, 1] that the audio was made from; `frame_s` seconds a frame.
+      scores: name -> number: `cavp_similarity` of audio and video, with a classifier
         `alignment`, its probability that they belong together, and where `audio` is beyond full
         scale `gain_db`, by which it is lowered in files.
-      video: path of the video the sound belongs to.
+      video: path of the video the audio belongs to.
       sample: its number among those of its seed.
-      fault: why it is no sound, and at which step it became none; empty if it is one.
+      fault: why it is no audio, and at which step it became none; empty if it is one.
     """
 
     audio: np.ndarray
@@ -48,10 +48,10 @@ class Clip:
     fault: str = ""
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes `.wav`, or a video file with the original picture and this sound.
+        """Writes `.wav`, or a video file with the original video and this audio.
 
         Raises:
-          ValueError: the suffix is neither `.wav` nor a video container, or the sound is not
+          ValueError: the suffix is neither `.wav` nor a video container, or the audio is not
             finite.
         """
         if self.fault:
@@ -90,16 +90,16 @@ class Foley:
         cache_depth: int = 1,
         preset: str = "default",
     ) -> Clip | list[Clip]:
-        """Makes sound for one video of any length, frame rate and size.
+        """Makes audio for one video of any length, frame rate and size.
 
         Args:
-          video: path of a file with a picture stream; its own sound, if any, is not read.
-          seed: 0 to 2**64 - 1; same seed, video name and settings give the same sound.
+          video: path of a file with a video stream; its own audio, if any, is not read.
+          seed: 0 to 2**64 - 1; same seed, video name and settings give the same audio.
           steps: solver steps.
           guidance: classifier-free guidance scale; 1 is no guidance.
           alignment: scale of the alignment classifier's guidance; 0, or a model loaded without
             a classifier, is none.
-          num_samples: how many sounds to make.
+          num_samples: how many audio clips to make.
           keep_best: how many to return, best first (see `Clip.scores`); one is returned as a
             Clip, several as a list.
           sampler: "dpm_solver" (DPM-Solver++(2M)), "ddim" or "plms".
@@ -108,8 +108,8 @@ class Foley:
           preset: "default", or "official": the published notebook with its mistakes, among them
             a pitch that is 27 % low; see `settings.Settings`.
         Raises:
-          foley_jax.media.video.MediaError: the file has no readable picture.
-          ValueError: a setting is out of range, or no sound is finite; the message then names the
+          foley_jax.media.video.MediaError: the file has no readable video.
+          ValueError: a setting is out of range, or no audio is finite; the message then names the
             solver step, the window and the term where it began.
         """
         settings = pipeline.Settings(
@@ -139,11 +139,11 @@ class Foley:
         whole = video_io.read_whole(video, self.model.video, most_bytes=sources_lib.HELD_BYTES)
         return pipeline.Source(Path(video), *whole)
 
-    def read_sound(self, video: str | os.PathLike) -> pipeline.Sound:
-        """Decodes a video's own sound at the model's rate.
+    def read_audio(self, video: str | os.PathLike) -> pipeline.Audio:
+        """Decodes a video's own audio at the model's rate.
 
         Raises:
-          foley_jax.media.video.MediaError: no readable sound, or more than `RECONSTRUCTED_S`.
+          foley_jax.media.video.MediaError: no readable audio, or more than `RECONSTRUCTED_S`.
         """
         _, length_s = audio_io.rate_and_length(video)
         if length_s > RECONSTRUCTED_S:
@@ -152,7 +152,7 @@ class Foley:
                 f"{video} lasts {length_s:.0f} s; at most {RECONSTRUCTED_S:.0f} s go through the "
                 "autoencoder in one piece; cut it into parts",
             )
-        return pipeline.Sound(Path(video), audio_io.load(video, self.model.audio.sample_rate_hz))
+        return pipeline.Audio(Path(video), audio_io.load(video, self.model.audio.sample_rate_hz))
 
     def clip(self, video: str | os.PathLike, result: pipeline.Result) -> Clip:
         """Wraps a generated result with the file it belongs to."""
@@ -171,7 +171,7 @@ class Foley:
 
 @dataclasses.dataclass(frozen=True)
 class GenerateJob:
-    """Generated sound for each video."""
+    """Generated audio for each video."""
 
     foley: Foley
     options: pipeline.Settings
@@ -180,13 +180,13 @@ class GenerateJob:
     def read(self, video: Path) -> pipeline.Source:
         return self.foley.read(video)
 
-    def make(self, sources: Sequence[pipeline.Source]) -> list[pipeline.Draft]:
+    def make(self, sources: Sequence[pipeline.Source]) -> list[pipeline.GeneratedMel]:
         return self.foley.model.draft(sources, self.options)
 
-    def finish(self, drafts: Sequence[pipeline.Draft]) -> list[list[Clip]]:
-        every = range(0, len(drafts), self.options.num_samples)
-        results = self.foley.model.finish(drafts, self.options)
-        paths = [drafts[i].source.path for i in every]
+    def finish(self, mels: Sequence[pipeline.GeneratedMel]) -> list[list[Clip]]:
+        every = range(0, len(mels), self.options.num_samples)
+        results = self.foley.model.finish(mels, self.options)
+        paths = [mels[i].source.path for i in every]
         return [[self.foley.clip(p, r) for r in group] for p, group in zip(paths, results)]
 
     def settings(self) -> dict:
@@ -195,17 +195,17 @@ class GenerateJob:
 
 @dataclasses.dataclass(frozen=True)
 class ReconstructJob:
-    """Each video's own sound through autoencoder and vocoder: the ceiling of generation."""
+    """Each video's own audio through autoencoder and vocoder: the ceiling of generation."""
 
     foley: Foley
 
-    def read(self, video: Path) -> pipeline.Sound:
-        return self.foley.read_sound(video)
+    def read(self, video: Path) -> pipeline.Audio:
+        return self.foley.read_audio(video)
 
-    def make(self, sources: Sequence[pipeline.Sound]) -> Sequence[pipeline.Sound]:
+    def make(self, sources: Sequence[pipeline.Audio]) -> Sequence[pipeline.Audio]:
         return sources
 
-    def finish(self, sources: Sequence[pipeline.Sound]) -> list[list[Clip]]:
+    def finish(self, sources: Sequence[pipeline.Audio]) -> list[list[Clip]]:
         results = self.foley.model.reconstruct(sources)
         return [[self.foley.clip(s.path, r)] for s, r in zip(sources, results)]
 

@@ -33,7 +33,7 @@ class Job(Protocol):
         next group's `make`); clips have save, plot, scores."""
 
     def settings(self) -> dict:
-        """What the result depends on, JSON-able; another value makes every video again."""
+        """Returns what the result depends on, JSON-able; another value makes every video again."""
 
 
 def find_inputs(
@@ -58,7 +58,7 @@ def find_inputs(
     if tell:
         found.tell()
     if not found.paths:
-        kinds = "video" if set(suffixes) == set(files.VIDEO_SUFFIXES) else "video or sound"
+        kinds = "video" if set(suffixes) == set(files.VIDEO_SUFFIXES) else "video or audio"
         where = ", ".join(map(str, inputs)) or "no input"
         raise FileNotFoundError(f"no {kinds} files found in {where}")
     return found.paths
@@ -141,14 +141,14 @@ def names_beside(folders: Sequence[ScoreFile], videos: Sequence[Path]) -> list[s
 
 
 def _whole_lines(part: Path) -> list[Any]:
-    """What is in a process's file: its settings, and [name, entry] of every video."""
+    """Returns what is in a process's file: its settings, and [name, entry] of every video."""
     text = _text(part)
     # a killed process may leave half a line
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def _text(path: Path) -> str:
-    """What is in a file that another process may take away; nothing if there is none."""
+    """Returns what is in a file that another process may take away; nothing if there is none."""
     try:
         return path.read_text()
     except FileNotFoundError:
@@ -196,40 +196,40 @@ def save_clip(
     name: str,
     save_video: Callable[[Path, np.ndarray], None],
 ) -> None:
-    """Writes a clip's sound as `.wav`, or calls `save_video` for a video file.
+    """Writes a clip's audio as `.wav`, or calls `save_video` for a video file.
 
     Args:
       audio: float32 [samples] in about [-1, 1]; of all files of a louder clip the level is lowered
         by one gain, with a warning.
       name: of the clip, for messages.
-      save_video: called with a path and the sound to write.
+      save_video: called with a path and the audio to write.
     Raises:
       ValueError: the suffix is neither `.wav` nor one of `writing.SUFFIXES` (in any case), or the
-        sound is not finite.
+        audio is not finite.
     """
     path = Path(path)
     if not all(np.isfinite(piece).all() for piece in spool.pieces(audio)):
         raise ValueError(
-            f"the sound made for {name} is not finite; check the model's training, or use "
+            f"the audio made for {name} is not finite; check the model's training, or use "
             "--dtype=float32"
         )
-    is_sound = path.suffix.lower() == ".wav"
-    if not is_sound and path.suffix.lower() not in writing.SUFFIXES:
+    is_audio = path.suffix.lower() == ".wav"
+    if not is_audio and path.suffix.lower() not in writing.SUFFIXES:
         kinds = ", ".join(writing.SUFFIXES)
         raise ValueError(f"cannot save a clip as {path.suffix!r}; use .wav or {kinds}")
     path.parent.mkdir(parents=True, exist_ok=True)
     audio = level.written(name, audio)
-    if is_sound:
+    if is_audio:
         audio_io.write_wav(path, audio, sample_rate_hz)
     else:
         save_video(path, audio)
 
 
-class Shelf(Protocol):
+class OutputStore(Protocol):
     """Where clips go, and what is there already."""
 
     def names(self, videos: Sequence[Path]) -> list[str]:
-        """What the clips of each video are called; see `names.output_names`."""
+        """Returns what the clips of each video are called; see `names.output_names`."""
 
     def has(self, name: str) -> bool:
         """Whether a video needs nothing any more."""
@@ -251,7 +251,7 @@ class Shelf(Protocol):
 
 
 class Folder:
-    """`Shelf` of one folder: sound, picture with sound, and plot of each clip, best first."""
+    """`OutputStore` of one folder: audio, video with audio, and plot of each clip, best first."""
 
     def __init__(self, out: Path, settings: dict):
         outputs.check_writable(out)
@@ -313,7 +313,7 @@ class Batch:
         self,
         job: Job,
         videos: Sequence[Path],
-        shelf: Shelf,
+        store: OutputStore,
         *,
         names: Sequence[str] | None = None,
         group: int = 16,
@@ -328,10 +328,10 @@ class Batch:
           progress: called with a number of videos that are done or have failed.
           when_warm: called once, after the first group; the others then wait for that group.
         """
-        self.job, self.shelf, self.group, self.progress = job, shelf, group, progress
+        self.job, self.store, self.group, self.progress = job, store, group, progress
         self.when_warm = when_warm
-        self.names = dict(zip(videos, names or shelf.names(videos), strict=True))
-        self.todo = [v for v in videos if not shelf.has(self.names[v])]
+        self.names = dict(zip(videos, names or store.names(videos), strict=True))
+        self.todo = [v for v in videos if not store.has(self.names[v])]
         self.failures: dict[str, str] = {}
         progress(len(videos) - len(self.todo))
 
@@ -342,7 +342,7 @@ class Batch:
           outputs.OutputError: nothing can be written any more.
         """
         with (
-            outputs.closing(self.shelf),
+            outputs.closing(self.store),
             futures.ThreadPoolExecutor(READERS) as readers,
             futures.ThreadPoolExecutor(1) as finisher,
             futures.ThreadPoolExecutor(2) as writers,
@@ -396,7 +396,7 @@ class Batch:
             return Finished([], group, error)
         saves = []
         for (video, _), clips in zip(group, every, strict=True):
-            saves.append((video, clips, writers.submit(self.shelf.save, clips, self.names[video])))
+            saves.append((video, clips, writers.submit(self.store.save, clips, self.names[video])))
         return Finished(saves)
 
     def _collect(self, finished: list[Finished], writers: futures.Executor) -> None:
@@ -421,13 +421,13 @@ class Batch:
             clips, why = [], error
         try:
             if clips:
-                self.shelf.add(self.names[video], video, clips)
+                self.store.add(self.names[video], video, clips)
         except OSError as error:
             why = error
         if why is None:
             self.progress(1)
             return
-        self.shelf.check()  # or all the others would fail, too
+        self.store.check()  # or all the others would fail, too
         self._fail(video, why)
 
     def _fail(self, video: Path, error: Exception) -> None:

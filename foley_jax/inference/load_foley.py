@@ -85,12 +85,12 @@ def load(
 
 
 class Judge(NamedTuple):
-    """An evaluation classifier and the encoder of the rows that it reads.
+    """An evaluation classifier and the encoder of the features that it reads.
 
     Attributes:
       classifier, cavp: their networks.
       audio, video: what both read.
-      window_frames, num_rows: mel frames and rows of one judgement.
+      window_frames, num_rows: mel frames and features of one judgement.
     """
 
     classifier: network_lib.Network
@@ -122,7 +122,7 @@ def alignment_judge(
         raise ValueError(f"{classifier} was trained on noised latents, Align Acc needs clean ones")
     width, wanted = encoder.network.module().embed_dim, part.network.module().conditioner.in_dim
     if width != wanted:
-        raise ValueError(f"{cavp} gives rows of width {width}, {classifier} wants {wanted}")
+        raise ValueError(f"{cavp} gives features of width {width}, {classifier} wants {wanted}")
     return Judge(
         classifier=part.network,
         cavp=encoder.network,
@@ -238,6 +238,6 @@ def _check_fit(
     for name, in_dim in wanted.items():
         if in_dim != width:
             raise ValueError(
-                f"CAVP's rows have width {width}, {name} wants {in_dim}; give the CAVP it was "
+                f"CAVP's features have width {width}, {name} wants {in_dim}; give the CAVP it was "
                 "trained on with --cavp=DIR"
             )

@@ -20,12 +20,12 @@ def load(
 
     Args:
       model: workdir of an `mm_diffusion` run or of the converted base model, or its file.
-      super_resolution: the same of an `mm_super_resolution` run; by default pictures stay small.
+      super_resolution: the same of an `mm_super_resolution` run; by default images stay small.
       dtype: compute type; see `load_foley.load`.
       devices: of this process that share the work; see `mesh_lib.local_mesh`.
     Raises:
       FileNotFoundError: no checkpoint there; the message says how to make one.
-      ValueError: another stage, or networks whose picture sizes do not fit together.
+      ValueError: another stage, or networks whose video sizes do not fit together.
     """
     mesh = mesh_lib.local_mesh(devices)
     base = networks.part(model, STAGE, dtype)
@@ -36,7 +36,7 @@ def load(
     low = large.config.data.degradation
     if (low.height, low.width) != has:
         raise ValueError(
-            f"{super_resolution} enlarges pictures of {low.height}x{low.width}, the model makes "
+            f"{super_resolution} enlarges images of {low.height}x{low.width}, the model makes "
             f"{has[0]}x{has[1]}; train one for that size (config.data.degradation)"
         )
     return pipeline.MMDiffusion(

@@ -1,4 +1,4 @@
-"""Several sounds for every video of a split, over devices and processes, each made once.
+"""Several audio clips for every video of a split, over devices and processes, each made once.
 
 report = many.run(sample.load("runs/ldm"), ["videos/test"], "out", samples=10)
 """
@@ -15,12 +15,12 @@ import tqdm
 
 from foley_jax.diff_foley.sampling import pipeline
 from foley_jax.inference import foley, jobs, timing
-from foley_jax.inference.process_group import Team
+from foley_jax.inference.process_group import ProcessGroup
 from foley_jax.runtime import limits, outputs, reasons
 
 
-class Take(NamedTuple):
-    """One sound of a video: which one, and the clip."""
+class IndexedClip(NamedTuple):
+    """One audio clip of a video: which one, and the clip."""
 
     index: int
     clip: foley.Clip
@@ -28,7 +28,7 @@ class Take(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a run has made.
+    """Outcome of a run.
 
     Attributes:
       folders: one for each sample, with NAME.wav for every video and scores.json.
@@ -41,8 +41,8 @@ class Report:
     speed: dict[str, Any] | None
 
 
-class Runs:
-    """`jobs.Shelf` of several folders; in each the sound of one number for every video."""
+class SeedFolders:
+    """`jobs.OutputStore` of several folders; in each the audio of one number for every video."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Runs:
           folders: of the samples.
           settings: of the samples; what was made with others is made again.
           index: of this process.
-          videos: whether pictures with sound are written, too.
+          videos: whether videos with the audio are written, too.
           clock: of "write" and "mux".
         """
         self.folders, self.clock = folders, clock
@@ -67,7 +67,7 @@ class Runs:
         self.scores = [jobs.ScoreFile(f, own, index) for f, own in zip(folders, settings)]
         self.check()
         self.made = self.warming = 0
-        self.sound_s = 0.0
+        self.audio_s = 0.0
 
     def names(self, videos: Sequence[Path]) -> list[str]:
         """One name in all folders; every process finds the same, before any of them writes."""
@@ -86,7 +86,7 @@ class Runs:
     def has(self, name: str) -> bool:
         return not self.missing(name)
 
-    def save(self, clips: Sequence[Take], name: str) -> None:
+    def save(self, clips: Sequence[IndexedClip], name: str) -> None:
         saved, lost = [], []
         for take in clips:
             try:
@@ -99,10 +99,10 @@ class Runs:
         if lost:
             raise outputs.PartlySavedError(saved, "; ".join(lost))
 
-    def add(self, name: str, video: Path, clips: Sequence[Take]) -> None:
+    def add(self, name: str, video: Path, clips: Sequence[IndexedClip]) -> None:
         for take in clips:
             self.scores[take.index].add(name, {"video": str(video), **take.clip.scores})
-            self.sound_s += len(take.clip.audio) / take.clip.sample_rate
+            self.audio_s += len(take.clip.audio) / take.clip.sample_rate
         self.made += len(clips)
 
     def warmed(self) -> None:
@@ -125,7 +125,7 @@ class Runs:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """`jobs.Job`: of every video the sounds that are missing, from features computed once."""
+    """`jobs.Job`: of every video the audio clips that are missing, from features computed once."""
 
     foley: foley.Foley
     options: pipeline.Settings
@@ -136,19 +136,19 @@ class Job:
         with self.clock("decode"):
             return self.foley.read(video)
 
-    def make(self, sources: Sequence[pipeline.Source]) -> list[tuple[int, pipeline.Draft]]:
+    def make(self, sources: Sequence[pipeline.Source]) -> list[tuple[int, pipeline.GeneratedMel]]:
         wanted = [self.missing(source.path) for source in sources]
-        draws = [[pipeline.Draw(self.options.seed, k) for k in takes] for takes in wanted]
-        drafts = self.foley.model.draft(sources, self.options, draws)
-        return list(zip((k for takes in wanted for k in takes), drafts, strict=True))
+        draws = [[pipeline.NoiseSeed(self.options.seed, k) for k in takes] for takes in wanted]
+        mels = self.foley.model.draft(sources, self.options, draws)
+        return list(zip((k for takes in wanted for k in takes), mels, strict=True))
 
-    def finish(self, made: Sequence[tuple[int, pipeline.Draft]]) -> list[list[Take]]:
-        drafts = [draft for _, draft in made]
-        results = self.foley.model.sounds(drafts, self.options)
-        takes: dict[Path, list[Take]] = {}
+    def finish(self, made: Sequence[tuple[int, pipeline.GeneratedMel]]) -> list[list[IndexedClip]]:
+        mels = [draft for _, draft in made]
+        results = self.foley.model.audio_clips(mels, self.options)
+        takes: dict[Path, list[IndexedClip]] = {}
         for (k, draft), result in zip(made, results, strict=True):
             path = draft.source.path
-            takes.setdefault(path, []).append(Take(k, self.foley.clip(path, result)))
+            takes.setdefault(path, []).append(IndexedClip(k, self.foley.clip(path, result)))
         return list(takes.values())
 
 
@@ -163,12 +163,12 @@ def run(
     mux: bool = False,
     group: int | None = None,
 ) -> Report:
-    """Makes `samples` sounds for every video, those that `out` lacks.
+    """Makes `samples` audio clips for every video, those that `out` lacks.
 
     Sample k has the noise of sample k of `settings.seed` in every command: it is one of those that
     `model(video, seed=..., num_samples=...)` makes, bit for bit where that runs in a batch of the
     same shape on as many devices. Elsewhere its mel differs by float32's rounding (below 1e-5),
-    and its sound by what the vocoder makes of that (about 1e-3 for Griffin-Lim, whose first phases
+    and its audio by what the vocoder makes of that (about 1e-3 for Griffin-Lim, whose first phases
     may jump). `sample` with the same settings on the command line continues the folder of sample 0.
 
     Over several processes (`jax.distributed`, which must be up) each makes every count-th video,
@@ -181,7 +181,7 @@ def run(
       samples: how many for each video.
       settings: steps, guidance and so on, and the seed; by default the usual ones.
       networks: where the model comes from, for scores.json; by default {"model": model.source}.
-      mux: writes NAME.mp4 beside NAME.wav, the picture with the sound.
+      mux: writes NAME.mp4 beside NAME.wav, the video with the audio.
       group: clips in one group; by default as many as fill the devices once.
     Raises:
       FileNotFoundError: no videos.
@@ -203,19 +203,19 @@ def run(
     # sample 0 is what `sample` makes, and describes it so
     described = [{**common, "sample": k} if k else common for k in range(samples)]
     folders = [out / f"seed{settings.seed}_sample{k}" for k in range(samples)]
-    shelf = Runs(folders, described, index=index, videos=mux, clock=clock)
-    names = dict(zip(paths, shelf.names(paths)))
-    job = Job(model, settings, lambda path: shelf.missing(names[path]), clock)
-    with Team(out, index, count) as team:
-        failures = _make(job, shelf, names, team.share(paths), max(1, group // samples), out)
-        tally = clock.tally(shelf.made, shelf.warming, shelf.sound_s)
+    store = SeedFolders(folders, described, index=index, videos=mux, clock=clock)
+    names = dict(zip(paths, store.names(paths)))
+    job = Job(model, settings, lambda path: store.missing(names[path]), clock)
+    with ProcessGroup(out, index, count) as team:
+        failures = _make(job, store, names, team.share(paths), max(1, group // samples), out)
+        tally = clock.tally(store.made, store.warming, store.audio_s)
         accounts = team.gather({"failures": failures, "tally": dataclasses.asdict(tally)})
         failures = {k: why for account in accounts for k, why in account["failures"].items()}
         tallies = [timing.Tally(**account["tally"]) for account in accounts]
         about = _about(settings, networks, model.model.num_devices, count)
         made = timing.record(tallies, about) if any(t.clips for t in tallies) else None
         if index == 0:
-            shelf.merge()
+            store.merge()
             jobs.write_json(out / "failures.json", failures)
             if made is not None:
                 jobs.write_json(out / "speed.json", made)
@@ -224,7 +224,7 @@ def run(
 
 def _make(
     job: Job,
-    shelf: Runs,
+    store: SeedFolders,
     names: dict[Path, str],
     paths: Sequence[Path],
     group: int,
@@ -238,11 +238,11 @@ def _make(
         return jobs.Batch(
             job,
             paths,
-            shelf,
+            store,
             names=[names[path] for path in paths],
             group=group,
             progress=bar.update,
-            when_warm=shelf.warmed,
+            when_warm=store.warmed,
         ).run()
 
 
@@ -260,7 +260,7 @@ def _watched(model: pipeline.DiffFoley, clock: timing.Clock, scratch: Path) -> I
 def _about(
     settings: pipeline.Settings, networks: dict[str, Any], num_devices: int, count: int
 ) -> dict[str, Any]:
-    """What speed depends on."""
+    """Returns everything that speed depends on."""
     named = ("steps", "sampler", "guidance", "alignment", "cache_interval", "preset")
     kind = jax.local_devices()[0].device_kind
     return {
@@ -273,6 +273,6 @@ def _about(
 
 def not_for_sounding(source: str) -> str:
     return (
-        f"{source} is MM-Diffusion's, which makes clips from noise, not sound for a split's "
+        f"{source} is MM-Diffusion's, which makes clips from noise, not audio for a split's "
         f"videos; run `python -m foley_jax.sample --model={source} --num_samples=2048 --out=out`"
     )

@@ -14,7 +14,7 @@ from foley_jax.inference import jobs
 POLL_S = 0.5  # how often a process looks whether the others have ended
 
 
-class Team:
+class ProcessGroup:
     """The processes of one run; alone, it has nothing to wait for.
 
     They meet through files of `out`, because they end at times that are far apart: collectives
@@ -25,7 +25,7 @@ class Team:
     def __init__(self, out: Path, index: int, count: int):
         self.out, self.index, self.count = out, index, count
 
-    def __enter__(self) -> "Team":
+    def __enter__(self) -> "ProcessGroup":
         self.out.mkdir(parents=True, exist_ok=True)
         self._account(self.index).unlink(missing_ok=True)  # of a run that was killed
         self._meet("generate begins")

@@ -23,19 +23,19 @@ from foley_jax.runtime import limits
 
 Settings = pipeline.Settings
 SHEET_ROWS = 12  # clips of the contact sheet beside a batch
-# of an input: a second takes about 1.5 MB, and 20 MB where its picture is enlarged to 256x256
+# of an input: a second takes about 1.5 MB, and 20 MB where its video is enlarged to 256x256
 LONGEST_S = 600.0
 
 
 @dataclasses.dataclass(frozen=True)
 class SoundingClip:
-    """A clip with picture and sound, one or both of them generated.
+    """A clip with video and audio, one or both of them generated.
 
     Attributes:
       frames_THWC: uint8; `fps` of them a second.
       audio: float32 [samples] in about [-1, 1]; `sample_rate` in Hz.
       name: of the input file, or of the clip.
-      video: the file whose picture was given; saving keeps that picture untouched.
+      video: the file whose video was given; saving keeps that image untouched.
       fault: why it is no clip, and at which step it became none; empty if it is one.
       scores: nothing is ranked; `gain_db` where `audio` is beyond full scale, see `Clip.scores`.
     """
@@ -53,7 +53,7 @@ class SoundingClip:
         return level.report(self.audio)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes `.wav`, or a video file with picture and sound.
+        """Writes `.wav`, or a video file with video and audio.
 
         Raises:
           ValueError: the suffix is neither `.wav` nor a video container, or the clip is not
@@ -78,7 +78,7 @@ class SoundingClip:
         )
 
     def row(self) -> plots.SheetRow:
-        """The clip as a row of a contact sheet."""
+        """The clip as a feature of a contact sheet."""
         return plots.SheetRow(
             self.frames_THWC, self.audio, self.sample_rate, self.fps, title=self.name
         )
@@ -111,25 +111,25 @@ class SoundingVideo:
         return [self.clip(r, result) for r, result in zip(requests, results)]
 
     def audio_for(self, video: str | os.PathLike, **settings: Any) -> SoundingClip:
-        """Sound for a video of any length, zero-shot; its own sound, if any, is not read.
+        """Audio for a video of any length, zero-shot; its own audio, if any, is not read.
 
         Args:
           settings: fields of `mm_diffusion.sampling.Settings`: seed, method ("gradient" or
             "replacement"), scale, steps, preset.
         Raises:
-          foley_jax.media.video.MediaError: the file has no readable picture.
+          foley_jax.media.video.MediaError: the file has no readable video.
           ValueError: a setting is out of range.
         """
-        return self._one(self.read_picture, video, settings)
+        return self._one(self.read_video, video, settings)
 
-    def video_for(self, sound: str | os.PathLike, **settings: Any) -> SoundingClip:
-        """Picture for a sound of any length, zero-shot; settings as `audio_for`, super_resolve.
+    def video_for(self, audio: str | os.PathLike, **settings: Any) -> SoundingClip:
+        """Image for an audio clip of any length, zero-shot; settings as `audio_for`, super_resolve.
 
         Raises:
-          foley_jax.media.video.MediaError: the file has no readable sound.
+          foley_jax.media.video.MediaError: the file has no readable audio.
           ValueError: a setting is out of range.
         """
-        return self._one(self.read_sound, sound, settings)
+        return self._one(self.read_audio, audio, settings)
 
     def _one(
         self,
@@ -149,11 +149,11 @@ class SoundingVideo:
         self.model.check(checked)
         return checked
 
-    def read_picture(self, video: Path) -> pipeline.Request:
+    def read_video(self, video: Path) -> pipeline.Request:
         """Decodes frames at the model's rate and size.
 
         Raises:
-          foley_jax.media.video.MediaError: no readable picture, or more than `LONGEST_S`.
+          foley_jax.media.video.MediaError: no readable video, or more than `LONGEST_S`.
         """
         spec = self.model.video
         most = spec.num_frames(LONGEST_S) * video_io.frame_bytes(spec)
@@ -162,17 +162,17 @@ class SoundingVideo:
             raise _too_long(video, length_s)
         return pipeline.Request(video.stem, frames_THWC=frames_THWC, path=video)
 
-    def read_sound(self, sound: Path) -> pipeline.Request:
-        """Decodes sound at the model's rate.
+    def read_audio(self, audio: Path) -> pipeline.Request:
+        """Decodes audio at the model's rate.
 
         Raises:
-          foley_jax.media.video.MediaError: no readable sound, or more than `LONGEST_S`.
+          foley_jax.media.video.MediaError: no readable audio, or more than `LONGEST_S`.
         """
-        _, length_s = audio_io.rate_and_length(sound)
+        _, length_s = audio_io.rate_and_length(audio)
         if length_s > LONGEST_S:
-            raise _too_long(sound, length_s)
-        audio_L = audio_io.load(sound, self.model.audio.sample_rate_hz)
-        return pipeline.Request(sound.stem, audio_L=audio_L, path=sound)
+            raise _too_long(audio, length_s)
+        audio_L = audio_io.load(audio, self.model.audio.sample_rate_hz)
+        return pipeline.Request(audio.stem, audio_L=audio_L, path=audio)
 
     def clip(self, request: pipeline.Request, result: pipeline.Result) -> SoundingClip:
         """Wraps a result with where it comes from."""
@@ -203,7 +203,7 @@ def noise_name(index: int) -> str:
 def work(
     inputs: Sequence[str | os.PathLike], num_samples: int, out: str | os.PathLike | None = None
 ) -> tuple[str, list[Path]]:
-    """What the inputs ask for ("generate", "audio_for" or "video_for"), and on what.
+    """Returns what the inputs ask for ("generate", "audio_for" or "video_for"), and on what.
 
     Args:
       inputs: files, and folders to search; none is clips from noise.
@@ -211,7 +211,7 @@ def work(
       out: where the clips will be written; not searched.
     Raises:
       FileNotFoundError: no file of a known kind among the inputs.
-      ValueError: pictures and sounds together, several clips for an input, or `out` among the
+      ValueError: video and audio together, several clips for an input, or `out` among the
         inputs.
     """
     if not inputs:
@@ -224,13 +224,13 @@ def work(
         )
     known = (*files.VIDEO_SUFFIXES, *files.AUDIO_SUFFIXES)
     paths = jobs.find_inputs(inputs, out, known)
-    sounds = [path for path in paths if path.suffix.lower() in files.AUDIO_SUFFIXES]
-    if sounds and len(sounds) < len(paths):
+    audio_clips = [path for path in paths if path.suffix.lower() in files.AUDIO_SUFFIXES]
+    if audio_clips and len(audio_clips) < len(paths):
         raise ValueError(
-            f"{len(sounds)} of {len(paths)} inputs are sounds, the others videos; give either "
-            "videos, to get sound, or sounds, to get pictures"
+            f"{len(audio_clips)} of {len(paths)} inputs are audio, the others videos; give either "
+            "videos, to get audio, or audio, to get videos"
         )
-    return "video_for" if sounds else "audio_for", paths
+    return "video_for" if audio_clips else "audio_for", paths
 
 
 @dataclasses.dataclass
@@ -238,7 +238,7 @@ class Job:
     """`jobs.Job` of all three: `task` is "generate", "audio_for" or "video_for".
 
     Attributes:
-      rows: the first clips, for the contact sheet.
+      features: the first clips, for the contact sheet.
     """
 
     av: SoundingVideo
@@ -250,15 +250,15 @@ class Job:
     def read(self, path: Path) -> pipeline.Request:
         if self.task == "generate":
             return pipeline.Request(path.name)
-        return (self.av.read_picture if self.task == "audio_for" else self.av.read_sound)(path)
+        return (self.av.read_video if self.task == "audio_for" else self.av.read_audio)(path)
 
     def make(self, sources: Sequence[pipeline.Request]) -> list[SoundingClip]:
         results = self.av.model.make(sources, self.options)
         return [self.av.clip(request, result) for request, result in zip(sources, results)]
 
     def finish(self, made: Sequence[SoundingClip]) -> list[list[SoundingClip]]:
-        sound = [clip.row() for clip in made if not clip.fault]
-        self.rows += sound[: SHEET_ROWS - len(self.rows)]
+        audio = [clip.row() for clip in made if not clip.fault]
+        self.rows += audio[: SHEET_ROWS - len(self.rows)]
         return [[clip] for clip in made]
 
     def settings(self) -> dict:

@@ -30,7 +30,7 @@ NOTE = (
 
 @dataclasses.dataclass
 class Tally:
-    """What one process did.
+    """Account of one process.
 
     Attributes:
       clips: made in this run.
@@ -38,7 +38,7 @@ class Tally:
       warm: there was another, so that `counted` leaves the first out.
       wall_s: elapsed for the counted.
       busy_s: stage -> seconds of work on the counted.
-      sound_s: seconds of sound in all clips.
+      audio_s: seconds of audio in all clips.
       compile_s: spent in compilation, within `wall_s`.
     """
 
@@ -47,7 +47,7 @@ class Tally:
     warm: bool = False
     wall_s: float = 0.0
     busy_s: dict[str, float] = dataclasses.field(default_factory=dict)
-    sound_s: float = 0.0
+    audio_s: float = 0.0
     compile_s: float = 0.0
 
 
@@ -97,27 +97,27 @@ class Clock:
             self._before = self._whole.copy()
         self._compiled_before, self._warm = self._compiled, time.perf_counter()
 
-    def tally(self, clips: int, warming: int, sound_s: float) -> Tally:
-        """What was measured.
+    def tally(self, clips: int, warming: int, audio_s: float) -> Tally:
+        """Returns what was measured.
 
         Args:
           clips: made in all.
           warming: of these, made before `restart`.
-          sound_s: seconds of sound in all of them.
+          audio_s: seconds of audio in all of them.
         """
         if clips == warming:  # nothing came after the first group: its compilation is included
             wall_s = self._end - self._begin
-            return Tally(clips, clips, False, wall_s, dict(self._whole), sound_s, self._compiled)
+            return Tally(clips, clips, False, wall_s, dict(self._whole), audio_s, self._compiled)
         counted = clips - warming
         busy_s = dict(self._whole - self._before)
         if "decode" in self._whole:  # read ahead, while the first group was made
             busy_s["decode"] = self._whole["decode"] * counted / clips
         wall_s, compile_s = self._end - self._warm, self._compiled - self._compiled_before
-        return Tally(clips, counted, True, wall_s, busy_s, sound_s, compile_s)
+        return Tally(clips, counted, True, wall_s, busy_s, audio_s, compile_s)
 
 
 def record(tallies: Sequence[Tally], about: Mapping[str, Any]) -> dict[str, Any]:
-    """What `speed.json` holds; see `NOTE` for what the figures are.
+    """Returns what `speed.json` holds; see `NOTE` for what the figures are.
 
     Args:
       tallies: of all processes.
@@ -139,7 +139,7 @@ def record(tallies: Sequence[Tally], about: Mapping[str, Any]) -> dict[str, Any]
         "clips": clips,
         "clips_counted": counted,
         "first_group_left_out": all(tally.warm for tally in tallies if tally.clips),
-        "sound_s_per_clip": sum(tally.sound_s for tally in tallies) / max(1, clips),
+        "sound_s_per_clip": sum(tally.audio_s for tally in tallies) / max(1, clips),
         "seconds_per_clip": {**per_clip, **stages},
         "busy_seconds_per_clip": sums,
         "compile_s": sum(tally.compile_s for tally in tallies),
@@ -149,13 +149,13 @@ def record(tallies: Sequence[Tally], about: Mapping[str, Any]) -> dict[str, Any]
 
 def table(speed: Mapping[str, Any]) -> str:
     """The record as lines of text."""
-    rows = {**speed["seconds_per_clip"], **speed["busy_seconds_per_clip"]}
-    width = max(map(len, rows))
+    features = {**speed["seconds_per_clip"], **speed["busy_seconds_per_clip"]}
+    width = max(map(len, features))
     compiling = "first group left out" if speed["first_group_left_out"] else "with compilation"
     lines = [
         f"seconds per clip of {speed['sound_s_per_clip']:.1f} s, over {speed['clips_counted']} of "
         f"{speed['clips']} clips ({compiling}), on {speed['devices']}:"
     ]
-    for name, seconds in rows.items():
+    for name, seconds in features.items():
         lines.append(f"  {name:{width}}  {seconds:9.3f}")
     return "\n".join(lines)

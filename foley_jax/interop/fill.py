@@ -35,7 +35,7 @@ class ConversionError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Filled:
-    """What a state dict gave.
+    """Outcome of filling from a state dict.
 
     Attributes:
       values: our path "a/0/kernel" -> value.
@@ -55,7 +55,7 @@ class Filled:
 
 @dataclasses.dataclass
 class _Misfits:
-    """What does not fit; raised once, with everything in it."""
+    """Raised once, with everything in it that does not fit."""
 
     unused: list[str] = dataclasses.field(default_factory=list)
     misshapen: list[str] = dataclasses.field(default_factory=list)

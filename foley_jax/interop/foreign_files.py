@@ -1,4 +1,4 @@
-"""What a file is that has the name of a weight file but does not hold weights.
+"""Recognises files that have the name of a weight file but hold no weights.
 
 Download pages, Git LFS pointers, packed folders, files of other frameworks: each has a first line
 or a magic number, and each wants something else done.
@@ -24,7 +24,7 @@ _OTHERS = {
 
 
 def complaint(path: Path) -> str | None:
-    """What is wrong with a file and what to do; None if its beginning tells of nothing."""
+    """Returns what is wrong with a file and what to do; None if its beginning tells of nothing."""
     size = path.stat().st_size
     if not size:
         return "is empty: the download or the copy failed (disk full?); get it again"

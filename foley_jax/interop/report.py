@@ -1,4 +1,4 @@
-"""What a conversion did with every key, for people and for programs."""
+"""Report of what a conversion did with every key, for people and for programs."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

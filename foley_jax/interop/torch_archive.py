@@ -1,4 +1,4 @@
-"""What a file of `torch.save` holds, read without PyTorch and without running code in it.
+"""Reads files of `torch.save` without PyTorch, and without running code in them.
 
 Both formats: the zip file of PyTorch 1.6 and later (a pickle that describes dicts of tensors, and
 one record of raw numbers for every storage, each with a checksum that is compared), and the row of
@@ -31,7 +31,7 @@ _ENCRYPTED = 1  # bit of a zip entry's flags
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """What a file holds.
+    """Contents of a file.
 
     Attributes:
       value: dicts, lists, numbers, texts, `torch_pickle.Tensor`s and `torch_pickle.Beside`s.
@@ -119,7 +119,7 @@ class _Archive:
         self._storages: dict[str, torch_pickle.Storage] = {}
 
     def load(self) -> Content:
-        """What the archive holds."""
+        """Returns what the archive holds."""
         data = bytes(self._record(f"{self._root}data.pkl"))
         reader = torch_pickle.Reader(io.BytesIO(data), self._storage)
         value = reader.load()
@@ -185,7 +185,10 @@ class _Legacy:
         self._big = False
 
     def load(self) -> Content:
-        """What the file holds: pickles one after another, then the numbers of the storages."""
+        """Returns what the file holds.
+
+        Pickles one after another, then the numbers of the storages.
+        """
         _, version, system = (self._pickle()[0] for _ in range(3))
         if version != 1001 or not isinstance(system, dict):
             raise torch_pickle.Refused(f"it is of version {version!r}, expected 1001")

@@ -93,7 +93,7 @@ class _Dict(dict):
 
 
 class Name:
-    """What a name in the pickle stands for; the pickle can call it, and change nothing in it."""
+    """Stands for a name in the pickle, which can call it, and change nothing in it."""
 
     __slots__ = ("_call",)
 

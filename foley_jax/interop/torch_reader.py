@@ -39,7 +39,7 @@ _QUIET = ("builtins.", "_codecs.", "numpy.", "torch.", "collections.", "copyreg.
 
 
 class Weights(NamedTuple):
-    """What a source holds.
+    """Contents of a source.
 
     Attributes:
       state: key -> read-only array; bfloat16 as float32.

@@ -71,7 +71,7 @@ def _arrays(where: str, value: Any) -> Any:
 
 
 def read_note(path: Path) -> str:
-    """What `write` put beside the tensors; "" in any other file of torch.save.
+    """Returns what `write` put beside the tensors; "" in any other file of torch.save.
 
     Raises:
       ValueError: no zip file.

@@ -14,7 +14,7 @@ from foley_jax.layers import dense
 
 
 class KeysValues(NamedTuple):
-    """What queries attend to: keys and values [B, S, N, D]."""
+    """Keys and values that queries attend to: [B, S, N, D]."""
 
     keys_BSND: jax.Array
     values_BSND: jax.Array
@@ -44,7 +44,10 @@ class MultiHeadAttention(nnx.Module):
         self.implementation = implementation
 
     def keys_values(self, context_BSC: jax.Array) -> KeysValues:
-        """Of a context [B, S, C]; `__call__` takes them in its place."""
+        """Returns the keys and values of a context [B, S, C].
+
+        `__call__` takes them in its place.
+        """
         return KeysValues(*(self._split(to(context_BSC)) for to in (self.to_k, self.to_v)))
 
     def __call__(

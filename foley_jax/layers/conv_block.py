@@ -1,4 +1,4 @@
-"""The block of PANNs' convolutional networks, shared by CAVP's sound encoder and by metrics.
+"""The block of PANNs' convolutional networks, shared by CAVP's audio encoder and by metrics.
 
 Axes: B batch, T mel frames, F mel bins, C channels.
 Source: audioset_tagging_cnn pytorch/models.py `ConvBlock`.

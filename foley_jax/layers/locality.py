@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from foley_jax.layers import dense
 
-ROW_S = 0.25  # seconds between feature rows: the unit of all times here (CAVP features at 4 fps)
-OFFSETS = (0.0, -1.0, 1.0, 0.0)  # initial distance, in rows, of the row each head looks at
+ROW_S = 0.25  # seconds between features: the unit of all times here (CAVP features at 4 fps)
+OFFSETS = (0.0, -1.0, 1.0, 0.0)  # initial distance, in features, of the feature each head looks at
 
 
 def relative_rows(num_columns: int, column_s: float, context_s_BL: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""A cheap stem for small pictures and mels: a linear map of pixel blocks and a BatchNorm."""
+"""A cheap stem for small images and mels: a linear map of pixel blocks and a BatchNorm."""
 
 from flax import nnx
 import jax

@@ -70,7 +70,10 @@ class TransformerBlock(nnx.Module):
         self.ff = GatedFeedForward(channels, **build)
 
     def keys_values(self, context_BLD: jax.Array) -> attention.KeysValues:
-        """Of the cross-attention; `__call__` takes them in place of the context."""
+        """Returns the keys and values of the cross-attention.
+
+        `__call__` takes them in place of the context.
+        """
         return self.attn2.keys_values(context_BLD)
 
     def _cross(
@@ -84,7 +87,7 @@ class TransformerBlock(nnx.Module):
         if self.locality is not None:
             query = query + self.locality.position(relative_BWL)
             bias_BNWL = self.locality.bias(relative_BWL)
-            # one bias per column, the same on all rows: [B, N, W, L] -> [B, N, H*W, L]
+            # one bias per column, the same on all features: [B, N, W, L] -> [B, N, H*W, L]
             n, s = bias_BNWL.shape[1], bias_BNWL.shape[-1]
             bias = jnp.broadcast_to(bias_BNWL[:, :, None], (b, n, h, w, s)).reshape(b, n, h * w, s)
         y = self.attn2(query.reshape(b, h * w, c), context, bias_BNTS=bias)
@@ -144,7 +147,10 @@ class SpatialTransformer(nnx.Module):
         self.proj_out = conv.Conv2d(channels, channels, (1, 1), zero_init=True, **build)
 
     def keys_values(self, context_BLD: jax.Array) -> list[attention.KeysValues]:
-        """Of every block; `__call__` takes them in place of the context."""
+        """Returns the keys and values of every block.
+
+        `__call__` takes them in place of the context.
+        """
         return [block.keys_values(context_BLD) for block in self.transformer_blocks]
 
     def __call__(

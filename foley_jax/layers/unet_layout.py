@@ -19,11 +19,11 @@ class Layout:
         raise NotImplementedError
 
     def down(self, ch: int) -> nnx.Module:
-        """What halves the sides."""
+        """Returns what halves the sides."""
         raise NotImplementedError
 
     def up(self, ch: int) -> nnx.Module:
-        """What doubles the sides."""
+        """Returns what doubles the sides."""
         raise NotImplementedError
 
     def level_widths(self, channel_mult: Sequence[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Mono sound from any media file, 16-bit PCM, and WAV files.
+"""Mono audio from any media file, 16-bit PCM, and WAV files.
 
 Axis letters: L audio samples.
 """
@@ -12,13 +12,13 @@ import av
 import numpy as np
 import soxr
 
+from foley_jax.media import audio_clock, level, spool
 from foley_jax.media import container as containers
-from foley_jax.media import level, sound_clock, spool
 
 # Timestamps within this of the running sample count are taken as contiguous (Matroska rounds to
 # 1 ms, AVI to a packet); beyond it there is a gap or an overlap in the file.
 TIMESTAMP_SLACK_S = 0.02
-FLOAT_LIMIT = 16.0  # louder samples of float sound are damage: 24 dB above full scale
+FLOAT_LIMIT = 16.0  # louder samples of float audio are damage: 24 dB above full scale
 # Decoding starts this much before a wanted time: seeking lands on packets, codecs need a run-up.
 SEEK_MARGIN_S = 0.5
 
@@ -30,7 +30,7 @@ def load(
     start_s: float = 0.0,
     duration_s: float | None = None,
 ) -> np.ndarray:
-    """Reads a file's sound as mono at a given rate.
+    """Reads a file's audio as mono at a given rate.
 
     Sample 0 is what sounds at `start_s` on the container's clock: the track is placed by its
     timestamps, with silence where it starts late or has a gap. Channels are averaged (FFmpeg's
@@ -44,7 +44,7 @@ def load(
       path: any audio or video file.
       sample_rate_hz: wanted rate.
       start_s: where to begin, seconds.
-      duration_s: how much to return, silence where there is no more sound; None = to the end of
+      duration_s: how much to return, silence where there is no more audio; None = to the end of
         the track.
     Returns:
       [L] float32, nominally in [-1, 1]; L = round(duration_s * sample_rate_hz) if given.
@@ -63,9 +63,9 @@ def load(
         runs = _runs(_native_chunks(container, stream, begin_s, duration_s))
         grid = None
         if runs and tick_s * runs[0].rate_hz > 1.5 and _is_inside(container, stream, begin_s):
-            grid = sound_clock.find_grid(path, stream.index)
+            grid = audio_clock.find_grid(path, stream.index)
         native_L, native_rate = _place(runs, begin_s, duration_s, tick_s, grid)
-    if native_rate is None and (start_s <= 0 or not _has_sound(path)):
+    if native_rate is None and (start_s <= 0 or not _has_audio(path)):
         raise containers.MediaError("empty", f"{path}: its audio track holds no samples")
     audio_L = resample(native_L, native_rate, sample_rate_hz)
     if duration_s is not None:
@@ -75,7 +75,7 @@ def load(
 
 
 def rate_and_length(path: str | pathlib.Path) -> tuple[int, float]:
-    """What a file says of its sound: samples a second, and seconds (0 if it does not say).
+    """Returns what a file says of its audio: samples a second, and seconds (0 if it does not say).
 
     Raises:
       containers.MediaError: "missing", "unreadable" or "no_audio".
@@ -89,7 +89,7 @@ def rate_and_length(path: str | pathlib.Path) -> tuple[int, float]:
         return stream.rate, (container.duration or 0) / av.time_base
 
 
-def _has_sound(path: str | pathlib.Path) -> bool:
+def _has_audio(path: str | pathlib.Path) -> bool:
     """Whether anything of the track can be decoded."""
     with containers.open_input(path) as container:
         return any(containers.decoded(container, container.streams.audio[0]))
@@ -178,7 +178,7 @@ def _place(
     begin_s: float,
     duration_s: float | None,
     tick_s: float,
-    grid: sound_clock.Grid | None,
+    grid: audio_clock.Grid | None,
 ) -> tuple[np.ndarray, int | None]:
     """Lays runs on one time line whose sample 0 is at `begin_s`; returns (samples, rate)."""
     if not runs:
@@ -188,25 +188,25 @@ def _place(
     for run in runs:
         start_s = begin_s  # a track without a single timestamp
         if any(time_s is not None for time_s in run.times_s):
-            start = sound_clock.run_start(run.times_s, run.lengths, rate, tick_s)
+            start = audio_clock.run_start(run.times_s, run.lengths, rate, tick_s)
             start_s = start.time_s
             if grid is not None and run is runs[0]:
-                start_s = sound_clock.on_grid(start, run.lengths, rate, grid)
+                start_s = audio_clock.on_grid(start, run.lengths, rate, grid)
         placed.append((round((start_s - begin_s) * rate), np.concatenate(run.chunks)))
-    length = max(0, max(at + len(sound_L) for at, sound_L in placed))
+    length = max(0, max(at + len(waveform_L) for at, waveform_L in placed))
     if duration_s is not None:
         length = min(length, round(duration_s * rate))
     line, filled = np.zeros(length, np.float32), 0
-    for at, sound_L in placed:  # where times start again, the first recording counts
-        first, last = max(0, filled - at), min(len(sound_L), length - at)
+    for at, waveform_L in placed:  # where times start again, the first recording counts
+        first, last = max(0, filled - at), min(len(waveform_L), length - at)
         if first < last:
-            line[at + first : at + last] = sound_L[first:last]
+            line[at + first : at + last] = waveform_L[first:last]
             filled = at + last
     return line, rate
 
 
 def resample(audio_L: np.ndarray, from_hz: int | None, to_hz: int) -> np.ndarray:
-    """Sound float32 [L] at another rate, by soxr at high quality; None leaves it as it is."""
+    """Audio float32 [L] at another rate, by soxr at high quality; None leaves it as it is."""
     if from_hz is None or from_hz == to_hz or not len(audio_L):
         return audio_L
     return soxr.resample(audio_L, from_hz, to_hz, quality="HQ")
@@ -229,7 +229,7 @@ def from_pcm16(audio_L: np.ndarray) -> np.ndarray:
 
 
 def write_wav(path: str | pathlib.Path, audio_L: np.ndarray, sample_rate_hz: int) -> None:
-    """Writes mono sound as a 16-bit WAV file.
+    """Writes mono audio as a 16-bit WAV file.
 
     Args:
       audio_L: [L] float in [-1, 1] or int16. A louder one is brought within full scale by one gain,

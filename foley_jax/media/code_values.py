@@ -1,6 +1,6 @@
 """The code values of a decoded frame, of any depth, without what 8 bits would lose.
 
-Axis letters: H W C picture, h w one of its planes.
+Axis letters: H W C image, h w one of its planes.
 """
 
 import re

@@ -189,7 +189,7 @@ def from_time(
     Some containers are entered anywhere (MPEG-TS: behind the last key frame, so that decoding
     begins after the wanted time), and some cannot be entered at all. What comes too late is
     sought again from farther back, at last from the beginning. MPEG program streams are always read
-    from there: entered in the middle, FFmpeg may give a picture the time of the one before.
+    from there: entered in the middle, FFmpeg may give a video the time of the one before.
 
     Args:
       container, stream: an open file, at its beginning.
@@ -222,7 +222,7 @@ def from_time(
 
 
 def video_stream(container: av.container.InputContainer) -> av.video.stream.VideoStream | None:
-    """The picture stream, or None; cover art does not count as picture."""
+    """The video stream, or None; cover art does not count as image."""
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             return stream

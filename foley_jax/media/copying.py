@@ -1,7 +1,7 @@
-"""A picture stream copied packet by packet into another container, and whether it looks alike.
+"""A video stream copied packet by packet into another container, and whether it looks alike.
 
 What a container cannot say is lost without an error: that frames are hidden (edit lists), that
-pixels are no squares, that a picture is turned, what its colours mean. So a copy is looked at.
+pixels are no squares, that a video is turned, what its colours mean. So a copy is looked at.
 """
 
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from foley_jax.media import frames as frames_lib
 from foley_jax.media import specs
 
 TIME_SLACK_S = 2e-3  # containers round timestamps to 1 ms (Matroska) and finer
-# A file's second 0 is that of its first packet, which may be the new sound's run-up (Matroska)
+# A file's second 0 is that of its first packet, which may be the new audio's run-up (Matroska)
 RUN_UP_S = 0.03
-LOOK = specs.VideoSpec(height=64, width=64, fit="letterbox")  # at a first picture
+LOOK = specs.VideoSpec(height=64, width=64, fit="letterbox")  # at a first frame
 # sample entries that say where parameter sets are; Apple's players want them in front
 WITH_SETS_IN_FRONT = {"hev1": "hvc1", "dvhe": "dvh1"}
 
@@ -28,8 +28,8 @@ class CannotCopyError(Exception):
     """The output container does not take these packets."""
 
 
-class PictureCopy:
-    """A picture stream on its way into an output container.
+class VideoCopy:
+    """A video stream on its way into an output container.
 
     Attributes:
       shown_s: when each shown frame begins, from the clip's second 0; in order of decoding.
@@ -103,10 +103,12 @@ class PictureCopy:
 def sample_entries(
     source: av.container.InputContainer, stream: av.video.stream.VideoStream, format: str
 ) -> list[str | None]:
-    """What an output container may call a picture's codec, best first; None is FFmpeg's choice.
+    """Returns what an output container may call an image's codec, best first.
+
+    None is FFmpeg's choice.
 
     Args:
-      source, stream: the picture.
+      source, stream: the video.
       format: of the output, see `writing.FORMATS`.
     """
     context = stream.codec_context
@@ -127,7 +129,7 @@ def shows_the_same(
 
     Args:
       original, copy: the files.
-      shown_s: `PictureCopy.shown_s`.
+      shown_s: `VideoCopy.shown_s`.
     """
     with containers.open_input(copy) as container:
         stream, origin_s = containers.video_stream(container), containers.origin_s(container)
@@ -144,9 +146,9 @@ def shows_the_same(
 
 
 def _look(path: str | pathlib.Path) -> tuple | None:
-    """Size and pixels of a file's first picture; None if there is none."""
+    """Size and pixels of a file's first frame; None if there is none."""
     with containers.open_input(path) as container:
-        first = frames_lib.first_picture(container, containers.video_stream(container))
+        first = frames_lib.first_frame(container, containers.video_stream(container))
         if first is None:
             return None
         return first.shown_size, first.transfer, first.fitted(LOOK).tobytes()

@@ -30,7 +30,7 @@ TOLD = 3  # so many examples of what was passed over are named
 
 @dataclasses.dataclass
 class Found:
-    """What a search found, and what it passed over; iterates over the paths.
+    """Findings of a search, and what it passed over; iterates over the paths.
 
     Attributes:
       paths: the files in order.

@@ -1,6 +1,6 @@
-"""Pictures of any shape brought to one size: stretched, or whole with black bars.
+"""Images of any shape brought to one size: stretched, or whole with black bars.
 
-H W C picture, h w wanted size.
+H W C image, h w wanted size.
 """
 
 import functools
@@ -12,43 +12,43 @@ from foley_jax.media import specs
 
 
 def fit(
-    picture_HWC: np.ndarray, spec: specs.VideoSpec, shown_size: tuple[int, int] | None = None
+    image_HWC: np.ndarray, spec: specs.VideoSpec, shown_size: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """One picture at the size of `spec`, fitted as it says.
+    """One image at the size of `spec`, fitted as it says.
 
     "stretch" resizes both sides, bilinearly: with antialias it is PIL's `resize`. "letterbox"
     keeps the aspect ratio, resizes bicubically, centres, and fills the rest with black: with
     antialias it is torchvision's `Resize(BICUBIC)` of tensors from version 0.17 on, without it
     that of older versions, with which MM-Diffusion's released weights were most likely trained,
-    and also OpenCV's INTER_CUBIC, which its super-resolution was trained with. A picture of the
+    and also OpenCV's INTER_CUBIC, which its super-resolution was trained with. An image of the
     wanted size is left as it is.
 
     Args:
-      picture_HWC: uint8 RGB.
+      image_HWC: uint8 RGB.
       spec: height, width, fit, antialias.
-      shown_size: (height, width) in square pixels, where the picture's own are no squares.
+      shown_size: (height, width) in square pixels, where the image's own are no squares.
     Returns:
       uint8 [h, w, 3].
     Source: multimodal_datasets.py `process_video`, real_image_datasets.py `resize_img`.
     """
-    size = inner_size(shown_size or picture_HWC.shape[:2], spec)
+    size = inner_size(shown_size or image_HWC.shape[:2], spec)
     if spec.fit == "letterbox":
-        if picture_HWC.shape[:2] != size:
-            picture_HWC = resize(picture_HWC, size, cubic=True, antialias=spec.antialias)
-        return framed(picture_HWC, spec)
-    if picture_HWC.shape[:2] == size:
-        return picture_HWC
+        if image_HWC.shape[:2] != size:
+            image_HWC = resize(image_HWC, size, cubic=True, antialias=spec.antialias)
+        return framed(image_HWC, spec)
+    if image_HWC.shape[:2] == size:
+        return image_HWC
     if not spec.antialias:
-        return resize(picture_HWC, size, cubic=False, antialias=False)
-    image = Image.fromarray(picture_HWC)
+        return resize(image_HWC, size, cubic=False, antialias=False)
+    image = Image.fromarray(image_HWC)
     return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def inner_size(shown_size: tuple[int, int], spec: specs.VideoSpec) -> tuple[int, int]:
-    """(height, width) of a picture within the bars of `spec`; without bars, the size of `spec`.
+    """(height, width) of an image within the bars of `spec`; without bars, the size of `spec`.
 
     Args:
-      shown_size: (height, width) of the picture, in square pixels.
+      shown_size: (height, width) of the image, in square pixels.
       spec: height, width, fit.
     """
     if spec.fit == "stretch":
@@ -59,15 +59,15 @@ def inner_size(shown_size: tuple[int, int], spec: specs.VideoSpec) -> tuple[int,
     return height, width
 
 
-def framed(picture_HWC: np.ndarray, spec: specs.VideoSpec) -> np.ndarray:
-    """A picture of at most the size of `spec` in the middle of black bars."""
-    bars = [spec.height - picture_HWC.shape[0], spec.width - picture_HWC.shape[1]]
+def framed(image_HWC: np.ndarray, spec: specs.VideoSpec) -> np.ndarray:
+    """An image of at most the size of `spec` in the middle of black bars."""
+    bars = [spec.height - image_HWC.shape[0], spec.width - image_HWC.shape[1]]
     # an odd row or column goes to the bottom or right
-    return np.pad(picture_HWC, (*((bar // 2, bar - bar // 2) for bar in bars), (0, 0)))
+    return np.pad(image_HWC, (*((bar // 2, bar - bar // 2) for bar in bars), (0, 0)))
 
 
 def resize(
-    picture_HWC: np.ndarray, size: tuple[int, int], *, cubic: bool, antialias: bool
+    image_HWC: np.ndarray, size: tuple[int, int], *, cubic: bool, antialias: bool
 ) -> np.ndarray:
     """Bicubic or bilinear, in float32, rounded once.
 
@@ -75,19 +75,17 @@ def resize(
     300x170 -> 256x145, 256x256 -> 64x64) no pixel differed.
 
     Args:
-      picture_HWC: uint8.
+      image_HWC: uint8.
       size: wanted (height, width).
     Returns:
       uint8 [height, width, C].
     Raises:
-      ValueError: not a picture of uint8.
+      ValueError: not an image of uint8.
     Source: torch `interpolate`; cv2.resize.
     """
-    if picture_HWC.dtype != np.uint8 or picture_HWC.ndim != 3:
-        raise ValueError(
-            f"picture is {picture_HWC.dtype} {picture_HWC.shape}, expected uint8 [H, W, C]"
-        )
-    x = resample(picture_HWC.astype(np.float32), size, cubic=cubic, antialias=antialias)
+    if image_HWC.dtype != np.uint8 or image_HWC.ndim != 3:
+        raise ValueError(f"image is {image_HWC.dtype} {image_HWC.shape}, expected uint8 [H, W, C]")
+    x = resample(image_HWC.astype(np.float32), size, cubic=cubic, antialias=antialias)
     return np.ascontiguousarray(np.rint(np.clip(x, 0, 255)).astype(np.uint8))
 
 
@@ -105,7 +103,7 @@ def resample(
 
 @functools.lru_cache(maxsize=64)
 def _weights(source: int, wanted: int, cubic: bool, antialias: bool) -> np.ndarray:
-    """What each source pixel gives to each wanted one, float32 [wanted, source].
+    """Returns what each source pixel gives to each wanted one, float32 [wanted, source].
 
     Source: torch `interpolate(align_corners=False)`; its cubic kernel has a = -0.5 with antialias
     and -0.75 without.

@@ -1,6 +1,6 @@
-"""Decoded frames with their times, as pictures that are seen as they are meant.
+"""Decoded frames with their times, as images that are seen as they are meant.
 
-Axis letters: H W C picture.
+Axis letters: H W C image.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ SAID_NOTHING = (None, 0, 2)  # of transfer and primaries
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
+class Frame:
     """A decoded frame, and how it is meant to be seen.
 
     Attributes:
@@ -82,7 +82,7 @@ class Picture:
 
 
 class Viewer:
-    """Makes pictures of a stream's frames; to be made before the first one is decoded.
+    """Makes images of a stream's frames; to be made before the first one is decoded.
 
     What the container says of the shape of pixels counts more than what frames say, as in ffmpeg,
     and what it says of colours counts where they say nothing.
@@ -95,7 +95,7 @@ class Viewer:
             self._aspect = stated if stated != context.sample_aspect_ratio else None
             self._colours = context.color_trc, context.color_primaries
 
-    def picture(self, frame: av.VideoFrame, stream: av.video.stream.VideoStream) -> Picture:
+    def image(self, frame: av.VideoFrame, stream: av.video.stream.VideoStream) -> Frame:
         """The frame that `stream` has just given."""
         context = stream.codec_context
         aspect = geometry.sane_aspect(self._aspect or context.sample_aspect_ratio)
@@ -107,18 +107,18 @@ class Viewer:
             int(stated if own in SAID_NOTHING else own)
             for own, stated in zip(of_frame, self._colours)
         )
-        return Picture(frame, aspect, transfer, primaries)
+        return Frame(frame, aspect, transfer, primaries)
 
 
 def timed_frames(
     container: av.container.InputContainer,
     stream: av.video.stream.VideoStream,
     begin_s: float | None = None,
-) -> Iterator[tuple[float, float, Picture]]:
-    """Yields (time, end, picture) in seconds in display order.
+) -> Iterator[tuple[float, float, Frame]]:
+    """Yields (time, end, image) in seconds in display order.
 
     Args:
-      container, stream: an open file and its picture stream, of which nothing was decoded.
+      container, stream: an open file and its video stream, of which nothing was decoded.
       begin_s: start at the key frame at or before this timestamp; None = at the beginning.
     """
     viewer = Viewer(stream)
@@ -127,12 +127,12 @@ def timed_frames(
     def read(container, stream):
         told = False
         for time_s, end_s, frame in timed(container, stream):
-            picture = viewer.picture(frame, stream)
-            if picture.is_hdr and not told:
-                what = f"HDR picture ({hdr.NAMES[picture.transfer]}), toned down to BT.709"
+            image = viewer.image(frame, stream)
+            if image.is_hdr and not told:
+                what = f"HDR video ({hdr.NAMES[image.transfer]}), toned down to BT.709"
                 warnings.warn(containers.MediaWarning(container.name, what), stacklevel=1)
                 told = True
-            yield time_s, end_s, picture
+            yield time_s, end_s, image
 
     if begin_s is None:
         return read(container, stream)
@@ -156,7 +156,7 @@ def _by_timestamp(
 
 
 def _untimed_start_s(path: str, index: int, period_s: float) -> float:
-    """When a picture begins whose first frames have no time: counted back from those that have."""
+    """When an image begins whose first frames have no time: counted back from those that have."""
     with containers.open_input(path) as container:
         origin_s = containers.origin_s(container)
         stamps = [p.pts for p in containers.packets(container, container.streams[index]) if p.size]
@@ -206,10 +206,10 @@ def frame_rate(stream: av.video.stream.VideoStream) -> float:
     return float(stream.average_rate or stream.guessed_rate or 25)
 
 
-def first_picture(
+def first_frame(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream
-) -> Picture | None:
-    """The first picture that can be decoded, if any."""
+) -> Frame | None:
+    """The first frame that can be decoded, if any."""
     viewer = Viewer(stream)
     frame = next(containers.decoded(container, stream), None)
-    return None if frame is None else viewer.picture(frame, stream)
+    return None if frame is None else viewer.image(frame, stream)

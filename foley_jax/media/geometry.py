@@ -1,6 +1,6 @@
-"""How a stored picture is shown: turned, mirrored, and with pixels that are no squares.
+"""How a stored image is shown: turned, mirrored, and with pixels that are no squares.
 
-Axis letters: H W stored picture.
+Axis letters: H W stored image.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ SQUARE = Fraction(1)
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """What a player does to a stored picture before it shows it.
+    """Operations of a player on a stored image before it shows it.
 
     Attributes:
       turns: quarter turns counter-clockwise.
@@ -28,11 +28,11 @@ class Geometry:
     mirrored: bool = False
     aspect: Fraction = SQUARE
 
-    def upright(self, picture_HW: np.ndarray) -> np.ndarray:
-        """The picture, or one plane of it ([H, W, ...]), turned; still of stored pixels."""
+    def upright(self, image_HW: np.ndarray) -> np.ndarray:
+        """The image, or one plane of it ([H, W, ...]), turned; still of stored pixels."""
         if self.mirrored:
-            picture_HW = picture_HW[:, ::-1]
-        return np.ascontiguousarray(np.rot90(picture_HW, self.turns))
+            image_HW = image_HW[:, ::-1]
+        return np.ascontiguousarray(np.rot90(image_HW, self.turns))
 
     @property
     def turned_aspect(self) -> Fraction:
@@ -40,7 +40,7 @@ class Geometry:
         return 1 / self.aspect if self.turns % 2 else self.aspect
 
     def shown_size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) in square pixels of a stored picture's upright form; no side shrinks."""
+        """(height, width) in square pixels of a stored image's upright form; no side shrinks."""
         if self.aspect >= 1:
             width = round(width * self.aspect)
         else:

@@ -16,13 +16,13 @@ _ROLLOFF = 0.99  # cut-off in parts of the lower Nyquist frequency
 
 
 def resample(audio_L: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
-    """Sound at another rate as `torchaudio.transforms.Resample(from_hz, to_hz)` gives it.
+    """Audio at another rate as `torchaudio.transforms.Resample(from_hz, to_hz)` gives it.
 
     Args:
       audio_L: float [L].
       from_hz, to_hz: whole positive rates.
     Returns:
-      float32 [ceil(L * to_hz / from_hz)]; the sound itself where the rates are equal.
+      float32 [ceil(L * to_hz / from_hz)]; the audio itself where the rates are equal.
     Raises:
       ValueError: rates that are not positive, or more than one axis.
     Source: torchaudio functional/functional.py `_get_sinc_resample_kernel`,

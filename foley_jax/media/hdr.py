@@ -1,11 +1,11 @@
-"""Pictures of high dynamic range (PQ, HLG) as BT.709, which networks and screens expect.
+"""Images of high dynamic range (PQ, HLG) as BT.709, which networks and screens expect.
 
 Code values become light, the brightest is rolled off, and what is left is coded for a BT.709
 screen. Reference white (203 cd/m2) comes a little below SDR's white, everything under about 88
 cd/m2 keeps its light: a grey card looks as it does in SDR. One curve for all files: it does not
 depend on what a file says of its mastering, and so not on which frames were read.
 
-Axis letters: H W C picture, C = 3.
+Axis letters: H W C image, C = 3.
 Source: ITU-R BT.2100-2 (PQ, HLG), BT.2390-10 5.4.1 (roll-off), BT.2408-4 (levels), BT.1886.
 """
 
@@ -42,7 +42,7 @@ _CHROMATICITIES[P3_DCI] = _CHROMATICITIES[P3_D65]
 
 
 def to_bt709(code_HWC: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
-    """A picture of high dynamic range as it looks on a BT.709 screen.
+    """An image of high dynamic range as it looks on a BT.709 screen.
 
     The three channels are dimmed together, by what the brightest needs, so that hues stay; colours
     outside BT.709 are cut off.
@@ -76,7 +76,7 @@ def pq_code(nits: np.ndarray) -> np.ndarray:
 
 
 def hlg_nits(code_HWC: np.ndarray, primaries: int = BT2020) -> np.ndarray:
-    """HLG code values of a picture in [0, 1] -> cd/m2 on a screen of `PEAK_NITS`."""
+    """HLG code values of an image in [0, 1] -> cd/m2 on a screen of `PEAK_NITS`."""
     low, high = code_HWC**2 / 3, (np.exp((code_HWC - _C) / _A) + _B) / 12
     scene_HWC = np.where(code_HWC <= 0.5, low, high)
     luminance = scene_HWC @ _to_xyz(primaries)[1].astype(scene_HWC.dtype)

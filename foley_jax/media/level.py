@@ -55,7 +55,7 @@ def written(name: str | os.PathLike[str], audio_L: np.ndarray) -> np.ndarray:
     """`within_full_scale`, with a `MediaWarning` about `name` where it took a gain."""
     quieter_L, gain = within_full_scale(audio_L)
     if gain != 1.0:
-        what = f"sound beyond full scale, all of it made {-decibels(gain):g} dB quieter"
+        what = f"audio beyond full scale, all of it made {-decibels(gain):g} dB quieter"
         warnings.warn(container.MediaWarning(name, what), stacklevel=1)
     return quieter_L
 

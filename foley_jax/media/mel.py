@@ -22,7 +22,7 @@ def mel_basis(spec: AudioSpec, basis_rate_hz: int | None = None) -> np.ndarray:
     """Mel filters on the Slaney scale with Slaney area norm.
 
     Args:
-      basis_rate_hz: rate the filters believe the sound has; default the true one. The official
+      basis_rate_hz: rate the filters believe the audio has; default the true one. The official
         notebook inverts 16 kHz mels with a 22050 Hz basis, which lowers every pitch by 27 %.
     Returns:
       float32 [F, K], read-only.
@@ -113,15 +113,15 @@ def _log_mel(amplitude_TK: jax.Array, spec: AudioSpec) -> jax.Array:
 
 
 def log_mel_at(audio_BPL: jax.Array, frame_BT: jax.Array, spec: AudioSpec) -> jax.Array:
-    """Chosen frames of the log-mels of P sounds laid end to end; only those are transformed.
+    """Chosen frames of the log-mels of P audio clips laid end to end; only those are transformed.
 
-    Equal to `log_mel` of each sound, concatenated in time and indexed, without computing the
+    Equal to `log_mel` of each audio clip, concatenated in time and indexed, without computing the
     frames that are not asked for.
 
     Args:
       audio_BPL: float [B, P, L], L > n_fft / 2.
-      frame_BT: int32 in [0, P * N), N = 1 + L // hop frames per sound; frame p * N + i is frame
-        i of sound p. Outside values are clipped to the range.
+      frame_BT: int32 in [0, P * N), N = 1 + L // hop frames per audio; frame p * N + i is frame
+        i of audio p. Outside values are clipped to the range.
     Returns:
       float32 [B, num_mels, T].
     """
@@ -134,7 +134,7 @@ def log_mel_at(audio_BPL: jax.Array, frame_BT: jax.Array, spec: AudioSpec) -> ja
     padded = jnp.pad(padded, ((0, 0), (0, 0), (0, missing)))[..., : blocks * hop]
     blocks_BNH = padded.reshape(b, p * blocks, hop)  # [B, P, L] -> [B, P*blocks, hop]
     frame_BT = jnp.clip(frame_BT, 0, p * count - 1)
-    # the last parts - 1 blocks of every sound start no frame
+    # the last parts - 1 blocks of every audio clip start no frame
     first_BT = frame_BT + frame_BT // count * (parts - 1)
     pick = jax.vmap(lambda blocks_NH, index_T: blocks_NH[index_T])
     windows = jnp.concatenate([pick(blocks_BNH, first_BT + i) for i in range(parts)], axis=-1)
@@ -142,8 +142,8 @@ def log_mel_at(audio_BPL: jax.Array, frame_BT: jax.Array, spec: AudioSpec) -> ja
     return _log_mel(jnp.abs(jnp.fft.rfft(windows)), spec)
 
 
-def sound_at(audio_BL: jax.Array, frame_B: jax.Array, count: int, spec: AudioSpec) -> jax.Array:
-    """The sound of `count` frames from one on, from that frame's centre.
+def audio_at(audio_BL: jax.Array, frame_B: jax.Array, count: int, spec: AudioSpec) -> jax.Array:
+    """The audio of `count` frames from one on, from that frame's centre.
 
     Args:
       audio_BL: float [B, L].

@@ -1,6 +1,6 @@
-"""Puts sound beside a video's picture, which stays as it is.
+"""Puts audio beside a video, which stays as it is.
 
-Axis letters: H W C picture, L audio samples.
+Axis letters: H W C image, L audio samples.
 """
 
 from collections.abc import Iterator
@@ -28,10 +28,10 @@ def mux(
     sample_rate_hz: int,
     out_path: str | pathlib.Path,
 ) -> None:
-    """Writes a video with new sound: its picture packets copied untouched, the sound as AAC.
+    """Writes a video with new audio: its video packets copied untouched, the audio as AAC.
 
-    Any old sound is dropped. The sound is cut, or filled up with silence, to the picture's
-    length; its sample 0 plays at the clip's second 0. The picture is encoded anew as H.264 where
+    Any old audio is dropped. The audio is cut, or filled up with silence, to the video's
+    length; its sample 0 plays at the clip's second 0. The video is encoded anew as H.264 where
     the output container cannot hold it, or would show something else: frames that an edit list
     hides, another shape, other colours.
 
@@ -42,7 +42,7 @@ def mux(
       out_path: .mp4, .mov, .m4v or .mkv; not the video itself.
     Raises:
       containers.MediaError: "missing", "unreadable", "no_video", "empty", or "unwritable".
-      ValueError: the sound is not mono float, its rate does not suit AAC, or out_path is no
+      ValueError: the audio is not mono float, its rate does not suit AAC, or out_path is no
         name that can be written.
     """
     format = writing.format_of(out_path)
@@ -55,10 +55,10 @@ def mux(
     part = out_path.with_name(f".{digest}.part{out_path.suffix}")
     audio = np.asarray(audio)
     writing.check_audio(audio, sample_rate_hz)
-    sound = (level.written(out_path, audio), sample_rate_hz)
+    waveform = (level.written(out_path, audio), sample_rate_hz)
     try:
-        if not _copied(video_path, *sound, part, format):
-            _encoded(video_path, *sound, part, format)
+        if not _copied(video_path, *waveform, part, format):
+            _encoded(video_path, *waveform, part, format)
         os.replace(part, out_path)
     finally:
         part.unlink(missing_ok=True)
@@ -68,7 +68,7 @@ def _fine_grained(audio_L: np.ndarray, sample_rate_hz: int) -> tuple[Iterator[np
     """Raises low rates to 48 kHz: an AAC track is whole frames of 1024 samples, 64 ms at 16 kHz.
 
     Returns:
-      The sound block by block, and its rate.
+      The audio block by block, and its rate.
     """
     if sample_rate_hz >= 44100:
         return spool.pieces(audio_L), sample_rate_hz
@@ -90,15 +90,15 @@ def _copied(
     format: str,
 ) -> bool:
     """Writes the video with its own packets; whether that can be done and shows the same."""
-    with _picture_of(video_path) as (source, stream):
+    with _video_of(video_path) as (source, stream):
         entries = copying.sample_entries(source, stream, format)
     for sample_entry in entries:
         try:
             with (
-                _picture_of(video_path) as (source, stream),
+                _video_of(video_path) as (source, stream),
                 containers.open_output(out_path, format) as out,
             ):
-                copy = copying.PictureCopy(source, stream, out, sample_entry)
+                copy = copying.VideoCopy(source, stream, out, sample_entry)
                 track = writing.AacTrack(out, *_fine_grained(audio_L, sample_rate_hz))
                 _write(video_path, out, track, copy.packets())
         except copying.CannotCopyError:
@@ -118,28 +118,28 @@ def _encoded(
     out_path: pathlib.Path,
     format: str,
 ) -> None:
-    """Writes the video with its picture encoded anew."""
+    """Writes the video with its video encoded anew."""
     with (
-        _picture_of(video_path) as (source, stream),
+        _video_of(video_path) as (source, stream),
         containers.open_output(out_path, format) as out,
     ):
-        picture = _encoded_packets(source, stream, out)
-        # the stream comes with the first packet, the sound's track after it
-        first = next(picture, None)
+        image = _encoded_packets(source, stream, out)
+        # the stream comes with the first packet, the audio's track after it
+        first = next(image, None)
         if first is None:
             raise _empty(video_path)
         track = writing.AacTrack(out, *_fine_grained(audio_L, sample_rate_hz))
-        _write(video_path, out, track, itertools.chain([first], picture))
+        _write(video_path, out, track, itertools.chain([first], image))
 
 
 @contextlib.contextmanager
-def _picture_of(
+def _video_of(
     path: str | pathlib.Path,
 ) -> Iterator[tuple[av.container.InputContainer, av.video.stream.VideoStream]]:
     with containers.open_input(path) as source:
         stream = containers.video_stream(source)
         if stream is None:
-            raise containers.MediaError("no_video", f"{path}: has no picture stream")
+            raise containers.MediaError("no_video", f"{path}: has no video stream")
         yield source, stream
 
 
@@ -147,11 +147,11 @@ def _write(
     video_path: str | pathlib.Path,
     out: av.container.OutputContainer,
     track: writing.AacTrack,
-    picture: Iterator[tuple[av.Packet, float]],
+    image: Iterator[tuple[av.Packet, float]],
 ) -> None:
-    """Writes packets, each with the time at which what is shown by then ends, and sound beside."""
+    """Writes packets, each with the time at which what is shown by then ends, and audio beside."""
     end_s = 0.0
-    for packet, packet_end_s in picture:
+    for packet, packet_end_s in image:
         end_s = max(end_s, packet_end_s)
         out.mux(packet)
         track.write_until(end_s)
@@ -161,7 +161,7 @@ def _write(
 
 
 def _empty(path: str | pathlib.Path) -> containers.MediaError:
-    return containers.MediaError("empty", f"{path}: no picture in its stream")
+    return containers.MediaError("empty", f"{path}: no video in its stream")
 
 
 def _encoded_packets(
@@ -169,7 +169,7 @@ def _encoded_packets(
     stream: av.video.stream.VideoStream,
     out: av.container.OutputContainer,
 ) -> Iterator[tuple[av.Packet, float]]:
-    """The picture decoded, turned upright and encoded as H.264 at the times it had."""
+    """The video decoded, turned upright and encoded as H.264 at the times it had."""
     rate = frames_lib.frame_rate(stream)
     target = canvas = None
     origin_s = containers.origin_s(source)
@@ -179,9 +179,9 @@ def _encoded_packets(
             length_s = float((packet.duration or 0) * packet.time_base) or 1 / rate
             yield packet, float(packet.pts * packet.time_base) + length_s
 
-    for time_s, end_s, picture in frames_lib.timed_frames(source, stream):
+    for time_s, end_s, image in frames_lib.timed_frames(source, stream):
         if target is None:
-            canvas = _Canvas.of(picture)
+            canvas = _Canvas.of(image)
             target = writing.h264_stream(
                 out,
                 canvas.width,
@@ -194,7 +194,7 @@ def _encoded_packets(
             target.time_base = context.time_base = writing.CLOCK
             context.sample_aspect_ratio = canvas.aspect
             writing.tag_bt709(context)
-        frame = writing.bt709_frame(canvas.pixels(picture))
+        frame = writing.bt709_frame(canvas.pixels(image))
         frame.time_base = writing.CLOCK
         frame.pts = round((time_s - origin_s) / writing.CLOCK)
         frame.duration = round((end_s - time_s) / writing.CLOCK)
@@ -205,7 +205,7 @@ def _encoded_packets(
 
 @dataclasses.dataclass(frozen=True)
 class _Canvas:
-    """The size of an encoded stream, which its first picture decides; later ones may have others.
+    """The size of an encoded stream, which its first frame decides; later ones may have others.
 
     Attributes:
       height, width: even, in pixels that are `aspect` wide.
@@ -216,16 +216,16 @@ class _Canvas:
     aspect: Fraction
 
     @classmethod
-    def of(cls, picture: frames_lib.Picture) -> "_Canvas":
-        height, width = picture.upright_size
-        return cls(height // 2 * 2, width // 2 * 2, picture.geometry.turned_aspect)
+    def of(cls, image: frames_lib.Frame) -> "_Canvas":
+        height, width = image.upright_size
+        return cls(height // 2 * 2, width // 2 * 2, image.geometry.turned_aspect)
 
-    def pixels(self, picture: frames_lib.Picture) -> np.ndarray:
-        """uint8 RGB of this size: the picture less an odd row or column, or between black bars."""
-        pixels_HWC = picture.pixels()
-        if _Canvas.of(picture) == self:
+    def pixels(self, image: frames_lib.Frame) -> np.ndarray:
+        """uint8 RGB of this size: the video less an odd row or column, or between black bars."""
+        pixels_HWC = image.pixels()
+        if _Canvas.of(image) == self:
             return np.ascontiguousarray(pixels_HWC[: self.height, : self.width])
-        height, width = picture.shown_size
+        height, width = image.shown_size
         spec = specs.VideoSpec(height=self.height, width=self.width, fit="letterbox")
         # where pixels are `aspect` wide, a height is so many of their widths
         return fitting.fit(pixels_HWC, spec, (round(height * self.aspect), width))

@@ -1,4 +1,4 @@
-"""Pictures as numbers in [-1, 1], which networks see, and as uint8, which files hold."""
+"""Images as numbers in [-1, 1], which networks see, and as uint8, which files hold."""
 
 import numpy as np
 

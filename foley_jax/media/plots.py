@@ -1,6 +1,6 @@
-"""Pictures for people: a log-mel with its axes, and a sheet of sounding clips.
+"""Images for people: a log-mel with its axes, and a sheet of sounding clips.
 
-Axis letters: F mel bins, T mel frames or frames of a clip, H W C picture, L audio samples.
+Axis letters: F mel bins, T mel frames or frames of a clip, H W C image, L audio samples.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,11 +25,11 @@ class SheetRow:
 
     Attributes:
       frames_THWC: uint8 RGB; frame i shows what is seen at i / fps seconds.
-      audio_L: float in [-1, 1] or int16; may be shorter or longer than the picture.
-      sample_rate_hz: of the sound.
-      fps: of the picture.
+      audio_L: float in [-1, 1] or int16; may be shorter or longer than the image.
+      sample_rate_hz: of the audio.
+      fps: of the image.
       title: stands above the frames.
-      marks_s: named times in seconds, drawn over the sound.
+      marks_s: named times in seconds, drawn over the audio.
     """
 
     frames_THWC: np.ndarray
@@ -48,9 +48,9 @@ class SheetRow:
 
 
 def save_contact_sheet(path: str | os.PathLike, rows: Sequence[SheetRow]) -> None:
-    """Draws clips below each other into a PNG: frames side by side, their sound under them.
+    """Draws clips below each other into a PNG: frames side by side, their audio under them.
 
-    Frame and sound stand on one time axis: frame i fills i / fps to (i + 1) / fps. Of more than
+    Frame and audio stand on one time axis: frame i fills i / fps to (i + 1) / fps. Of more than
     `SHOWN_FRAMES` frames, so many are shown, each until the next one's time. The waveform
     is scaled to its own peak, which is written beside it.
 

@@ -1,4 +1,4 @@
-"""Rates and lengths of sound and picture; every other length in the code is derived here."""
+"""Rates and lengths of audio and video; every other length in the code is derived here."""
 
 import dataclasses
 import math
@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 @dataclasses.dataclass(frozen=True)
 class AudioSpec:
-    """Mono sound and its log-mel front end.
+    """Mono audio and its log-mel front end.
 
     Defaults are Diff-Foley's latent-diffusion front end (hop 256); CAVP uses `hop=250`.
     Raises:
@@ -34,7 +34,7 @@ class AudioSpec:
         return self.hop / self.sample_rate_hz
 
     def num_samples(self, seconds: float) -> int:
-        """Samples in `seconds` of sound, rounded to the nearest."""
+        """Samples in `seconds` of audio, rounded to the nearest."""
         return round(seconds * self.sample_rate_hz)
 
     def num_frames(self, num_samples: int) -> int:
@@ -47,9 +47,9 @@ Fit = Literal["stretch", "letterbox"]
 
 @dataclasses.dataclass(frozen=True)
 class VideoSpec:
-    """Picture: frame i shows what is seen at i / fps seconds, at one size.
+    """Image: frame i shows what is seen at i / fps seconds, at one size.
 
-    Pictures of another shape are fitted as `media.fitting` says: "stretch" (Diff-Foley) gives up
+    Images of another shape are fitted as `media.fitting` says: "stretch" (Diff-Foley) gives up
     their aspect ratio, "letterbox" (MM-Diffusion) keeps it and adds black bars. `antialias`
     smooths what is made smaller.
 

@@ -11,7 +11,7 @@ import tempfile
 
 import numpy as np
 
-HELD_BYTES = 8 << 20  # sound of two minutes; what is longer lies in a file
+HELD_BYTES = 8 << 20  # audio of two minutes; what is longer lies in a file
 PIECE = 1 << 20  # entries that are walked through together
 
 

@@ -1,6 +1,6 @@
-"""Picture from any video file: what it is, and its frames at given times.
+"""Image from any video file: what it is, and its frames at given times.
 
-Axis letters: T frames, H W C picture, L audio samples.
+Axis letters: T frames, H W C image, L audio samples.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from foley_jax.media import container as containers
 from foley_jax.media import frames as frames_lib
 from foley_jax.media import hdr, muxing, specs, writing
 
-# one door for picture: writing and muxing live in their own files
+# one door for image: writing and muxing live in their own files
 MediaError = containers.MediaError
 write_video = writing.write_video
 mux = muxing.mux
@@ -29,9 +29,9 @@ LONGEST_S = 172_800.0  # two days; timestamps behind that are of a broken clock
 
 @dataclasses.dataclass(frozen=True)
 class MediaInfo:
-    """What a file holds; width and height are as displayed, in square pixels after `rotation`.
+    """Contents of a file; width and height are as displayed, in square pixels after `rotation`.
 
-    `rotation` is in degrees counter-clockwise, a multiple of 90. Fields of a missing picture are 0.
+    `rotation` is in degrees counter-clockwise, a multiple of 90. Fields of a missing image are 0.
     `hdr` names what is toned down to BT.709 when it is read ("PQ", "HLG"), or is empty.
     """
 
@@ -49,7 +49,7 @@ def probe(path: str | pathlib.Path) -> MediaInfo:
     """Reads what a file says about itself (and its first frame, for the rotation).
 
     Raises:
-      MediaError: "missing", "unreadable", "empty" (a picture stream without a frame), or
+      MediaError: "missing", "unreadable", "empty" (a video stream without a frame), or
         "unsupported" (no decoder, or longer than two days: no recording, but a broken clock).
     """
     with containers.open_input(path) as container:
@@ -58,9 +58,9 @@ def probe(path: str | pathlib.Path) -> MediaInfo:
         duration_s = _duration_s(path, container, stream)
         if stream is None:
             return MediaInfo(duration_s, 0.0, 0, 0, 0, False, has_audio)
-        first = frames_lib.first_picture(container, stream)
+        first = frames_lib.first_frame(container, stream)
         if first is None:
-            raise MediaError("empty", f"{path}: its picture stream holds no decodable frame")
+            raise MediaError("empty", f"{path}: its video stream holds no decodable frame")
         height, width = first.shown_size
         return MediaInfo(
             duration_s,
@@ -84,9 +84,9 @@ def read_frames(
     """Samples a video's frames at a fixed rate and size.
 
     Frame i is the last source frame shown at or before start_s + i / fps (the first one if the
-    picture starts later), as it is meant to be seen: upright, its pixels as wide as they are shown,
+    image starts later), as it is meant to be seen: upright, its pixels as wide as they are shown,
     HDR toned down to BT.709 (with a warning). It is brought to the spec's size as `fitting.fit`
-    does. The result ends where the picture or `duration_s` ends.
+    does. The result ends where the video or `duration_s` ends.
 
     Args:
       path: any video file.
@@ -102,7 +102,7 @@ def read_frames(
         made = list(frames)
     if not made:
         span = "" if duration_s is None else f" to {start_s + duration_s:.3f} s"
-        raise MediaError("empty", f"{path}: no picture from {start_s:.3f} s{span}")
+        raise MediaError("empty", f"{path}: no video from {start_s:.3f} s{span}")
     return np.stack(made)
 
 
@@ -164,7 +164,7 @@ def frame_bytes(spec: specs.VideoSpec) -> int:
 
 
 def _no_frame(path: str | pathlib.Path) -> MediaError:
-    return MediaError("empty", f"{path}: its picture stream holds no decodable frame")
+    return MediaError("empty", f"{path}: its video stream holds no decodable frame")
 
 
 @contextlib.contextmanager
@@ -175,7 +175,7 @@ def _opened(
     with containers.open_input(path) as container:
         stream = containers.video_stream(container)
         if stream is None:
-            raise MediaError("no_video", f"{path}: has no picture stream")
+            raise MediaError("no_video", f"{path}: has no video stream")
         stream.thread_type = "AUTO"
         stated_s = _duration_s(path, container, stream)
         begin_s = start_s + containers.origin_s(container)
@@ -185,12 +185,12 @@ def _opened(
 
 
 def _sample(
-    timed: Iterator[tuple[float, float, frames_lib.Picture]],
+    timed: Iterator[tuple[float, float, frames_lib.Frame]],
     spec: specs.VideoSpec,
     begin_s: float,
     wanted: int | None,
 ) -> Iterator[np.ndarray]:
-    """Walks through (time, end, picture) and yields what is on screen at each wanted time."""
+    """Walks through (time, end, image) and yields what is on screen at each wanted time."""
     count = 0
     shown, shown_pixels = None, None
     shown_s = shown_end_s = -np.inf
@@ -204,14 +204,14 @@ def _sample(
             count += 1
             yield shown_pixels
 
-    for time_s, end_s, picture in timed:
+    for time_s, end_s, image in timed:
         if shown is not None:
             if time_s <= shown_s:  # times that start again: the first recording counts
                 continue
             yield from show_until(time_s)
         if count >= limit:
             break
-        shown, shown_s, shown_pixels = picture, time_s, None
+        shown, shown_s, shown_pixels = image, time_s, None
         shown_end_s = max(end_s, shown_end_s)
     if shown is not None:
         yield from show_until(shown_end_s)
@@ -222,7 +222,7 @@ def _duration_s(
     container: av.container.InputContainer,
     stream: av.video.stream.VideoStream | None,
 ) -> float:
-    """Length from the clip's second 0: of the picture if it is stated, else of the file; or 0."""
+    """Length from the clip's second 0: of the video if it is stated, else of the file; or 0."""
     begin_s = containers.origin_s(container)
     if stream is not None and stream.duration:
         late_s = containers.start_s(container, stream) - begin_s
@@ -240,7 +240,7 @@ def _duration_s(
 
 
 def _measured_s(path: str | pathlib.Path, begin_s: float) -> float:
-    """Where the last packet of the picture (or else of the sound) ends; 0 without timestamps."""
+    """Where the last packet of the video (or else of the audio) ends; 0 without timestamps."""
     end_s = begin_s
     with containers.open_input(path) as container:
         stream = containers.video_stream(container) or next(iter(container.streams), None)

@@ -1,6 +1,6 @@
-"""Video files with sound: from frames, or beside a picture stream that stays untouched.
+"""Video files with audio: from frames, or beside a video stream that stays untouched.
 
-Axis letters: T frames, H W C picture, L audio samples.
+Axis letters: T frames, H W C image, L audio samples.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from foley_jax.media import level, spool
 
 AUDIO_BIT_RATE = 128_000
 AAC_FRAME = 1024
-CLOCK = Fraction(1, 90000)  # ticks of re-encoded pictures of any frame rate
+CLOCK = Fraction(1, 90000)  # ticks of re-encoded images of any frame rate
 AAC_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 # suffix -> container; Apple's own kind of mp4, FFmpeg's choice for .m4v, lacks H.265
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".m4v": "mp4", ".mkv": "matroska"}
@@ -24,7 +24,7 @@ BT709, LIMITED_RANGE = 1, 1  # as FFmpeg numbers them
 
 
 class AacTrack:
-    """An AAC track of an output container, fed as far as the picture has come."""
+    """An AAC track of an output container, fed as far as the video has come."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class AacTrack:
         sample_rate_hz: int,
         coder: str = "twoloop",
     ):
-        """`blocks`: the sound, float [L] one after the other, taken when their turn has come."""
+        """`blocks`: the audio, float [L] one after the other, taken when their turn has come."""
         self._container, self._rate = container, sample_rate_hz
         self._blocks, self._held_L = iter(blocks), np.zeros(0, np.float32)
         self._done = 0
@@ -43,7 +43,7 @@ class AacTrack:
         self._stream.options = {"aac_coder": coder}
 
     def write_until(self, time_s: float) -> None:
-        """Encodes and writes whole AAC frames of sound that end by `time_s`."""
+        """Encodes and writes whole AAC frames of audio that end by `time_s`."""
         while self._done + AAC_FRAME <= int(time_s * self._rate) and self._holds(AAC_FRAME):
             self._encode(self._taken(AAC_FRAME))
 
@@ -62,7 +62,7 @@ class AacTrack:
         self._container.mux(self._stream.encode())
 
     def _holds(self, count: int) -> bool:
-        """Takes blocks until there are `count` samples; False if the sound ends before."""
+        """Takes blocks until there are `count` samples; False if the audio ends before."""
         while len(self._held_L) < count:
             block_L = next(self._blocks, None)
             if block_L is None:
@@ -96,7 +96,7 @@ def write_video(
     threads: int = 0,
     aac_coder: str = "twoloop",
 ) -> None:
-    """Writes frames (and sound) as H.264 yuv420p (and AAC).
+    """Writes frames (and audio) as H.264 yuv420p (and AAC).
 
     Args:
       path: output file, .mp4, .mov, .m4v or .mkv.
@@ -168,17 +168,17 @@ def tag_bt709(context: av.video.codeccontext.VideoCodecContext) -> None:
     context.color_range = LIMITED_RANGE
 
 
-def bt709_frame(picture_HWC: np.ndarray) -> av.VideoFrame:
-    """uint8 RGB as yuv420p of BT.709, the colours that players expect of large pictures.
+def bt709_frame(image_HWC: np.ndarray) -> av.VideoFrame:
+    """uint8 RGB as yuv420p of BT.709, the colours that players expect of large images.
 
-    The matrix without a tag is BT.601, which many players use for small pictures only.
+    The matrix without a tag is BT.601, which many players use for small images only.
     """
-    frame = av.VideoFrame.from_ndarray(picture_HWC, format="rgb24")
+    frame = av.VideoFrame.from_ndarray(image_HWC, format="rgb24")
     return frame.reformat(format="yuv420p", dst_colorspace="ITU709")
 
 
 def check_audio(audio_L: np.ndarray, sample_rate_hz: int) -> None:
-    """Raises ValueError unless this is mono float sound at a rate AAC can hold."""
+    """Raises ValueError unless this is mono float audio at a rate AAC can hold."""
     if sample_rate_hz not in AAC_RATES_HZ:
         raise ValueError(f"AAC cannot hold {sample_rate_hz} Hz; wanted one of {AAC_RATES_HZ}")
     if audio_L.ndim != 1 or not np.issubdtype(audio_L.dtype, np.floating):

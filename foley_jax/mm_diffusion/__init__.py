@@ -1,1 +1,1 @@
-"""MM-Diffusion: sound and picture made together by two U-Nets that watch each other."""
+"""MM-Diffusion: audio and video made together by two U-Nets that watch each other."""

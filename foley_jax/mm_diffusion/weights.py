@@ -29,7 +29,7 @@ _RENAMES = (
     (r"\.a_(norm|qkv)\.", r".audio_\1."),
     (r"\.(video|audio)_proj_out\.\w+_conv\.", r".\1_proj."),
 )
-_PICTURE_RENAMES = (
+_IMAGE_RENAMES = (
     (r"^time_embed\.2\.", "time_embed.1."),
     (r"^out\.0\.", "norm_out."),
     (r"^out\.2\.", "conv_out."),
@@ -40,7 +40,7 @@ _PICTURE_RENAMES = (
     (r"\.out_layers\.3\.", ".conv2."),
     (r"\.skip_connection\.", ".shortcut."),
 )
-_PICTURE_SIGNATURE = (
+_IMAGE_SIGNATURE = (
     r"input_blocks\.0\.0\.weight",
     r"input_blocks\.3\.0\.in_layers\.2\.weight",
     r"middle_block\.1\.qkv\.weight",
@@ -65,15 +65,15 @@ KINDS: dict[str, Checkpoint] = {
         build=super_resolution.from_config,
         model=configured.defaults(super_resolution.SuperResolution),
         stage="mm_super_resolution:released",
-        renames=_PICTURE_RENAMES,
-        signature=_PICTURE_SIGNATURE,
+        renames=_IMAGE_RENAMES,
+        signature=_IMAGE_SIGNATURE,
     ),
     # what the official super-resolution starts its training from
     "guided_diffusion/upsampler_64_256": Checkpoint(
         build=super_resolution.from_config,
         model=configured.defaults(super_resolution.SuperResolution),
         stage="mm_super_resolution:released",
-        renames=_PICTURE_RENAMES,
+        renames=_IMAGE_RENAMES,
         ignore=(
             (
                 r"label_emb\.weight",
@@ -81,7 +81,7 @@ KINDS: dict[str, Checkpoint] = {
                 "drops it too",
             ),
         ),
-        signature=(*_PICTURE_SIGNATURE, r"label_emb\.weight"),
+        signature=(*_IMAGE_SIGNATURE, r"label_emb\.weight"),
         file_names=("64_256_upsampler.pt", "guided-diffusion_64_256_upsampler.pt"),
     ),
 }

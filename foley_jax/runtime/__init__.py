@@ -1,1 +1,1 @@
-"""What every room stands on: it imports nothing else of this package."""
+"""The ground that every room stands on: it imports nothing else of this package."""

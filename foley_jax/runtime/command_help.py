@@ -1,4 +1,4 @@
-"""What commands with absl flags have in common: their --help, and how they end."""
+"""Parts that commands with absl flags have in common: their --help, and how they end."""
 
 from collections.abc import Callable, Sequence
 import sys

@@ -90,7 +90,7 @@ class Program:
 
 
 def _read(file: pathlib.Path) -> export.Exported | None:
-    """What a file holds; None if there is none, or a damaged one."""
+    """Contents of a file; None if there is none, or a damaged one."""
     try:
         content = file.read_bytes()
         os.utime(file)
@@ -120,7 +120,7 @@ def _write(file: pathlib.Path, program: Callable, leaves: Sequence) -> export.Ex
 
 
 def _surroundings() -> tuple[str, ...]:
-    """What all programs of this process depend on, options of this moment among it."""
+    """Returns what all programs of this process depend on, options of this moment among it."""
     values = jax.config.values
     options = sorted(name for name in values if not any(word in name for word in _NO_MATTER))
     device = jax.devices()[0]

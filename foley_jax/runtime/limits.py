@@ -1,4 +1,4 @@
-"""What a number that somebody sets may be; no setting is read past these checks.
+"""Checks of numbers that somebody sets; no setting is read past them.
 
 Each check returns the number as Python's own `int` or `float`, so that it can be compared and
 written into JSON, or says in one line what came and what was expected.

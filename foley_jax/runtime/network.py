@@ -17,7 +17,7 @@ Build = Callable[[nnx.Rngs | init_keys.WeightKeys | init_keys.ShapeKeys], nnx.Mo
 
 
 def shapes(build: Build) -> nnx.Module:
-    """What `build` makes, with `jax.ShapeDtypeStruct`s in the place of weights."""
+    """Returns what `build` makes, with `jax.ShapeDtypeStruct`s in the place of weights."""
     return nnx.eval_shape(lambda: build(init_keys.ShapeKeys()))
 
 
@@ -42,7 +42,7 @@ class Network:
 
     @classmethod
     def rebuild(cls, build: Build, trainable: Any, params: Mapping, rest: Mapping) -> "Network":
-        """What `build` makes with a checkpoint's arrays, without making random weights.
+        """Returns what `build` makes with a checkpoint's arrays, without making random weights.
 
         Args:
           build: makes the module; only traced.
@@ -54,7 +54,7 @@ class Network:
         return cls.of(nnx.merge(graphdef, params, rest))
 
     def on(self, mesh: Mesh | None) -> "Network":
-        """The same network on several devices, its arrays laid out by `state_shardings`."""
+        """Returns the same network on several devices, its arrays laid out by `state_shardings`."""
         if mesh is None:
             return self
         state = jax.device_put(self.state, partition.state_shardings(self.state, mesh))

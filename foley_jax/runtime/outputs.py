@@ -1,4 +1,4 @@
-"""What goes wrong where results are written, and what is then done with the others."""
+"""Failures where results are written, and what is then done with the others."""
 
 from collections.abc import Iterator, Sequence
 import contextlib

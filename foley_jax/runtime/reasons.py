@@ -68,7 +68,7 @@ def _of_memory(error: BaseException, text: str) -> str:
 
 
 def _of_system(error: BaseException, library: str | None) -> str:
-    """What an operating system's error, FFmpeg's too, says, without its number."""
+    """Returns what an operating system's error, FFmpeg's too, says, without its number."""
     said = f"{library}: {error.strerror}" if library else f"{error.strerror}"
     file = getattr(error, "filename", None)
     advice = _ADVICE.get(getattr(error, "errno", None))

@@ -220,7 +220,7 @@ def of(
 
 
 def _rate(before: Mapping[str, Any], now: Mapping[str, Any], step: int) -> str:
-    """What another schedule does to the learning rate of the next update."""
+    """Returns what another schedule does to the learning rate of the next update."""
     rates = []
     for config in (before, now):
         fields = ml_collections.ConfigDict(config["optimizer"])

@@ -35,7 +35,7 @@ class Evaluator:
         self,
         task: task_lib.Task,
         config: ml_collections.ConfigDict,
-        maker: state_lib.Maker,
+        maker: state_lib.StateFactory,
         mesh: jax.sharding.Mesh,
     ):
         self.task, self.config, self.maker, self.mesh = task, config, maker, mesh
@@ -69,7 +69,9 @@ class Evaluator:
         return {"loss": loss, **metrics}
 
     def model_fn(self, state: state_lib.TrainState, *, rows: int | None = None) -> Callable:
-        """What tasks are given: (fn, *args) -> fn(model, *args) with the parameters of `state`.
+        """Returns what tasks are given.
+
+        (fn, *args) -> fn(model, *args) with the parameters of `state`.
 
         Args:
           rows: so many rows of every result are wanted; None: all.

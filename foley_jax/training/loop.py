@@ -61,7 +61,7 @@ def train(
         return None
     mesh = mesh_lib.make_mesh(**config.mesh)
     task = task_lib.resolve(config)
-    with jax.set_mesh(mesh), stopping.Stopper() as stopper:
+    with jax.set_mesh(mesh), stopping.PreemptionGuard() as stopper:
         run = Run(task, config, workdir, mesh, profile, accept_changes)
         try:
             return run.until_done(stopper)
@@ -99,9 +99,9 @@ def evaluate(
 
 def maker_of(
     task: task_lib.Task, config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh
-) -> state_lib.Maker:
-    """What makes the states of a config's run on a mesh."""
-    return state_lib.Maker(
+) -> state_lib.StateFactory:
+    """Makes the states of a config's run on a mesh."""
+    return state_lib.StateFactory(
         task,
         mesh,
         lambda params: optimizer_lib.make(
@@ -115,7 +115,7 @@ def maker_of(
 def step_of(
     task: task_lib.Task,
     config: ml_collections.ConfigDict,
-    maker: state_lib.Maker,
+    maker: state_lib.StateFactory,
     mesh: jax.sharding.Mesh,
 ) -> Callable[[state_lib.TrainState, task_lib.Batch], tuple[state_lib.TrainState, dict]]:
     """The jitted training step of a config's run."""
@@ -231,7 +231,7 @@ class Run:
         for line in self.goes_on.lines:
             self.log.say(f"  since step {self.start}: {line}")
 
-    def until_done(self, stopper: stopping.Stopper) -> state_lib.TrainState:
+    def until_done(self, stopper: stopping.PreemptionGuard) -> state_lib.TrainState:
         """Steps until `total_steps` or SIGTERM; the last state is on disk when this returns."""
         config, step = self.config, self.start
         while True:
@@ -351,7 +351,7 @@ class Run:
         self.saved_at = step
 
     def _about(self, step: int) -> dict[str, Any]:
-        """What a checkpoint tells those that continue from it; see `continuation`."""
+        """Returns what a checkpoint tells those that continue from it; see `continuation`."""
         taken = self.goes_on.position + (step - self.start) * self.config.batch_size
         return {
             "config": run_directory.plain(self.config),

@@ -48,7 +48,7 @@ class TrainState:
         }
 
 
-class Maker:
+class StateFactory:
     """Makes the train state of a task, each device only its own part.
 
     Attributes:
@@ -128,7 +128,7 @@ def _replace(tree: Any, grafts: Mapping[str, jax.Array]) -> Any:
 
 
 def _gradients(
-    task: task_lib.Task, maker: Maker
+    task: task_lib.Task, maker: StateFactory
 ) -> Callable[..., tuple[Any, Any, dict[str, jax.Array]]]:
     """(params, rest, batch, key) -> (gradients, next rest, metrics with the loss)."""
 
@@ -186,7 +186,7 @@ def _interleaved(x: jax.Array, count: int) -> jax.Array:
 
 def make_train_step(
     task: task_lib.Task,
-    maker: Maker,
+    maker: StateFactory,
     mesh: jax.sharding.Mesh,
     *,
     schedule: optax.Schedule,

@@ -8,10 +8,10 @@ import jax
 from jax.experimental import multihost_utils
 
 
-class Stopper:
+class PreemptionGuard:
     """Turns SIGTERM into a request to save and stop; all processes agree on the step."""
 
-    def __enter__(self) -> "Stopper":
+    def __enter__(self) -> "PreemptionGuard":
         self._asked = False
         # With several processes jax listens for SIGTERM itself and finds a common step.
         self._own = jax.process_count() == 1 and (

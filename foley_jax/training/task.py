@@ -1,4 +1,4 @@
-"""What a training stage must say; the loop knows nothing else about it.
+"""The contract of a training stage; the loop knows nothing else about it.
 
 A task is built from a config alone. Its model is an `nnx.Module`; the loop splits it into
 `params` (what `trainable` selects: gradient, optimizer moments, EMA) and `rest` (frozen weights,
@@ -22,20 +22,20 @@ Metrics = Mapping[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
-    """What a task shows: uint8 RGB [H, W, 3]."""
+class Image:
+    """An image that a task shows: uint8 RGB [H, W, 3]."""
 
     pixels_HWC: np.ndarray
 
     def __post_init__(self):
         shape, dtype = self.pixels_HWC.shape, self.pixels_HWC.dtype
         if dtype != np.uint8 or len(shape) != 3 or shape[-1] != 3 or not all(shape):
-            raise ValueError(f"a picture is {dtype}{list(shape)}, expected uint8 [H, W, 3]")
+            raise ValueError(f"an image is {dtype}{list(shape)}, expected uint8 [H, W, 3]")
 
 
 @dataclasses.dataclass(frozen=True)
-class Sound:
-    """What a task lets hear: mono, float in about [-1, 1] or int16, [samples]."""
+class Audio:
+    """An audio clip that a task lets hear: mono, float in about [-1, 1] or int16, [samples]."""
 
     audio_L: np.ndarray
     sample_rate_hz: int
@@ -43,7 +43,7 @@ class Sound:
     def __post_init__(self):
         if self.audio_L.ndim != 1 or not np.isfinite(self.audio_L).all():
             raise ValueError(
-                f"a sound has shape {list(self.audio_L.shape)}, expected finite [samples] (mono)"
+                f"audio has shape {list(self.audio_L.shape)}, expected finite [samples] (mono)"
             )
 
 
@@ -64,7 +64,7 @@ class Task(Protocol):
     Attributes:
       config: the run's config; `config.model`, `config.data`, `config.loss` are the task's own.
       trainable: an nnx filter; everything it selects must be an `nnx.Param`.
-      video: the VideoSpec of the pictures it trains on; None if it needs none.
+      video: the VideoSpec of the images it trains on; None if it needs none.
       accumulates: the loss is a mean over examples, so that a batch may be cut into parts.
     """
 
@@ -105,11 +105,11 @@ class Task(Protocol):
 
     def show(
         self, model_fn: Callable[[Callable, Batch], Any], batch: Batch
-    ) -> Mapping[str, Picture | Sound]:
+    ) -> Mapping[str, Image | Audio]:
         """A few held-out examples to look at and to listen to; by default none.
 
         `model_fn(fn, batch)` runs `fn(model, batch)` jitted with the current parameters and gives
-        the first `config.show_examples` rows of every result, which must have the examples as
+        the first `config.show_examples` features of every result, which must have the examples as
         their leading axis. Every process calls this and takes part in the programs, so what the
         host does must not depend on the process. Names as "mel/0": what, and which example.
         """

@@ -141,7 +141,7 @@ class BigVgan(nnx.Module):
         self.use_tanh_at_final = use_tanh_at_final
 
     def __call__(self, mel_BTC: jax.Array) -> jax.Array:
-        """Mel frames to sound.
+        """Mel frames to audio.
 
         Args:
           mel_BTC: float [B, T, num_mels], ln of the mel for public weights.

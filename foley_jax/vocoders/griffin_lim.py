@@ -1,4 +1,4 @@
-"""Mel back to sound: what every vocoder does, and the one that needs no training.
+"""Mel back to audio: what every vocoder does, and the one that needs no training.
 
 Non-negative least squares to a linear spectrogram, then Griffin-Lim.
 B batch, L audio samples, T frames, F mel bins, K = n_fft // 2 + 1 frequency bins.
@@ -15,7 +15,7 @@ import numpy as np
 from foley_jax.media import mel as mel_lib
 from foley_jax.media.specs import AudioSpec
 
-INVERSION_ITERATIONS = 8  # more changes the log-mel of the sound by less than 1e-4
+INVERSION_ITERATIONS = 8  # more changes the log-mel of the audio by less than 1e-4
 HIGHEST = jax.lax.Precision.HIGHEST
 # Hann window's spectrum is close to that of a Gaussian exp(-pi n^2 / gamma) with this gamma
 # per n_fft^2; Prusa et al. 2017, table I
@@ -24,7 +24,7 @@ ONSET_RATIO = 1.5  # a bin that grows more than this between frames starts a new
 
 
 class Vocoder(Protocol):
-    """Turns log-mels into sound; neural ones are in the rooms of their models.
+    """Turns log-mels into audio; neural ones are in the rooms of their models.
 
     Attributes:
       state: its parameters, a pytree of arrays; what `apply` takes.
@@ -33,12 +33,12 @@ class Vocoder(Protocol):
     state: Any
 
     def sample_rate_hz(self, spec: AudioSpec) -> int:
-        """Rate of the sound that `__call__` gives for mels of `spec`."""
+        """Rate of the audio that `__call__` gives for mels of `spec`."""
 
     def __call__(self, mel_BFT: jax.Array, spec: AudioSpec) -> jax.Array:
         """Log-mels in [0, 1], float [B, F, T], frames of `spec` -> float32 [B, samples].
 
-        The sound starts at frame 0's centre and lasts about (T - 1) * hop / rate seconds; the
+        The audio starts at frame 0's centre and lasts about (T - 1) * hop / rate seconds; the
         caller cuts and resamples.
         """
 
@@ -208,7 +208,7 @@ def griffin_lim(
     if natural <= spec.n_fft // 2:
         raise ValueError(
             f"{magnitude_BTK.shape[-2]} mel frames are {natural} samples, expected more than "
-            f"{spec.n_fft // 2} to turn them into sound"
+            f"{spec.n_fft // 2} to turn them into audio"
         )
     magnitude = magnitude_BTK.astype(jnp.float32)
     if key is not None:
@@ -242,7 +242,7 @@ def mel_to_audio(
     iterations: int = 16,
     basis_rate_hz: int | None = None,
 ) -> jax.Array:
-    """Sound of a log-mel, one program for the whole batch.
+    """Audio of a log-mel, one program for the whole batch.
 
     Args:
       mel_BFT: log-mel in [0, 1], float [B, F, T] (any leading axes).

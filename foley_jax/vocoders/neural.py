@@ -125,7 +125,7 @@ class NeuralVocoder:
 
     @classmethod
     def public(cls, generator: bigvgan.BigVgan, model: Mapping[str, Any]) -> "NeuralVocoder":
-        """Of a converted public generator and its `config.model` (one of `bigvgan.CONFIGS`)."""
+        """Makes one of a public generator and its `config.model` (of `bigvgan.CONFIGS`)."""
         return cls(generator, specs.AudioSpec(**model["mel"]))
 
     def sample_rate_hz(self, spec: specs.AudioSpec) -> int:
@@ -134,7 +134,7 @@ class NeuralVocoder:
         return self.mel.sample_rate_hz
 
     def __call__(self, mel_BFT: jax.Array, spec: specs.AudioSpec) -> jax.Array:
-        """Sound of our log-mels at the generator's rate.
+        """Audio of our log-mels at the generator's rate.
 
         Args:
           mel_BFT: log-mel in [0, 1], float [B, F, T].

@@ -1,4 +1,4 @@
-"""What is written, read back and shown."""
+"""Tests what is written, read back and shown."""
 
 import dataclasses
 import json

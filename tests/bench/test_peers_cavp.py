@@ -41,7 +41,7 @@ def _worst(model, encode, module, x):
     return np.abs(ours - theirs).max() * np.sqrt(TINY["embed_dim"])
 
 
-def test_rows_of_pictures_agree(both):
+def test_rows_of_images_agree(both):
     model, state = both
     x = _random(2, 4, 64, 48, 3)
     module = peer.video_encoder(state)
@@ -53,7 +53,7 @@ def test_rows_of_pictures_agree(both):
     assert (alone - among).abs().max() > 100 * ATOL
 
 
-def test_rows_of_sound_agree(both):
+def test_rows_of_audio_agree(both):
     model, state = both
     module = peer.audio_encoder(state)
     encode = lambda model, x: model.encode_spec(x)  # noqa: E731

@@ -31,7 +31,7 @@ def test_the_table_has_them():
 
 
 def test_flops_of_a_longer_video_are_those_of_its_windows(monkeypatch):
-    """Of 16 s there are three windows, in one batch."""
+    """16 s make three windows, in one batch."""
     monkeypatch.setattr(scaling.Walk, "compile", lambda self: 0.0)
     cases = list(scaling.scaling(case.Ask(size="tiny")))
     assert [one.name for one in cases] == ["video length, 8 s", "video length, 16 s"]

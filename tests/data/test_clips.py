@@ -16,7 +16,7 @@ SMALL = specs.VideoSpec(4.0, 16, 16)
 
 
 def make_clip(number=0, seconds=10.0, *, dim=3):
-    """Frame i is grey 6 * i, row i is (i, number, 0), sample j is j // 16 (milliseconds)."""
+    """Frame i is grey 6 * i, feature i is (i, number, 0), sample j is j // 16 (milliseconds)."""
     count = SMALL.num_frames(seconds)
     frames = np.broadcast_to(
         6 * np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 16, 16, 3)
@@ -73,12 +73,12 @@ def official_sizes():
         num_frames=625,
         num_rows=40,
         window_frames=512,
-        window_rows=32,
+        window_features=32,
     )
 
 
 def test_split_merge_is_the_official_one():
-    """Ramps: value = 10000 * (video + 1) + time index; video 2 has 400 frames and 25 rows."""
+    """Ramps: value = 10000 * (video + 1) + time index; video 2 has 400 frames and 25 features."""
     golden = np.load(GOLDENS / "split_merge.npz")
     order = golden["dataset_order"]
     frames_of, rows_of = {0: 625, 1: 625, 2: 400}, {0: 40, 1: 40, 2: 25}
@@ -110,19 +110,19 @@ def test_aligned_windows_say_exactly_when_their_rows_are(audio, merge):
     for seed in range(60):
         example = window(source, seed % 3, np.random.default_rng(seed))
         frame = example["mel_frame_BT"] % sizes.num_frames
-        sound = example["mel_frame_BT"] // sizes.num_frames
+        waveform = example["mel_frame_BT"] // sizes.num_frames
         video = example["cavp_BLD"][:, 1].astype(int)
-        first = np.searchsorted(sound, np.arange(2))  # first column of each sound
+        first = np.searchsorted(waveform, np.arange(2))  # first column of each audio clip
         for row_time, at, number in zip(
             example["cavp_BLD"][:, 0] / 4.0, example["context_s_BL"], video
         ):
             part = int(number != video[0])
-            # on the window's clock a row begins when its time in the video is heard
+            # on the window's clock a feature begins when its time in the video is heard
             heard = frame[first[part]] * audio.frame_s + at - first[part] * audio.frame_s
             assert abs(heard - row_time) < 1e-6
             sample = example["audio_BPL"][part, round(row_time * 16000)]
             assert abs(sample / 1000 - number - row_time) < 2e-3
-        for part in set(sound):  # both cuts are where a row begins, to the nearest mel frame
+        for part in set(waveform):  # both cuts are where a feature begins, to the nearest mel frame
             begin = frame[first[part]] * audio.frame_s * 4
             assert abs(begin - round(begin)) <= 2 * audio.frame_s + 1e-6
         seen.add((len(set(video)), int(frame[0])))
@@ -158,7 +158,7 @@ def test_one_record_alone_is_never_merged():
 
 
 def test_aligned_demo_windows_have_rows_at_the_default_times():
-    """Hop 250: a row is 16 mel frames, so rows are at 0, 0.25, ... as at sampling time."""
+    """Hop 250: a feature is 16 mel frames, so features are at 0, 0.25, ... as at sampling time."""
     window = clips.LdmWindows(SMALL, HOP_250, merge_probability=0.5, aligned=True)
     source = [make_clip(n) for n in range(2)]
     for seed in range(10):
@@ -166,7 +166,7 @@ def test_aligned_demo_windows_have_rows_at_the_default_times():
         np.testing.assert_allclose(example["context_s_BL"], np.arange(32) / 4, atol=1e-6)
 
 
-def test_cavp_clips_show_and_sound_the_same_moments():
+def test_cavp_clips_show_and_audio_the_same_moments():
     transform = clips.CavpClips(video=SMALL, audio=HOP_250)
     example = transform([make_clip()], 0, np.random.default_rng(3))
     assert example["frames_BNTHWC"].shape == (3, 16, 16, 16, 3)
@@ -179,14 +179,14 @@ def test_cavp_clips_show_and_sound_the_same_moments():
     assert np.all(np.diff(start) >= 8)
 
 
-def test_short_clip_repeats_picture_rows_and_sound_together():
-    short = make_clip(seconds=5.1)  # 21 frames, but sound for 20 whole ones: 5 s repeat
+def test_short_clip_repeats_image_rows_and_audio_together():
+    short = make_clip(seconds=5.1)  # 21 frames, but audio for 20 whole ones: 5 s repeat
     line = clips.Timeline.of(short, fps=4.0, num_frames=40, num_samples=160_000)
     np.testing.assert_array_equal(line.index, np.arange(40) % 20)
     np.testing.assert_array_equal(line.audio, np.arange(160_000) % 80_000 // 16)
 
 
-def test_sound_a_little_shorter_than_the_picture_ends_in_silence():
+def test_audio_a_little_shorter_than_the_image_ends_in_silence():
     clip = make_clip()
     clip.audio = clip.audio[:159_000]
     line = clips.Timeline.of(clip, fps=4.0, num_frames=40, num_samples=160_000)
@@ -205,7 +205,7 @@ def test_clip_shorter_than_a_frame_and_longer_than_needed():
     np.testing.assert_array_equal(line.audio, long.audio[:160_000])
 
 
-def test_audio_crops_cover_the_whole_sound():
+def test_audio_crops_cover_the_whole_audio():
     transform = clips.AudioCrops(HOP_250, crop_frames=128)
     examples = [transform([make_clip()], 0, np.random.default_rng(s)) for s in range(200)]
     starts = np.array([e["start_B"] for e in examples])
@@ -231,11 +231,11 @@ def test_examples_depend_on_the_rng_alone():
     [
         ({"fps": 8.0}, clips.CavpClips(SMALL, HOP_250), "hold 8 frames/s and 16000 Hz"),
         ({"cavp_TD": None}, clips.LdmWindows(SMALL, HOP_250), "data_prep.features"),
-        ({"audio": np.zeros(0, np.int16)}, clips.AudioCrops(HOP_250), "0 samples of sound"),
+        ({"audio": np.zeros(0, np.int16)}, clips.AudioCrops(HOP_250), "0 samples of audio"),
         (
             {},
             clips.CavpClips(specs.VideoSpec(4.0, 32, 32), HOP_250),
-            "hold 16x16 pictures, config.video wants 32x32",
+            "hold 16x16 images, config.video wants 32x32",
         ),
     ],
 )
@@ -248,7 +248,7 @@ def test_records_that_do_not_fit_are_refused(change, transform, message):
 
 
 def test_window_longer_than_a_record_is_refused():
-    with pytest.raises(ValueError, match="700 mel frames and 32 rows is longer than a record"):
+    with pytest.raises(ValueError, match="700 mel frames and 32 features is longer than a record"):
         clips.LdmWindows(SMALL, HOP_256, window_frames=700)
     with pytest.raises(ValueError, match="crop of 700 mel frames is longer"):
         clips.AudioCrops(HOP_256, crop_frames=700)([make_clip()], 0, np.random.default_rng(0))

@@ -243,7 +243,7 @@ def test_no_flipped_bit_passes_for_data(folder):
     whole = path.read_bytes()
     clips = [pipeline.open_source(folder, "train").read_bytes(i) for i in range(6)]
     rng = np.random.default_rng(0)
-    # from the first sound to the last: before and after lie padding and the file's index
+    # from the first audio to the last: before and after lie padding and the file's index
     begin, end = (whole.find(make_clip(n).audio.tobytes()[2000:2032]) for n in (0, 5))
     assert 0 < begin < end
     caught = 0

@@ -1,4 +1,4 @@
-"""Pairs for the alignment classifier: proportions, shifts, and rows that fit their frames."""
+"""Pairs for the alignment classifier: proportions, shifts, and features that fit their frames."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ SMALL = specs.VideoSpec(4.0, 16, 16)
 
 
 def make_clip(number, seconds=10.0, source=None):
-    """Row i is (i, number); sample j is j // 16 (milliseconds) + 10000 * number."""
+    """Feature i is (i, number); sample j is j // 16 (milliseconds) + 10000 * number."""
     count = SMALL.num_frames(seconds)
     rows = np.stack([np.arange(count), np.full(count, number)], axis=1).astype(np.float16)
     return records.Clip(
@@ -36,13 +36,13 @@ SOURCE = [make_clip(number) for number in range(3)]
 
 
 def draw(transform, number, source=SOURCE, index=None):
-    """Example `number`, what its sound is, and when its sound and its rows begin (s)."""
+    """Example `number`, what its audio is, and when its audio and its features begin (s)."""
     index = number % len(source) if index is None else index
     example = transform(source, index, np.random.default_rng(number))
     first = int(example["mel_frame_BT"][0])
-    sound_s = first * transform.audio.frame_s
+    audio_s = first * transform.audio.frame_s
     of = int(example["audio_BPL"][0, 0]) // 10000
-    return example, of, sound_s, float(example["cavp_BLD"][0, 0]) / 4
+    return example, of, audio_s, float(example["cavp_BLD"][0, 0]) / 4
 
 
 @pytest.mark.parametrize("audio", [HOP_256, HOP_250])
@@ -51,7 +51,7 @@ def test_rows_and_frames_of_every_kind_are_what_they_are_said_to_be(audio):
     half_frame = audio.frame_s / 2 + 1e-9
     seen = set()
     for number in range(60):
-        example, of, sound_s, row_s = draw(transform, number)
+        example, of, audio_s, row_s = draw(transform, number)
         kind = pairs.KINDS[example["pair_B"]]
         rows = example["cavp_BLD"]
         assert rows.shape == (32, 2) and rows.dtype == np.float32
@@ -62,14 +62,14 @@ def test_rows_and_frames_of_every_kind_are_what_they_are_said_to_be(audio):
         assert frames[-1] < audio.num_frames(example["audio_BPL"].shape[1])
         assert (of == number % 3) == (kind != "other")
         if kind == "true":
-            assert abs(sound_s - row_s) <= half_frame
+            assert abs(audio_s - row_s) <= half_frame
         elif kind == "shifted":
-            assert abs(sound_s - row_s) >= 1.0 - half_frame
-        # where a row would stand if the pair matched: near its place in the row of rows
+            assert abs(audio_s - row_s) >= 1.0 - half_frame
+        # where a feature would stand if the pair matched: near its place in the feature of features
         times = example["context_s_BL"]
         np.testing.assert_allclose(np.diff(times), 0.25, atol=1e-6)
         assert abs(times[0]) <= half_frame
-        seen.add((kind, round(sound_s - row_s)))
+        seen.add((kind, round(audio_s - row_s)))
     assert {kind for kind, _ in seen} == set(pairs.KINDS)
     assert {("shifted", 1), ("shifted", -1)} <= seen
 
@@ -94,8 +94,8 @@ def test_shifts_reach_from_the_smallest_to_the_end_of_the_record():
             SMALL, HOP_250, true_share=0.0, shifted_share=1.0, min_shift_s=smallest
         )
         drawn = [draw(transform, number)[2:] for number in range(500)]
-        shifts[smallest] = {sound_s - row_s for sound_s, row_s in drawn}
-        # 40 rows leave windows of 32 rows 2 s of room, in steps of one row
+        shifts[smallest] = {audio_s - row_s for audio_s, row_s in drawn}
+        # 40 features leave windows of 32 features 2 s of room, in steps of one feature
         steps = np.arange(smallest, 2.0 + 1e-6, 0.25)
         assert shifts[smallest] == {*steps, *-steps}
 
@@ -112,14 +112,14 @@ def test_an_example_is_a_function_of_its_seed():
 
 
 def test_a_repeated_record_is_never_shifted_by_its_own_period():
-    source = [make_clip(0, seconds=2.5), make_clip(1)]  # 10 rows, four times over
+    source = [make_clip(0, seconds=2.5), make_clip(1)]  # 10 features, four times over
     transform = pairs.AlignmentPairs(
         SMALL, HOP_250, true_share=0.0, shifted_share=1.0, min_shift_s=1.0
     )
     for number in range(50):
-        example, of, sound_s, row_s = draw(transform, number, source, index=0)
+        example, of, audio_s, row_s = draw(transform, number, source, index=0)
         assert pairs.KINDS[example["pair_B"]] == "shifted" and of == 0
-        off = (sound_s - row_s) % 2.5
+        off = (audio_s - row_s) % 2.5
         assert min(off, 2.5 - off) >= 1.0
     # a period of 1 s has no place that is 1 s off: the pair becomes one with another video
     source = [make_clip(0, seconds=1.0), make_clip(1)]
@@ -127,7 +127,7 @@ def test_a_repeated_record_is_never_shifted_by_its_own_period():
     assert pairs.KINDS[example["pair_B"]] == "other" and of == 1
 
 
-def test_other_sound_is_of_another_video_where_there_is_one():
+def test_other_audio_is_of_another_video_where_there_is_one():
     same = [make_clip(n, source="long.mp4") for n in range(2)]
     transform = pairs.AlignmentPairs(SMALL, HOP_250, true_share=0.0, shifted_share=0.0)
     mixed = [*same, make_clip(2)]

@@ -54,7 +54,7 @@ def batches(source, count, **options):
     return list(itertools.islice(iterator, count))
 
 
-def test_pictures_fitted_in_another_way_are_refused(folder):
+def test_images_fitted_in_another_way_are_refused(folder):
     assert len(pipeline.open_source(folder, "train", specs.VideoSpec(4.0, 16, 16))) == NUM
     wanted = specs.VideoSpec(4.0, 16, 16, fit="letterbox", antialias=False)
     message = "fit=stretch, antialias=True, .*again with `--fit=letterbox --no-antialias`"

@@ -77,7 +77,7 @@ def test_frames_at_any_places_are_those_of_the_whole():
 def test_wrong_arrays_and_versions_are_refused():
     with pytest.raises(ValueError, match="wanted int16"):
         records.encode(make_clip(audio=np.zeros(10, np.float32)))
-    with pytest.raises(ValueError, match="wanted \\[rows, width\\]"):
+    with pytest.raises(ValueError, match="wanted \\[features, width\\]"):
         records.encode(make_clip(cavp_TD=np.zeros(3, np.float16)))
     with pytest.raises(ValueError, match="schema version 99"):
         records.decode(msgpack.packb({"schema_version": 99}))
@@ -108,7 +108,7 @@ def test_set_reads_back(tmp_path):
     assert ids == ["train/a#0", "train/a#1", "train/a#2"]
 
 
-def test_index_says_how_pictures_were_fitted_and_old_ones_are_stretched(tmp_path):
+def test_index_says_how_images_were_fitted_and_old_ones_are_stretched(tmp_path):
     index = dataclasses.replace(write_set(tmp_path), fit="letterbox", antialias=False)
     records.write_index(tmp_path, index)
     assert records.read_index(tmp_path) == index

@@ -1,4 +1,7 @@
-"""What breaks the bytes of a good media file: each a function from the file to the broken one."""
+"""Tests what breaks the bytes of a good media file.
+
+Each a function from the file to the broken one.
+"""
 
 from collections.abc import Callable
 import struct
@@ -37,7 +40,7 @@ def renamed(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
 
 
 def zero_size(data: bytes) -> bytes:
-    """Writes 0x0 into the sample description and the track header of an mp4's picture."""
+    """Writes 0x0 into the sample description and the track header of an mp4's image."""
     out = bytearray(data)
     at = data.index(b"avc1") + 4 + 24
     out[at : at + 4] = bytes(4)
@@ -96,7 +99,7 @@ def damaged(data: bytes) -> bytes:
 
 
 def silenced(data: bytes) -> bytes:
-    """Overwrites the sound of a Matroska file, track 2, with noise."""
+    """Overwrites the audio of a Matroska file, track 2, with noise."""
     out, at = bytearray(data), data.index(b"\x1f\x43\xb6\x75")  # the first cluster
     rng = np.random.default_rng(0)
     while (at := data.find(b"\xa3", at + 1)) >= 0:  # a simple block: size, track, time, flags

@@ -26,11 +26,11 @@ class Fault:
 
     Attributes:
       make: writes the file to a path.
-      records: seconds of picture of each record that is expected.
+      records: seconds of image of each record that is expected.
       reasons: of each failure that is expected.
-      fps: of the source, where the sync of its records is to be measured; None where pictures or
-        sound are not ours.
-      late: samples at 16 kHz that the sound is late in the file itself.
+      fps: of the source, where the sync of its records is to be measured; None where images or
+        audio are not ours.
+      late: samples at 16 kHz that the audio is late in the file itself.
     """
 
     make: Callable[[pathlib.Path], object]
@@ -82,30 +82,30 @@ def raw(data: bytes) -> Callable[[pathlib.Path], object]:
 
 
 def two_sizes(path: pathlib.Path) -> None:
-    """The picture becomes larger half way."""
+    """The video becomes larger half way."""
     recipe = ours(".mkv")
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mjpeg", rate=20)
         stream.height = stream.width = 64
         stream.pix_fmt = "yuvj420p"
-        pictures = []
+        images = []
         for i in range(60):
             size = 64 if i < 30 else 96
             encoder = av.CodecContext.create("mjpeg", "w")
             encoder.height = encoder.width = size
             encoder.pix_fmt, encoder.time_base = "yuvj420p", Fraction(1, 20)
-            picture = sync_media.picture_of(i, (size, size))
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            image = sync_media.video_of(i, (size, size))
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame = frame.reformat(format="yuvj420p")
             frame.pts, frame.time_base = i, Fraction(1, 20)
-            pictures += encoder.encode(frame) + encoder.encode()
-        sound = container.add_stream("pcm_s16le", rate=recipe.rate_hz)
-        sound.layout = "mono"
+            images += encoder.encode(frame) + encoder.encode()
+        audio = container.add_stream("pcm_s16le", rate=recipe.rate_hz)
+        audio.layout = "mono"
         container.start_encoding()
-        for packet in pictures:
+        for packet in images:
             packet.stream = stream
             container.mux(packet)
-        _mux_pcm(container, sound, sync_media.sound_of(recipe), recipe.rate_hz)
+        _mux_pcm(container, audio, sync_media.audio_of(recipe), recipe.rate_hz)
 
 
 def _mux_pcm(container, stream, audio_L: np.ndarray, rate_hz: int, format: str = "s16") -> None:
@@ -118,42 +118,42 @@ def _mux_pcm(container, stream, audio_L: np.ndarray, rate_hz: int, format: str =
 
 
 def not_a_number(path: pathlib.Path) -> None:
-    """Some samples of the sound are NaN, some infinite."""
+    """Some samples of the audio are NaN, some infinite."""
     recipe = ours(".mkv")
-    audio_L = sync_media.sound_of(recipe)
+    audio_L = sync_media.audio_of(recipe)
     audio_L[100:110], audio_L[200], audio_L[300] = np.nan, np.inf, -np.inf
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=20)
         stream.height = stream.width = 64
         stream.pix_fmt = "yuv420p"
-        sound = container.add_stream("pcm_f32le", rate=recipe.rate_hz)
-        sound.layout = "mono"
+        audio = container.add_stream("pcm_f32le", rate=recipe.rate_hz)
+        audio.layout = "mono"
         for i in range(60):
-            frame = av.VideoFrame.from_ndarray(sync_media.picture_of(i), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(sync_media.video_of(i), format="rgb24")
             frame.pts, frame.time_base = i, Fraction(1, 20)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-        _mux_pcm(container, sound, audio_L, recipe.rate_hz, "flt")
+        _mux_pcm(container, audio, audio_L, recipe.rate_hz, "flt")
 
 
 def never_ending(path: pathlib.Path) -> None:
-    """Pictures of 16 megapixels, a thousand a second, in a codec of one thread: takes minutes."""
+    """Images of 16 megapixels, a thousand a second, in a codec of one thread: takes minutes."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("gif", rate=1000)
         stream.height = stream.width = 4096
         stream.pix_fmt = "rgb8"
-        sound = container.add_stream("pcm_s16le", rate=16000)
-        sound.layout = "mono"
+        audio = container.add_stream("pcm_s16le", rate=16000)
+        audio.layout = "mono"
         frame = av.VideoFrame(4096, 4096, "rgb8")
         frame.pts, frame.time_base = 0, Fraction(1, 1000)
-        (picture,) = stream.encode(frame) + stream.encode()
-        data = bytes(picture)
+        (image,) = stream.encode(frame) + stream.encode()
+        data = bytes(image)
         for i in range(1900):
             packet = av.Packet(data)
             packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, 1000), True
             packet.pts = packet.dts = i
             container.mux(packet)
-        _mux_pcm(container, sound, np.zeros(32000), 16000)
+        _mux_pcm(container, audio, np.zeros(32000), 16000)
 
 
 def phone(path: pathlib.Path) -> None:
@@ -163,10 +163,10 @@ def phone(path: pathlib.Path) -> None:
 
 
 VFR_S = tuple(np.cumsum([0.0] + [0.02, 0.08, 0.05] * 25).round(3)[:60])
-_WEBM = {"picture": "libvpx", "sound": "libopus", "rate_hz": 48000}
+_WEBM = {"image": "libvpx", "audio": "libopus", "rate_hz": 48000}
 UNREADABLE = {"records": (), "reasons": ("unreadable",)}
 
-# Files whose picture begins after the sound's priming (MPEG-TS) or the B frames (fragments) end a
+# Files whose video begins after the audio's priming (MPEG-TS) or the B frames (fragments) end a
 # little after 3 s and have one more frame.
 FAULTS: dict[str, Fault] = {
     "plain.mp4": Fault(written()),
@@ -196,11 +196,11 @@ FAULTS: dict[str, Fault] = {
     "a:b#c?d 'e'.mp4": Fault(written()),
     os.fsdecode(b"no_utf8_\xff.mp4"): Fault(written(), records=(), reasons=("bad_name",)),
     # streams that lack, or are too many
-    "sound_only.mp4": Fault(written(picture=None), records=(), reasons=("no_video",)),
+    "sound_only.mp4": Fault(written(image=None), records=(), reasons=("no_video",)),
     "sound_and_cover.mp4": Fault(
-        written(picture=None, cover=True), records=(), reasons=("no_video",)
+        written(image=None, cover=True), records=(), reasons=("no_video",)
     ),
-    "picture_only.mp4": Fault(written(sound=None), records=(), reasons=("no_audio",)),
+    "picture_only.mp4": Fault(written(audio=None), records=(), reasons=("no_audio",)),
     "cover_before_picture.mp4": Fault(written(cover=True)),
     "two_sound_tracks.mkv": Fault(written(".mkv", silent_tracks=1)),
     "two_sound_tracks.mp4": Fault(written(silent_tracks=1)),
@@ -210,10 +210,10 @@ FAULTS: dict[str, Fault] = {
     "one_picture.mp4": Fault(
         written(fps=Fraction(1, 3), clicks=(0,)), records=(2.0, 1.0), fps=None
     ),
-    # sound
+    # audio
     "8_khz_mono.mp4": Fault(written(rate_hz=8000)),
     "48_khz_5.1.mp4": Fault(written(rate_hz=48000, layout="5.1")),
-    "96_khz_stereo.mkv": Fault(written(".mkv", sound="flac", rate_hz=96000, layout="stereo")),
+    "96_khz_stereo.mkv": Fault(written(".mkv", audio="flac", rate_hz=96000, layout="stereo")),
     "stereo_said_to_be_mono.mp4": Fault(changed(fault_bytes.mono_in_name, layout="stereo")),
     "not_a_number.mkv": Fault(not_a_number),
     "unknown_sound_codec.mkv": Fault(
@@ -224,19 +224,19 @@ FAULTS: dict[str, Fault] = {
     "damaged_sound.mkv": Fault(
         changed(fault_bytes.silenced, ".mkv"), records=(), reasons=("empty", "empty")
     ),
-    # picture
+    # image
     "variable_frame_rate.mp4": Fault(
         written(frame_times_s=VFR_S, clicks=tuple(range(5, 58, 20))), fps=None
     ),
     "rotated.mp4": Fault(phone),
     "odd_size.webm": Fault(
-        written(".webm", picture="libvpx-vp9", sound="libopus", rate_hz=48000, size=(63, 65))
+        written(".webm", image="libvpx-vp9", audio="libopus", rate_hz=48000, size=(63, 65))
     ),
     "odd_size_444.mkv": Fault(written(".mkv", pix_fmt="yuv444p", size=(65, 63))),
     "10_bit.mp4": Fault(written(pix_fmt="yuv420p10le")),
     "444.mp4": Fault(written(pix_fmt="yuv444p")),
-    "alpha.mov": Fault(written(".mov", picture="png", sound="pcm_s16le", pix_fmt="rgba")),
-    "grey_16_bit.mkv": Fault(written(".mkv", picture="ffv1", pix_fmt="gray16le")),
+    "alpha.mov": Fault(written(".mov", image="png", audio="pcm_s16le", pix_fmt="rgba")),
+    "grey_16_bit.mkv": Fault(written(".mkv", image="ffv1", pix_fmt="gray16le")),
     "zero_size.mp4": Fault(changed(fault_bytes.zero_size)),
     "two_sizes.mkv": Fault(two_sizes),
     "unknown_picture_codec.mp4": Fault(
@@ -249,9 +249,9 @@ FAULTS: dict[str, Fault] = {
     ),
     # containers
     "b_frames.avi": Fault(
-        written(".avi", picture="mpeg4", sound="pcm_s16le", picture_options=(("bf", "2"),))
+        written(".avi", image="mpeg4", audio="pcm_s16le", video_options=(("bf", "2"),))
     ),
-    "mjpeg.avi": Fault(written(".avi", picture="mjpeg", sound="pcm_s16le", pix_fmt="yuvj420p")),
+    "mjpeg.avi": Fault(written(".avi", image="mjpeg", audio="pcm_s16le", pix_fmt="yuvj420p")),
     "live.webm": Fault(
         written(
             ".webm",
@@ -266,38 +266,38 @@ FAULTS: dict[str, Fault] = {
     # times
     "late_sound.mp4": Fault(
         written(
-            sound_start_s=0.7,
-            sound_seconds=2.3,
+            audio_start_s=0.7,
+            audio_seconds=2.3,
             container_options=(("movie_timescale", "44100"),),
         )
     ),
     # edit lists count in the movie's clock, which FFmpeg lets tick in milliseconds
-    "late_sound_in_ms.mp4": Fault(written(sound_start_s=0.7, sound_seconds=2.3), late=-12.32),
-    "late_sound.mkv": Fault(written(".mkv", sound_start_s=0.7, sound_seconds=2.3)),
+    "late_sound_in_ms.mp4": Fault(written(audio_start_s=0.7, audio_seconds=2.3), late=-12.32),
+    "late_sound.mkv": Fault(written(".mkv", audio_start_s=0.7, audio_seconds=2.3)),
     "late_sound.webm": Fault(
         written(
             ".webm",
             **_WEBM,
-            sound_start_s=0.7,
-            sound_seconds=2.3,
+            audio_start_s=0.7,
+            audio_seconds=2.3,
         )
     ),
-    "late_sound.ts": Fault(written(".ts", sound_start_s=0.7, sound_seconds=2.3)),
-    "late_picture.mkv": Fault(written(".mkv", picture_start_s=0.6, seconds=2.4, sound_seconds=3.0)),
-    "short_sound.mp4": Fault(written(sound_seconds=1.4)),
-    "short_sound.mkv": Fault(written(".mkv", sound_seconds=1.4)),
-    "long_sound.mp4": Fault(written(sound_seconds=6.0)),
+    "late_sound.ts": Fault(written(".ts", audio_start_s=0.7, audio_seconds=2.3)),
+    "late_picture.mkv": Fault(written(".mkv", video_start_s=0.6, seconds=2.4, audio_seconds=3.0)),
+    "short_sound.mp4": Fault(written(audio_seconds=1.4)),
+    "short_sound.mkv": Fault(written(".mkv", audio_seconds=1.4)),
+    "long_sound.mp4": Fault(written(audio_seconds=6.0)),
     "long_sound.mkv": Fault(
-        written(".mkv", sound_seconds=6.0), records=(2.0, 1.0), reasons=("empty",)
+        written(".mkv", audio_seconds=6.0), records=(2.0, 1.0), reasons=("empty",)
     ),
-    "gap_in_sound.mp4": Fault(written(sound_gap_s=(0.5, 1.1))),
-    "gap_in_sound.mkv": Fault(written(".mkv", sound="pcm_s16le", sound_gap_s=(0.5, 1.1))),
+    "gap_in_sound.mp4": Fault(written(audio_gap_s=(0.5, 1.1))),
+    "gap_in_sound.mkv": Fault(written(".mkv", audio="pcm_s16le", audio_gap_s=(0.5, 1.1))),
     "trimmed_by_edit_list.mp4": Fault(changed(fault_bytes.trimmed), records=(2.0, 0.5)),
     "negative_times.mkv": Fault(
         written(
             ".mkv",
-            picture_start_s=-0.5,
-            sound_start_s=-0.5,
+            video_start_s=-0.5,
+            audio_start_s=-0.5,
             container_options=(("avoid_negative_ts", "disabled"),),
         ),
         records=(2.0, 1.25),
@@ -305,13 +305,13 @@ FAULTS: dict[str, Fault] = {
     "huge_times.mkv": Fault(
         written(
             ".mkv",
-            picture_start_s=4e5,
-            sound_start_s=4e5,
+            video_start_s=4e5,
+            audio_start_s=4e5,
             container_options=(("avoid_negative_ts", "disabled"),),
         )
     ),
     "times_wrap.ts": Fault(  # they have 33 bits
-        written(".ts", picture_start_s=95442.2, sound_start_s=95442.2), records=(2.0, 1.25)
+        written(".ts", video_start_s=95442.2, audio_start_s=95442.2), records=(2.0, 1.25)
     ),
     "stated_length_of_years.mp4": Fault(changed(fault_bytes.endless)),
     "gap_of_years.mkv": Fault(
@@ -319,7 +319,7 @@ FAULTS: dict[str, Fault] = {
             ".mkv",
             frame_times_s=(*(i / 20 for i in range(30)), 1e6),
             clicks=(5, 25),
-            picture_options=(("bf", "0"),),
+            video_options=(("bf", "0"),),
         ),
         records=(),
         reasons=("unsupported",),

@@ -1,4 +1,4 @@
-"""Where clicks are in a stretch of sound, and how far a picture is from its click.
+"""Where clicks are in a stretch of audio, and how far an image is from its click.
 
 L audio samples.
 """
@@ -19,10 +19,10 @@ def clicks(count: int) -> tuple[int, ...]:
 
 
 def heard(audio_L: np.ndarray, rate_hz: int) -> list[float]:
-    """When clicks begin in int16 sound, in seconds."""
+    """When clicks begin in int16 audio, in seconds."""
     template = sync_media.click(np.arange(round(sync_media.CLICK_S * rate_hz)) / rate_hz)
-    sound_L = audio_L.astype(np.float64) / 32768
-    match = np.correlate(np.pad(sound_L, (1, len(template))), template, "valid")
+    waveform_L = audio_L.astype(np.float64) / 32768
+    match = np.correlate(np.pad(waveform_L, (1, len(template))), template, "valid")
     match /= template @ template
     out = []
     while (peak := int(np.argmax(match[1:-1])) + 1) and match[peak] > 0.6:
@@ -36,7 +36,7 @@ def heard(audio_L: np.ndarray, rate_hz: int) -> list[float]:
 def distance(
     number: int, time_s: float, clicks_s: Iterable[float], fps: float, period_s: float = np.inf
 ) -> float | None:
-    """Source frames from the middle of a shown frame to the time where it stands, by its sound.
+    """Source frames from the middle of a shown frame to the time where it stands, by its audio.
 
     A click says which frame it belongs to up to a multiple of `CLICK_EVERY`. None without one
     within half a second in the same repetition of a short record, and for the first frame, which

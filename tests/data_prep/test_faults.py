@@ -5,15 +5,15 @@ what was seen. In short (records of at most 2 s out of 3 s):
 
   truncated, without moov, empty, noise, a web page             unreadable
   cut off behind the index; mkv and ts cut off                  what is left; empty for the rest
-  bits flipped                                                  records, damaged pictures
-  sound alone, with or without cover art; picture alone         no_video; no_audio
+  bits flipped                                                  records, damaged images
+  audio alone, with or without cover art; image alone         no_video; no_audio
   0.2 s long                                                    too_short
   codecs nobody knows; timestamps years apart                   unsupported
-  pictures of a file or its whole sound lost                    empty
+  images of a file or its whole audio lost                    empty
   decoding that takes minutes                                   timeout
   wrong extension, odd names, more tracks, cover art, 8 kHz mono, 48 kHz 5.1, NaN samples, wrong
   channel count, variable frame rate, rotation, odd or zero or changing sizes, 10 bits, 4:4:4,
-  alpha, B frames in AVI, live WebM, late, short, long or interrupted sound, late picture, edit
+  alpha, B frames in AVI, live WebM, late, short, long or interrupted audio, late image, edit
   lists, negative, huge, wrapping and repeated timestamps       records in sync
 """
 
@@ -58,7 +58,7 @@ def prepared(tmp_path_factory) -> tuple[dict[str, list[records.Clip]], dict[str,
 
 
 def offsets(clip: records.Clip, fault: fault_corpus.Fault) -> list[float]:
-    """Source frames between what is shown and what sounds, frame by frame."""
+    """Source frames between what is shown and what audio clips, frame by frame."""
     clicks_s = [t - fault.late / RATE_HZ for t in sync_measure.heard(clip.audio, RATE_HZ)]
     numbers = enumerate(sync_media.numbers(clip.frames_THWC()))
     found = [
@@ -77,7 +77,7 @@ def test_file_ends_as_expected(prepared, name):
     assert (lengths, tuple(failures)) == (fault.records, fault.reasons)
     for clip in clips:
         assert len(clip.audio) == round((clip.end_s - clip.start_s) * RATE_HZ)
-        # no frame without its sound, no sound beyond the last frame
+        # no frame without its audio, no audio beyond the last frame
         assert 0 <= len(clip.frames) - len(clip.audio) / RATE_HZ * clip.fps < 1
     if not clips or fault.fps is None:
         return
@@ -100,7 +100,7 @@ def test_variable_times_are_followed(prepared):
     np.testing.assert_allclose(sorted(heard_s), wanted_s, atol=1 / RATE_HZ)
 
 
-def test_slow_and_fast_pictures_show_the_right_frame(prepared):
+def test_slow_and_fast_images_show_the_right_frame(prepared):
     for name, fps in (("one_frame_a_second.mp4", 1), ("240_frames_a_second.mp4", 240)):
         for clip in prepared[0][name]:
             at_s = clip.start_s + np.arange(len(clip.frames)) / clip.fps

@@ -1,4 +1,4 @@
-"""Feature shards: the right rows beside the right sound, resumable, with honest controls."""
+"""Feature shards: the right features beside the right audio, resumable, with honest controls."""
 
 import dataclasses
 import json
@@ -103,11 +103,11 @@ def _clips(folder, split):
     return [source[i] for i in range(len(source))]
 
 
-def _rows(extractor, clip):
+def _features(extractor, clip):
     return features.extract(extractor.encode_fn, clip.frames_THWC())
 
 
-def test_every_clip_keeps_its_sound_and_gets_its_own_rows(tmp_path, shards, extractor):
+def test_every_clip_keeps_its_audio_and_gets_its_own_rows(tmp_path, shards, extractor):
     index = feature_shards.extract_set(shards, tmp_path, extractor, batch=2)
     assert index.cavp_dim == 6 and records.read_index(tmp_path) == index
     for split in LENGTHS:
@@ -117,28 +117,32 @@ def test_every_clip_keeps_its_sound_and_gets_its_own_rows(tmp_path, shards, extr
             assert new.frames == [] and new.cavp_TD.dtype == np.float16
             np.testing.assert_array_equal(new.audio, old.audio)
             assert (new.id, new.events, new.labels) == (old.id, old.events, old.labels)
-            # float16 rounds unit rows by at most 2^-12
-            np.testing.assert_allclose(new.cavp_TD, _rows(extractor, old), atol=3e-4)
+            # float16 rounds unit features by at most 2^-12
+            np.testing.assert_allclose(new.cavp_TD, _features(extractor, old), atol=3e-4)
 
 
 def test_permuted_training_clips_have_the_rows_of_others(tmp_path, shards, extractor):
     feature_shards.extract_set(shards, tmp_path, extractor, permute=True, batch=3)
     before, after = _clips(shards, "train"), _clips(tmp_path, "train")
-    own = [_rows(extractor, clip) for clip in before]
+    own = [_features(extractor, clip) for clip in before]
     donors = []
     for number, clip in enumerate(after):
         assert len(clip.cavp_TD) == len(before[number].frames)
         # a shorter donor is repeated, a longer one cut
         fits = [
             donor
-            for donor, rows in enumerate(own)
-            if np.allclose(clip.cavp_TD, rows[np.arange(len(clip.cavp_TD)) % len(rows)], atol=3e-4)
+            for donor, video_features in enumerate(own)
+            if np.allclose(
+                clip.cavp_TD,
+                video_features[np.arange(len(clip.cavp_TD)) % len(video_features)],
+                atol=3e-4,
+            )
         ]
         assert len(fits) == 1 and fits[0] != number
         donors.append(fits[0])
     assert sorted(donors) == list(range(len(before)))
     for old, new in zip(_clips(shards, "test"), _clips(tmp_path, "test")):
-        np.testing.assert_allclose(new.cavp_TD, _rows(extractor, old), atol=3e-4)
+        np.testing.assert_allclose(new.cavp_TD, _features(extractor, old), atol=3e-4)
 
 
 def test_derangements_leave_nobody_in_place():
@@ -171,7 +175,7 @@ def test_another_model_or_order_is_not_mixed_in(tmp_path, shards, extractor):
         feature_shards.extract_set(shards, shards, extractor)
 
 
-def test_pictures_of_another_size_are_refused(tmp_path, shards, extractor):
+def test_images_of_another_size_are_refused(tmp_path, shards, extractor):
     wider = dataclasses.replace(extractor, video=specs.VideoSpec(FPS, 16, 16))
     with pytest.raises(ValueError, match="prepare the videos with --fps=4 --size=16"):
         feature_shards.extract_set(shards, tmp_path, wider)
@@ -183,7 +187,7 @@ def test_pictures_of_another_size_are_refused(tmp_path, shards, extractor):
 def test_command_line(tmp_path, shards, run, capsys):
     out = tmp_path / "out"
     feature_shards.main([str(shards), str(out), f"--model={run}", "--batch=2"])
-    assert "2 test, 5 train clips with rows of 6 numbers" in capsys.readouterr().out
+    assert "2 test, 5 train clips with features of 6 numbers" in capsys.readouterr().out
     settings = json.loads((out / feature_shards.SETTINGS_NAME).read_text())
     assert settings["permute_seed"] is None and settings["grouping"] == "40 frames"
 
@@ -225,7 +229,7 @@ def test_two_processes_write_one_set(tmp_path, shards, run, extractor):
         output = process.communicate(timeout=300)[0]
         assert process.returncode == 0, output
         assert share in output  # each its own shards
-        assert "2 test, 5 train clips with rows of 6 numbers" in output
+        assert "2 test, 5 train clips with features of 6 numbers" in output
     one = feature_shards.extract_set(shards, tmp_path / "one", extractor, batch=2)
     assert records.read_index(tmp_path / "two").num_records("train") == one.num_records("train")
     _equal_sets(tmp_path / "two", tmp_path / "one")
@@ -270,8 +274,8 @@ def test_batches_are_divided_among_devices(tmp_path, shards, run, extractor):
     mesh = mesh_lib.local_mesh(4)
     clip = feature_shards.load_image_encoder(tmp_path / "clip", "clip", fps=FPS, mesh=mesh)
     for extractor in (four, clip):
-        rows = extractor.encode_fn(np.zeros((4, 5, SIDE, SIDE, 3), np.uint8))
-        assert {shard.data.shape for shard in rows.addressable_shards} == {(1, 5, 6)}
+        video_features = extractor.encode_fn(np.zeros((4, 5, SIDE, SIDE, 3), np.uint8))
+        assert {shard.data.shape for shard in video_features.addressable_shards} == {(1, 5, 6)}
 
 
 @pytest.mark.parametrize("seamless", [False, True])
@@ -283,7 +287,7 @@ def test_rows_follow_the_grouping(tmp_path, shards, extractor, seamless):
     for old, new in zip(_clips(shards, "train"), _clips(tmp_path, "train")):
         want = extract(extractor.encode_fn, old.frames_THWC(), group_frames=2)
         np.testing.assert_allclose(new.cavp_TD, want, atol=3e-4)
-        official += np.allclose(new.cavp_TD, _rows(extractor, old), atol=3e-4)
+        official += np.allclose(new.cavp_TD, _features(extractor, old), atol=3e-4)
     assert official == (5 if seamless else 0)  # short clips have no border to overlap
     with pytest.raises(ValueError, match=r"grouping differ"):
         feature_shards.extract_set(shards, tmp_path, extractor)
@@ -326,11 +330,11 @@ def _image_encoder(folder):
     return network
 
 
-def test_rows_of_another_picture_encoder(shards, tmp_path, capsys):
+def test_rows_of_another_image_encoder(shards, tmp_path, capsys):
     network = _image_encoder(tmp_path / "clip")
     command = [str(shards), str(tmp_path / "out"), f"--model={tmp_path / 'clip'}", "--encoder=clip"]
     feature_shards.main(command)
-    assert "rows of 6 numbers" in capsys.readouterr().out
+    assert "features of 6 numbers" in capsys.readouterr().out
     source = data_pipeline.open_source(tmp_path / "out", "train")
     frames = _clip("train", 0, 5).frames_THWC()
     want = compiled.run(network, image_encoders.encode_frames, frames[None])[0][0]

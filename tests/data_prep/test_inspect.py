@@ -1,4 +1,4 @@
-"""What a set holds, what is wrong with it, and the set without what is wrong."""
+"""Tests what a set holds, what is wrong with it, and the set without what is wrong."""
 
 import dataclasses
 import json
@@ -61,7 +61,7 @@ def folder(good, tmp_path):
 
 
 def flip(path, clip):
-    """Turns one bit in the sound of a clip; noise lies in the file as it is."""
+    """Turns one bit in the audio of a clip; noise lies in the file as it is."""
     data = bytearray(path.read_bytes())
     at = bytes(data).find(clip.audio.tobytes()[2000:2032])
     assert at > 0
@@ -135,9 +135,9 @@ def test_every_kind_of_damage_is_named(folder):
     [
         ({"frames": [b"no picture"] * 8}, "cannot be decoded"),
         ({"frames": make_clip("train", 1).frames[:3]}, "3 frames or rows for 2.00 s"),
-        ({"audio": np.zeros(RATE, np.int16)}, "1.00 s of sound for 2.00 s"),
+        ({"audio": np.zeros(RATE, np.int16)}, "1.00 s of audio for 2.00 s"),
         ({"fps": 8.0}, "8 frames/s and 16000 Hz, not those of the index"),
-        ({"frames": records.encode_frames(np.zeros((8, 8, 8, 3), np.uint8))}, "pictures of 8x8"),
+        ({"frames": records.encode_frames(np.zeros((8, 8, 8, 3), np.uint8))}, "images of 8x8"),
         ({"cavp_TD": np.full((8, 4), np.nan, np.float16)}, "not finite"),
         ({"cavp_TD": np.zeros((8, 3), np.float16)}, "rows of 3 numbers, the index says 4"),
         ({"id": "train/0"}, "is in the set twice"),
@@ -232,16 +232,16 @@ def test_sheet_shows_clips_of_every_split(folder, tmp_path, monkeypatch):
     assert np.ptp(image.imread(sheet)) > 0.5
     assert len(titles) == 4 and {t.split()[0] for t in titles} >= {"test/0", "train/0", "train/8"}
     rows = write_set(tmp_path / "rows", {"train": (1,)}, cavp_dim=4)
-    assert "no pictures" in run(rows, f"--sheet={sheet}")
+    assert "no images" in run(rows, f"--sheet={sheet}")
 
 
 @pytest.mark.parametrize("dim", [0, 6])
 def test_speed_tells_every_stage(tmp_path, capsys, dim):
     def change(split, n):
-        sound = {"audio": np.zeros(10 * RATE, np.int16), "end_s": 10.0}
+        waveform = {"audio": np.zeros(10 * RATE, np.int16), "end_s": 10.0}
         if not dim:
-            return sound
-        return {**sound, "frames": [], "cavp_TD": np.zeros((40, dim), np.float16)}
+            return waveform
+        return {**waveform, "frames": [], "cavp_TD": np.zeros((40, dim), np.float16)}
 
     write_set(tmp_path, {"train": (4,)}, change, cavp_dim=dim)
     assert run(tmp_path, "--speed", "--batches=4", "--batch_size=2") == 0

@@ -2,8 +2,8 @@
 
 Numbered frames and clicks (`tests.media.sync_media`) go through prepare into shards and through the
 pipeline into batches of CAVP, of the latent diffusion model and of MM-Diffusion. Only what is in a
-batch is measured: the number of each picture (or feature row) against the nearest click in its
-sound. A picture's number may be half a source frame from the middle of its frame, never more.
+batch is measured: the number of each image (or feature row) against the nearest click in its
+audio. An image's number may be half a source frame from the middle of its frame, never more.
 Fast tests take one file of every way in which containers keep time, slow ones all of them.
 """
 
@@ -124,7 +124,7 @@ def check(videos: pathlib.Path, found: dict[str, list[float]], extra_s: float = 
     for file, all_found in sorted(found.items()):
         print(f"{NAMES[file]:28} {min(all_found):+.3f} to {max(all_found):+.3f} source frames")
         fps = float(sync_media.MEDIA[NAMES[file]].fps)
-        slack = 2e-3 * fps  # timestamps of 1 ms, and as much for where the sound is found
+        slack = 2e-3 * fps  # timestamps of 1 ms, and as much for where the audio is found
         assert len(all_found) >= 5
         assert max(map(abs, all_found)) <= 0.5 + extra_s * fps + slack, NAMES[file]
 
@@ -186,7 +186,7 @@ def test_windows_of_latent_diffusion(videos, rows, aligned, merge):
         frame_T, row_s = example["mel_frame_BT"], example["context_s_BL"]
         for p, clip in enumerate(used):
             inside_T = np.flatnonzero(frame_T // num_frames == p)
-            # window time 0 stands at this time of the record's sound
+            # window time 0 stands at this time of the record's audio
             zero_s = (int(frame_T[inside_T[0]]) % num_frames - int(inside_T[0])) * AUDIO.frame_s
             first_s, end_s = inside_T[0] * AUDIO.frame_s, (inside_T[-1] + 1) * AUDIO.frame_s
             shown = [

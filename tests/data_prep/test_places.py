@@ -7,14 +7,14 @@ import fsspec
 from fsspec.implementations import memory
 import pytest
 
-from data_prep import places, prepare, shard_jobs, shard_plan
+from data_prep import prepare, shard_jobs, shard_plan, storage
 from tests.data_prep import shard_sets
 
 
 @pytest.fixture(params=["path", "file", "memory"])
-def place(request, tmp_path) -> places.Place:
+def place(request, tmp_path) -> storage.Storage:
     where = {"path": "", "file": "file://", "memory": "memory://"}[request.param]
-    place = places.Place(f"{where}{tmp_path}/set")
+    place = storage.Storage(f"{where}{tmp_path}/set")
     assert not place.is_folder() and place.sizes() == {}
     place.make()
     return place
@@ -39,9 +39,9 @@ def test_files_come_back(place):
 
 
 def test_published_and_fetched(place):
-    with place.desk() as desk:
-        (desk / "a.bin").write_bytes(b"abc")
-        place.publish(desk, "a.bin")
+    with place.staging() as staging:
+        (staging / "a.bin").write_bytes(b"abc")
+        place.publish(staging, "a.bin")
     assert place.sizes() == {"a.bin": 3}
     with place.fetched("a.bin", "not_there.json") as folder:
         assert (folder / "a.bin").read_bytes() == b"abc"
@@ -50,7 +50,7 @@ def test_published_and_fetched(place):
 
 def test_find_gives_relative_names(place, tmp_path):
     place.write("a b#.mp4", b"1")
-    inner = places.Place(f"{place}/x/é")
+    inner = storage.Storage(f"{place}/x/é")
     inner.make()
     inner.write("c.mkv", b"2")
     assert sorted(place.find()) == ["a b#.mp4", "x/é/c.mkv"]
@@ -58,7 +58,7 @@ def test_find_gives_relative_names(place, tmp_path):
 
 def test_unknown_stores_are_named():
     with pytest.raises(ValueError, match="nostore://bucket/set: .*nostore"):
-        places.Place("nostore://bucket/set")
+        storage.Storage("nostore://bucket/set")
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +75,12 @@ def made(tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path]:
 @pytest.mark.parametrize("scheme", ["file", "memory"])
 def test_shards_made_in_a_store_are_the_same(made, tmp_path, scheme):
     videos, shards = made
-    store = places.Place(f"{scheme}://{tmp_path}/store/videos")
+    store = storage.Storage(f"{scheme}://{tmp_path}/store/videos")
     for path in videos.rglob("*.mp4"):
-        there = places.Place(f"{store}/{path.parent.name}")
+        there = storage.Storage(f"{store}/{path.parent.name}")
         there.make()
         there.write(path.name, path.read_bytes())
-    out = places.Place(f"{scheme}://{tmp_path}/store/shards")
+    out = storage.Storage(f"{scheme}://{tmp_path}/store/shards")
     options = {"num_shards": 2}
     if scheme == "memory":  # no other process sees this one
         options["runner"] = shard_sets.run_in_process
@@ -122,7 +122,7 @@ class Remembering(memory.MemoryFileSystem):
 
 def test_files_that_others_wrote_meanwhile_are_seen(tmp_path):
     fsspec.register_implementation("remembering", Remembering, clobber=True)
-    ours, theirs = (places.Place(f"remembering://{tmp_path}/set") for _ in range(2))
+    ours, theirs = (storage.Storage(f"remembering://{tmp_path}/set") for _ in range(2))
     ours.write("a", b"1")
     assert ours.sizes() == {"a": 1}
     theirs.write("b", b"22")
@@ -142,9 +142,9 @@ class Moody(memory.MemoryFileSystem):
 def test_store_that_fails_stops_the_work_and_loses_no_clip(made, tmp_path):
     fsspec.register_implementation("moody", Moody, clobber=True)
     videos, shards = made
-    source, out = places.Place(f"moody://{videos}"), places.Place(shards)
+    source, out = storage.Storage(f"moody://{videos}"), storage.Storage(shards)
     plan = shard_plan.read_plan(out, shard_plan._read_json(out, shard_plan.PLAN_NAME)["settings"])
-    with pytest.raises(places.StoreError, match="come back later"):
+    with pytest.raises(storage.StoreError, match="come back later"):
         shard_jobs.write_shard(
             plan.jobs[0],
             {},

@@ -133,7 +133,7 @@ def test_other_settings_are_refused(videos, tmp_path):
         prepare.prepare(videos, tmp_path / "shards", other)
 
 
-def test_letterbox_shows_the_whole_picture_and_the_index_says_so(tmp_path):
+def test_letterbox_shows_the_whole_image_and_the_index_says_so(tmp_path):
     videos = tmp_path / "videos"
     videos.mkdir()
     media_files.write(videos / "wide.mp4")  # 48x64
@@ -146,7 +146,7 @@ def test_letterbox_shows_the_whole_picture_and_the_index_says_so(tmp_path):
     assert np.abs(last[4:28] - 152).max() < 8 and last[[0, 1, 30, 31]].max() < 8
 
 
-def test_sets_begun_before_pictures_could_be_fitted_go_on(tmp_path):
+def test_sets_begun_before_images_could_be_fitted_go_on(tmp_path):
     videos, shards = tmp_path / "videos", tmp_path / "s"
     videos.mkdir()
     media_files.write(videos / "a.mp4")

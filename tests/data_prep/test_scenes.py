@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_prep import scene_actors as actors
-from data_prep import scene_plan, scene_sounds, scenes
+from data_prep import scene_audio, scene_plan, scenes
 from foley_jax.media import audio, specs, video
 
 DURATION_S = 4.0
@@ -105,8 +105,8 @@ def test_hard_scenes_have_several_materials():
 
 
 def test_harder_blows_are_louder_and_brighter():
-    for name in scene_sounds.MATERIALS:
-        body = scene_sounds.Body(name, 18, 16000, np.random.default_rng(0))
+    for name in scene_audio.MATERIALS:
+        body = scene_audio.Body(name, 18, 16000, np.random.default_rng(0))
         body._rng = _Steady()
         soft_L, hard_L = body.blow(0.4), body.blow(1.0)
         assert np.abs(hard_L).max() > 2 * np.abs(soft_L).max()
@@ -128,7 +128,7 @@ def centroid_hz(audio_L: np.ndarray) -> float:
     return float((power * np.fft.rfftfreq(len(audio_L), 1 / 16000)).sum() / power.sum())
 
 
-def test_rotor_sounds_at_the_pitch_of_its_speed():
+def test_rotor_audio_at_the_pitch_of_its_speed():
     scene = scene_of("rotor")
     assert scene.truth["events"] == [] and scene.truth["labels"] == ["rotor"]
     curve = scene.truth["continuous"][0]

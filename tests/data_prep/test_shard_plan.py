@@ -116,7 +116,7 @@ def test_manifest_names_the_clips(videos, tmp_path):
         "whole#1": (2.0, 4.0, ["a", "b"]),
         "long#0": (1.0, 3.0, []),
         "long#1": (3.0, 4.0, []),
-        "late": (3.0, 4.0, []),  # as far as the picture goes
+        "late": (3.0, 4.0, []),  # as far as the video goes
     }
     failed = {
         one.get("id", one["file"]): one["reason"]

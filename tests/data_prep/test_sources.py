@@ -66,7 +66,7 @@ def test_epic_actions(epic):
     assert [(one["id"], one["wanted"]) for one in missing] == [("P02_01_0", "P02_01.MP4")]
 
 
-def test_epic_sounds_and_actions_that_sound(epic, capsys):
+def test_epic_audio_and_actions_that_audio(epic, capsys):
     entries, missing = run(epic_kitchens, epic / "EPIC_Sounds_train.csv", epic / "videos")
     assert [(e.id, e.split, e.start_s, e.end_s) for e in entries] == [
         ("P01_01_0", "train", 3.069, 4.993),
@@ -81,7 +81,7 @@ def test_epic_sounds_and_actions_that_sound(epic, capsys):
     assert [(e.id, e.labels["sounds"]) for e in entries] == [
         ("P01_01_0", ["water", "metal-only collision"])
     ]
-    assert not missing and "2 actions without a sound are left out" in capsys.readouterr().out
+    assert not missing and "2 actions without an audio clip are left out" in capsys.readouterr().out
 
 
 def test_epic_stretches_may_be_made_longer(epic):

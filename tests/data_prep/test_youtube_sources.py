@@ -235,7 +235,7 @@ def test_one_clip_once(tmp_path):
 
 
 def test_from_csv_and_folder_to_clips(vgg):
-    """The same ten seconds, cut by the downloader or still in the whole video."""
+    """Returns the same ten seconds, cut by the downloader or still in the whole video."""
     videos = vgg / "videos"
     media_files.write(videos / "dddddddddd0_000000.mp4", seconds=10, times_s=(0.5,))
     media_files.write(videos / "---aaaaaaaa.mp4", seconds=12, times_s=(1.5,))

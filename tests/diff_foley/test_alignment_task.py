@@ -153,21 +153,21 @@ def test_classifier_reads_step_rows_and_times():
     _, graphdef, params, rest = _filled()
 
     @filled.jit
-    def run(x, t_B, rows, times):
+    def run(x, t_B, features, times):
         model = nnx.merge(graphdef, params, rest)
-        return model.logits(x, t_B, rows, context_s_BL=times)
+        return model.logits(x, t_B, features, context_s_BL=times)
 
     rng = np.random.default_rng(0)
-    x, rows = rng.standard_normal((2, 4, 8, 4)), rng.standard_normal((2, 4, 5))
-    x, rows, t_B = np.float32(x), np.float32(rows), np.float32([3, 500.5])
+    x, features = rng.standard_normal((2, 4, 8, 4)), rng.standard_normal((2, 4, 5))
+    x, features, t_B = np.float32(x), np.float32(features), np.float32([3, 500.5])
     times = np.broadcast_to(np.arange(4, dtype=np.float32) * 0.005, (2, 4))
-    first = run(x, t_B, rows, times)
+    first = run(x, t_B, features, times)
     assert first.shape == (2,) and first.dtype == np.float32
     for other in (
-        run(-x, t_B, rows, times),
-        run(x, t_B + 100, rows, times),
-        run(x, t_B, -rows, times),
-        run(x, t_B, rows, times + 0.01),
+        run(-x, t_B, features, times),
+        run(x, t_B + 100, features, times),
+        run(x, t_B, -features, times),
+        run(x, t_B, features, times + 0.01),
     ):
         assert np.abs(other - first).min() > 1e-5
 
@@ -190,25 +190,25 @@ def test_raw_rows_go_past_the_conditioner():
         )
     )
     rng = np.random.default_rng(0)
-    x, rows = np.float32(rng.standard_normal((1, 2, 2, 4))), rng.standard_normal((1, 4, 6))
-    rows, t_B = np.float32(rows), np.float32([10])
+    x, features = np.float32(rng.standard_normal((1, 2, 2, 4))), rng.standard_normal((1, 4, 6))
+    features, t_B = np.float32(features), np.float32([10])
     graphdef, state = nnx.split(model)
 
     @filled.jit
-    def run(state, x, t_B, rows):
+    def run(state, x, t_B, features):
         model = nnx.merge(graphdef, state)
-        raw, embedded = model.logits(x, t_B, rows, embed=False), model.logits(x, t_B, rows)
-        wanted = [model.classifier(x, t_B, r) for r in (rows, model.conditioner(rows))]
-        return raw, embedded, wanted, model.log_prob(x, t_B, rows, embed=False)
+        raw, embedded = model.logits(x, t_B, features, embed=False), model.logits(x, t_B, features)
+        wanted = [model.classifier(x, t_B, r) for r in (features, model.conditioner(features))]
+        return raw, embedded, wanted, model.log_prob(x, t_B, features, embed=False)
 
-    raw, embedded, wanted, log_prob = run(state, x, t_B, rows)
+    raw, embedded, wanted, log_prob = run(state, x, t_B, features)
     np.testing.assert_allclose([raw, embedded], wanted, rtol=1e-5)
     assert abs(raw[0] - embedded[0]) > 1e-3
     np.testing.assert_allclose(np.exp(log_prob), 1 / (1 + np.exp(-raw)), rtol=1e-5)
-    # more rows than the conditioner has positions: only raw ones pass
-    long = np.tile(rows, (1, 2, 1))
+    # more features than the conditioner has positions: only raw ones pass
+    long = np.tile(features, (1, 2, 1))
     jax.eval_shape(lambda: model.logits(x, t_B, long, embed=False))
-    with pytest.raises(ValueError, match="at most 4 rows"):
+    with pytest.raises(ValueError, match="at most 4 features"):
         jax.eval_shape(lambda: model.logits(x, t_B, long))
     with pytest.raises(ValueError, match="no autoencoder"):
         model.encode_mel(np.zeros((1, 8, 8), np.float32))
@@ -286,5 +286,5 @@ def _clean_logits(params, batch):
     task, graphdef, _, rest = _filled()
     model = nnx.merge(graphdef, params, rest)
     latents = model.encode_mel(task.mels(batch))
-    rows = batch["cavp_BLD"].astype(np.float32)
-    return model.logits(latents, jnp.zeros(4), rows, context_s_BL=batch["context_s_BL"])
+    features = batch["cavp_BLD"].astype(np.float32)
+    return model.logits(latents, jnp.zeros(4), features, context_s_BL=batch["context_s_BL"])

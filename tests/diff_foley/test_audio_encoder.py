@@ -24,10 +24,10 @@ def _tiny(**options):
 
 
 @pytest.mark.parametrize("stem,channels", [("blocks", CHANNELS), ("patch4", CHANNELS[1:])])
-@pytest.mark.parametrize("frames,rows", [(64, 4), (76, 4)])
-def test_sixteen_mel_frames_make_one_row(stem, channels, frames, rows):
+@pytest.mark.parametrize("frames,features", [(64, 4), (76, 4)])
+def test_sixteen_mel_frames_make_one_row(stem, channels, frames, features):
     out = compiled.call(_tiny(stem=stem, channels=channels), _mel(2, 64, frames))
-    assert out.shape == (2, rows, 6)
+    assert out.shape == (2, features, 6)
 
 
 def test_pools_are_torchs():

@@ -140,16 +140,16 @@ def test_critic_without_a_network_and_unknown_errors_are_refused():
         autoencoder.AutoencoderTask(config)
 
 
-def test_shows_mels_in_and_out_and_their_sound():
+def test_shows_mels_in_and_out_and_their_audio():
     config = _config()
     config.loss.crop_frames = 32
     task = autoencoder.AutoencoderTask(config)
     module = filled.module(task.build)
     found = filled.shown(task, module, _batch(), 1)
     assert set(found) == {"mel/0", "sound_in/0", "sound_out/0"}
-    picture = found["mel/0"].pixels_HWC
-    assert picture.shape == (2 * (14 + 2 * 8) + 3, 2 * 32, 3)
-    into, out = picture[14:30], picture[30 + 3 + 14 :]
+    image = found["mel/0"].pixels_HWC
+    assert image.shape == (2 * (14 + 2 * 8) + 3, 2 * 32, 3)
+    into, out = image[14:30], image[30 + 3 + 14 :]
     assert into.shape == out.shape and (into != out).any()
     assert len(found["sound_in/0"].audio_L) == 31 * 20
     assert np.abs(found["sound_in/0"].audio_L - found["sound_out/0"].audio_L).max() > 1e-4

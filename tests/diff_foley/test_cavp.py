@@ -1,4 +1,4 @@
-"""CAVP: shapes, unit rows, pooling, configuration."""
+"""CAVP: shapes, unit features, pooling, configuration."""
 
 import compiled
 from flax import nnx
@@ -36,13 +36,13 @@ def test_row_norm_takes_the_common_direction_away():
     model = compiled.build(lambda keys: cavp.from_config({**TINY, "row_norm": True}, rngs=keys))
     frames, mel = _random(4, 4, 16, 16, 3), _random(4, 64, 64)
 
-    def rows(model):
+    def features(model):
         return (
             model.encode_video(frames, normalize=False, train=True),
             model.encode_spec(mel, normalize=False, train=True),
         )
 
-    for side, norm in zip(compiled.run(model, rows)[0], (model.video_norm, model.spec_norm)):
+    for side, norm in zip(compiled.run(model, features)[0], (model.video_norm, model.spec_norm)):
         np.testing.assert_allclose(side.mean((0, 1)), norm.bias[...], atol=1e-5)
 
 
@@ -62,15 +62,15 @@ def test_rows_and_their_pooling(model, side, shape):
 
 def test_unit_rows_of_zeros_are_zeros_with_a_finite_gradient():
     zeros = jnp.zeros((2, 3))
-    np.testing.assert_array_equal(cavp.unit_rows(zeros), zeros)
-    assert np.isfinite(jax.grad(lambda x: cavp.unit_rows(x).sum())(zeros)).all()
+    np.testing.assert_array_equal(cavp.unit_features(zeros), zeros)
+    assert np.isfinite(jax.grad(lambda x: cavp.unit_features(x).sum())(zeros)).all()
 
 
 def test_rows_are_float32_in_half_precision():
     model = compiled.build(lambda keys: cavp.from_config(TINY, dtype="bfloat16", rngs=keys))
-    rows, _ = compiled.run(model, lambda m, x: m.encode_video(x), _random(1, 2, 16, 16, 3))
-    assert rows.dtype == jnp.float32
-    np.testing.assert_allclose(jnp.linalg.norm(rows, axis=-1), 1.0, rtol=1e-5)
+    features, _ = compiled.run(model, lambda m, x: m.encode_video(x), _random(1, 2, 16, 16, 3))
+    assert features.dtype == jnp.float32
+    np.testing.assert_allclose(jnp.linalg.norm(features, axis=-1), 1.0, rtol=1e-5)
     assert model.logit_scale.dtype == jnp.float32
 
 

@@ -83,7 +83,7 @@ def test_evaluation_leaves_the_statistics_alone(task, parts, batch):
     jax.tree.map(np.testing.assert_array_equal, after, parts[2])
 
 
-def test_clips_are_slices_of_the_whole_sounds_mel(task, batch):
+def test_clips_are_slices_of_the_whole_audio_mel(task, batch):
     whole = mel.log_mel(cavp_task.pcm_to_float(jnp.asarray(batch["audio_BL"])), task.audio)
     cut = cavp_task.cut_clips(whole, jnp.asarray(batch["mel_start_BN"]), 64)
     assert cut.shape == (B, N, 64, 64)
@@ -92,7 +92,7 @@ def test_clips_are_slices_of_the_whole_sounds_mel(task, batch):
         cavp_task.cut_clips(whole, jnp.asarray(batch["mel_start_BN"]), 256)
 
 
-def test_a_clips_rows_depend_on_its_own_frames_and_sound(task, parts, batch):
+def test_a_clips_rows_depend_on_its_own_frames_and_audio(task, parts, batch):
     graphdef, params, rest = parts
     model = nnx.merge(graphdef, params, rest)
     encode = functools.partial(task.encode, key=None, train=False)
@@ -153,8 +153,8 @@ def test_shows_a_clip_and_how_alike_rows_are(task, parts, batch):
     )
     rows = N * T
     assert found["rows/0"].pixels_HWC.shape == (14 + 256 // rows * rows, 256 // rows * rows, 3)
-    sound = found["sound_of_clip/1"]
+    waveform = found["sound_of_clip/1"]
     start = 16 * 250
     wanted = batch["audio_BL"][1, start : start + 16000] / 32768
-    np.testing.assert_allclose(sound.audio_L, wanted, atol=1e-6)
-    assert sound.sample_rate_hz == 16000
+    np.testing.assert_allclose(waveform.audio_L, wanted, atol=1e-6)
+    assert waveform.sample_rate_hz == 16000

@@ -1,4 +1,4 @@
-"""Feature rows to context."""
+"""Features to context."""
 
 from flax import nnx
 import jax
@@ -24,10 +24,10 @@ def test_default_has_the_official_size():
 
 def test_context_is_projection_plus_position():
     model = _small(feature_gain=3.0)
-    rows = np.random.default_rng(0).standard_normal((2, 4, 6)).astype(np.float32)
-    want = 3.0 * rows @ model.embedder.kernel[...] + model.embedder.bias[...].reshape(1, 1, -1)
+    features = np.random.default_rng(0).standard_normal((2, 4, 6)).astype(np.float32)
+    want = 3.0 * features @ model.embedder.kernel[...] + model.embedder.bias[...].reshape(1, 1, -1)
     want = want + model.pos_emb.embedding[...][None, :4]
-    np.testing.assert_allclose(model(rows), want, atol=1e-5)
+    np.testing.assert_allclose(model(features), want, atol=1e-5)
 
 
 def test_null_context_is_bias_plus_position():
@@ -38,5 +38,5 @@ def test_null_context_is_bias_plus_position():
 
 @pytest.mark.parametrize("shape", [(1, 6, 6), (1, 4, 7)])
 def test_rows_that_do_not_fit_are_refused(shape):
-    with pytest.raises(ValueError, match="at most 5 rows of width 6"):
+    with pytest.raises(ValueError, match="at most 5 features of width 6"):
         _small()(jnp.zeros(shape))

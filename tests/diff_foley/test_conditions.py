@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 import tiny_foley
 
-from foley_jax.diff_foley.sampling import conditions, feature_cache, pipeline, solve, windows
-from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import (
+    conditions,
+    feature_cache,
+    packed_windows,
+    pipeline,
+    solve,
+    windows,
+)
 from foley_jax.media import specs
 from foley_jax.runtime import flops
 from foley_jax.runtime import network as network_lib
@@ -46,10 +52,12 @@ def _program(
     audio, video = specs.AudioSpec(**config.audio), specs.VideoSpec(**tiny_foley.cavp().video)
     window = pipeline.window_of(model, config, audio, video)
     plan = windows.plan(2 * window.num_rows, window)
-    rows_RD = np.random.default_rng(0).standard_normal((2 * window.num_rows, 8))
-    rows_RD /= np.linalg.norm(rows_RD, axis=1, keepdims=True)
-    request = tape_lib.Request(plan, rows_RD.astype(np.float32), "x", tape_lib.Draw(0))
-    tape, _, batch = tape_lib.lay([request], window, batch)
+    features_RD = np.random.default_rng(0).standard_normal((2 * window.num_rows, 8))
+    features_RD /= np.linalg.norm(features_RD, axis=1, keepdims=True)
+    request = packed_windows.Request(
+        plan, features_RD.astype(np.float32), "x", packed_windows.NoiseSeed(0)
+    )
+    packed, _, batch = packed_windows.pack_windows([request], window, batch)
     shape = model.latent_shape(audio.num_mels, config.data.window_frames)
     task = task_lib.resolve(config)
     program = solve.Program(
@@ -64,12 +72,12 @@ def _program(
         cache,
     )
 
-    def run(states, tape, raw_rows_RD=None):
+    def run(states, packed, raw_features_RD=None):
         model, classifier = (n.module(s) for n, s in zip(_networks(), states))
         classifier = classifier if guided else None
-        return solve.sample(program, model, classifier, tape, *SCALES, raw_rows_RD)
+        return solve.sample(program, model, classifier, packed, *SCALES, raw_features_RD)
 
-    return run, ([n.state for n in _networks()], tape), program
+    return run, ([n.state for n in _networks()], packed), program
 
 
 def _per_step(batch, **options):
@@ -84,7 +92,7 @@ def _per_step(batch, **options):
 def _of_denoiser(batch):
     """FLOPs of the U-Net whose keys and values are there, for both halves of guidance.
 
-    And of that which makes them, and the windows' context, from rows.
+    And of that which makes them, and the windows' context, from features.
     """
     model = _networks()[0].module()
     _, _, program = _program(batch, 2)
@@ -121,7 +129,7 @@ def test_nor_does_a_step_with_the_classifier(monkeypatch):
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-def test_sounds_are_the_same_as_with_a_projection_at_every_step(monkeypatch, batch):
+def test_audio_are_the_same_as_with_a_projection_at_every_step(monkeypatch, batch):
     run, args, _ = _program(batch, 2, guided=False)
     made = []
     for kept in (conditions.KEPT_BYTES, 0):
@@ -140,9 +148,9 @@ def test_all_steps_are_one_program_that_never_asks_the_host():
 
 def test_one_null_condition_serves_all_windows():
     model = _networks()[0].module()
-    rows_NLD = np.ones((6, 4, 8), np.float32)
+    features_NLD = np.ones((6, 4, 8), np.float32)
     for zero_null in (False, True):
-        contexts, null = conditions.of_model(model, rows_NLD, 2, zero_null=zero_null)
+        contexts, null = conditions.of_model(model, features_NLD, 2, zero_null=zero_null)
         row = model.conditioner(jnp.zeros((1, 4, 8)))
         want = model.unet.keys_values(jnp.zeros_like(row) if zero_null else row)
         for got, one in zip(jax.tree.leaves(null), jax.tree.leaves(want), strict=True):
@@ -152,28 +160,28 @@ def test_one_null_condition_serves_all_windows():
 
 @pytest.mark.parametrize("official", [False, True])
 def test_the_classifier_judges_by_keys_and_values(official):
-    """Of its window's rows; preset "official" of all rows of the video, in every batch."""
+    """Takes its window's features; preset "official" all features of the video, in every batch."""
     rng = np.random.default_rng(1)
-    rows_NLD, raw_RD = (rng.standard_normal(n).astype(np.float32) for n in ((4, 4, 8), (9, 8)))
+    features_NLD, raw_RD = (rng.standard_normal(n).astype(np.float32) for n in ((4, 4, 8), (9, 8)))
     z, t = jnp.ones((2, *_program(2, 2)[2].latent_shape)), jnp.zeros(2)
 
     @filled.jit
-    def judged(state, rows_NLD, raw_RD, number):
+    def judged(state, features_NLD, raw_RD, number):
         classifier = _networks()[1].module(state)
-        made = conditions.of_classifier(classifier, rows_NLD, 2, raw_RD if official else None)
+        made = conditions.of_classifier(classifier, features_NLD, 2, raw_RD if official else None)
         raw_BRD = jnp.stack([raw_RD, raw_RD])
-        own_BLD = jax.lax.dynamic_slice_in_dim(rows_NLD, 2 * number, 2)
+        own_BLD = jax.lax.dynamic_slice_in_dim(features_NLD, 2 * number, 2)
         want = classifier.log_prob(z, t, raw_BRD if official else own_BLD, embed=not official)
         return classifier.log_prob(z, t, conditions.at(made, number)), want
 
     for number in (0, 1):
-        got, want = judged(_networks()[1].state, rows_NLD, raw_RD, jnp.int32(number))
+        got, want = judged(_networks()[1].state, features_NLD, raw_RD, jnp.int32(number))
         np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 @pytest.mark.parametrize("most", [1, 5, 8, 64])
 def test_little_is_computed_in_vain_by_few_programs(most):
-    sizes = [tape_lib.batch_size(count, most) for count in range(1, 1000)]
+    sizes = [packed_windows.batch_size(count, most) for count in range(1, 1000)]
     computed = [-(-count // size) * size for count, size in enumerate(sizes, 1)]
     wasted = [total / count for count, total in enumerate(computed, 1)]
     assert min(sizes) >= 1 and max(sizes) <= most and min(wasted) >= 1

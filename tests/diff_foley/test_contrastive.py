@@ -45,17 +45,17 @@ def test_loss_and_gradients_are_the_official_ones(case):
 
 def test_the_loss_does_not_depend_on_how_the_batch_is_laid_out():
     rng = np.random.default_rng(0)
-    rows = [rng.standard_normal((24, 16)).astype(np.float32) for _ in range(2)]
+    features = [rng.standard_normal((24, 16)).astype(np.float32) for _ in range(2)]
     fn = jax.jit(lambda v, a: contrastive.contrastive_loss(v, a, jnp.float32(1.0), 3)[0])
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    one, eight = fn(*rows), fn(*(jax.device_put(x, spread) for x in rows))
+    one, eight = fn(*features), fn(*(jax.device_put(x, spread) for x in features))
     np.testing.assert_allclose(one, eight, rtol=1e-6)
 
 
 def test_temporal_term_sees_only_the_clips_of_one_video():
-    rows = jnp.eye(4)
-    _, metrics = contrastive.contrastive_loss(rows, rows, jnp.float32(5.0), 2)
+    features = jnp.eye(4)
+    _, metrics = contrastive.contrastive_loss(features, features, jnp.float32(5.0), 2)
     # 2x2 blocks with 5 on the diagonal and 0 beside it
     np.testing.assert_allclose(metrics["temporal"], np.log(1 + np.exp(-5.0)), rtol=1e-5)
     np.testing.assert_allclose(metrics["semantic"], np.log(1 + 3 * np.exp(-5.0)), rtol=1e-5)
@@ -68,9 +68,9 @@ def test_recall_counts_ranks():
 
 
 def test_constant_rows_find_nothing():
-    rows = np.ones((5, 3))
-    assert contrastive.recall_at_k(rows, rows, (1,)) == {1: 0.0}
-    assert contrastive.temporal_accuracy(rows[None], rows[None]) == 0.0
+    features = np.ones((5, 3))
+    assert contrastive.recall_at_k(features, features, (1,)) == {1: 0.0}
+    assert contrastive.temporal_accuracy(features[None], features[None]) == 0.0
 
 
 def test_temporal_accuracy_counts_clips():
@@ -80,15 +80,15 @@ def test_temporal_accuracy_counts_clips():
 
 
 def test_errors_name_what_came():
-    rows = jnp.ones((5, 2))
-    with pytest.raises(ValueError, match="5 rows do not divide into videos of 3"):
-        contrastive.contrastive_loss(rows, rows, jnp.float32(1), 3)
+    features = jnp.ones((5, 2))
+    with pytest.raises(ValueError, match="5 features do not divide into videos of 3"):
+        contrastive.contrastive_loss(features, features, jnp.float32(1), 3)
     with pytest.raises(ValueError, match=r"expected equal \[N, D\]"):
-        contrastive.contrastive_loss(rows, rows[:4], jnp.float32(1), 1)
+        contrastive.contrastive_loss(features, features[:4], jnp.float32(1), 1)
 
 
 def test_row_loss_asks_for_the_same_moment():
-    """Closed form: orthogonal rows give log(sum exp) - own; shuffled in time they cost more."""
+    """Closed form: orthogonal features give log(sum exp) - own; shuffled in time they cost more."""
     eye_BTD = jnp.eye(6).reshape(2, 3, 6)
     loss = contrastive.row_loss(eye_BTD, eye_BTD, jnp.float32(4.0))
     np.testing.assert_allclose(loss, np.log(np.exp(4.0) + 5) - 4.0, rtol=1e-6)
@@ -96,6 +96,6 @@ def test_row_loss_asks_for_the_same_moment():
     np.testing.assert_allclose(late, np.log(np.exp(4.0) + 5), rtol=1e-6)
 
 
-def test_row_loss_needs_as_many_rows_of_sound_as_of_picture():
+def test_row_loss_needs_as_many_rows_of_audio_as_of_image():
     with pytest.raises(ValueError, match="one of each per moment"):
         contrastive.row_loss(jnp.ones((2, 3, 4)), jnp.ones((2, 2, 4)), jnp.float32(1.0))

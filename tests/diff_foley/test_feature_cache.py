@@ -81,7 +81,7 @@ def _made(batch, interval):
 
 @pytest.mark.parametrize("sampler", ["dpm_solver", "ddim", "plms"])
 def test_samplers_carry_a_memory_from_step_to_step(sampler):
-    """What is 1 at every third evaluation, and a count of them, as feature caches keep."""
+    """Returns what is 1 at every third evaluation, and a count of them, as feature caches keep."""
     times = []
 
     def evaluate(x, t_B, memory):
@@ -103,7 +103,7 @@ def test_samplers_carry_a_memory_from_step_to_step(sampler):
 
 
 def test_every_batch_of_windows_has_its_own_features():
-    """Two batches or one: the same sounds; an interval of one more step than there are: others."""
+    """Two batches or one: the same audio; an interval of one more step than there are: others."""
     exact, one, two, once = (_made(*choice) for choice in ((8, 1), (8, 2), (2, 2), (8, 9)))
     two = two[:, : one.shape[1]]  # what lies behind is padding
     np.testing.assert_allclose(one, two, atol=1e-6 * np.abs(one).max())

@@ -30,23 +30,25 @@ def _video(num_frames, seed=0):
 
 
 def test_rows_are_unit_rows_one_per_frame(encode_fn):
-    rows = features.extract(encode_fn, _video(5))
-    assert rows.shape == (5, 6) and rows.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(rows, axis=-1), 1.0, rtol=1e-5)
+    video_features = features.extract(encode_fn, _video(5))
+    assert video_features.shape == (5, 6) and video_features.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(video_features, axis=-1), 1.0, rtol=1e-5)
 
 
 def test_groups_do_not_see_each_other_and_short_ones_are_not_padded(encode_fn):
     video = _video(9)
-    rows = features.extract(encode_fn, video, group_frames=4)
+    video_features = features.extract(encode_fn, video, group_frames=4)
     parts = [features.extract(encode_fn, video[a:b]) for a, b in ((0, 4), (4, 8), (8, 9))]
-    np.testing.assert_allclose(rows, np.concatenate(parts), atol=1e-6)
-    assert np.abs(rows - features.extract(encode_fn, video)).max() > 1e-3  # grouping matters
+    np.testing.assert_allclose(video_features, np.concatenate(parts), atol=1e-6)
+    assert (
+        np.abs(video_features - features.extract(encode_fn, video)).max() > 1e-3
+    )  # grouping matters
 
 
 def test_a_batch_is_its_videos(encode_fn):
     videos = np.stack([_video(5, seed) for seed in range(3)])
-    rows = features.extract_batch(encode_fn, videos, group_frames=3)
-    for video, want in zip(videos, rows):
+    video_features = features.extract_batch(encode_fn, videos, group_frames=3)
+    for video, want in zip(videos, video_features):
         np.testing.assert_allclose(
             features.extract(encode_fn, video, group_frames=3), want, atol=1e-6
         )

@@ -163,7 +163,7 @@ def test_converted_rows_match_torch(kind):
     run = filled.jit(lambda state, x: image_encoders.encode_frames(nnx.merge(graphdef, state), x))
     got = np.asarray(run(nnx.to_pure_dict(state), frames))
     want = want / np.linalg.norm(want, axis=-1, keepdims=True)
-    assert want.std(axis=(0, 1)).max() > 1e-3  # rows differ between frames
+    assert want.std(axis=(0, 1)).max() > 1e-3  # features differ between frames
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
@@ -182,5 +182,5 @@ def test_what_does_not_fit_is_refused():
         image_encoders.from_config({"encoder": "vgg"}, rngs=nnx.Rngs(0))
     fields = CASES["clip/vit_b32"][1]
     model = filled.module(lambda keys: image_encoders.ClipImage(**fields, rngs=keys))
-    with pytest.raises(ValueError, match="pictures of 16x16, expected 32x32"):
+    with pytest.raises(ValueError, match="images of 16x16, expected 32x32"):
         model(np.zeros((1, 1, 16, 16, 3), np.float32))

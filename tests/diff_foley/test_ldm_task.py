@@ -119,7 +119,7 @@ def test_latents_are_those_of_the_frames_asked_for():
         model = nnx.merge(graphdef, params, rest)
         audio = batch["audio_BPL"].astype(np.float32) / 32768
         mels = mel.log_mel(audio, task.audio)  # [B, 2, F, 41]
-        # frame 50 is frame 9 of the second sound, whose first is 41
+        # frame 50 is frame 9 of the second audio, whose first is 41
         wanted = jnp.concatenate([mels[:, 0, :, :8], mels[:, 1, :, 9:17]], axis=-1)
         return task.latents(model, batch, key), model.encode_mel(wanted, key=key)
 
@@ -148,7 +148,9 @@ def test_shows_real_and_sampled_windows():
     task, graphdef, params, rest = _filled()
     module = nnx.merge(graphdef, params, rest)
     batch = _batch()
-    batch["mel_frame_BT"] = np.tile(np.arange(3, 67, dtype=np.int32), (4, 1))  # one sound, 64 hops
+    batch["mel_frame_BT"] = np.tile(
+        np.arange(3, 67, dtype=np.int32), (4, 1)
+    )  # one audio clip, 64 hops
     batch["audio_BPL"] = np.tile(batch["audio_BPL"], (1, 1, 2))  # 1600 samples
     found = filled.shown(task, module, batch, 2)
     assert set(found) == {

@@ -70,7 +70,7 @@ def test_keys_and_values_stand_for_their_context(fields):
     made, (want, got) = both(params, x, t, context)
     assert len(jax.tree.leaves(made)) > 0
     np.testing.assert_allclose(got, want, atol=1e-6)
-    with pytest.raises(ValueError, match="context rows have width 5"):
+    with pytest.raises(ValueError, match="context features have width 5"):
         nnx.merge(graphdef, params).keys_values(context[..., :5])
 
 

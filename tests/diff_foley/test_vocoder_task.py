@@ -109,7 +109,7 @@ def test_crops_pair_frames_with_the_samples_they_stand_on():
     np.testing.assert_allclose(mel_BFT[1], want[1, :, 28:40], atol=1e-5)
 
 
-def test_last_crop_of_a_sound_is_filled_with_silence():
+def test_last_crop_of_a_audio_is_filled_with_silence():
     batch = {**_batch(), "start_B": np.array([29, 29], np.int32)}  # 41 frames of 800 samples
     _, audio_BL = vocoder.VocoderTask(_config()).crops(batch)
     whole = batch["audio_BL"].astype(np.float32) / 32768
@@ -225,8 +225,8 @@ def test_critics_count_from_their_first_step_on():
 def test_trained_generator_is_a_vocoder():
     task = vocoder.VocoderTask(_config())
     model = filled.module(task.build)
-    sound = neural.NeuralVocoder(model.generator, task.audio, scale="unit")
-    assert sound(jnp.full((1, 16, 9), 0.5), task.audio).shape == (1, 180)
+    waveform = neural.NeuralVocoder(model.generator, task.audio, scale="unit")
+    assert waveform(jnp.full((1, 16, 9), 0.5), task.audio).shape == (1, 180)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_configs_build(variant):
     assert (model.discriminators is None) == (variant == "demo")
 
 
-def test_shows_sound_in_and_out():
+def test_shows_audio_in_and_out():
     task = task_lib.resolve(_config())
     module = filled.module(task.build)
     batch = _batch()

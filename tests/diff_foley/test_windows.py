@@ -55,13 +55,13 @@ def test_official_windows_lie_side_by_side_and_drop_the_rest():
 
 
 def test_short_video_repeats_its_last_row():
-    rows_LD = np.arange(5, dtype=np.float32)[:, None]
-    cut_NLD = windows.rows(rows_LD, windows.plan(5, PAPER), PAPER)
+    features_LD = np.arange(5, dtype=np.float32)[:, None]
+    cut_NLD = windows.window_features(features_LD, windows.plan(5, PAPER), PAPER)
     np.testing.assert_array_equal(cut_NLD[0, :, 0], np.minimum(np.arange(32), 4))
 
 
 def test_no_rows_is_an_error():
-    with pytest.raises(ValueError, match="no feature rows"):
+    with pytest.raises(ValueError, match="no features"):
         windows.plan(0, PAPER)
 
 
@@ -86,7 +86,7 @@ def test_join_places_windows_by_absolute_time():
         mels = []
         for window in plan:
             mel_FT = np.zeros((2, 512), np.float32)
-            # where a model puts it that takes the first row for the first column
+            # where a model puts it that takes the first feature for the first column
             frame = round((event_s - window.row * 0.25) / frame_s)
             if 0 <= frame < 512:
                 mel_FT[:, frame] = 1.0

@@ -20,7 +20,9 @@ def _cover(starts, padded):
     share = np.zeros((padded, WIDTH), np.float32)
     share[: len(starts)] = windows.weights(starts, WIDTH)
     first = np.array([*starts, *[starts[-1]] * (padded - len(starts))], np.int32)
-    return multidiffusion.Cover(jnp.asarray(first), jnp.asarray(share), jnp.int32(len(starts)))
+    return multidiffusion.WindowLayout(
+        jnp.asarray(first), jnp.asarray(share), jnp.int32(len(starts))
+    )
 
 
 def _eps_of_x0(x0_BHVC):

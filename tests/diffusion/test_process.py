@@ -139,7 +139,7 @@ def test_inverse_sigma2_makes_the_x0_loss_a_v_loss_but_for_clean_steps(data):
     t_B = jnp.asarray([400, 600, 800, 900])
 
     def losses(t_B, weighting):
-        """Of one and the same denoiser, as data and as v prediction."""
+        """Takes one and the same denoiser, as data and as v prediction."""
         truth = lambda x, _: jax.tree.map(lambda a: 0.3 * a, x)  # noqa: E731
 
         def as_v(x, time_B):

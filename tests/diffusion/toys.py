@@ -98,7 +98,7 @@ def relative(got, want):
     return float(np.linalg.norm(np.asarray(got) - want) / np.linalg.norm(want))
 
 
-def picture_output(x, low, t_B):
+def image_output(x, low, t_B):
     """MM-Diffusion's super-resolution toy, channels last: noise, then variance values."""
     u = ((t_B + 1) / 1000).reshape(-1, 1, 1, 1)
     log_alpha = -0.25 * 19.9 * u**2 - 0.05 * u
@@ -109,6 +109,6 @@ def picture_output(x, low, t_B):
     return jnp.concatenate([eps, jnp.tanh(0.5 * x + 0.2 * large)], axis=-1)
 
 
-def picture(name, side):
+def img(name, side):
     """Input of the super-resolution goldens, [4, side, side, 3]."""
     return jnp.asarray(np.moveaxis(fill.inp(name, (4, 3, side, side), _PREFIX), 1, -1))

@@ -27,7 +27,7 @@ def frames(times_s, fps, seconds, rng, side=32):
     return np.clip(out, 0, 255).astype(np.uint8)
 
 
-def sound(times_s, seconds):
+def audio(times_s, seconds):
     """float32 [L]: decaying tones in faint noise."""
     t = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
     out = 2e-4 * np.random.default_rng(0).standard_normal(len(t))

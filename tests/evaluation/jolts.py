@@ -11,7 +11,7 @@ def events(rng, count=5):
     return np.cumsum(rng.uniform(1.1, 1.5, count)) - 0.4
 
 
-def picture(events_s, rng, seconds=SECONDS, side=40):
+def image(events_s, rng, seconds=SECONDS, side=40):
     """uint8 [T, side, side, 3] at `FPS`."""
     square = np.kron(rng.integers(60, 256, (4, 4, 3)), np.ones((3, 3, 1), int))
     times = np.arange(int(seconds * FPS)) / FPS
@@ -22,7 +22,7 @@ def picture(events_s, rng, seconds=SECONDS, side=40):
     return frames
 
 
-def sound(events_s, rng, rate_hz, seconds=SECONDS):
+def waveform(events_s, rng, rate_hz, seconds=SECONDS):
     """float32 [L]: decaying noise at every blow."""
     audio = np.zeros(int(seconds * rate_hz))
     for start in (np.asarray(events_s) * rate_hz).astype(int):
@@ -32,6 +32,6 @@ def sound(events_s, rng, rate_hz, seconds=SECONDS):
 
 
 def delayed(audio_L, delay_s, rate_hz):
-    """The sound comes later, cut to its length."""
+    """The audio comes later, cut to its length."""
     num = round(delay_s * rate_hz)
     return np.concatenate([np.zeros(num, audio_L.dtype), audio_L[: len(audio_L) - num]])

@@ -13,15 +13,15 @@ FPS, SECONDS = 10.0, 4.0
 NUM_FRAMES = 250  # 4 s at hop 256
 
 
-def _judged(model, mels, rows, *, seed, num_frames, num_rows):
+def _judged(model, mels, features, *, seed, num_frames, num_rows):
     """Probability 0.9 where loud moments are bright ones."""
     model.append(len(mels))
     prob = []
-    for mel_FT, rows_LD in zip(mels, rows, strict=True):
-        assert mel_FT.shape == (128, num_frames) and len(rows_LD) == num_rows
-        frame = (np.arange(num_rows) / FPS / 0.016 + 2).astype(int)  # a little after the picture
+    for mel_FT, features_LD in zip(mels, features, strict=True):
+        assert mel_FT.shape == (128, num_frames) and len(features_LD) == num_rows
+        frame = (np.arange(num_rows) / FPS / 0.016 + 2).astype(int)  # a little after the video
         loud = mel_FT.max(0)[frame.clip(0, num_frames - 1)]
-        prob.append(0.9 if np.corrcoef(loud, rows_LD[:, 0])[0, 1] > 0.5 else 0.1)
+        prob.append(0.9 if np.corrcoef(loud, features_LD[:, 0])[0, 1] > 0.5 else 0.1)
     return alignment.AlignAcc(0.0, np.array(prob, np.float32))
 
 
@@ -45,7 +45,7 @@ def _write(folder, seconds=SECONDS, count=5, other=False):
     folder.mkdir()
     times = [flashes.times(np.random.default_rng(i), SECONDS) for i in range(count)]
     for i in range(count):
-        heard = flashes.sound(times[(i + other) % count], seconds)
+        heard = flashes.waveform(times[(i + other) % count], seconds)
         frames = flashes.frames(times[i], FPS, seconds, np.random.default_rng(i))
         video_io.write_video(
             folder / f"c{i}.mp4", frames, FPS, audio=heard, sample_rate_hz=flashes.RATE_HZ
@@ -59,9 +59,9 @@ def test_truth_is_in_time_and_others_are_not(rules, tmp_path):
     true, wrong = result.figures[protocol.REFERENCE], result.figures["other"]
     assert true["Align Acc"] == 1.0 and true["probability"] == pytest.approx(0.9)
     assert wrong["Align Acc"] <= 0.2 and true["shuffled Align Acc"] <= 0.3
-    rows = [r for r in result.samples if r["system"] == protocol.REFERENCE]
-    assert [r["Align Acc"] for r in rows] == [1.0] * 5
-    # figures first, rows are remembered: truth, its wrong pairs, the system, its wrong pairs
+    features = [r for r in result.samples if r["system"] == protocol.REFERENCE]
+    assert [r["Align Acc"] for r in features] == [1.0] * 5
+    # figures first, features are remembered: truth, its wrong pairs, the system, its wrong pairs
     assert rules.judge.classifier == [5] * 10
     assert rules.settings()["weights"] == {"classifier": "a", "cavp": "b"}
 
@@ -69,9 +69,9 @@ def test_truth_is_in_time_and_others_are_not(rules, tmp_path):
 def test_what_is_too_short_is_named(rules, tmp_path):
     reference, short = _write(tmp_path / "true"), _write(tmp_path / "short", seconds=3.0, count=2)
     (short / "c1.mp4").unlink()
-    with pytest.raises(ValueError, match="3.0. s of sound, not 4.00 s"):
+    with pytest.raises(ValueError, match="3.0. s of audio, not 4.00 s"):
         protocol.evaluate(rules, {"short": [short]}, reference)
     _write(tmp_path / "more", seconds=3.0, count=1)
     (tmp_path / "more" / "c0.mp4").rename(reference / "c9.mp4")
     found = protocol.evaluate(rules, {}, reference)
-    assert found.figures[protocol.REFERENCE]["clips"] == 5 and "c9" in found.complaints[0]
+    assert found.figures[protocol.REFERENCE]["clips"] == 5 and "c9" in found.folder_warnings[0]

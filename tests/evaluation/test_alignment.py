@@ -34,10 +34,10 @@ def _model():
     return model
 
 
-def _items(count=5, frames=8, rows=4):
+def _items(count=5, frames=8, features=4):
     rng = np.random.default_rng(0)
     mels = [rng.random((4, frames)).astype(np.float32) for _ in range(count)]
-    return mels, [rng.standard_normal((rows, 5)).astype(np.float32) for _ in range(count)]
+    return mels, [rng.standard_normal((features, 5)).astype(np.float32) for _ in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_exactly_one_half_counts_as_no(prob, want):
 
 
 def test_the_definition_step_by_step():
-    mels, rows = _items()
-    got = alignment.align_acc(_model(), mels, rows, seed=3, **SIZES)
+    mels, features = _items()
+    got = alignment.align_acc(_model(), mels, features, seed=3, **SIZES)
     graphdef, state = nnx.split(_model())
 
     @filled.jit
@@ -62,7 +62,7 @@ def test_the_definition_step_by_step():
         z = 0.5 * (mean + jnp.exp(0.5 * logvar) * noise)
         return model.classifier(z, jnp.zeros(1), model.conditioner(row[None]))[0]
 
-    logits = [judge(state, mels[i], rows[i], i) for i in range(len(mels))]
+    logits = [judge(state, mels[i], features[i], i) for i in range(len(mels))]
     want = 1 / (1 + np.exp(-np.array(logits)))
     np.testing.assert_allclose(got.prob_N, want, atol=2e-5)
     assert got.accuracy == np.mean(np.array(want) > 0.5)
@@ -70,17 +70,17 @@ def test_the_definition_step_by_step():
 
 
 def test_only_the_first_frames_and_rows_count():
-    mels, rows = _items()
-    first = alignment.align_acc(_model(), mels, rows, **SIZES)
+    mels, features = _items()
+    first = alignment.align_acc(_model(), mels, features, **SIZES)
     longer = [np.pad(mel, ((0, 0), (0, 3)), constant_values=0.7) for mel in mels]
-    more = [np.pad(row, ((0, 2), (0, 0)), constant_values=9.0) for row in rows]
+    more = [np.pad(row, ((0, 2), (0, 0)), constant_values=9.0) for row in features]
     again = alignment.align_acc(_model(), longer, more, **SIZES)
     np.testing.assert_array_equal(first.prob_N, again.prob_N)
 
 
 def test_the_seed_decides_and_the_batch_size_does_not():
-    mels, rows = _items()
-    run = functools.partial(alignment.align_acc, _model(), mels, rows)
+    mels, features = _items()
+    run = functools.partial(alignment.align_acc, _model(), mels, features)
     first, other = run(seed=0, **SIZES), run(seed=1, **SIZES)
     batched = run(seed=0, **SIZES | {"batch_size": 3})
     # float32 sums in another order
@@ -90,17 +90,17 @@ def test_the_seed_decides_and_the_batch_size_does_not():
 
 
 def test_items_that_do_not_fit_are_refused():
-    mels, rows = _items()
+    mels, features = _items()
     with pytest.raises(ValueError, match=r"mel of item 0: shape \(4, 8\).* at least 512"):
-        alignment.align_acc(_model(), mels, rows, num_rows=4)
-    with pytest.raises(ValueError, match="rows of item 0.* at least 32"):
-        alignment.align_acc(_model(), mels, rows, num_frames=8)
+        alignment.align_acc(_model(), mels, features, num_rows=4)
+    with pytest.raises(ValueError, match="features of item 0.* at least 32"):
+        alignment.align_acc(_model(), mels, features, num_frames=8)
     with pytest.raises(ValueError, match="5 mels and 4 sets"):
-        alignment.align_acc(_model(), mels, rows[:4], **SIZES)
+        alignment.align_acc(_model(), mels, features[:4], **SIZES)
     with pytest.raises(ValueError, match="0 mels"):
         alignment.align_acc(_model(), [], [], **SIZES)
     guide = networks.AlignmentModel(
         classifier=_model().classifier, conditioner=_model().conditioner
     )
     with pytest.raises(ValueError, match="no autoencoder"):
-        alignment.align_acc(guide, mels, rows, **SIZES)
+        alignment.align_acc(guide, mels, features, **SIZES)

@@ -1,4 +1,4 @@
-"""AudioCLIP's sound encoder against the official PyTorch module, in both presets."""
+"""AudioCLIP's audio encoder against the official PyTorch module, in both presets."""
 
 from flax import nnx
 import jax
@@ -21,8 +21,8 @@ def test_default_matches_the_official_module_in_evaluation_mode():
     assert errors["embedding"] <= network_goldens.NETWORK_LIMIT, errors
 
 
-def test_official_preset_hears_sounds_as_the_official_code_does():
-    """Of a sound in [-1, 1] a few rounding steps are left: every rounding must be the same."""
+def test_official_preset_hears_audio_as_the_official_code_does():
+    """From audio in [-1, 1] a few rounding steps are left: every rounding must be the same."""
     want, _ = network_goldens.golden("audioclip_audio")
     assert audioclip.PRESETS["official"] == {"int16_scale": False, "batch_statistics": True}
     model = registry.from_state_dict("audioclip/audio", network_goldens.audioclip_state())
@@ -94,7 +94,7 @@ def test_whole_file_of_audioclip_is_read_strictly(tmp_path):
 def test_wrong_use_is_refused():
     with pytest.raises(ValueError, match="'paper', known presets: default, official"):
         audioclip.AudioClip.embed(None, np.zeros((2, 5000), np.float32), "paper")
-    with pytest.raises(ValueError, match="batch statistics of one sound"):
+    with pytest.raises(ValueError, match="batch statistics of one audio clip"):
         audioclip.AudioClip.__call__(None, np.zeros((1, 5000)), batch_statistics=True)
     with pytest.raises(ValueError, match=r"expected \[B, L\]"):
         audioclip.AudioClip.__call__(None, np.zeros((1, 1, 5000)))

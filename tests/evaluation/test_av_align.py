@@ -1,4 +1,4 @@
-"""AV-Align on made-up peaks and on clips drawn here; later sound scores less."""
+"""AV-Align on made-up peaks and on clips drawn here; later audio scores less."""
 
 import jolts
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 from foley_jax.evaluation import embedded
 from foley_jax.evaluation.statistics import av_align, scores
-from foley_jax.media import sound_peaks
+from foley_jax.media import audio_peaks
 
 SPREAD_S = 0.06  # how unsure of its timing the made-up system is
 DELAYS_S = (0.0, 0.1, 0.2, 0.4)
@@ -78,11 +78,11 @@ def test_unusable_clips_are_refused():
 
 @pytest.fixture(scope="module")
 def clips():
-    """Motion seen in drawn pictures, their events, and when an unsure system sounds them."""
+    """Motion seen in drawn images, their events, and when an unsure system audio clips them."""
     rng = np.random.default_rng(0)
     events = [jolts.events(rng) for _ in range(8)]
     sounded = [times + SPREAD_S * rng.normal(size=len(times)) for times in events]
-    peaks = [av_align.find_peaks(jolts.picture(e, rng), np.zeros(9), jolts.FPS) for e in events]
+    peaks = [av_align.find_peaks(jolts.image(e, rng), np.zeros(9), jolts.FPS) for e in events]
     return [(p.seen_s, e, s) for p, e, s in zip(peaks, events, sounded)]
 
 
@@ -96,13 +96,13 @@ def test_jolts_are_seen_where_they_are(clips):
         assert np.all((seen_s - events_s >= -1e-9) & (seen_s - events_s <= 1 / jolts.FPS))
 
 
-def test_delayed_sound_has_strictly_less_av_align(clips):
+def test_delayed_audio_has_strictly_less_av_align(clips):
     rng = np.random.default_rng(1)
-    rate = sound_peaks.RATE_HZ
-    sounds = [jolts.sound(sounded, rng, rate) for _, _, sounded in clips]
+    rate = audio_peaks.RATE_HZ
+    audio_clips = [jolts.audio(sounded, rng, rate) for _, _, sounded in clips]
     peaks = []
     for delay_s in DELAYS_S:
-        heard = [sound_peaks.onset_times(jolts.delayed(a, delay_s, rate)) for a in sounds]
+        heard = [audio_peaks.onset_times(jolts.delayed(a, delay_s, rate)) for a in audio_clips]
         peaks.append([av_align.Peaks(c[0], h, 1 / jolts.FPS) for c, h in zip(clips, heard)])
     for preset in ("default", "official"):
         means = [av_align.av_align(p, preset).mean for p in peaks]
@@ -110,14 +110,14 @@ def test_delayed_sound_has_strictly_less_av_align(clips):
         assert means[0] > 0.5 and means[-1] < 0.1
 
 
-def test_delayed_sound_has_strictly_less_onset_f1(clips):
+def test_delayed_audio_has_strictly_less_onset_f1(clips):
     rng = np.random.default_rng(2)
     rate = embedded.AUDIO.sample_rate_hz
-    sounds = [jolts.sound(sounded, rng, rate) for _, _, sounded in clips]
+    audio_clips = [jolts.audio(sounded, rng, rate) for _, _, sounded in clips]
     detector = embedded.onsets.Detector()
     found = []
     for delay_s in DELAYS_S:
-        delayed = [jolts.delayed(a, delay_s, rate) for a in sounds]
+        delayed = [jolts.delayed(a, delay_s, rate) for a in audio_clips]
         heard = [embedded.hear(a, detector).onsets_s for a in delayed]
         found.append(scores.figures(heard, [events for _, events, _ in clips])["f1@100ms"])
     assert _strictly_falling(found), found

@@ -6,7 +6,7 @@ import torch
 
 from foley_jax.evaluation.protocols import av_benchmark_cache as caches
 
-# stem -> what av-benchmark's extract.py and extract_video.py save, with two sounds a batch
+# stem -> what av-benchmark's extract.py and extract_video.py save, with two audio clips a batch
 SAVED = {
     "pann_features": {"logits": (527,), "2048": (2048,), "clipwise_output": (527,)},
     "vggish_features": (8, 128),
@@ -24,7 +24,7 @@ SAVED = {
 
 
 def _batch(shape):
-    """What comes out of a network for two sounds."""
+    """Returns what comes out of a network for two audio clips."""
     if isinstance(shape, dict):
         return {key: _batch(part) for key, part in shape.items()}
     return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
@@ -73,7 +73,7 @@ def test_what_the_tool_writes_itself_is_not_overwritten(tmp_path):
     assert list(caches.read(tmp_path / "own", "passt_logits")) == ["a"]
 
 
-def test_own_files_are_found_for_their_sounds_only(tmp_path):
+def test_own_files_are_found_for_their_audio_only(tmp_path):
     torch.save(_as_saved("passt_logits"), tmp_path / "passt_logits.pth")
     items = caches.read(tmp_path, "passt_logits")
     caches.write(tmp_path / "own", "passt_logits", items, {"sounds": "x"})

@@ -11,7 +11,7 @@ NAMES = [f"clip{i:02}" for i in range(40)]
 
 
 def _items(seed, names=NAMES, shift=0.0, width=6):
-    """Features of small width for all files; sounds have one to four windows."""
+    """Features of small width for all files; audio clips have one to four windows."""
     rng = np.random.default_rng(seed)
     found = {}
     for name in names:
@@ -52,7 +52,7 @@ def test_figures_are_the_tools(metric, preset):
     assert [found[key] for key in metric.keys] == pytest.approx(want, rel=1e-6, abs=1e-9)
 
 
-def test_fewer_sounds_than_features_are_the_tools_too():
+def test_fewer_audio_than_features_are_the_tools_too():
     heard, reference = _items(0, NAMES[:12], width=30), _items(1, NAMES[:12], width=30)
     found, _ = figures.figures(heard, reference)
     for metric in figures.METRICS:
@@ -61,8 +61,8 @@ def test_fewer_sounds_than_features_are_the_tools_too():
             assert found[metric.key] == pytest.approx(want[0], rel=1e-6), metric.key
 
 
-def test_missing_sounds_count_as_the_presets_say():
-    """Of FD-PASST alone: 'official' leaves out what has no partner."""
+def test_missing_audio_count_as_the_presets_say():
+    """For FD-PASST alone: 'official' leaves out what has no partner."""
     reference, heard = _items(1), _items(0, NAMES[:30])
     default, _ = figures.figures(heard, reference)
     published, _ = figures.figures(heard, reference, "official")
@@ -96,7 +96,7 @@ def test_rows_are_the_terms_of_the_means():
     assert set(rows[0]) == keys
 
 
-def test_features_that_some_sound_lacks_give_no_figure():
+def test_features_that_some_audio_lacks_give_no_figure():
     heard, reference = _items(0), _items(1)
     del heard[NAMES[3]]["vggish_features"], reference[NAMES[5]]["imagebind_video"]
     found, skipped = figures.figures(heard, reference)
@@ -104,11 +104,11 @@ def test_features_that_some_sound_lacks_give_no_figure():
     assert "IB-Score" not in figures.row(heard[NAMES[5]], reference[NAMES[5]])
 
 
-def test_too_few_sounds_are_skipped_by_name():
+def test_too_few_audio_are_skipped_by_name():
     nine = _items(0, NAMES[:9])
     found, skipped = figures.figures(nine, _items(1))
     assert skipped == {
-        f"ISC-{net}-{what}": "skipped: 9 sounds, 10 splits need as many"
+        f"ISC-{net}-{what}": "skipped: 9 audio clips, 10 splits need as many"
         for net in ("PANNS", "PASST")
         for what in ("mean", "std")
     }
@@ -121,7 +121,7 @@ def test_too_few_sounds_are_skipped_by_name():
 def test_halves_have_distances_alone():
     found = figures.distances_of(_items(0), _items(1, [f"other{i}" for i in range(9)]))
     assert set(found) == {"FD-VGG", "FD-PANN", "FD-PASST"} and min(found.values()) > 0
-    # one sound has several windows for VGGish
+    # one audio clip has several windows for VGGish
     assert set(figures.distances_of(_items(0, NAMES[:1]), _items(1))) <= {"FD-VGG"}
 
 

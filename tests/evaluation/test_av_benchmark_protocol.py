@@ -1,4 +1,4 @@
-"""Protocol `av-benchmark` over folders of sounds: caches to and fro, gaps, what is skipped."""
+"""Protocol `av-benchmark` over folders of audio clips: caches to and fro, gaps, what is skipped."""
 
 import json
 
@@ -12,10 +12,10 @@ from foley_jax.evaluation import feature_store
 from foley_jax.evaluation.networks import registry, vggish
 from foley_jax.evaluation.pages import page
 from foley_jax.evaluation.protocols import (
+    av_benchmark_audio,
     av_benchmark_cache,
     av_benchmark_figures,
     av_benchmark_protocol,
-    av_benchmark_sound,
     feature_rules,
     protocol,
 )
@@ -70,7 +70,7 @@ def _networks(root, names=("panns_16k", "vggish")):
     return feature_rules.Networks(folder, None, feature_store.FeatureStore(root / "store"))
 
 
-def _sound(seed, length_s=2.5):
+def _audio(seed, length_s=2.5):
     """Noise with a slope of its own in frequency."""
     rng = np.random.default_rng(seed)
     noise = np.fft.rfft(rng.normal(size=round(length_s * RATE)))
@@ -80,13 +80,13 @@ def _sound(seed, length_s=2.5):
 
 @pytest.fixture
 def folders(tmp_path):
-    """True sounds, and ones to be judged: louder in the highs, some not as they should be."""
+    """True audio clips, and ones to be judged: louder in the highs, some not as they should be."""
     for name in ("true", "ours"):
         (tmp_path / name).mkdir()
     for seed, name in enumerate(NAMES):
-        sound = _sound(seed)
-        audio_io.write_wav(tmp_path / f"true/{name}.wav", sound, RATE)
-        bright = sound + 0.05 * np.random.default_rng(99).normal(size=len(sound))
+        waveform = _audio(seed)
+        audio_io.write_wav(tmp_path / f"true/{name}.wav", waveform, RATE)
+        bright = waveform + 0.05 * np.random.default_rng(99).normal(size=len(waveform))
         audio_io.write_wav(tmp_path / f"ours/{name}.wav", bright, RATE)
     return tmp_path
 
@@ -118,7 +118,7 @@ def test_what_is_extracted_is_scored_and_what_is_not_is_skipped_by_name(folders)
     halves = found.figures[protocol.HALVES]
     assert halves["FD-PANN"] > 0 and "KL-PANNS-softmax" not in halves and halves["clips"] == 6
     settings = rules.settings()
-    assert settings["features"]["ours"] == dict.fromkeys(av_benchmark_sound.HEARD, "extracted")
+    assert settings["features"]["ours"] == dict.fromkeys(av_benchmark_audio.HEARD, "extracted")
     assert set(settings["networks"]) == {"panns_16k", "vggish"}
     json.dumps(settings)
     rows = [row for row in found.samples if row["system"] == "ours"]
@@ -126,7 +126,7 @@ def test_what_is_extracted_is_scored_and_what_is_not_is_skipped_by_name(folders)
     assert mean == pytest.approx(ours["KL-PANNS-softmax"])
 
 
-@pytest.mark.filterwarnings("ignore:Matrix is singular")  # the tool's root of few sounds
+@pytest.mark.filterwarnings("ignore:Matrix is singular")  # the tool's root of few audio clips
 @pytest.mark.parametrize("preset", av_benchmark_figures.PRESETS)
 def test_the_tool_reads_our_caches_and_finds_the_same(folders, preset):
     found = _evaluate(_rules(folders, _networks(folders), preset=preset), folders)
@@ -230,15 +230,15 @@ def test_their_caches_are_taken_before_ours_are_computed(folders):
     assert used["vggish_features"] == "extracted" and "caches/ours" in used["pann_features"]
 
 
-def test_a_cache_that_lacks_sounds_is_left_alone(folders):
+def test_a_cache_that_lacks_audio_is_left_alone(folders):
     _save_theirs(folders / "caches/ours", 1, names=NAMES[:-1])
     before = (folders / "caches/ours/pann_features.pth").read_bytes()
     rules = _rules(folders, _networks(folders))
     found = _evaluate(rules, folders)
-    assert "lacks sounds" in rules.settings()["features"]["ours"]["pann_features"]
+    assert "lacks audio clips" in rules.settings()["features"]["ours"]["pann_features"]
     assert (folders / "caches/ours/pann_features.pth").read_bytes() == before
     assert found.figures["ours"]["KL-PANNS-softmax"] < 1  # random logits are farther apart
-    assert "passt_logits.pth lacks 1 sounds (clip10)" in found.skipped["ISC-PASST-mean"]
+    assert "passt_logits.pth lacks 1 audio clips (clip10)" in found.skipped["ISC-PASST-mean"]
 
 
 def test_a_broken_cache_is_told(folders):
@@ -248,13 +248,13 @@ def test_a_broken_cache_is_told(folders):
     assert "not in the zip format of torch.save" in found.skipped["KL-PASST-softmax"]
 
 
-def test_own_caches_serve_without_weights_while_the_sounds_are_the_same(folders):
+def test_own_caches_serve_without_weights_while_the_audio_are_the_same(folders):
     first = _evaluate(_rules(folders, _networks(folders)), folders)
     again = _evaluate(_rules(folders), folders)
     assert again.figures == first.figures and set(again.figures["ours"]) >= EXTRACTED
     with pytest.raises(ValueError, match="no metric of av-benchmark can be computed"):
         _evaluate(_rules(folders, seconds=1.5), folders)
-    audio_io.write_wav(folders / f"ours/{NAMES[0]}.wav", _sound(50), RATE)
+    audio_io.write_wav(folders / f"ours/{NAMES[0]}.wav", _audio(50), RATE)
     with pytest.raises(ValueError, match=r"ours: no metric.*no weights of panns_16k"):
         _evaluate(_rules(folders), folders)
 
@@ -267,13 +267,13 @@ def test_one_network_gives_its_own_metrics(folders):
     assert not (folders / "caches").exists()
 
 
-def test_bad_sounds_are_named_and_the_rest_is_scored(folders):
+def test_bad_audio_are_named_and_the_rest_is_scored(folders):
     ours = folders / "ours"
     (ours / f"{NAMES[0]}.wav").unlink()
     (ours / f"{NAMES[1]}.wav").write_bytes(b"no sound")
-    audio_io.write_wav(ours / f"{NAMES[2]}.wav", _sound(2)[:8000], RATE)
+    audio_io.write_wav(ours / f"{NAMES[2]}.wav", _audio(2)[:8000], RATE)
     audio_io.write_wav(ours / f"{NAMES[3]}.wav", np.zeros(2 * RATE, np.float32), RATE)
-    audio_io.write_wav(ours / f"{NAMES[4]}.wav", _sound(4, 0.98), RATE)  # shorter, long enough
+    audio_io.write_wav(ours / f"{NAMES[4]}.wav", _audio(4, 0.98), RATE)  # shorter, long enough
     found = _evaluate(_rules(folders, _networks(folders)), folders)
     status = {r["name"]: r["status"] for r in found.samples if r["system"] == "ours"}
     assert [status[name] for name in NAMES[:6]] == [
@@ -285,10 +285,12 @@ def test_bad_sounds_are_named_and_the_rest_is_scored(folders):
         "scored",
     ]
     why = found.systems["ours"][0]["items"]["unreadable"][NAMES[2]]
-    assert "0.500 s of sound, the network needs 0.975 s" in why
+    assert "0.500 s of audio, the network needs 0.975 s" in why
     assert found.figures["ours"]["clips"] == 8
     lacking = found.figures["ours"]["ISC-PANNS-mean"]
-    assert np.isnan(lacking) and remarks.remark_of(lacking) == "8 sounds, 10 splits need as many"
+    assert (
+        np.isnan(lacking) and remarks.remark_of(lacking) == "8 audio clips, 10 splits need as many"
+    )
     # the reference has enough
     assert found.figures["reference"]["ISC-PANNS-mean"] >= 1.0
     assert "ISC-PANNS-mean" not in found.skipped
@@ -297,7 +299,7 @@ def test_bad_sounds_are_named_and_the_rest_is_scored(folders):
 def test_every_run_has_its_own_cache(folders):
     (folders / "second").mkdir()
     for seed, name in enumerate(NAMES):
-        audio_io.write_wav(folders / f"second/{name}.wav", _sound(seed + 70), RATE)
+        audio_io.write_wav(folders / f"second/{name}.wav", _audio(seed + 70), RATE)
     found = _evaluate(_rules(folders, _networks(folders)), folders, "ours", "second")
     assert found.figures["ours"]["seeds"] == 2
     one, other = (official.load(folders / "caches" / n, "vggish_features") for n in _both())
@@ -308,16 +310,16 @@ def _both():
     return "ours", "ours.1"
 
 
-def test_sounds_are_cut_and_less_their_mean(tmp_path):
-    sound = _sound(0, 3.0) + np.float32(0.25)
-    audio_io.write_wav(tmp_path / "a.wav", sound, RATE)
+def test_audio_are_cut_and_less_their_mean(tmp_path):
+    waveform = _audio(0, 3.0) + np.float32(0.25)
+    audio_io.write_wav(tmp_path / "a.wav", waveform, RATE)
     stored = audio_io.load(tmp_path / "a.wav", RATE)
     want = (stored - stored.mean())[: int(1.3 * RATE)]
     for as_torchaudio in (False, True):
-        found = av_benchmark_sound.read(tmp_path / "a.wav", 1.3, 0.3, as_torchaudio=as_torchaudio)
+        found = av_benchmark_audio.read(tmp_path / "a.wav", 1.3, 0.3, as_torchaudio=as_torchaudio)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, want, atol=1e-6)
-    assert len(av_benchmark_sound.read(tmp_path / "a.wav", 8.0, 0.3)) == 3 * RATE  # never padded
+    assert len(av_benchmark_audio.read(tmp_path / "a.wav", 8.0, 0.3)) == 3 * RATE  # never padded
 
 
 def test_the_official_preset_resamples_as_torchaudio(tmp_path):
@@ -325,9 +327,9 @@ def test_the_official_preset_resamples_as_torchaudio(tmp_path):
     audio_io.write_wav(tmp_path / "a.wav", 0.1 * rng.normal(size=44100) + 0.2, 44100)
     native = audio_io.load(tmp_path / "a.wav", 44100)
     want = hann_resample.resample(native - native.mean(), 44100, RATE)
-    found = av_benchmark_sound.read(tmp_path / "a.wav", 8.0, 0.3, as_torchaudio=True)
+    found = av_benchmark_audio.read(tmp_path / "a.wav", 8.0, 0.3, as_torchaudio=True)
     np.testing.assert_allclose(found, want, atol=1e-6)
-    default = av_benchmark_sound.read(tmp_path / "a.wav", 8.0, 0.3)
+    default = av_benchmark_audio.read(tmp_path / "a.wav", 8.0, 0.3)
     assert default.shape == found.shape and np.abs(default - found).max() > 1e-3
 
 

@@ -24,12 +24,12 @@ def _blows(seed, late_s=0.0):
     return out.astype(np.float32)
 
 
-def _sound(*waves):
+def _audio(*waves):
     return clip_descriptors.pooled_log_mel(np.stack(waves))
 
 
-def test_sound_is_rows_of_decibels_below_the_loudest():
-    found = _sound(_blows(0), np.zeros(LENGTH, np.float32))
+def test_audio_is_rows_of_decibels_below_the_loudest():
+    found = _audio(_blows(0), np.zeros(LENGTH, np.float32))
     assert found.shape == (2, 7 * 64) and found.dtype == np.float32
     assert found.min() >= -50 - 1e-4 and found.max() <= 0
     np.testing.assert_allclose(found[1], -50, atol=1e-4)  # silence
@@ -38,20 +38,20 @@ def test_sound_is_rows_of_decibels_below_the_loudest():
 def test_a_row_is_the_weighted_mean_of_frames():
     """A steady tone has one loudest band in every frame: 0 dB there in every row."""
     tone = 0.1 * np.sin(2 * np.pi * 1000 * np.arange(LENGTH) / RATE).astype(np.float32)
-    level_RF = _sound(tone)[0].reshape(7, 64)
+    level_RF = _audio(tone)[0].reshape(7, 64)
     np.testing.assert_allclose(level_RF[1:-1].max(axis=1), 0.0, atol=0.05)
     half = tone.copy()
     half[LENGTH // 2 :] = 0.0  # falls silent at 0.8 s: the row at 0.75 s has about half of both
     band = level_RF[3].argmax()
-    falling = _sound(half)[0].reshape(7, 64)[:, band]
+    falling = _audio(half)[0].reshape(7, 64)[:, band]
     assert falling[1] > -0.5 and falling[5] < -49.5
     assert -30 < falling[3] < -10
 
 
-def test_sound_is_blind_to_loudness_and_nearly_to_noise_and_small_shifts():
+def test_audio_is_blind_to_loudness_and_nearly_to_noise_and_small_shifts():
     own = _blows(1)
     noise = 0.01 * own.std() * np.random.default_rng(9).standard_normal(LENGTH)
-    found = _sound(own, 0.1 * own, own + noise.astype(np.float32), _blows(1, 0.02), _blows(2))
+    found = _audio(own, 0.1 * own, own + noise.astype(np.float32), _blows(1, 0.02), _blows(2))
     apart = np.linalg.norm(found - found[0], axis=1)
     assert apart[1] < 1e-2 * apart[4]
     assert apart[2] < 0.25 * apart[4] and apart[3] < 0.25 * apart[4]
@@ -73,7 +73,7 @@ def clip(tmp_path):
 
 def test_a_span_begins_where_it_is_asked_to(clip):
     descriptors, skipped = clip_descriptors.all_of(SECONDS, None)
-    assert [d.name for d in descriptors] == ["sound: log-mel", "picture: pixels"]
+    assert [d.name for d in descriptors] == ["audio: log-mel", "image: pixels"]
     assert set(skipped) == set(clip_descriptors.NETWORKS)
     store, found = feature_store.FeatureStore(clip.parent / "store"), {}
     for d in descriptors:
@@ -84,13 +84,13 @@ def test_a_span_begins_where_it_is_asked_to(clip):
     assert found["picture", 0.0].shape == (13 * 16 * 16 * 3,)
     np.testing.assert_allclose(found["picture", 0.0], 20, atol=8)
     np.testing.assert_allclose(found["picture", 1.6], 200, atol=8)
-    known = _sound(audio_io.load(clip, RATE, start_s=1.6, duration_s=SECONDS))[0]
+    known = _audio(audio_io.load(clip, RATE, start_s=1.6, duration_s=SECONDS))[0]
     np.testing.assert_array_equal(found["sound", 1.6], known)
 
 
 def test_long_clips_have_no_more_than_sixteen_frames(clip):
-    picture = clip_descriptors.picture(4.0)
-    perceived = feature_store.FeatureStore(None).extract({"a": clip}, picture.at(0.0), "x")
+    image = clip_descriptors.image(4.0)
+    perceived = feature_store.FeatureStore(None).extract({"a": clip}, image.at(0.0), "x")
     assert perceived.items["a"]["features"].shape == (16 * 16 * 16 * 3,)
 
 
@@ -116,11 +116,11 @@ def test_networks_see_the_same_spans(clip, monkeypatch):
     descriptors, skipped = clip_descriptors.all_of(SECONDS, _Networks())
     assert skipped == {"panns_16k": "skipped: no file"}
     vggish, i3d = descriptors[2:]
-    assert (vggish.name, i3d.name) == ("sound: vggish", "picture: i3d")
+    assert (vggish.name, i3d.name) == ("audio: vggish", "image: i3d")
     extractions = [d.at(start_s) for d in (vggish, i3d) for start_s in (0.0, 1.6)]
     assert len({e.key for e in extractions}) == 4
     arrays = [e.read(clip) for e in extractions]
     assert [a.shape for a in arrays] == [(LENGTH,)] * 2 + [(16, 64, 64, 3)] * 2
     assert np.abs(arrays[0]).max() < 0.01 < np.abs(arrays[1]).max()
     assert arrays[2].mean() < 50 and arrays[3].mean() > 150
-    assert [e.is_sound for e in extractions] == [True, True, False, False]
+    assert [e.is_audio for e in extractions] == [True, True, False, False]

@@ -1,4 +1,4 @@
-"""The embedded protocol: perfect sounds score 1, shuffled ones do not, gaps are named."""
+"""The embedded protocol: perfect audio clips score 1, shuffled ones do not, gaps are named."""
 
 import json
 
@@ -26,7 +26,7 @@ def _strikes(times_s, material, seconds=4.0):
 
 
 def _write_scenes(folder, level="plain"):
-    """Eight clips with random strikes: NAME.json beside NAME.mp4, of which only sound is read."""
+    """Eight clips with random strikes: NAME.json beside NAME.mp4, of which only audio is read."""
     folder.mkdir()
     rng = np.random.default_rng(1)
     for i in range(8):
@@ -50,7 +50,7 @@ def _judge(scenes, systems=None, **options):
     return protocol.evaluate(rules, systems or {}, scenes, **options)
 
 
-def test_true_sounds_score_one_and_shuffled_pairs_do_not(scenes):
+def test_true_audio_score_one_and_shuffled_pairs_do_not(scenes):
     figures = _judge(scenes).figures[TRUE]
     assert figures["f1@100ms"] == 1.0
     assert figures["shuffled_f1@100ms"] < 0.7
@@ -67,14 +67,14 @@ def test_wrong_material_is_noticed(scenes, tmp_path):
     assert figures["material_accuracy"] == 0.0 and figures["f1@100ms"] == 1.0
 
 
-def test_a_missing_sound_is_named_and_changes_the_count(scenes, tmp_path):
+def test_a_missing_audio_is_named_and_changes_the_count(scenes, tmp_path):
     own = tmp_path / "own"
     own.mkdir()
     for path in sorted(scenes.glob("*.mp4"))[1:]:
         (own / path.name).write_bytes(path.read_bytes())
     result = _judge(scenes, {"own": [own]})
     assert result.figures["plain: own"]["clips"] == 7
-    assert result.complaints == ["own, own: 7 of 8 scored; 1 missing (plain_0)"]
+    assert result.folder_warnings == ["own, own: 7 of 8 scored; 1 missing (plain_0)"]
 
 
 def test_levels_are_scored_apart(scenes, tmp_path):

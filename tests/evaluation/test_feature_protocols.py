@@ -21,7 +21,7 @@ WIDTHS = {"embedding": 6, "logits": 5, "logits_unbiased": 5, "2048": 6}
 
 
 class StandIn:
-    """Random projections of a sound's spectrum, or of a video's mean picture."""
+    """Random projections of an audio clip's spectrum, or of a video's mean image."""
 
     def __init__(self, name, log):
         self.name, self.log = name, log
@@ -61,7 +61,7 @@ def _networks(tmp_path, *names, preset="default"):
     return feature_rules.Networks(folder, None, store, preset=preset)
 
 
-def _sounds(folder, seed, count=8, like=None, seconds=1.0):
+def _audio(folder, seed, count=8, like=None, seconds=1.0):
     """Tones of random pitch; with `like`, those of that seed with some noise."""
     folder.mkdir()
     t = np.arange(round(seconds * RATE)) / RATE
@@ -85,12 +85,12 @@ def _check_truth_is_best(result, key, *, tolerance):
 
 def test_specvqgan_pools_samples_and_pairs_each_with_its_video(tmp_path, log):
     rules = specvqgan_protocol.SpecVqganMelception(_networks(tmp_path, "melception"), seconds=0.5)
-    reference = _sounds(tmp_path / "true", 0)
-    one, two = (_sounds(tmp_path / str(seed), seed, like=0) for seed in (1, 2))
+    reference = _audio(tmp_path / "true", 0)
+    one, two = (_audio(tmp_path / str(seed), seed, like=0) for seed in (1, 2))
     result = protocol.evaluate(rules, {"ours": [one]}, reference)
     true, ours, floor = _check_truth_is_best(result, "MKL", tolerance=1e-4)
     assert true["FID"] < 1e-6 < ours["FID"] and true["KID"] <= 0 and floor["FID"] > 0
-    assert np.isnan(ours["IS"]) and "8 sounds; 10 splits" in remarks.remark_of(ours["IS"])
+    assert np.isnan(ours["IS"]) and "8 audio clips; 10 splits" in remarks.remark_of(ours["IS"])
     assert ours["MKL_low"] < ours["MKL"] < ours["MKL_high"]
     assert result.skipped == {}
     assert {shape for _, shape, _ in log} == {(8, round(22050 * 0.5))}
@@ -100,13 +100,13 @@ def test_specvqgan_pools_samples_and_pairs_each_with_its_video(tmp_path, log):
     assert pooled["clips"] == 16 and pooled["seeds"] == 2 and 1.0 <= pooled["IS"] <= 5.0
     alone = protocol.evaluate(rules, {"ours": [two]}, reference).figures["ours"]
     assert pooled["MKL"] == pytest.approx((ours["MKL"] + alone["MKL"]) / 2)
-    assert len(log) == 3  # 24 sounds in batches of 8, each once
+    assert len(log) == 3  # 24 audio clips in batches of 8, each once
 
 
-def test_audioldm_reads_whole_sounds_without_mean_and_pads_short_ones(tmp_path, log):
+def test_audioldm_reads_whole_audio_without_mean_and_pads_short_ones(tmp_path, log):
     rules = audioldm_protocol.AudioLdmEval(_networks(tmp_path, "panns_16k", "vggish"))
-    reference = _sounds(tmp_path / "true", 0)
-    ours = _sounds(tmp_path / "ours", 1, like=0, seconds=3.0)
+    reference = _audio(tmp_path / "true", 0)
+    ours = _audio(tmp_path / "ours", 1, like=0, seconds=3.0)
     result = protocol.evaluate(rules, {"ours": [ours]}, reference)
     true, ours, _ = _check_truth_is_best(result, "KL", tolerance=1e-4)
     assert true["FD"] < 1e-6 < ours["FD"] and true["FAD"] < 1e-6 < ours["FAD"]
@@ -121,7 +121,7 @@ def test_audioldm_reads_whole_sounds_without_mean_and_pads_short_ones(tmp_path, 
 
 def test_what_lacks_weights_is_skipped_by_name(tmp_path, log):
     rules = audioldm_protocol.AudioLdmEval(_networks(tmp_path, "vggish"))
-    result = protocol.evaluate(rules, {}, _sounds(tmp_path / "true", 0))
+    result = protocol.evaluate(rules, {}, _audio(tmp_path / "true", 0))
     figures = result.figures[protocol.REFERENCE]
     assert "FAD" in figures and not {"FD", "KL", "KL_sigmoid", "IS"} & set(figures)
     assert set(result.skipped) == {"FD", "KL", "KL_sigmoid", "IS"}
@@ -134,10 +134,10 @@ def _videos(folder, seed, seconds, brightness=128):
     folder.mkdir()
     rng = np.random.default_rng(seed)
     for i, length in enumerate(seconds):
-        pictures = rng.integers(0, brightness, (round(length * 10), 64, 64, 3)).astype(np.uint8)
-        sound = 0.1 * rng.standard_normal(round(length * RATE)).astype(np.float32)
+        images = rng.integers(0, brightness, (round(length * 10), 64, 64, 3)).astype(np.uint8)
+        waveform = 0.1 * rng.standard_normal(round(length * RATE)).astype(np.float32)
         video_io.write_video(
-            folder / f"v{seed}_{i}.mp4", pictures, 10.0, audio=sound, sample_rate_hz=RATE
+            folder / f"v{seed}_{i}.mp4", images, 10.0, audio=waveform, sample_rate_hz=RATE
         )
     return folder
 
@@ -152,15 +152,19 @@ def test_mm_diffusion_compares_sets_of_whole_clips(tmp_path, log):
     true, found = (result.figures[name] for name in (protocol.REFERENCE, "ours"))
     assert true["clips"] == 1 + 2 + 3 and found["clips"] == 4
     assert true["FVD"] < 1e-6 < found["FVD"] and true["FAD"] < 1e-2 < found["FAD"]
-    assert any("v0_3: " in line or "v0_3)" in line for line in result.complaints)  # too short
+    assert any("v0_3: " in line or "v0_3)" in line for line in result.folder_warnings)  # too short
     shapes = {(name, shape) for name, shape, _ in log}
     assert ("i3d", (2, 16, 64, 64, 3)) in shapes and ("audioclip", (2, 70560)) in shapes
     assert rules.settings()["reference_split"] == "training"
     embedding = [
         item["audioclip"]["embedding"]
-        for item in rules.perceive({p.stem: p for p in ours.glob("*.mp4")}, "x").items.values()
+        for item in rules.extract_features(
+            {p.stem: p for p in ours.glob("*.mp4")}, "x"
+        ).items.values()
     ]
-    true_items = rules.perceive({p.stem: p for p in sorted(reference.glob("*.mp4"))[:3]}, "x").items
+    true_items = rules.extract_features(
+        {p.stem: p for p in sorted(reference.glob("*.mp4"))[:3]}, "x"
+    ).items
     others = np.concatenate([item["audioclip"]["embedding"] for item in true_items.values()])
     by_hand = distances.frechet_distance(np.concatenate(embedding), others)
     assert found["FAD"] == pytest.approx(1e4 * by_hand)
@@ -184,10 +188,10 @@ RULES = {
 
 
 @pytest.mark.parametrize("kind", RULES)
-def test_one_sound_has_pairs_but_neither_distances_nor_intervals(tmp_path, log, kind):
+def test_one_audio_has_pairs_but_neither_distances_nor_intervals(tmp_path, log, kind):
     make, names = RULES[kind]
     rules = make(_networks(tmp_path, *names))
-    reference, ours = _sounds(tmp_path / "true", 0, 1), _sounds(tmp_path / "ours", 1, 1, like=0)
+    reference, ours = _audio(tmp_path / "true", 0, 1), _audio(tmp_path / "ours", 1, 1, like=0)
     result = protocol.evaluate(rules, {"ours": [ours]}, reference)
     found = result.figures["ours"]
     absent = {k: remarks.remark_of(v) for k, v in found.items() if remarks.is_absent(v)}
@@ -195,8 +199,10 @@ def test_one_sound_has_pairs_but_neither_distances_nor_intervals(tmp_path, log, 
         assert np.isfinite(found[contrast.key])
         assert absent[contrast.low] == absent[contrast.high] == "1 clip; a 95 % interval needs 4"
         assert absent[contrast.shuffled] == "1 clip; wrong pairs need 2"
-    assert absent["IS"] == "1 sound; 10 splits need as many"
-    one_row = {"FID", "KID"} if kind == "specvqgan" else {"FD"}  # VGGish has two windows a sound
+    assert absent["IS"] == "1 audio; 10 splits need as many"
+    one_row = (
+        {"FID", "KID"} if kind == "specvqgan" else {"FD"}
+    )  # VGGish has two windows an audio clip
     assert {k for k in absent if "a distance needs 2" in absent[k]} == one_row
     assert protocol.HALVES not in result.figures
 
@@ -204,7 +210,7 @@ def test_one_sound_has_pairs_but_neither_distances_nor_intervals(tmp_path, log, 
 def test_distances_of_few_items_say_so_and_those_below_zero(tmp_path, log):
     rules = specvqgan_protocol.SpecVqganMelception(_networks(tmp_path, "melception"), seconds=0.5)
     figures = {
-        count: protocol.evaluate(rules, {}, _sounds(tmp_path / str(count), 0, count)).figures
+        count: protocol.evaluate(rules, {}, _audio(tmp_path / str(count), 0, count)).figures
         for count in (5, 8)
     }
     few, enough = (figures[count][protocol.REFERENCE] for count in (5, 8))
@@ -215,7 +221,7 @@ def test_distances_of_few_items_say_so_and_those_below_zero(tmp_path, log):
 
 
 class _Broken(StandIn):
-    """Gives nan for one sound, or fails."""
+    """Gives nan for one audio clip, or fails."""
 
     def __call__(self, batch):
         if self.name == "vggish":
@@ -228,7 +234,7 @@ class _Broken(StandIn):
 def test_a_network_that_fails_and_an_item_without_features_stop_nothing(tmp_path, log, monkeypatch):
     monkeypatch.setattr(registry, "load", lambda name, *a, **k: _Broken(name, log))
     rules = audioldm_protocol.AudioLdmEval(_networks(tmp_path, "panns_16k", "vggish"))
-    reference, ours = _sounds(tmp_path / "true", 0, 5), _sounds(tmp_path / "ours", 1, 5, like=0)
+    reference, ours = _audio(tmp_path / "true", 0, 5), _audio(tmp_path / "ours", 1, 5, like=0)
     loud = np.sin(np.arange(RATE)).astype(np.float32)
     audio_io.write_wav(ours / "s3.wav", 0.99 * loud, RATE)
     for _ in range(2):  # computed, and out of the store

@@ -1,4 +1,4 @@
-"""I3D and FVD's picture preparation against the official PyTorch code."""
+"""I3D and FVD's image preparation against the official PyTorch code."""
 
 from goldens import fill
 import network_goldens
@@ -20,7 +20,7 @@ TAPS = {
 }
 
 
-def _pictures():
+def _images():
     """The goldens' uint8 rule, with the 30 and 60 they have been made with."""
     y, x = np.ogrid[:64, :48]
     wave = np.sin((x / 7 + y / 11)[..., None] + np.arange(3))
@@ -48,9 +48,9 @@ def test_network_matches_the_official_module():
         assert error <= network_goldens.NETWORK_LIMIT, (name, error)
 
 
-def test_pictures_are_prepared_as_for_fvd():
+def test_images_are_prepared_as_for_fvd():
     want, _ = network_goldens.golden("i3d")
-    got = np.asarray(i3d.prepare(_pictures().astype(np.uint8)[None]))
+    got = np.asarray(i3d.prepare(_images().astype(np.uint8)[None]))
     assert got.shape == (1, 3, 224, 224, 3) and got.dtype == np.float32
     cut = got.transpose(0, 4, 1, 2, 3)[..., ::8, ::8]  # [B, T, H, W, C] -> [B, C, T, H/8, W/8]
     error = network_goldens.distance(cut, want["fvd_preprocess"])
@@ -59,7 +59,7 @@ def test_pictures_are_prepared_as_for_fvd():
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (9, 7), (224, 300)])
-def test_any_picture_gets_the_size(shape):
+def test_any_image_gets_the_size(shape):
     video = np.full((1, 2, *shape, 3), 255, np.uint8)
     np.testing.assert_allclose(i3d.prepare(video), np.ones((1, 2, 224, 224, 3)), atol=1e-6)
 

@@ -20,8 +20,8 @@ def _examples(count, seed):
     made = []
     for i in range(count):
         times_s = flashes.times(rng, SECONDS)
-        pictures = flashes.frames(times_s, FPS, SECONDS, rng)
-        made.append(impact_training.Example(f"clip_{i:02d}", pictures, times_s, FPS))
+        images = flashes.frames(times_s, FPS, SECONDS, rng)
+        made.append(impact_training.Example(f"clip_{i:02d}", images, times_s, FPS))
     return made
 
 
@@ -30,7 +30,7 @@ def detector():
     return impact_training.fit(_examples(16, seed=0), SMALL)
 
 
-def test_detector_finds_unseen_blows_and_nothing_in_still_pictures(detector):
+def test_detector_finds_unseen_blows_and_nothing_in_still_images(detector):
     unseen = _examples(12, seed=1)
     found = scores.figures([detector(e.frames_THWC) for e in unseen], [e.times_s for e in unseen])
     assert found["f1@100ms"] > 0.95
@@ -39,7 +39,7 @@ def test_detector_finds_unseen_blows_and_nothing_in_still_pictures(detector):
     assert len(detector(still)) == 0
 
 
-def test_detector_brings_pictures_of_any_size_to_its_own(detector):
+def test_detector_brings_images_of_any_size_to_its_own(detector):
     small = _examples(1, seed=2)[0].frames_THWC
     large = small.repeat(3, axis=1).repeat(3, axis=2)
     np.testing.assert_allclose(detector(large), detector(small), atol=0.03)
@@ -48,9 +48,9 @@ def test_detector_brings_pictures_of_any_size_to_its_own(detector):
 def test_detector_survives_its_file(detector, tmp_path):
     impact_training.save(tmp_path / "d.npz", detector)
     loaded = impact_training.load(tmp_path / "d.npz", SMALL)
-    pictures = _examples(1, seed=3)[0].frames_THWC
-    assert len(detector(pictures)) and loaded.threshold == detector.threshold
-    np.testing.assert_array_equal(loaded(pictures), detector(pictures))
+    images = _examples(1, seed=3)[0].frames_THWC
+    assert len(detector(images)) and loaded.threshold == detector.threshold
+    np.testing.assert_array_equal(loaded(images), detector(images))
     assert [p.name for p in tmp_path.iterdir()] == ["d.npz"]
 
 
@@ -87,11 +87,11 @@ def test_pick_keeps_the_stronger_of_two_neighbours_and_never_the_first_frame():
 
 
 def test_triples_hold_the_neighbours_and_repeat_the_ends():
-    pictures = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
-    triple = impacts.triples(pictures, 8)[:, 0, 0]
+    images = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    triple = impacts.triples(images, 8)[:, 0, 0]
     np.testing.assert_array_equal(triple[:, ::3], [[0, 0, 1], [0, 1, 2], [1, 2, 2]])
     with pytest.raises(ValueError, match="wanted uint8"):
-        impacts.triples(pictures.astype(np.float32), 8)
+        impacts.triples(images.astype(np.float32), 8)
 
 
 def test_gradient_reaches_every_weight():

@@ -15,7 +15,7 @@ from foley_jax.media import video as video_io
 
 RATE, SECONDS, FPS, SIDE = 16000, 1.6, 10, 32
 COUNT = 16  # clips of a set
-SOUND, PICTURE = "sound: log-mel", "picture: pixels"
+AUDIO, IMAGE = "audio: log-mel", "image: pixels"
 
 
 def _audio(rng, seconds=SECONDS):
@@ -66,7 +66,7 @@ def _changed(audio_L, how):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """training, held_out and fresh clips; copies of training clips' sound and picture."""
+    """training, held_out and fresh clips; copies of training clips' audio and video."""
     root = tmp_path_factory.mktemp("memorisation")
     _folder(root / "training", 10)
     _folder(root / "held_out", 11)
@@ -110,7 +110,7 @@ def finished(root):
     return json.loads((root / "report" / "metrics.json").read_text()), rows
 
 
-@pytest.mark.parametrize("descriptor", [SOUND, PICTURE])
+@pytest.mark.parametrize("descriptor", [AUDIO, IMAGE])
 def test_copies_are_found_by_name_and_fresh_clips_are_cleared(finished, descriptor):
     metrics, rows = finished
     figures = metrics["descriptors"][descriptor]
@@ -126,7 +126,7 @@ def test_copies_are_found_by_name_and_fresh_clips_are_cleared(finished, descript
         assert row["name"].split("_")[1] == row["neighbour"] and row["nearer"] == "1"
         assert float(row["ratio"]) < 0.5 < float(row["second_distance"])
         assert row["second"] != row["neighbour"]
-    if descriptor == PICTURE:
+    if descriptor == IMAGE:
         assert all(float(row["distance"]) == 0.0 for row in own)
 
 
@@ -134,7 +134,7 @@ def test_report_is_whole(finished, root):
     metrics, rows = finished
     out = root / "report"
     text = (out / "table.md").read_text()
-    assert f"protocol `memorisation`, {SOUND}" in text and "| copies | 12 |" in text
+    assert f"protocol `memorisation`, {AUDIO}" in text and "| copies | 12 |" in text
     assert metrics["skipped"]["vggish"].startswith("skipped: no vggish-10086976.pth")
     assert "i3d: skipped: no i3d_pretrained_400.pt" in text
     assert metrics["complaints"] == []
@@ -153,7 +153,7 @@ def test_report_is_whole(finished, root):
 
 @pytest.fixture(scope="module")
 def troubled(root, tmp_path_factory):
-    """A leaky held-out set and a system of sounds only, some of them bad."""
+    """A leaky held-out set and a system of audio clips only, some of them bad."""
     here = tmp_path_factory.mktemp("troubled")
     shutil.copytree(root / "training", here / "training")
     audio_io.write_wav(here / "training" / "pause.wav", np.zeros(3 * RATE, np.float32), RATE)
@@ -179,9 +179,9 @@ def test_leaked_files_are_named_and_left_out(troubled):
         line for line in metrics["complaints"] if "of the training" in line or "equal" in line
     )
     assert "1 left out" in leaks and "leak = 03" in leaks
-    assert "1 equal to a training item (hush)" in equal and SOUND in equal
-    assert metrics["descriptors"][SOUND][nearest_clips.HELD_OUT]["clips"] == COUNT + 1
-    assert metrics["descriptors"][PICTURE][nearest_clips.HELD_OUT]["clips"] == COUNT
+    assert "1 equal to a training item (hush)" in equal and AUDIO in equal
+    assert metrics["descriptors"][AUDIO][nearest_clips.HELD_OUT]["clips"] == COUNT + 1
+    assert metrics["descriptors"][IMAGE][nearest_clips.HELD_OUT]["clips"] == COUNT
     card = json.loads((out / "run_card.json").read_text())
     assert card["settings"]["held_out_left_out"] == {"leak": "03"}
 
@@ -189,10 +189,10 @@ def test_leaked_files_are_named_and_left_out(troubled):
 @pytest.mark.slow
 def test_bad_files_are_named_and_do_not_stop_the_rest(troubled):
     out, metrics = troubled
-    assert metrics["descriptors"][SOUND]["some"]["clips"] == 4
-    assert "some" not in metrics["descriptors"][PICTURE]
-    assert "has no such files" in metrics["skipped"][f"{PICTURE}, some"]
-    complaint = "some, some, sound: 4 of 6 scored; 2 unreadable (broken, short), 1 silent (quiet)"
+    assert metrics["descriptors"][AUDIO]["some"]["clips"] == 4
+    assert "some" not in metrics["descriptors"][IMAGE]
+    assert "has no such files" in metrics["skipped"][f"{IMAGE}, some"]
+    complaint = "some, some, audio: 4 of 6 scored; 2 unreadable (broken, short), 1 silent (quiet)"
     assert complaint in metrics["complaints"]
     with (out / "per_sample.csv").open() as file:
         rows = {r["name"]: r for r in csv.DictReader(file) if r["system"] == "some"}
@@ -248,10 +248,10 @@ def test_one_clip_of_each_has_no_interval_and_says_so(tmp_path, capsys):
     assert _run(tmp_path / "out", systems={"one": folders.pop("one")}, **folders) == 0
     text = (tmp_path / "out" / "metrics.json").read_text()
     metrics = json.loads(text, parse_constant=pytest.fail)
-    row, why = (metrics[key][SOUND]["one"] for key in ("descriptors", "reasons"))
+    row, why = (metrics[key][AUDIO]["one"] for key in ("descriptors", "reasons"))
     assert row["auc"] in (0.0, 1.0) and row["auc_low"] is row["auc_high"] is None
     assert why["auc_low"] == "1 clip; a 95 % interval needs 4 of each"
-    assert "5 % quantile needs 20" in metrics["remarks"][SOUND]["one"]["nearer"]
+    assert "5 % quantile needs 20" in metrics["remarks"][AUDIO]["one"]["nearer"]
     table = (tmp_path / "out" / "table.md").read_text()
     assert "nan" not in table and "a 95 % interval needs 4 of each" in table
     assert "the others are held against it" in table  # the held-out row's dashes

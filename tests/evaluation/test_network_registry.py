@@ -54,7 +54,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_features_have_names_and_shapes(name):
-    """Traced, not computed: two seconds of sound, or 16 small frames."""
+    """Traced, not computed: two seconds of audio, or 16 small frames."""
     entry = registry.NETWORKS[name]
     kind = checkpoints.kinds()[entry.kind]
     fields = {**kind.model, **entry.model}

@@ -1,4 +1,4 @@
-"""Protocol `onsets` by its command line, on sounds made here."""
+"""Protocol `onsets` by its command line, on audio clips made here."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ import pytest
 
 from foley_jax.evaluation import __main__ as command
 from foley_jax.evaluation.protocols import onset_protocol
-from tests.faults import struck_sounds
+from tests.faults import struck_audio
 
 RULES = onset_protocol.Onsets()
 RATE = RULES.sample_rate_hz
@@ -20,13 +20,13 @@ def folders(tmp_path):
     """The truth; a copy 270 ms late; one with a gap, a silence and a broken file."""
     rng = np.random.default_rng(0)
     times = [np.cumsum(rng.uniform(0.55, 0.9, 3)) for _ in range(NUM_CLIPS)]
-    true = {f"clip{i}": struck_sounds.sound(t, seed=i) for i, t in enumerate(times)}
-    struck_sounds.write(tmp_path / "true", true)
-    struck_sounds.write(
+    true = {f"clip{i}": struck_audio.audio(t, seed=i) for i, t in enumerate(times)}
+    struck_audio.write(tmp_path / "true", true)
+    struck_audio.write(
         tmp_path / "late", {n: np.roll(a, int(0.27 * RATE)) for n, a in true.items()}
     )
     gaps = {n: a for n, a in true.items() if n not in ("clip1", "clip3")}
-    struck_sounds.write(
+    struck_audio.write(
         tmp_path / "gaps", gaps | {"clip2": 0 * true["clip2"], "other": true["clip0"]}
     )
     (tmp_path / "gaps/clip3.wav").write_bytes(b"broken")
@@ -92,7 +92,7 @@ def test_a_broken_reference_is_asked_of_no_system(folders):
 
 
 def test_what_cannot_be_computed_is_null_not_zero(tmp_path):
-    struck_sounds.write(tmp_path / "true", {"one": struck_sounds.sound([1.0], seed=0)})
+    struck_audio.write(tmp_path / "true", {"one": struck_audio.audio([1.0], seed=0)})
     assert not _run(tmp_path)
     text = (tmp_path / "out/metrics.json").read_text()
     figures = json.loads(text)["systems"]["reference"]
@@ -103,15 +103,15 @@ def test_what_cannot_be_computed_is_null_not_zero(tmp_path):
 
 def test_only_the_length_of_the_reference_counts():
     long = RULES.listen(
-        np.concatenate([struck_sounds.sound([1.0], seed=0), struck_sounds.sound([1.0], seed=1)])
+        np.concatenate([struck_audio.audio([1.0], seed=0), struck_audio.audio([1.0], seed=1)])
     )
-    short = RULES.listen(struck_sounds.sound([1.0], seed=0))
+    short = RULES.listen(struck_audio.audio([1.0], seed=0))
     assert len(long.onsets_s) == 2
     found = RULES.figures({"a": long}, {"a": short})
     assert found["f1@100ms"] == 1.0 and found["heard"] == 1
 
 
-def test_sounds_shorter_than_a_window_hold_nothing():
+def test_audio_shorter_than_a_window_hold_nothing():
     assert RULES.listen(np.ones(100)).onsets_s.size == 0
 
 

@@ -48,8 +48,8 @@ def test_a_shifted_texture_moves_by_its_shift(shift):
     np.testing.assert_allclose(np.median(middle, axis=0), shift[::-1], atol=0.05)
 
 
-def test_equal_pictures_do_not_move():
-    """But at the last row and column, which OpenCV takes to have left the picture."""
+def test_equal_images_do_not_move():
+    """But at the last row and column, which OpenCV takes to have left the video."""
     before = _texture(60, 64)
     flow = np.abs(optical_flow.Farneback()(before, before))
     assert flow[:30, :34].max() < 1e-6
@@ -59,12 +59,12 @@ def test_equal_pictures_do_not_move():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 2), (3, 40)])
-def test_pictures_smaller_than_a_neighbourhood_have_a_flow(shape):
+def test_images_smaller_than_a_neighbourhood_have_a_flow(shape):
     flow = optical_flow.Farneback()(np.zeros(shape), np.ones(shape))
     assert flow.shape == (*shape, 2) and np.isfinite(flow).all()
 
 
-def test_unusable_pictures_are_refused():
+def test_unusable_images_are_refused():
     with pytest.raises(ValueError, match="equal"):
         optical_flow.Farneback()(np.zeros((4, 4)), np.zeros((4, 5)))
     with pytest.raises(ValueError, match="uint8"):

@@ -20,7 +20,7 @@ VOID = ("meta", "img", "input", "link", "br")
 
 
 class Gap(protocol.Rules):
-    """A protocol for tests: how far the peak of a sound is from the reference's."""
+    """A protocol for tests: how far the peak of an audio clip is from the reference's."""
 
     name, key, ascending = "gap<1>", "error", False
     columns = {"error": "error"}
@@ -31,7 +31,7 @@ class Gap(protocol.Rules):
     def skipped(self):
         return {"FD & co": "no weights <vggish.pth>"}
 
-    def perceive(self, paths, what):
+    def extract_features(self, paths, what):
         return protocol.listen_each(paths, what, RATE, lambda audio_L: float(np.abs(audio_L).max()))
 
     def figures(self, heard, reference):
@@ -79,7 +79,7 @@ def _cards(text):
 
 
 def _targets(folder, text):
-    """Files that the page's players and pictures point to."""
+    """Files that the page's players and images point to."""
     elements = Elements(text)
     urls = [a["src"] for a in elements.find("video", "audio", "img")]
     assert urls and not any(":" in url or url.startswith("/") for url in urls)
@@ -88,7 +88,7 @@ def _targets(folder, text):
 
 @pytest.fixture
 def small(monkeypatch):
-    """One item at either end: fewer pictures."""
+    """One item at either end: fewer images."""
     monkeypatch.setattr("foley_jax.evaluation.pages.page_cards.SHOWN", 1)
 
 
@@ -97,12 +97,12 @@ def folders(tmp_path):
     """Six items; names that need escapes, a broken, a missing and an incomparable one."""
     names = ("a #1 <b>?", "mid", "bad", "gone", "far", "good%20")
     for name in names:
-        _tone(tmp_path / "true sounds", name, 0.8)
+        _tone(tmp_path / "true audio clips", name, 0.8)
     ours = tmp_path / "our #1"
     for name, level in {"a #1 <b>?": 0.3, "mid": 0.6, "far": 0.0, "good%20": 0.79}.items():
         _tone(ours, name, level)
     (ours / "bad.wav").write_bytes(b"broken")
-    return tmp_path / "true sounds", ours
+    return tmp_path / "true audio clips", ours
 
 
 @pytest.fixture
@@ -151,22 +151,22 @@ def test_links_lead_to_files(tmp_path, result, small):
     targets = _targets(tmp_path / "in" / "a report", text)
     assert all(path.is_file() for path in targets)
     assert tmp_path / "our #1" / "a #1 <b>?.wav" in [path.resolve() for path in targets]
-    assert len(targets) == 2 * 4  # two items, two sides, a player and a picture each
+    assert len(targets) == 2 * 4  # two items, two sides, a player and an image each
 
 
 def test_a_copied_page_stands_alone(tmp_path, result, small):
     page.write(tmp_path / "report", Gap(), result, copy=True)
     moved = (tmp_path / "report").rename(tmp_path / "sent")
-    for folder in ("true sounds", "our #1"):
+    for folder in ("true audio clips", "our #1"):
         (tmp_path / folder).rename(tmp_path / f"{folder} away")
     targets = _targets(moved, (moved / "index.html").read_text())
     assert all(path.resolve().is_relative_to(moved) and path.is_file() for path in targets)
-    sounds = [path for path in targets if path.suffix == ".wav"]
+    audio_clips = [path for path in targets if path.suffix == ".wav"]
     away = tmp_path / "our #1 away" / "a #1 <b>?.wav"
-    assert sounds[1].read_bytes() == away.read_bytes()
+    assert audio_clips[1].read_bytes() == away.read_bytes()
 
 
-def test_pictures_and_players_have_words(tmp_path, result, small):
+def test_images_and_players_have_words(tmp_path, result, small):
     elements = Elements(page.write(tmp_path, Gap(), result).read_text())
     assert elements.find("html")[0]["lang"] == "en"
     alts = [a["alt"] for a in elements.find("img")]
@@ -178,12 +178,12 @@ def test_media_that_vanish_or_break_leave_a_reason(tmp_path, result, folders, sm
     (folders[1] / "a #1 <b>?.wav").write_bytes(b"broken now")
     (folders[0] / "good%20.wav").unlink()
     text = html.unescape(page.write(tmp_path, Gap(), result).read_text())
-    assert "no picture of its sound: a #1 <b>?.wav: not a readable media file" in text
+    assert "no video of its audio: a #1 <b>?.wav: not a readable media file" in text
     assert "good%20.wav is no longer there" in text
     assert str(tmp_path) not in text
 
 
-def test_videos_beside_sounds_and_silent_pictures(tmp_path, small):
+def test_videos_beside_audio_and_silent_images(tmp_path, small):
     media_files.write((tmp_path / "true").with_suffix(".mp4"), seconds=0.5, times_s=(0.25,))
     (tmp_path / "true").mkdir()
     (tmp_path / "true.mp4").rename(tmp_path / "true" / "clip.mp4")
@@ -194,7 +194,7 @@ def test_videos_beside_sounds_and_silent_pictures(tmp_path, small):
     text = page.write(out, Gap(), found).read_text()
     players = [p.relative_to(out / "..") for p in _targets(out, text) if p.suffix != ".png"]
     assert players == [Path("true/clip.mp4"), Path("ours/clip.mp4"), Path("ours/clip.wav")]
-    # what was heard in the video without sound cannot be drawn
+    # what was heard in the video without audio cannot be drawn
     found.files["ours"][0]["clip"] = tmp_path / "ours" / "clip.mp4"
     text = page.write(out, Gap(), found).read_text()
     assert "clip.mp4: has no audio track" in text and text.count("<img") == 1
@@ -208,7 +208,7 @@ def test_runs_are_told_apart(tmp_path, folders, small):
     assert _cards(text) == ["mid, run 1 (two)", "good%20, run 0 (our #1)"]
 
 
-def test_protocols_that_pair_nothing_show_the_first_sounds_alone(tmp_path, result, small):
+def test_protocols_that_pair_nothing_show_the_first_audio_alone(tmp_path, result, small):
     class Sets(Gap):
         is_paired = False
 

@@ -38,7 +38,7 @@ def test_conversion_is_strict():
     assert "fc1.extra" in str(error.value) and "fc_audioset/bias" in str(error.value)
 
 
-def test_wrong_rates_and_short_sounds_are_refused():
+def test_wrong_rates_and_short_audio_are_refused():
     with pytest.raises(ValueError, match="44100 Hz, Cnn14 exists for 16000 and 32000 Hz"):
         panns.Cnn14(44100, rngs=None)
     model = network_lib.shapes(lambda keys: panns.Cnn14(16000, rngs=keys))

@@ -1,4 +1,4 @@
-"""What all protocols share: accounts, seeds, and the reference beside the result."""
+"""Tests what all protocols share: accounts, seeds, and the reference beside the result."""
 
 import numpy as np
 import pytest
@@ -11,14 +11,14 @@ RATE = 16000
 
 
 class Loudness(protocol.Rules):
-    """A protocol for tests: how far the peak of a sound is from the reference's."""
+    """A protocol for tests: how far the peak of an audio clip is from the reference's."""
 
     name, key, columns = "loudness", "error", {}
 
     def settings(self):
         return {}
 
-    def perceive(self, paths, what):
+    def extract_features(self, paths, what):
         return protocol.listen_each(paths, what, RATE, lambda audio_L: np.abs(audio_L).max())
 
     def refer(self, path, heard):
@@ -81,7 +81,7 @@ def test_what_the_reference_lacks_is_asked_of_nobody(result):
     one, two = result.systems["ours"]
     assert one["items"]["requested"] == 3 and one["items"]["foreign"] == ("extra",)
     assert two["items"]["scored"] == 2 and two["items"]["foreign"] == ("bad",)
-    assert result.complaints == [
+    assert result.folder_warnings == [
         "reference, true: 3 of 4 scored; 1 unreadable (bad), 1 silent (quiet)",
         "ours, one: 3 of 3 scored; 1 not asked for (extra)",
         "ours, two: 2 of 3 scored; 1 unreadable (b), 1 silent (quiet)",

@@ -42,17 +42,17 @@ def test_foreign_files_are_no_complaint():
     assert _account(foreign=("x",)).complaint() == ""
 
 
-def test_a_sound_comes_before_the_video_of_its_name(tmp_path):
+def test_a_audio_comes_before_the_video_of_its_name(tmp_path):
     for name in ("a.mp4", "a.flac", "a.WAV", "b.mp4", "c.txt"):
         (tmp_path / name).touch()
-    found = {stem: path.name for stem, path in run_card.find_sounds(tmp_path).items()}
+    found = {stem: path.name for stem, path in run_card.find_audio(tmp_path).items()}
     assert found == {"a": "a.WAV", "b": "b.mp4"}
 
 
-def test_folders_without_sounds_are_refused(tmp_path):
+def test_folders_without_audio_are_refused(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(FileNotFoundError, match="holds no"):
-            run_card.find_sounds(folder)
+            run_card.find_audio(folder)
 
 
 def test_silence():
@@ -101,7 +101,7 @@ def test_card_holds_what_a_figure_depends_on(folder):
     account = run_card.Account(("a", "e"), ("a",), missing=("e",))
     (folder.parent / "weights").write_bytes(b"w")
     entry = run_card.of_system(
-        folder, run_card.find_sounds(folder), account, folder.parent / "weights"
+        folder, run_card.find_audio(folder), account, folder.parent / "weights"
     )
     path = folder.parent / "card.json"
     card = run_card.write(path, "onsets", {"tolerance_s": 0.1}, {"ours": [entry]})
@@ -118,7 +118,7 @@ def test_card_holds_what_a_figure_depends_on(folder):
     assert run["checkpoint_sha256"] == run_card.content_hash(folder.parent / "weights")
     (folder / "a.wav").write_bytes((folder / "x.wav").read_bytes() + b"x")
     assert (
-        run_card.of_system(folder, run_card.find_sounds(folder), account)["sounds_sha256"]
+        run_card.of_system(folder, run_card.find_audio(folder), account)["sounds_sha256"]
         != run["sounds_sha256"]
     )
     with pytest.raises(ValueError, match="no protocol"):

@@ -1,4 +1,4 @@
-"""The sounding protocol: agreeing clips score high, foreign sound does not, gaps are named."""
+"""The sounding protocol: agreeing clips score high, foreign audio does not, gaps are named."""
 
 import functools
 import json
@@ -18,24 +18,24 @@ SMALL = functools.partial(
 
 
 def _write(path, times_s, rng):
-    pictures = flashes.frames(times_s, FPS, SECONDS, rng)
-    audio = flashes.sound(times_s, SECONDS)
+    images = flashes.frames(times_s, FPS, SECONDS, rng)
+    audio = flashes.waveform(times_s, SECONDS)
     video_io.write_video(
-        path, pictures, FPS, audio=audio, sample_rate_hz=flashes.RATE_HZ, preset="ultrafast"
+        path, images, FPS, audio=audio, sample_rate_hz=flashes.RATE_HZ, preset="ultrafast"
     )
     events = [{"time_s": float(t), "material": "wood"} for t in times_s]
     path.with_suffix(".json").write_text(json.dumps({"level": "plain", "events": events}))
 
 
 def _write_system(folder, seed, late_s):
-    """Clips of 16 frames whose sound comes `late_s` after their picture."""
+    """Clips of 16 frames whose audio comes `late_s` after their image."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     for i in range(8):
         times_s = flashes.times(rng, LENGTH_S)
-        pictures = flashes.frames(times_s, 10, LENGTH_S, rng)
-        video_io.write_video(folder / f"{i}.mp4", pictures, 10)
-        audio = flashes.sound(times_s + late_s, LENGTH_S)
+        images = flashes.frames(times_s, 10, LENGTH_S, rng)
+        video_io.write_video(folder / f"{i}.mp4", images, 10)
+        audio = flashes.waveform(times_s + late_s, LENGTH_S)
         audio = audio_io.resample(audio, flashes.RATE_HZ, sounding.RATE_HZ)
         audio_io.write_wav(folder / f"{i}.wav", audio, sounding.RATE_HZ)
 
@@ -71,7 +71,7 @@ def finished(places):
 
 
 @pytest.mark.slow
-def test_agreeing_clips_score_high_and_late_sound_does_not(finished):
+def test_agreeing_clips_score_high_and_late_audio_does_not(finished):
     systems = finished["systems"]
     assert list(systems) == [sounding.TRUE, "good", "bad one"]
     for name in (sounding.TRUE, "good"):
@@ -101,8 +101,8 @@ def test_the_second_report_finds_the_detector_of_the_first(finished, places, mon
     monkeypatch.setattr(impact_training, "fit", lambda *_: pytest.fail("trained again"))
     train = embedded.read_truth(places / "videos" / "train")
     detector = sounding.prepare_detector(train, places / "report", SMALL())
-    pictures = flashes.frames([0.5, 1.0], 10, LENGTH_S, np.random.default_rng(5))
-    np.testing.assert_allclose(detector(pictures), [0.5, 1.0], atol=0.1)
+    images = flashes.frames([0.5, 1.0], 10, LENGTH_S, np.random.default_rng(5))
+    np.testing.assert_allclose(detector(images), [0.5, 1.0], atol=0.1)
 
 
 def test_missing_files_are_named_before_anything_is_trained(places, tmp_path, monkeypatch, capsys):
@@ -147,7 +147,7 @@ class _BlindEye:
 
 
 def test_onsets_after_the_last_frame_do_not_count():
-    audio = flashes.sound([0.5, 1.54], LENGTH_S)
+    audio = flashes.waveform([0.5, 1.54], LENGTH_S)
     audio = audio_io.resample(audio, flashes.RATE_HZ, sounding.RATE_HZ)
     whole = sounding.judge("a", np.zeros((17, 8, 8, 3), np.uint8), audio, _BlindEye())
     cut = sounding.judge("a", np.zeros((16, 8, 8, 3), np.uint8), audio, _BlindEye())

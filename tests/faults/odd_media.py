@@ -1,6 +1,6 @@
 """Small media files with what few files have, made on the spot.
 
-H W C picture, T frames.
+H W C image, T frames.
 """
 
 from collections.abc import Sequence
@@ -144,7 +144,7 @@ def aspect_changes(path: pathlib.Path, aspects: Sequence[Fraction]) -> pathlib.P
 
 
 def set_matrix(path: pathlib.Path, a: float, b: float, c: float, d: float) -> None:
-    """Sets the display matrix of an mp4's picture: (x, y) is shown at (a x + c y, b x + d y)."""
+    """Sets the display matrix of an mp4's image: (x, y) is shown at (a x + c y, b x + d y)."""
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 4 + 40  # version 0: the matrix follows 40 bytes of fields
     a, b, c, d = (round(value * 65536) for value in (a, b, c, d))
@@ -168,7 +168,7 @@ def trim(path: pathlib.Path, start_s: float, length_s: float) -> None:
 
 
 def sample_entry(path: pathlib.Path) -> str:
-    """What a file calls its picture's codec."""
+    """Returns what a file calls its video's codec."""
     with av.open(str(path)) as container:
         return container.streams.video[0].codec_context.codec_tag
 

@@ -56,12 +56,12 @@ def test_any_name_is_read_and_written(tmp_path, monkeypatch, plain, name, from_h
     info = video.probe(path)
     assert info.has_audio and info.duration_s == pytest.approx(0.5)
     assert len(video.read_frames(path, SPEC, start_s=0.1)) == 2
-    sound_L = audio.load(path, 16000)
-    assert media_files.onset_s(sound_L) == pytest.approx(0.2, abs=0.003)
-    video.mux(path, sound_L, 16000, out)
+    audio_L = audio.load(path, 16000)
+    assert media_files.onset_s(audio_L) == pytest.approx(0.2, abs=0.003)
+    video.mux(path, audio_L, 16000, out)
     assert len(video.read_frames(out, SPEC)) == 2
-    audio.write_wav(out.with_suffix(".wav"), sound_L, 16000)
-    assert len(audio.load(out.with_suffix(".wav"), 16000)) == len(sound_L)
+    audio.write_wav(out.with_suffix(".wav"), audio_L, 16000)
+    assert len(audio.load(out.with_suffix(".wav"), 16000)) == len(audio_L)
     made = {p.name for p in out.parent.iterdir()}
     assert made == {out.name, out.with_suffix(".wav").name}
 
@@ -82,7 +82,7 @@ def test_frames_go_into_any_name(tmp_path, suffix):
         assert video.probe(path).width == 64
 
 
-def test_picture_with_a_number_pattern_in_its_name(tmp_path):
+def test_image_with_a_number_pattern_in_its_name(tmp_path):
     for name, level in (("a1.png", 10), ("a%d.png", 200)):
         Image.new("RGB", (16, 16), (level,) * 3).save(tmp_path / name)
     assert video.read_frames(tmp_path / "a%d.png", SPEC).mean() == pytest.approx(200, abs=2)

@@ -1,4 +1,4 @@
-"""Evaluation of class folders: which sound is judged against which, and what cannot be told."""
+"""Evaluation of class folders: which audio is judged against which, and what cannot be told."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def _pairs(tmp_path, reference, made, videos=None):
     if videos is not None:
         clips = {name: {"video": video} for name, video in videos.items()}
         (ours / "scores.json").write_text(json.dumps({"settings": {}, "clips": clips}))
-    found, there = run_card.find_sounds(ours), run_card.find_sounds(true)
+    found, there = run_card.find_audio(ours), run_card.find_audio(true)
     pairs = pairing.pair(found, ours, there)
     assert len(pairs.paths) + sum(
         any(str(path) in why for why in pairs.ambiguous.values()) for path in found.values()

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-import struck_sounds
+import struck_audio
 
 from foley_jax.evaluation import __main__ as command
 from foley_jax.evaluation import run_card
@@ -18,7 +18,7 @@ FILES = ("metrics.json", "table.md", "table.tex", "per_sample.csv", "run_card.js
 
 
 @pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
+def _no_images(monkeypatch):
     """The page's words are what is looked at here."""
     monkeypatch.setattr(page_media.Mels, "pair", lambda *_: ("", ""))
 
@@ -28,9 +28,9 @@ def _strict(path):
     return json.loads(path.read_text(), parse_constant=pytest.fail)
 
 
-def _sounds(count, first=0):
+def _audio(count, first=0):
     return {
-        f"c{i}": struck_sounds.sound(struck_sounds.times(first + i), seed=i) for i in range(count)
+        f"c{i}": struck_audio.audio(struck_audio.times(first + i), seed=i) for i in range(count)
     }
 
 
@@ -41,7 +41,7 @@ def _run(root, *arguments, protocols="onsets"):
 
 def test_one_pair_has_dashes_and_their_reasons_in_every_output(tmp_path, capsys):
     for name in ("true", "ours"):
-        struck_sounds.write(tmp_path / name, _sounds(1))
+        struck_audio.write(tmp_path / name, _audio(1))
     assert _run(tmp_path, f"--generated=ours={tmp_path / 'ours'}") == 0
     texts = {name: (tmp_path / "out" / name).read_text() for name in FILES}
     texts["console"] = capsys.readouterr().out
@@ -61,9 +61,9 @@ def test_one_pair_has_dashes_and_their_reasons_in_every_output(tmp_path, capsys)
 
 
 def test_an_item_without_a_figure_is_an_empty_cell_with_a_reason(tmp_path):
-    quiet = {f"c{i}": 0 * struck_sounds.sound([1.0]) for i in range(4)}
+    quiet = {f"c{i}": 0 * struck_audio.audio([1.0]) for i in range(4)}
     for name in ("true", "ours"):
-        struck_sounds.write(tmp_path / name, quiet)
+        struck_audio.write(tmp_path / name, quiet)
     assert _run(tmp_path, f"--generated=ours={tmp_path / 'ours'}") == 0
     with (tmp_path / "out/per_sample.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -125,7 +125,7 @@ def test_a_set_is_at_no_distance_from_itself(count, width):
 
 
 def test_one_protocols_lack_stops_no_other_and_no_old_report_stays(tmp_path, capsys):
-    struck_sounds.write(tmp_path / "true", _sounds(2))
+    struck_audio.write(tmp_path / "true", _audio(2))
     stale = tmp_path / "out/align-acc/metrics.json"
     stale.parent.mkdir(parents=True)
     stale.write_text('{"systems": {"ours": {"Align Acc": 1.0}}}')
@@ -135,7 +135,7 @@ def test_one_protocols_lack_stops_no_other_and_no_old_report_stays(tmp_path, cap
     for name, why in (
         ("audioldm-eval", "needs --weights"),
         ("align-acc", "needs --classifier"),
-        ("av-align", "no picture to compare with"),  # it fails while it runs
+        ("av-align", "no video to compare with"),  # it fails while it runs
         ("mm-diffusion", "needs --split"),
     ):
         assert why in errors
@@ -148,12 +148,12 @@ def test_one_protocols_lack_stops_no_other_and_no_old_report_stays(tmp_path, cap
 
 
 def test_an_unforeseen_error_of_one_protocol_stops_no_other(tmp_path, monkeypatch, capsys):
-    struck_sounds.write(tmp_path / "true", _sounds(1))
+    struck_audio.write(tmp_path / "true", _audio(1))
 
     def broken(*_):
         raise IndexError("list index out of range")
 
-    monkeypatch.setattr(av_align_protocol.AvAlign, "perceive", broken)
+    monkeypatch.setattr(av_align_protocol.AvAlign, "extract_features", broken)
     assert _run(tmp_path, protocols="av-align,onsets") == 1
     assert "av-align: unexpected IndexError: list index out of range" in capsys.readouterr().err
     assert (tmp_path / "out/onsets/table.md").exists()
@@ -161,7 +161,7 @@ def test_an_unforeseen_error_of_one_protocol_stops_no_other(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("protocols", ["onsets,onset", "onsets,"])
 def test_an_unknown_protocol_is_told_before_anything_runs(tmp_path, capsys, protocols):
-    struck_sounds.write(tmp_path / "true", _sounds(1))
+    struck_audio.write(tmp_path / "true", _audio(1))
     assert _run(tmp_path, protocols=protocols) == 1
     assert "unknown protocol" in capsys.readouterr().err and not (tmp_path / "out").exists()
     # one asked for twice is one, and its report lies where one's does
@@ -170,10 +170,10 @@ def test_an_unknown_protocol_is_told_before_anything_runs(tmp_path, capsys, prot
 
 
 def test_a_system_without_items_stops_no_other(tmp_path, capsys):
-    struck_sounds.write(tmp_path / "true", _sounds(4))
-    good = struck_sounds.write(tmp_path / "good", _sounds(4, first=1))
-    empty = struck_sounds.write(tmp_path / "empty", {})
-    other = struck_sounds.write(tmp_path / "other", {"z": struck_sounds.sound([1.0])})
+    struck_audio.write(tmp_path / "true", _audio(4))
+    good = struck_audio.write(tmp_path / "good", _audio(4, first=1))
+    empty = struck_audio.write(tmp_path / "empty", {})
+    other = struck_audio.write(tmp_path / "other", {"z": struck_audio.audio([1.0])})
     systems = [f"--generated={folder.name}={folder}" for folder in (empty, good, other)]
     # a run without items beside one with some is no failure of the system
     systems.append(f"--generated=good={empty}")
@@ -193,7 +193,7 @@ def test_a_system_without_items_stops_no_other(tmp_path, capsys):
 
 
 def test_whatever_one_file_raises_the_others_are_scored(tmp_path, monkeypatch):
-    struck_sounds.write(tmp_path / "true", _sounds(3))
+    struck_audio.write(tmp_path / "true", _audio(3))
     listen = onset_protocol.Onsets.listen
 
     def picky(self, audio_L):
@@ -202,7 +202,7 @@ def test_whatever_one_file_raises_the_others_are_scored(tmp_path, monkeypatch):
         return listen(self, audio_L)
 
     load = protocol.audio_io.load
-    heard = {f"c{i}": load(tmp_path / f"true/c{i}.wav", struck_sounds.RATE_HZ) for i in range(3)}
+    heard = {f"c{i}": load(tmp_path / f"true/c{i}.wav", struck_audio.RATE_HZ) for i in range(3)}
     monkeypatch.setattr(onset_protocol.Onsets, "listen", picky)
     assert _run(tmp_path) == 0
     card = _strict(tmp_path / "out/run_card.json")["systems"]["reference"][0]["items"]
@@ -217,7 +217,7 @@ def test_whatever_one_file_raises_the_others_are_scored(tmp_path, monkeypatch):
 )
 def test_a_scores_file_of_another_tool_stops_nothing(tmp_path, scores_json):
     for name in ("true", "ours"):
-        struck_sounds.write(tmp_path / name, _sounds(1))
+        struck_audio.write(tmp_path / name, _audio(1))
     (tmp_path / "ours/scores.json").write_text(scores_json)
     assert _run(tmp_path, f"--generated=ours={tmp_path / 'ours'}") == 0
     assert "align_acc" not in _strict(tmp_path / "out/metrics.json")["systems"]["ours"]
@@ -225,26 +225,26 @@ def test_a_scores_file_of_another_tool_stops_nothing(tmp_path, scores_json):
 
 
 def test_sets_that_are_not_what_they_seem_are_told(tmp_path):
-    struck_sounds.write(tmp_path / "true", _sounds(4))
-    late = struck_sounds.write(tmp_path / "late", _sounds(4, first=9))
-    short = {n: a[: 2 * struck_sounds.RATE_HZ] for n, a in _sounds(3, first=5).items()}
-    struck_sounds.write(tmp_path / "short", {**short, "more": short["c0"]})
+    struck_audio.write(tmp_path / "true", _audio(4))
+    late = struck_audio.write(tmp_path / "late", _audio(4, first=9))
+    short = {n: a[: 2 * struck_audio.RATE_HZ] for n, a in _audio(3, first=5).items()}
+    struck_audio.write(tmp_path / "short", {**short, "more": short["c0"]})
     (tmp_path / "true/c9.wav").write_bytes(b"broken")
     # whose reference is broken is no stranger
-    struck_sounds.write(tmp_path / "short", {"c9": short["c0"]})
+    struck_audio.write(tmp_path / "short", {"c9": short["c0"]})
     systems = [f"--generated=late={late}", f"--generated=late={late}"]
     assert _run(tmp_path, *systems, f"--generated=short={tmp_path / 'short'}") == 0
-    complaints = _strict(tmp_path / "out/metrics.json")["complaints"]
-    assert complaints == [
+    folder_warnings = _strict(tmp_path / "out/metrics.json")["complaints"]
+    assert folder_warnings == [
         "reference, true: 4 of 5 scored; 1 unreadable (c9)",
         "short, short: 3 of 4 scored; 1 missing (c3); 1 not asked for (more)",
         "late, late and late, late hold the same files",
-        "short, short: sounds of 2.00 s (median), those of the reference of 3.00 s",
+        "short, short: audio clips of 2.00 s (median), those of the reference of 3.00 s",
     ]
 
 
 def test_a_checkpoint_that_is_not_there_is_told_before_anything_runs(tmp_path, capsys):
-    struck_sounds.write(tmp_path / "true", _sounds(1))
+    struck_audio.write(tmp_path / "true", _audio(1))
     given = (f"--generated=ours={tmp_path / 'true'}", "--checkpoint=ours=nowhere.ckpt")
     assert _run(tmp_path, *given) == 1
     assert "--checkpoint=nowhere.ckpt" in capsys.readouterr().err

@@ -33,10 +33,10 @@ def header(tmp_path):
     return folder / "header.mp4"
 
 
-def test_a_header_without_streams_has_no_picture(header):
+def test_a_header_without_streams_has_no_image(header):
     info = video_io.probe(header)
     assert (info.has_video, info.has_audio, info.duration_s) == (False, False, 0.0)
-    with pytest.raises(video_io.MediaError, match="has no picture stream"):
+    with pytest.raises(video_io.MediaError, match="has no video stream"):
         video_io.read_frames(header, specs.VideoSpec(4.0, 16, 16))
 
 
@@ -53,7 +53,7 @@ def test_preparation_names_a_header_alone(header, tmp_path):
     index = prepare.prepare(header.parent, tmp_path / "s", FORMAT, split="train", runner=_here)
     assert index.num_records("train") == 2
     (failure,) = _failures(tmp_path / "s")
-    assert failure["reason"] == "no_video" and "has no picture stream" in failure["detail"]
+    assert failure["reason"] == "no_video" and "has no video stream" in failure["detail"]
 
 
 @pytest.mark.parametrize("kind", ["index", "ffmpeg", "memory", "encode"])
@@ -103,7 +103,7 @@ KINDS = pytest.mark.parametrize("kind", ["index", "ffmpeg", "memory", "encode", 
 
 
 @pytest.fixture
-def sounds(tmp_path):
+def audio_clips(tmp_path):
     paths = {name: tmp_path / f"{name}.wav" for name in ("a", "bad", "c")}
     for path in paths.values():
         audio_io.write_wav(path, np.full(800, 0.1, np.float32), 8000)
@@ -111,7 +111,7 @@ def sounds(tmp_path):
 
 
 @KINDS
-def test_features_of_the_other_files_are_computed(kind, sounds):
+def test_features_of_the_other_files_are_computed(kind, audio_clips):
     make_error, words = raised.RAISED[kind]
 
     def read(path):
@@ -120,12 +120,12 @@ def test_features_of_the_other_files_are_computed(kind, sounds):
         return np.ones(4, np.float32)
 
     extraction = feature_store.Extraction("x", "key", read, lambda rows: {"sum": rows.sum(1)})
-    found = feature_store.FeatureStore(None).extract(sounds, extraction, "test")
+    found = feature_store.FeatureStore(None).extract(audio_clips, extraction, "test")
     assert sorted(found.items) == ["a", "c"] and words in found.unreadable["bad"]
 
 
 @KINDS
-def test_the_other_files_are_listened_to(kind, sounds, monkeypatch):
+def test_the_other_files_are_listened_to(kind, audio_clips, monkeypatch):
     make_error, words = raised.RAISED[kind]
     load = audio_io.load
 
@@ -135,5 +135,5 @@ def test_the_other_files_are_listened_to(kind, sounds, monkeypatch):
         return load(path, rate_hz)
 
     monkeypatch.setattr(audio_io, "load", failing)
-    found = protocol.listen_each(sounds, "test", 8000, len)
+    found = protocol.listen_each(audio_clips, "test", 8000, len)
     assert found.items == {"a": 800, "c": 800} and words in found.unreadable["bad"]

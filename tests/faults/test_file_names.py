@@ -1,4 +1,4 @@
-"""Any name that a file may have: on command lines, in what is printed and written, in pictures."""
+"""Any name that a file may have: on command lines, in what is printed and written, in images."""
 
 import csv
 import io
@@ -149,7 +149,7 @@ def test_printing_never_raises(monkeypatch, encoding):
 
 
 def _clip(name: str) -> sample.Clip:
-    """Sound for a video that is not there, as no picture is written here."""
+    """Audio for a video that is not there, as no video is written here."""
     return sample.Clip(
         audio=np.zeros(800, np.float32),
         sample_rate=8000,
@@ -161,7 +161,7 @@ def _clip(name: str) -> sample.Clip:
 
 
 @pytest.mark.parametrize("name", STRANGE)
-def test_sounds_and_plots_of_any_name(tmp_path, name):
+def test_audio_and_plots_of_any_name(tmp_path, name):
     clip = _clip(name)
     clip.save(tmp_path / f"{name}.wav")
     clip.plot(tmp_path / f"{name}.png")
@@ -268,5 +268,5 @@ def test_names_in_manifests_come_back(here):
     for name in STRANGE:
         (folder / f"{name}.mp4").touch()
     folder_source.main(["v", "--out=m.jsonl"])
-    stretches, _ = shard_plan.read_manifest("m.jsonl", "auto")
-    assert sorted(one.source for one in stretches) == sorted(f"{name}.mp4" for name in STRANGE)
+    segments, _ = shard_plan.read_manifest("m.jsonl", "auto")
+    assert sorted(one.source for one in segments) == sorted(f"{name}.mp4" for name in STRANGE)

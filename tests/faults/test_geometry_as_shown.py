@@ -1,4 +1,4 @@
-"""Pixels that are no squares, mirrored pictures, odd angles: seen as players show them."""
+"""Pixels that are no squares, mirrored images, odd angles: seen as players show them."""
 
 from fractions import Fraction
 import math
@@ -22,7 +22,7 @@ def white(height: int, width: int, num_frames: int = 3) -> np.ndarray:
 
 
 def seen(frames_THWC: np.ndarray) -> list[tuple[int, int]]:
-    """Rows and columns of picture between the bars, of each frame."""
+    """Rows and columns of image between the bars, of each frame."""
     bright = frames_THWC.min(axis=-1) > 100
     return [(int(b.any(1).sum()), int(b.any(0).sum())) for b in bright]
 
@@ -38,7 +38,7 @@ def test_letterbox_keeps_the_shape_that_is_shown(tmp_path, said_by):
     info = video.probe(path)
     assert (info.height, info.width) == (56, 102)  # 72 * 64 / 45 = 102.4
     assert seen(video.read_frames(path, BOX)) == [(35, 64)] * 3  # 56 * 64 / 102.4; stored: 49
-    # stretched pictures lose their shape anyway: not a pixel changes
+    # stretched images lose their shape anyway: not a pixel changes
     odd_media.h264(tmp_path / "square.mp4", frames_THWC)
     np.testing.assert_array_equal(
         video.read_frames(path, STRETCHED), video.read_frames(tmp_path / "square.mp4", STRETCHED)
@@ -102,7 +102,7 @@ def marked(tmp_path):
 
 
 @pytest.mark.parametrize("turns", range(4))
-def test_mirrored_pictures(tmp_path, turns):
+def test_mirrored_images(tmp_path, turns):
     path, frame_HWC = marked(tmp_path)
     mirror = np.array([[-1, 0], [0, 1]])
     quarter = np.array([[0, 1], [-1, 0]])  # counter-clockwise, y down

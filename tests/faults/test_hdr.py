@@ -163,7 +163,7 @@ def test_one_warning_for_a_file(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr.count("toned down to BT.709") == 1
-    assert "caf\u00e9.mp4: HDR picture (PQ)" in done.stderr
+    assert "caf\u00e9.mp4: HDR video (PQ)" in done.stderr
 
 
 def test_prepared_set_names_its_hdr_videos(tmp_path, capsys):
@@ -176,11 +176,11 @@ def test_prepared_set_names_its_hdr_videos(tmp_path, capsys):
         video.mux(silent, np.zeros(32000, np.float32), 16000, videos / f"{name}.mp4")
     format = clip_making.Format(4.0, 16, 16000, 1.0)
     prepare.prepare(videos, tmp_path / "shards", format, split="train")
-    note = '{"file": "hdr.mp4", "note": "HDR picture (HLG), toned down to BT.709"}\n'
+    note = '{"file": "hdr.mp4", "note": "HDR video (HLG), toned down to BT.709"}\n'
     assert (tmp_path / "shards" / "notes.jsonl").read_text() == note  # of two clips
     assert "1 videos have notes" in capsys.readouterr().err
     lines = inspect.summary(tmp_path / "shards", records.read_index(tmp_path / "shards"))
-    assert "  1 videos: HDR picture (HLG), toned down to BT.709 (see notes.jsonl)" in lines
+    assert "  1 videos: HDR video (HLG), toned down to BT.709 (see notes.jsonl)" in lines
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])

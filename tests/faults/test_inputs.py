@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from data_prep import manifest, places, prepare, spans
+from data_prep import manifest, prepare, spans, storage
 from data_prep.sources import folder as folder_source
 from foley_jax.evaluation import embedded, run_card
 from foley_jax.evaluation import sounding as sounding_protocol
@@ -45,12 +45,12 @@ def videos(tmp_path):
 
 
 def every_command(folder: pathlib.Path, out: pathlib.Path) -> dict[str, list[str]]:
-    """What each command finds in a folder of videos."""
+    """Returns what each command finds in a folder of videos."""
     return {
         "sample, generate": _names(folder, jobs.find_inputs([folder], out)),
         "sample, MM-Diffusion": _names(folder, sounding_video.work([folder], 1, out)[1]),
         "prepare": spans.find_videos(folder),
-        "evaluation": sorted(_names(folder, run_card.find_sounds(folder).values())),
+        "evaluation": sorted(_names(folder, run_card.find_audio(folder).values())),
         "memorisation": sorted(
             _names(folder, nearest_clips.Collection.of("x", folder).media["picture"].values())
         ),
@@ -174,12 +174,12 @@ def test_a_hidden_folder_that_is_given_is_searched(tmp_path):
 
 
 def test_names_in_a_store_are_sifted_alike(tmp_path):
-    store = places.Place(f"memory://{tmp_path}/v")
+    store = storage.Storage(f"memory://{tmp_path}/v")
     for name in ("a.MP4", "sub/b.ts", "._a.mp4", ".t/x.mp4", "c.txt", "out/made.mp4"):
-        there = places.Place(f"{store}/{name}".rpartition("/")[0])
+        there = storage.Storage(f"{store}/{name}".rpartition("/")[0])
         there.make()
         there.write(name.rpartition("/")[2], b"1")
-    found = store.find(files.VIDEO_SUFFIXES, leave_out=places.Place(f"{store}/out"))
+    found = store.find(files.VIDEO_SUFFIXES, leave_out=storage.Storage(f"{store}/out"))
     assert found.paths == ["a.MP4", "sub/b.ts"]
     assert found.remark() == (
         "passed over: 2 hidden, 1 of another kind (.txt), 1 in the output folder"
@@ -203,7 +203,7 @@ def test_the_output_folder_is_never_searched(tmp_path):
     assert {way: found[way] for way in ways} == dict.fromkeys(ways, ["a.mov", "results/x.mp4"])
     remark = files.find([folder], files.VIDEO_SUFFIXES, leave_out=[folder / "out"]).remark()
     assert remark == "passed over: 2 in the output folder"
-    there = spans.find_videos(folder, leave_out=places.Place(folder / "out"))
+    there = spans.find_videos(folder, leave_out=storage.Storage(folder / "out"))
     assert there == ["a.mov", "results/x.mp4"]
 
 
@@ -247,7 +247,7 @@ def test_prepare_follows_links_and_leaves_its_shards_out(tmp_path, capsys):
 def test_shards_written_among_the_videos_hide_none_of_them(tmp_path):
     """They are no media: nothing of them can become an input."""
     folder = _touch(tmp_path / "v", "a.mov", "sub/b.mp4")
-    there = spans.find_videos(folder, leave_out=places.Place(folder))
+    there = spans.find_videos(folder, leave_out=storage.Storage(folder))
     assert there == ["a.mov", "sub/b.mp4"]
 
 
@@ -256,7 +256,7 @@ def test_shards_written_among_the_videos_hide_none_of_them(tmp_path):
 
 def test_shadows_and_hidden_truth_are_no_items(tmp_path):
     folder = _touch(tmp_path / "v", "a.wav", "._a.wav", "._c.wav", "cat/b.wav")
-    assert list(run_card.find_sounds(folder)) == ["a", "cat/b"]
+    assert list(run_card.find_audio(folder)) == ["a", "cat/b"]
     (folder / "a.json").write_text(json.dumps({"level": "plain", "events": []}))
     (folder / "._a.json").write_bytes(b"\0\5\26\7")
     assert [scene.name for scene in embedded.read_truth(folder)] == ["a"]
@@ -272,7 +272,7 @@ def test_many_links_to_one_silent_file_are_as_many_items(tmp_path):
     folder = _touch(tmp_path / "v", "silence.flac")
     for name in ("a.wav", "b.wav"):
         (folder / name).symlink_to("silence.flac")
-    assert list(run_card.find_sounds(folder)) == ["a", "b", "silence"]
+    assert list(run_card.find_audio(folder)) == ["a", "b", "silence"]
 
 
 def test_clips_of_the_sounding_protocol_are_found_in_class_folders(tmp_path):

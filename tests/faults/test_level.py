@@ -101,7 +101,7 @@ def test_what_is_within_full_scale_is_written_as_it_is(tmp_path, peak):
 def test_gain_leaves_nothing_to_clip(peak):
     gain = level.full_scale_gain(peak)
     assert 0.99996 < gain * peak <= 1.0 and level.decibels(gain) < 0
-    # the peak alone is enough, for sound that is written in pieces
+    # the peak alone is enough, for audio that is written in pieces
     audio_L = tone(1.0).astype(np.float64) * peak
     found_L, found = level.within_full_scale(audio_L)
     assert found == pytest.approx(gain) and np.abs(found_L).max() <= 1.0

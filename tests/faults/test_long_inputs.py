@@ -1,4 +1,4 @@
-"""Fault 19: the memory that a video takes does not grow with its length, and its sound is the same.
+"""Fault 19: the memory that a video takes does not grow with its length, and its audio is the same.
 
 Bounds are made so small that seconds are hours.
 """
@@ -18,8 +18,7 @@ import tiny_foley
 
 from foley_jax import sample
 from foley_jax.diff_foley import sources as sources_lib
-from foley_jax.diff_foley.sampling import decode, feature_cache, features, pipeline
-from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import decode, feature_cache, features, packed_windows, pipeline
 from foley_jax.inference import foley as foley_lib
 from foley_jax.inference import jobs
 from foley_jax.media import audio as audio_io
@@ -64,7 +63,7 @@ def _peak():
 # ---- whole walks ------------------------------------------------------------------------------
 
 
-def test_the_sound_of_a_long_video_is_that_of_one_held_in_memory(foley, small, tmp_path):
+def test_the_audio_of_a_long_video_is_that_of_one_held_in_memory(foley, small, tmp_path):
     path = long_media.write(tmp_path / "v.mp4", 10.8)  # two groups of frames
     settings = pipeline.Settings(steps=2)
     source = foley.read(path)
@@ -79,10 +78,10 @@ def test_the_sound_of_a_long_video_is_that_of_one_held_in_memory(foley, small, t
             0
         ]
     assert not isinstance(short.audio, np.memmap)
-    _, rows = sources_lib.view(
+    _, video_features = sources_lib.view(
         [source], foley.model._encode_video, foley.model.similarity, official=False, batch=1
     )
-    np.testing.assert_allclose(rows[0], one_piece, atol=1e-5)
+    np.testing.assert_allclose(video_features[0], one_piece, atol=1e-5)
     np.testing.assert_allclose(long.mel_FT, short.mel_FT, atol=1e-5)
     np.testing.assert_allclose(long.audio, short.audio, atol=1e-5)
     assert long.scores == pytest.approx(short.scores, abs=1e-5)
@@ -135,25 +134,25 @@ def test_a_folder_of_long_and_broken_videos_loses_no_other(foley, small, tmp_pat
 def test_long_videos_are_not_decoded_where_they_are_read(foley, small, tmp_path, monkeypatch):
     """But they count in full where a batch is cut into groups."""
     path = long_media.write(tmp_path / "v.mp4", 5.0)
-    monkeypatch.setattr(frames_lib.Picture, "fitted", lambda *_: pytest.fail("a frame was decoded"))
+    monkeypatch.setattr(frames_lib.Frame, "fitted", lambda *_: pytest.fail("a frame was decoded"))
     source = foley.read(path)
     assert source.nbytes == 20 * 16 * 16 * 3 and source.duration_s == 5.0
 
 
-def test_several_sounds_of_one_video_share_a_tape_only_as_far_as_it_reaches(
+def test_several_audio_of_one_video_share_a_tape_only_as_far_as_it_reaches(
     foley, small, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(pipeline, "TAPE_WINDOWS", 7)
-    sizes, lay = [], tape_lib.lay
+    sizes, pack = [], packed_windows.pack_windows
 
     def counted(requests, *args, **options):
         sizes.append([len(request.windows) for request in requests])
-        return lay(requests, *args, **options)
+        return pack(requests, *args, **options)
 
     path = long_media.write(tmp_path / "v.mp4", 2.0)
     settings = pipeline.Settings(steps=2, num_samples=3, keep_best=3)
     together = foley.model.draft([foley.read(path)], settings)
-    monkeypatch.setattr(tape_lib, "lay", counted)
+    monkeypatch.setattr(packed_windows, "pack_windows", counted)
     monkeypatch.setattr(pipeline, "TAPE_WINDOWS", 1)
     apart = foley.model.draft([foley.read(path)], settings)
     assert len(sizes) == 3 and all(len(own) == 1 for own in sizes)
@@ -161,7 +160,7 @@ def test_several_sounds_of_one_video_share_a_tape_only_as_far_as_it_reaches(
         np.testing.assert_allclose(one.mel_FT, other.mel_FT, atol=1e-5)
 
 
-def test_files_of_dropped_sounds_are_closed_and_lie_in_the_output_folder(
+def test_files_of_dropped_audio_are_closed_and_lie_in_the_output_folder(
     foley, small, tmp_path, monkeypatch
 ):
     def files():
@@ -174,7 +173,7 @@ def test_files_of_dropped_sounds_are_closed_and_lie_in_the_output_folder(
     settings = pipeline.Settings(steps=2, num_samples=4)
     source = foley.read(long_media.write(tmp_path / "v.mp4", 2.0))
     (kept,) = foley.model.generate([source], settings)[0]
-    assert len(files()) == 2  # its sound and its mel
+    assert len(files()) == 2  # its audio and its mel
     assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]  # without a name
     kept.audio[:] = 0.5  # as any other array
     assert (np.asarray(kept.audio) == 0.5).all()
@@ -204,9 +203,9 @@ def test_the_official_classifier_takes_no_video_of_an_hour(foley, monkeypatch):
         foley.model.draft([hour], pipeline.Settings(steps=2, preset="official"))
 
 
-def test_a_long_sound_is_not_reconstructed(foley, tmp_path, monkeypatch):
+def test_a_long_audio_is_not_reconstructed(foley, tmp_path, monkeypatch):
     path = tmp_path / "long.wav"
     audio_io.write_wav(path, np.zeros(121 * 800, np.float32), 800)
     monkeypatch.setattr(audio_io, "load", lambda *_: pytest.fail("decoded"))
     with pytest.raises(ValueError, match="long.wav lasts 121 s; at most 120 s"):
-        foley.read_sound(path)
+        foley.read_audio(path)

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import tiny_foley
 
-from foley_jax.diff_foley.sampling import decode, features, similarity, windows
-from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import decode, features, packed_windows, similarity, windows
 from foley_jax.media import audio as audio_io
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import plots, specs, spool
@@ -69,8 +68,8 @@ def test_groups_of_one_shape_share_a_batch_and_rows_keep_their_order():
         [np.full((1, 1, 3), 30 * i + t, np.uint8) for t in range(n)] for i, n in enumerate(lengths)
     ]
     groups = (features.seamless_groups(f, group_frames=4, reach_frames=1) for f in frames)
-    rows = features.extract_videos(encode, groups, batch=3)
-    for i, (own_TD, length) in enumerate(zip(rows, lengths, strict=True)):
+    video_features = features.extract_videos(encode, groups, batch=3)
+    for i, (own_TD, length) in enumerate(zip(video_features, lengths, strict=True)):
         assert own_TD[:, 0].tolist() == [30 * i + t for t in range(length)]
     assert sorted(shapes) == [(3, 2), (3, 6), (3, 6), (3, 6)]
 
@@ -88,7 +87,7 @@ def test_windows_are_joined_piece_by_piece():
     assert max(part.shape[1] for part in parts) <= 100
 
 
-def test_chunks_of_sound_are_joined_as_they_come(monkeypatch):
+def test_chunks_of_audio_are_joined_as_they_come(monkeypatch):
     """Against the whole line in memory, joined one chunk after the other."""
     monkeypatch.setattr(spool, "HELD_BYTES", 1000)
     monkeypatch.setattr(spool, "PIECE", 5000)
@@ -112,23 +111,23 @@ def test_chunks_of_sound_are_joined_as_they_come(monkeypatch):
         np.testing.assert_allclose(got, decode.fit(line, length), atol=1e-6)
 
 
-def test_scores_of_a_sound_in_pieces_are_those_of_the_whole(monkeypatch):
+def test_scores_of_a_audio_in_pieces_are_those_of_the_whole(monkeypatch):
     monkeypatch.setattr(similarity, "CLIPS", 2)
     model = network_lib.Network.of(filled.model(tiny_foley.cavp()))
     audio = specs.AudioSpec(**tiny_foley.cavp().audio)
     score = similarity.Similarity(model, specs.VideoSpec(4.0, 16, 16), audio)
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 255, (16 * 3 + 5, 16, 16, 3), dtype=np.uint8)
-    sound_L = rng.uniform(-1, 1, 12 * 16000 + 777).astype(np.float32)
+    audio_L = rng.uniform(-1, 1, 12 * 16000 + 777).astype(np.float32)
     embedded = []
     passed = list(score.passing(iter(frames), embedded))
     assert len(passed) == len(frames) and [len(own) for own in embedded] == [2, 1]
-    (got,) = score([np.concatenate(embedded)], [sound_L])
-    mel_FT = np.asarray(mel_lib.log_mel(sound_L[None], audio))[0][:, : 3 * 256]
+    (got,) = score([np.concatenate(embedded)], [audio_L])
+    mel_FT = np.asarray(mel_lib.log_mel(audio_L[None], audio))[0][:, : 3 * 256]
     video_BD = model.jit(similarity._embed_video)(frames[:48].reshape(3, 16, 16, 16, 3))
     want_B = model.jit(similarity._compare)(video_BD, np.stack(np.split(mel_FT, 3, axis=1)))
     assert got == pytest.approx(float(want_B.mean()), abs=1e-6)
-    assert np.isnan(score([np.zeros((0, 0), np.float32)], [sound_L])[0])
+    assert np.isnan(score([np.zeros((0, 0), np.float32)], [audio_L])[0])
 
 
 def test_a_spool_is_an_array_in_a_file_and_gives_its_pages_back(tmp_path):
@@ -164,15 +163,15 @@ def test_private_changes_of_a_map_are_not_lost(tmp_path):
 
 def test_files_written_in_pieces_are_those_written_at_once(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
-    sound_L = (0.5 * rng.uniform(-1, 1, 33_333)).astype(np.float32)
+    audio_L = (0.5 * rng.uniform(-1, 1, 33_333)).astype(np.float32)
     path = long_media.write(tmp_path / "v.mp4", 2.0)
     frames = rng.integers(0, 255, (8, 16, 16, 3), dtype=np.uint8)
     for name, size in (("one", 1 << 20), ("many", 777)):
         monkeypatch.setattr(spool, "PIECE", size)
-        audio_io.write_wav(tmp_path / f"{name}.wav", sound_L, 16000)
-        video_io.mux(path, sound_L, 16000, tmp_path / f"{name}.mp4")
+        audio_io.write_wav(tmp_path / f"{name}.wav", audio_L, 16000)
+        video_io.mux(path, audio_L, 16000, tmp_path / f"{name}.mp4")
         video_io.write_video(
-            tmp_path / f"{name}.mkv", frames, 4, audio=sound_L, sample_rate_hz=16000
+            tmp_path / f"{name}.mkv", frames, 4, audio=audio_L, sample_rate_hz=16000
         )
     for suffix in ("wav", "mp4"):
         one, many = ((tmp_path / f"{name}.{suffix}").read_bytes() for name in ("one", "many"))
@@ -200,6 +199,6 @@ def test_a_plot_of_hours_has_columns_of_means(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("count", [1, 4, 5, 16, 17, 20, 129, 1030])
 def test_a_tape_is_little_longer_than_needed(count):
-    size = tape_lib.few_sizes(count)
+    size = packed_windows.few_sizes(count)
     assert count <= size and size <= (1.25 * count if count > 16 else 2 * count)
-    assert len({tape_lib.few_sizes(n) for n in range(1, 2049)}) <= 5 + 4 * 7
+    assert len({packed_windows.few_sizes(n) for n in range(1, 2049)}) <= 5 + 4 * 7

@@ -121,7 +121,7 @@ def test_numpys_numbers_are_seeds_and_become_pythons_own():
     assert type(settings.seed) is int and settings.seed == 2**64 - 1 and type(settings.steps) is int
 
 
-def test_far_seeds_sound_different(foley, videos):
+def test_far_seeds_audio_different(foley, videos):
     mels = [foley(videos[0], seed=seed, steps=2).mel_FT for seed in (0, 2**32, 2**63, 2**64 - 1)]
     for i, mel_FT in enumerate(mels):
         assert all(np.abs(mel_FT - other).max() > 0.01 for other in mels[:i])
@@ -131,11 +131,11 @@ def test_sample_k_is_the_same_in_every_command(foley, videos, tmp_path, monkeypa
     """`generate`, `sample` and Python make the same samples of a seed."""
     made = {}
 
-    def add(self, name, video, takes, add=many.Runs.add):
+    def add(self, name, video, takes, add=many.SeedFolders.add):
         made.update({(name, take.index): take.clip for take in takes})
         add(self, name, video, takes)
 
-    monkeypatch.setattr(many.Runs, "add", add)
+    monkeypatch.setattr(many.SeedFolders, "add", add)
     settings = pipeline.Settings(steps=2, seed=9)
     report = generate.run(foley, videos, tmp_path, 2, settings=settings)
     assert [f.name for f in report.folders] == ["seed9_sample0", "seed9_sample1"]
@@ -150,14 +150,14 @@ def test_sample_k_is_the_same_in_every_command(foley, videos, tmp_path, monkeypa
 
 
 def test_runs_of_neighbouring_seeds_share_nothing(foley, videos, tmp_path, monkeypatch):
-    """Sample 1 of seed 0 was the sound, and the folder, of sample 0 of seed 1."""
+    """Sample 1 of seed 0 was the audio, and the folder, of sample 0 of seed 1."""
     folders, mels = [], {}
 
-    def add(self, name, video, takes, add=many.Runs.add):
+    def add(self, name, video, takes, add=many.SeedFolders.add):
         mels.update({(self.folders[t.index].name, name): t.clip.mel_FT for t in takes})
         add(self, name, video, takes)
 
-    monkeypatch.setattr(many.Runs, "add", add)
+    monkeypatch.setattr(many.SeedFolders, "add", add)
     for seed in (0, 1):
         settings = pipeline.Settings(steps=2, seed=seed)
         folders += generate.run(foley, videos[:1], tmp_path, 2, settings=settings).folders

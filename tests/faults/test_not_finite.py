@@ -1,4 +1,4 @@
-"""What stops being finite on the way is named by step, window and term, and fails alone."""
+"""Tests what stops being finite on the way is named by step, window and term, and fails alone."""
 
 import dataclasses
 
@@ -133,13 +133,13 @@ def one_overflows(foley, monkeypatch):
     view = sources_lib.view
 
     def overflowing(sources, *args, **options):
-        seen, rows = view(sources, *args, **options)
-        for source, rows_TD in zip(sources, rows):
+        seen, features = view(sources, *args, **options)
+        for source, features_TD in zip(sources, features):
             if source.path.stem == "v0.9":
-                rows_TD *= np.float32(1e30)
+                features_TD *= np.float32(1e30)
             elif source.path.stem == "v3.0":
-                rows_TD[-2:] *= np.float32(1e30)
-        return seen, rows
+                features_TD[-2:] *= np.float32(1e30)
+        return seen, features
 
     monkeypatch.setattr(sources_lib, "view", overflowing)
     return foley
@@ -151,11 +151,11 @@ def test_the_network_of_one_video_fails_it_alone(one_overflows, videos):
     made = [result for (result,) in one_overflows.model.generate(sources, settings)]
     assert [bool(result.fault) for result in made] == [False, True, False, True]
     assert all(np.isfinite(made[i].audio).all() for i in (0, 2))
-    said = "its sound is not finite, beginning with the network at solver step 1 of 2 (time 999)"
+    said = "its audio is not finite, beginning with the network at solver step 1 of 2 (time 999)"
     assert made[1].fault.startswith(f"{said}, window 1 of 1 (0.0 to 1.0 s); check the checkpoint")
     assert made[3].fault.startswith(said)
-    assert "window 1 of" not in made[3].fault  # its beginning is sound
-    with pytest.raises(ValueError, match="v0.9.mp4: its sound is not finite, .* step 1 of 2"):
+    assert "window 1 of" not in made[3].fault  # its beginning is audio
+    with pytest.raises(ValueError, match="v0.9.mp4: its audio is not finite, .* step 1 of 2"):
         one_overflows(videos[1], steps=2)
 
 
@@ -166,7 +166,7 @@ def test_the_command_saves_all_others_and_says_why(
     arguments = [*map(str, videos[:3]), f"--model={runs / 'ldm'}", "--steps=2"]
     assert sample.main([*arguments, f"--out={tmp_path}"]) == 1
     said = capsys.readouterr().err
-    assert "v0.9.mp4: its sound is not finite, beginning with the network at solver step" in said
+    assert "v0.9.mp4: its audio is not finite, beginning with the network at solver step" in said
     assert sorted(path.stem for path in tmp_path.glob("*.mp4")) == ["v0.8", "v1.0"]
 
 
@@ -182,11 +182,11 @@ def test_one_sample_of_a_video_fails_alone(foley, videos, tmp_path, monkeypatch)
     monkeypatch.setattr(foley.model, "vocode", broken)
     clips = foley(videos[0], steps=2, num_samples=3, keep_best=3)
     assert [clip.sample for clip in clips][-1] == 1  # last, whatever its scores
-    assert "beginning with the sound of the vocoder" in clips[-1].fault
+    assert "beginning with the audio of the vocoder" in clips[-1].fault
     settings = pipeline.Settings(steps=2)
     report = generate.run(foley, videos[:1], tmp_path, 3, settings=settings)
     (reason,) = report.failures.values()
-    assert reason.startswith("sample 1: its sound is not finite, beginning with the sound of the")
+    assert reason.startswith("sample 1: its audio is not finite, beginning with the audio of the")
     assert [(f / "v0.8.wav").exists() for f in report.folders] == [True, False, True]
     monkeypatch.undo()
     drawn, draft = [], foley.model.draft
@@ -197,7 +197,7 @@ def test_one_sample_of_a_video_fails_alone(foley, videos, tmp_path, monkeypatch)
 
     monkeypatch.setattr(foley.model, "draft", recorded)
     assert not generate.run(foley, videos[:1], tmp_path, 3, settings=settings).failures
-    assert drawn == [[pipeline.Draw(0, 1)]]
+    assert drawn == [[pipeline.NoiseSeed(0, 1)]]
 
 
 def test_guidance_that_overflows_is_named(foley, videos):
@@ -226,8 +226,8 @@ def test_features_and_autoencoder_are_told_from_the_network(foley, videos, monke
     monkeypatch.undo()
 
     def lost(*args, **options):
-        seen, rows = view(*args, **options)
-        return seen, [rows_TD * np.nan for rows_TD in rows]
+        seen, features = view(*args, **options)
+        return seen, [features_TD * np.nan for features_TD in features]
 
     monkeypatch.setattr(sources_lib, "view", lost)
     with pytest.raises(ValueError, match=r"features of the video \(CAVP\), window 1 of 1"):
@@ -235,7 +235,7 @@ def test_features_and_autoencoder_are_told_from_the_network(foley, videos, monke
 
 
 def test_the_network_of_sounding_videos_fails_one_clip_alone(runs, tmp_path, capsys, monkeypatch):
-    """One of two clips; picture and sound of the other are saved, no nan becomes a picture."""
+    """One of two clips; video and audio of the other are saved, no nan becomes an image."""
     av = sample.load(runs / "mm")
     program = av.model._program
 
@@ -278,7 +278,7 @@ def test_step_and_stream_of_a_sounding_video_are_named(overflowing, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_given_picture_whose_sound_overflows_is_named(overflowing, tmp_path):
+def test_a_given_image_whose_audio_overflows_is_named(overflowing, tmp_path):
     media_files.write(tmp_path / "silent.mp4", seconds=0.4, audio=False)
     with pytest.raises(ValueError, match="silent.mp4: it is not finite, .* at solver step 1 of 2"):
         overflowing.audio_for(tmp_path / "silent.mp4", steps=2)

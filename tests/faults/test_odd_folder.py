@@ -35,7 +35,7 @@ VIDEOS = {  # file -> output name
 
 
 def _make(path: pathlib.Path) -> None:
-    """What its name says, half a second."""
+    """Returns what its name says, half a second."""
     grey = media_files.grey_frames(5, 48, 64)
     if path.name in ("hdr.mp4", "phone.mov"):
         tags = {} if path.stem == "hdr" else {"tags": (1, 1, 1), "pix_fmt": "yuv420p"}
@@ -79,7 +79,7 @@ def _stamps(out: pathlib.Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
 
 
-def _check_pictures(out: pathlib.Path) -> None:
+def _check_images(out: pathlib.Path) -> None:
     """Each shows what its input shows, in a form that players take."""
     for name in ("hdr", "phone"):
         assert odd_media.sample_entry(out / f"{name}.mp4") == "hvc1"
@@ -110,7 +110,7 @@ def test_sample_makes_each_once(folder, capsys):
     assert {entry["video"]: name for name, entry in clips.items()} == VIDEOS
     written = {f"{name}{kind}" for name in clips for kind in (".wav", ".png", ".mp4")}
     assert set(os.listdir("out")) == written | {"scores.json"}
-    _check_pictures(pathlib.Path("out"))
+    _check_images(pathlib.Path("out"))
 
     before = _stamps(pathlib.Path("out"))
     del before["out/scores.json"]

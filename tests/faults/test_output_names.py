@@ -43,7 +43,7 @@ class Job:
 
 
 def _run(inputs, out, **options) -> list[str]:
-    """What the command makes of files and folders: names of the files that it worked on."""
+    """Returns what the command makes of files and folders: names of the files that it worked on."""
     job = Job(**options)
     videos = files.find(inputs, files.VIDEO_SUFFIXES, leave_out=[out]).paths
     assert jobs.Batch(job, videos, jobs.Folder(out, job.settings())).run() == {}

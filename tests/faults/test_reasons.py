@@ -25,8 +25,8 @@ def test_every_class_is_told_in_one_line(kind):
 
 def test_what_says_itself_is_left_as_it_is():
     for error in (
-        ValueError("no picture stream"),
-        container.MediaError("empty", "a.mp4: no picture"),
+        ValueError("no video stream"),
+        container.MediaError("empty", "a.mp4: no video"),
         FileNotFoundError("no video files found in a"),
         outputs.OutputError("cannot write"),
     ):

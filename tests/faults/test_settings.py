@@ -166,7 +166,7 @@ def test_more_steps_than_the_diffusion_has_are_refused_before_a_file_is_read(
 ):
     foley, sounding_video = sample.load(runs / "ldm"), sample.load(runs / "mm")
     monkeypatch.setattr(foley, "read", _never)
-    monkeypatch.setattr(sounding_video, "read_picture", _never)
+    monkeypatch.setattr(sounding_video, "read_video", _never)
     for sampler in ("dpm_solver", "ddim", "plms"):
         with pytest.raises(ValueError, match="steps is 2000, expected .* from 2 to 1000"):
             foley(tmp_path / "a.mp4", steps=2000, sampler=sampler)

@@ -1,4 +1,4 @@
-"""What clips can be saved as: one check, in any case, that asks the muxer's own list."""
+"""Tests what clips can be saved as: one check, in any case, that asks the muxer's own list."""
 
 import pathlib
 
@@ -23,7 +23,7 @@ def video(tmp_path_factory) -> pathlib.Path:
 
 
 def _clips(video: pathlib.Path) -> dict[str, sample.Clip | sounding_video.SoundingClip]:
-    """A sound beside a picture, and a picture with sound of our own."""
+    """An audio clip beside an image, and a video with audio of our own."""
     mel_FT, frames = np.zeros((8, 20), np.float32), media_files.grey_frames(5, 16, 16)
     return {
         "Diff-Foley": sample.Clip(AUDIO, RATE, mel_FT, 0.1, {}, video),

@@ -29,8 +29,8 @@ def _whole(form):
     content = {"state_dict": state, "epoch": 3}
     torch.save(content, file, _use_new_zipfile_serialization=form == "zip")
     data = file.getvalue()
-    places = [data.index(v.numpy().tobytes()) for v in state.values() if v.is_floating_point()]
-    return data, min(places)
+    storage = [data.index(v.numpy().tobytes()) for v in state.values() if v.is_floating_point()]
+    return data, min(storage)
 
 
 def _outcome(path, data, want):

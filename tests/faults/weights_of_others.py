@@ -26,7 +26,7 @@ KIND = spec.Checkpoint(
 
 
 class Net(torch.nn.Module):
-    """The same in PyTorch."""
+    """Our network in PyTorch."""
 
     def __init__(self):
         super().__init__()

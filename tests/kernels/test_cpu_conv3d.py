@@ -1,4 +1,4 @@
-"""The picture form of 3x3x3 convolutions gives the library's numbers and gradients."""
+"""The image form of 3x3x3 convolutions gives the library's numbers and gradients."""
 
 import filled
 import jax
@@ -42,7 +42,7 @@ def test_gradients_do_not_count_the_forward_pass_again():
     assert 2.9 * forward <= flops.count(gradient, x, kernel) <= 3.1 * forward
 
 
-def test_a_cpu_computes_pictures_and_others_the_library():
+def test_a_cpu_computes_images_and_others_the_library():
     x, kernel, _ = _arrays((1, 4, 8, 8, 4), 3)
     for platform, dimensions in (("cpu", 2), ("tpu", 3)):
         traced = jax.jit(conv3d.conv3d).trace(x, kernel)

@@ -1,4 +1,4 @@
-"""The forms that pay on large pictures give the library's numbers and gradients."""
+"""The forms that pay on large images give the library's numbers and gradients."""
 
 import filled
 from flax import nnx
@@ -17,7 +17,7 @@ BOTH = ((1, 1), (1, 1))
 
 @pytest.fixture
 def always(monkeypatch):
-    """They pay for small pictures, too, which are taken in pieces."""
+    """They pay for small images, too, which are taken in pieces."""
     for module in (strided, winograd, dense):
         monkeypatch.setattr(module, "_CHANNELS", 1)
     for module in (strided, winograd):
@@ -95,7 +95,7 @@ def test_what_phases_cannot_do_stays_with_the_library(always, shape, padding):
 
 
 @pytest.mark.parametrize("size", [(4, 6), (5, 3), (1, 1)])
-def test_a_doubled_picture_is_convolved_before_it_is_doubled(always, size):
+def test_a_doubled_image_is_convolved_before_it_is_doubled(always, size):
     x, kernel = _data((2, *size, 5), (3, 3, 5, 7))
     two_steps = lambda x, k: _library(plain.nearest(x), k)  # noqa: E731
     # four kernels of 2x2, side by side
@@ -124,7 +124,7 @@ def test_three_frames_wide_and_narrow(always, channels):
 
 
 def test_several_devices_keep_what_can_be_divided(always):
-    """Pieces would be cut from pictures that lie on different devices."""
+    """Pieces would be cut from images that lie on different devices."""
     x, kernel = _data((4, 6, 8, 5), (3, 3, 5, 7))
     calls = (
         lambda x, k: conv.conv2d(x, k, 1, BOTH),
@@ -140,7 +140,7 @@ def test_several_devices_keep_what_can_be_divided(always):
 
 @pytest.mark.parametrize("batch,size", [(6, 2), (7, 7), (5, 1)])
 def test_pieces_are_of_one_size_and_in_order(monkeypatch, batch, size):
-    monkeypatch.setattr(forms, "_PIECE", size * 4 * 3 * 4)  # bytes of as many pictures
+    monkeypatch.setattr(forms, "_PIECE", size * 4 * 3 * 4)  # bytes of as many images
     seen = []
 
     def fn(x):

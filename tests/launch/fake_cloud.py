@@ -53,7 +53,7 @@ class Cloud:
         )
 
     def calls(self) -> list[list[str]]:
-        """What was asked, in order."""
+        """Returns what was asked, in order."""
         file = self.folder / "calls.jsonl"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 

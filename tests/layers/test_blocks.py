@@ -125,7 +125,7 @@ def test_locality_prefers_the_row_at_its_offset():
 
 
 def test_position_restarts_at_a_cut_between_two_clips():
-    # rows of the second clip lie 0.1 s off the grid of the first
+    # features of the second clip lie 0.1 s off the grid of the first
     context_s = jnp.array([[0.0, 0.25, 0.6, 0.85]])
     relative = locality.relative_rows(4, 0.25, context_s)
     prior = locality.Locality(1, 6, rngs=nnx.Rngs(0))

@@ -30,7 +30,7 @@ def clicks(times_s: list[float], duration_s: float, rate_hz: int = RATE_HZ) -> n
 
 
 def onset_s(audio_L: np.ndarray, rate_hz: int = RATE_HZ) -> float:
-    """When the first loud sample sounds."""
+    """When the first loud sample audio clips."""
     return int(np.flatnonzero(np.abs(audio_L) > 0.1)[0]) / rate_hz
 
 
@@ -70,30 +70,30 @@ def write_at(path: pathlib.Path, times_s: list[float], frames_THWC: np.ndarray) 
     return path
 
 
-def write_two_starts(path: pathlib.Path, picture_s: float, sound_s: float) -> pathlib.Path:
-    """One second of picture and a quarter second of loud PCM that begin at given times."""
+def write_two_starts(path: pathlib.Path, video_s: float, audio_s: float) -> pathlib.Path:
+    """One second of image and a quarter second of loud PCM that begin at given times."""
     with av.open(str(path), "w") as container:
-        picture = container.add_stream("libx264", rate=10, options={"bf": "0"})
-        picture.height = picture.width = 32
-        picture.pix_fmt = "yuv420p"
-        sound = container.add_stream("pcm_s16le", rate=RATE_HZ)
-        sound.layout = "mono"
+        image = container.add_stream("libx264", rate=10, options={"bf": "0"})
+        image.height = image.width = 32
+        image.pix_fmt = "yuv420p"
+        waveform = container.add_stream("pcm_s16le", rate=RATE_HZ)
+        waveform.layout = "mono"
         for i, frame_HWC in enumerate(grey_frames(10, 32, 32)):
             frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")
-            frame.pts, frame.time_base = round(10 * picture_s) + i, Fraction(1, 10)
-            container.mux(picture.encode(frame))
-        container.mux(picture.encode())
+            frame.pts, frame.time_base = round(10 * video_s) + i, Fraction(1, 10)
+            container.mux(image.encode(frame))
+        container.mux(image.encode())
         chunk = np.full((1, RATE_HZ // 4), 8000, np.int16)
         frame = av.AudioFrame.from_ndarray(chunk, format="s16", layout="mono")
         frame.sample_rate, frame.time_base = RATE_HZ, Fraction(1, RATE_HZ)
-        frame.pts = round(sound_s * RATE_HZ)
-        container.mux(sound.encode(frame))
-        container.mux(sound.encode())
+        frame.pts = round(audio_s * RATE_HZ)
+        container.mux(waveform.encode(frame))
+        container.mux(waveform.encode())
     return path
 
 
 def rotate_mp4(path: pathlib.Path, clockwise_turns: int) -> None:
-    """Sets the display matrix of an mp4's picture, as a phone held upright does."""
+    """Sets the display matrix of an mp4's image, as a phone held upright does."""
     cos, sin = [(1, 0), (0, 1), (-1, 0), (0, -1)][clockwise_turns % 4]
     matrix = struct.pack(">9i", cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30)
     data = bytearray(path.read_bytes())

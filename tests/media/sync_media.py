@@ -1,8 +1,8 @@
-"""Videos whose frames flash their number in black and white, and clicks that sound with them.
+"""Videos whose frames flash their number in black and white, and clicks that audio with them.
 
 A click is a sum of tones under a Hann window, known at any instant, so that its place in decoded
-sound is found to a fraction of a sample by correlation with itself, whatever rate and codec it
-went through. Axis letters: T frames, H W C picture, L audio samples.
+audio is found to a fraction of a sample by correlation with itself, whatever rate and codec it
+went through. Axis letters: T frames, H W C image, L audio samples.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,26 +25,26 @@ _TONES = (_rng.uniform(400, 3300, 40), _rng.uniform(0, 2 * np.pi, 40))  # within
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What to write.
+    """Everything that to write.
 
     Attributes:
       suffix: of the file, with its dot; `format` overrides the container.
-      picture, sound: encoders; None leaves that stream out.
+      image, audio: encoders; None leaves that stream out.
       clicks: frames with which a click begins.
-      sound_start_s, sound_seconds: when the sound track begins, and how long it is.
-      picture_start_s: time of frame 0.
+      audio_start_s, audio_seconds: when the audio track begins, and how long it is.
+      video_start_s: time of frame 0.
       layout: channels, all alike.
       frame_times_s: of all frames, where their distances vary.
-      sound_gap_s: stretch of the track without sound or packets.
-      silent_tracks: more sound tracks, behind the first one.
-      cover: a still picture before the moving one.
-      turns: quarter turns counter-clockwise by which pictures are stored.
-      threads: that encode the picture.
+      audio_gap_s: stretch of the track without audio or packets.
+      silent_tracks: more audio tracks, behind the first one.
+      cover: a still image before the moving one.
+      turns: quarter turns counter-clockwise by which images are stored.
+      threads: that encode the video.
     """
 
     suffix: str = ".mp4"
-    picture: str | None = "libx264"
-    sound: str | None = "aac"
+    image: str | None = "libx264"
+    audio: str | None = "aac"
     seconds: float = 4.0
     fps: Fraction = Fraction(20)
     rate_hz: int = 44100
@@ -53,14 +53,14 @@ class Recipe:
     pix_fmt: str = "yuv420p"
     layout: str = "mono"
     size: tuple[int, int] = (SIZE, SIZE)
-    picture_start_s: float = 0.0
-    sound_start_s: float = 0.0
-    sound_seconds: float | None = None
-    picture_options: tuple[tuple[str, str], ...] = ()
-    sound_options: tuple[tuple[str, str], ...] = ()
+    video_start_s: float = 0.0
+    audio_start_s: float = 0.0
+    audio_seconds: float | None = None
+    video_options: tuple[tuple[str, str], ...] = ()
+    audio_options: tuple[tuple[str, str], ...] = ()
     container_options: tuple[tuple[str, str], ...] = ()
     frame_times_s: tuple[float, ...] | None = None
-    sound_gap_s: tuple[float, float] | None = None
+    audio_gap_s: tuple[float, float] | None = None
     silent_tracks: int = 0
     cover: bool = False
     turns: int = 0
@@ -87,18 +87,18 @@ def click(time_s: np.ndarray) -> np.ndarray:
     return 0.04 * window * tones
 
 
-def sound_of(recipe: Recipe) -> np.ndarray:
-    """The sound track [L] float32; sample 0 at `sound_start_s`."""
-    length_s = recipe.seconds if recipe.sound_seconds is None else recipe.sound_seconds
-    time_L = np.arange(round(length_s * recipe.rate_hz)) / recipe.rate_hz + recipe.sound_start_s
+def audio_of(recipe: Recipe) -> np.ndarray:
+    """The audio track [L] float32; sample 0 at `audio_start_s`."""
+    length_s = recipe.seconds if recipe.audio_seconds is None else recipe.audio_seconds
+    time_L = np.arange(round(length_s * recipe.rate_hz)) / recipe.rate_hz + recipe.audio_start_s
     audio_L = np.zeros(len(time_L))
-    for start_s in (time_s + recipe.picture_start_s for time_s in recipe.click_s):
+    for start_s in (time_s + recipe.video_start_s for time_s in recipe.click_s):
         near = (time_L > start_s - 0.01) & (time_L < start_s + CLICK_S + 0.01)
         audio_L[near] += click(time_L[near] - start_s)
     return audio_L.astype(np.float32)
 
 
-def picture_of(number: int, size: tuple[int, int] = (SIZE, SIZE)) -> np.ndarray:
+def video_of(number: int, size: tuple[int, int] = (SIZE, SIZE)) -> np.ndarray:
     """One frame [H, W, 3] uint8: bits of its number from the top left; the first four again,
     inverted, in the last row."""
     bits = np.array([(number >> bit) & 1 for bit in range(BITS)], bool).reshape(3, 4)
@@ -124,7 +124,7 @@ def _number(frame_HWC: np.ndarray) -> int:
 
 
 def click_offsets(audio_L: np.ndarray, rate_hz: int, click_s: Sequence[float]) -> list[float]:
-    """How much later than said each click sounds, in samples at `rate_hz`.
+    """How much later than said each click audio clips, in samples at `rate_hz`.
 
     Found at the peak of the correlation with the click itself, between samples by a parabola;
     NaN where no click is within 0.2 s.
@@ -165,7 +165,7 @@ def ordinary_scheduling() -> Iterator[None]:
 
 
 def write(path: pathlib.Path, recipe: Recipe) -> pathlib.Path:
-    """Writes a file; picture and sound go in side by side, as from a camera."""
+    """Writes a file; video and audio go in side by side, as from a camera."""
     options = dict(recipe.container_options)
     with (
         ordinary_scheduling(),
@@ -174,13 +174,13 @@ def write(path: pathlib.Path, recipe: Recipe) -> pathlib.Path:
         tracks = []
         if recipe.cover:
             tracks.append(_cover_packets(container))
-        if recipe.picture is not None:
-            tracks.append(_picture_packets(container, recipe))
-        if recipe.sound is not None:
-            tracks.append(_sound_packets(container, recipe, sound_of(recipe)))
-            silence_L = np.zeros_like(sound_of(recipe))
+        if recipe.image is not None:
+            tracks.append(_video_packets(container, recipe))
+        if recipe.audio is not None:
+            tracks.append(_audio_packets(container, recipe, audio_of(recipe)))
+            silence_L = np.zeros_like(audio_of(recipe))
             for _ in range(recipe.silent_tracks):
-                tracks.append(_sound_packets(container, recipe, silence_L))
+                tracks.append(_audio_packets(container, recipe, silence_L))
         pending = [next(track, None) for track in tracks]
         while any(one is not None for one in pending):
             turn = min(
@@ -204,35 +204,35 @@ def _cover_packets(
     yield 0.0, stream.encode(frame) + stream.encode()
 
 
-def _picture_packets(
+def _video_packets(
     container: av.container.OutputContainer, recipe: Recipe
 ) -> Iterator[tuple[float, list[av.Packet]]]:
-    stream = container.add_stream(recipe.picture, rate=recipe.fps)
+    stream = container.add_stream(recipe.image, rate=recipe.fps)
     stream.codec_context.thread_count = recipe.threads  # what threads encode differs
     stream.height, stream.width = recipe.size
-    stream.pix_fmt, stream.options = recipe.pix_fmt, dict(recipe.picture_options)
+    stream.pix_fmt, stream.options = recipe.pix_fmt, dict(recipe.video_options)
     clock = 1 / recipe.fps
     if recipe.frame_times_s is not None:
         clock = Fraction(1, 1000)
         stream.time_base = stream.codec_context.time_base = clock
     for i, time_s in enumerate(recipe.times_s):
-        picture = np.ascontiguousarray(np.rot90(picture_of(i, recipe.size), recipe.turns))
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=recipe.pix_fmt)
-        frame.pts = round((time_s + recipe.picture_start_s) / clock)
+        image = np.ascontiguousarray(np.rot90(video_of(i, recipe.size), recipe.turns))
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=recipe.pix_fmt)
+        frame.pts = round((time_s + recipe.video_start_s) / clock)
         frame.time_base = clock
-        yield time_s + recipe.picture_start_s, stream.encode(frame)
+        yield time_s + recipe.video_start_s, stream.encode(frame)
     yield float("inf"), stream.encode()
 
 
-def _sound_packets(
+def _audio_packets(
     container: av.container.OutputContainer, recipe: Recipe, audio_L: np.ndarray
 ) -> Iterator[tuple[float, list[av.Packet]]]:
-    stream = container.add_stream(recipe.sound, rate=recipe.rate_hz)
-    stream.layout, stream.options = recipe.layout, dict(recipe.sound_options)
-    if recipe.sound not in ("pcm_s16le", "flac", "alac", "pcm_u8", "adpcm_ms"):
+    stream = container.add_stream(recipe.audio, rate=recipe.rate_hz)
+    stream.layout, stream.options = recipe.layout, dict(recipe.audio_options)
+    if recipe.audio not in ("pcm_s16le", "flac", "alac", "pcm_u8", "adpcm_ms"):
         stream.bit_rate = 128000
     context = stream.codec_context
-    gap_s = recipe.sound_gap_s or (0.0, 0.0)
+    gap_s = recipe.audio_gap_s or (0.0, 0.0)
     fifo = av.AudioResampler(context.format, context.layout, context.sample_rate)
     for at in range(0, len(audio_L), 1024):
         if gap_s[0] <= at / recipe.rate_hz < gap_s[1]:
@@ -240,9 +240,9 @@ def _sound_packets(
         chunk = np.repeat(audio_L[None, at : at + 1024], context.layout.nb_channels, axis=0)
         frame = av.AudioFrame.from_ndarray(chunk, format="fltp", layout=recipe.layout)
         frame.sample_rate, frame.time_base = recipe.rate_hz, Fraction(1, recipe.rate_hz)
-        frame.pts = at + round(recipe.sound_start_s * recipe.rate_hz)
+        frame.pts = at + round(recipe.audio_start_s * recipe.rate_hz)
         packets = [p for one in fifo.resample(frame) for p in stream.encode(one)]
-        yield at / recipe.rate_hz + recipe.sound_start_s, packets
+        yield at / recipe.rate_hz + recipe.audio_start_s, packets
     rest = [p for one in fifo.resample(None) for p in stream.encode(one)]
     yield float("inf"), rest + stream.encode()
 
@@ -251,24 +251,24 @@ _EXPERIMENTAL = (("strict", "experimental"),)
 _NO_B = (("bf", "0"),)
 MEDIA = {
     "mp4 h264 aac": Recipe(),
-    "mp4 h264 aac 16 kHz": Recipe(rate_hz=16000, picture_options=_NO_B),
+    "mp4 h264 aac 16 kHz": Recipe(rate_hz=16000, video_options=_NO_B),
     "mp4 29.97 frames/s": Recipe(fps=Fraction(30000, 1001)),
     "mp4 in fragments": Recipe(container_options=(("movflags", "frag_keyframe+empty_moov"),)),
     "mp4 without edit list": Recipe(container_options=(("use_editlist", "0"),)),
-    "mp4 mpeg4 mp3": Recipe(picture="mpeg4", sound="libmp3lame"),
-    "mp4 h265 opus": Recipe(picture="libx265", sound="libopus", rate_hz=48000),
-    "mp4 av1 ac3": Recipe(picture="libsvtav1", sound="ac3", rate_hz=48000),
+    "mp4 mpeg4 mp3": Recipe(image="mpeg4", audio="libmp3lame"),
+    "mp4 h265 opus": Recipe(image="libx265", audio="libopus", rate_hz=48000),
+    "mp4 av1 ac3": Recipe(image="libsvtav1", audio="ac3", rate_hz=48000),
     "mov h264 aac": Recipe(".mov"),
     "mov prores pcm": Recipe(".mov", "prores_ks", "pcm_s16le", pix_fmt="yuv422p10le"),
-    "mov h264 alac": Recipe(".mov", sound="alac"),
+    "mov h264 alac": Recipe(".mov", audio="alac"),
     "mkv h264 aac": Recipe(".mkv"),
     "mkv h264 aac 48 kHz": Recipe(".mkv", rate_hz=48000),
-    "mkv h264 opus": Recipe(".mkv", sound="libopus", rate_hz=48000),
+    "mkv h264 opus": Recipe(".mkv", audio="libopus", rate_hz=48000),
     "mkv ffv1 flac": Recipe(".mkv", "ffv1", "flac"),
-    "mkv h264 mp3": Recipe(".mkv", sound="libmp3lame"),
+    "mkv h264 mp3": Recipe(".mkv", audio="libmp3lame"),
     "webm vp9 opus": Recipe(".webm", "libvpx-vp9", "libopus", rate_hz=48000),
     "webm vp8 vorbis": Recipe(
-        ".webm", "libvpx", "vorbis", layout="stereo", sound_options=_EXPERIMENTAL
+        ".webm", "libvpx", "vorbis", layout="stereo", audio_options=_EXPERIMENTAL
     ),
     "avi mjpeg pcm": Recipe(".avi", "mjpeg", "pcm_s16le", pix_fmt="yuvj420p"),
     "avi mpeg4 ac3": Recipe(".avi", "mpeg4", "ac3", rate_hz=48000),
@@ -278,16 +278,16 @@ MEDIA = {
     "avi h264 with B frames aac": Recipe(".avi"),
     "ts h264 aac": Recipe(".ts"),
     "ts mpeg2 mp2": Recipe(".ts", "mpeg2video", "mp2"),
-    "m2ts h264 ac3": Recipe(".m2ts", sound="ac3", rate_hz=48000),
+    "m2ts h264 ac3": Recipe(".m2ts", audio="ac3", rate_hz=48000),
     "mpg mpeg2 mp2": Recipe(".mpg", "mpeg2video", "mp2", fps=Fraction(25)),
     "mpg of two threads": Recipe(".mpg", "mpeg2video", "mp2", fps=Fraction(25), threads=2),
     "flv h264 aac": Recipe(".flv"),
     "flv flv mp3": Recipe(".flv", "flv", "libmp3lame"),
     "wmv wmv2 wma2": Recipe(".wmv", "wmv2", "wmav2"),
     "3gp h264 aac": Recipe(".3gp"),
-    "3gp h264 amr": Recipe(".3gp", sound="libopencore_amrnb", rate_hz=8000),
+    "3gp h264 amr": Recipe(".3gp", audio="libopencore_amrnb", rate_hz=8000),
 }
-# Samples at 16 kHz by which the sound is late and no reader can know it: AVI holds no timestamps,
+# Samples at 16 kHz by which the audio is late and no reader can know it: AVI holds no timestamps,
 # so a codec's delay stays in (AAC 1024, MP3 1105, AC-3 256 samples), and for AMR the encoder says
 # 6.25 ms where it has 5 ms. The numbers are FFmpeg's encoders'; others have others.
 UNKNOWN_DELAY = {

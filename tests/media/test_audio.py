@@ -1,4 +1,4 @@
-"""Sound from files: placed by its timestamps, at the right level and pitch."""
+"""Audio from files: placed by its timestamps, at the right level and pitch."""
 
 from fractions import Fraction
 
@@ -85,7 +85,7 @@ def test_every_sample_format_has_the_same_scale(tmp_path, subtype):
     np.testing.assert_allclose(audio.load(path, 16000), wanted, atol=1.01 / 128)
 
 
-def test_video_without_sound_says_so(tmp_path):
+def test_video_without_audio_says_so(tmp_path):
     path = media_files.write(tmp_path / "silent.mp4", audio=False)
     with pytest.raises(video.MediaError, match="no audio track") as caught:
         audio.load(path, 16000)

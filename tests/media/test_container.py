@@ -12,8 +12,8 @@ from foley_jax.media import container as containers
 from tests.media import sync_media
 
 
-class Tape:
-    """A container whose picture can be entered only at certain seconds, or not at all."""
+class PackedWindows:
+    """A container whose video can be entered only at certain seconds, or not at all."""
 
     def __init__(self, path, lands=None):
         self.name, self.start_time, self.lands, self.sought = str(path), 0, lands, []
@@ -29,38 +29,38 @@ class Tape:
 
 def read(container, stream):
     """Seconds from where the container stands; a real one stands at its beginning."""
-    begin_s = container.at_s if isinstance(container, Tape) else 0
+    begin_s = container.at_s if isinstance(container, PackedWindows) else 0
     yield from ((float(s), s) for s in range(begin_s, 60))
 
 
 @pytest.fixture
-def tape(tmp_path):
+def packed(tmp_path):
     path = sync_media.write(tmp_path / "a.mkv", sync_media.Recipe(".mkv", seconds=0.5, clicks=()))
     stream = types.SimpleNamespace(start_time=0, time_base=Fraction(1, 1000), index=0)
-    return lambda lands: (Tape(path, lands), stream)
+    return lambda lands: (PackedWindows(path, lands), stream)
 
 
-def test_reading_begins_where_seeking_leads(tape):
-    container, stream = tape(lambda s: int(s))
+def test_reading_begins_where_seeking_leads(packed):
+    container, stream = packed(lambda s: int(s))
     assert next(containers.from_time(container, stream, 30.5, read)) == (30.0, 30)
     assert container.sought == [30.5]
 
 
-def test_what_is_too_late_is_sought_farther_back(tape):
-    container, stream = tape(lambda s: int(s) + 4)
+def test_what_is_too_late_is_sought_farther_back(packed):
+    container, stream = packed(lambda s: int(s) + 4)
     items = list(containers.from_time(container, stream, 30.0, read))
     assert items[0] == (19.0, 19) and items[-1] == (59.0, 59)
     assert container.sought == [30.0, 28.0, 15.0]
 
 
 @pytest.mark.parametrize("lands", [lambda s: 59, None], ids=["always late", "no seeking"])
-def test_file_that_cannot_be_entered_is_read_from_its_beginning(tape, lands):
-    container, stream = tape(lands)
+def test_file_that_cannot_be_entered_is_read_from_its_beginning(packed, lands):
+    container, stream = packed(lands)
     assert next(containers.from_time(container, stream, 30.0, read)) == (0.0, 0)
 
 
-def test_beginning_needs_no_seeking(tape):
-    container, stream = tape(None)
+def test_beginning_needs_no_seeking(packed):
+    container, stream = packed(None)
     assert next(containers.from_time(container, stream, 0.4, read, run_up_s=0.5)) == (0.0, 0)
     assert container.sought == []
 
@@ -106,9 +106,9 @@ def test_length_of_a_live_recording_is_measured(tmp_path):
     assert video.probe(path).duration_s == pytest.approx(3.0, abs=0.011)
 
 
-def test_late_picture_ends_when_it_ends(tmp_path):
+def test_late_image_ends_when_it_ends(tmp_path):
     for suffix in (".mp4", ".mkv"):
-        recipe = sync_media.Recipe(suffix, picture_start_s=0.6, seconds=2.0, clicks=(10,))
+        recipe = sync_media.Recipe(suffix, video_start_s=0.6, seconds=2.0, clicks=(10,))
         path = sync_media.write(tmp_path / f"late{suffix}", recipe)
         assert video.probe(path).duration_s == pytest.approx(2.6, abs=0.03)
         shown = video.read_frames(path, specs.VideoSpec(4, 32, 32))
@@ -116,14 +116,14 @@ def test_late_picture_ends_when_it_ends(tmp_path):
 
 
 def test_where_times_start_again_the_first_recording_counts(tmp_path):
-    """Two recordings in one stream, with the same pictures and clicks at other times."""
+    """Two recordings in one stream, with the same images and clicks at other times."""
     first, second = (
         sync_media.write(tmp_path / f"{clicks[0]}.ts", sync_media.Recipe(".ts", clicks=clicks))
         for clicks in ((10, 35), (22, 50))
     )
-    sound_L = audio.load(first, 16000, duration_s=6.0)
+    audio_L = audio.load(first, 16000, duration_s=6.0)
     shown = video.read_frames(first, specs.VideoSpec(4, 32, 32), duration_s=6.0)
     first.write_bytes(first.read_bytes() + second.read_bytes())
-    np.testing.assert_allclose(audio.load(first, 16000, duration_s=6.0), sound_L, atol=1e-6)
+    np.testing.assert_allclose(audio.load(first, 16000, duration_s=6.0), audio_L, atol=1e-6)
     again = video.read_frames(first, specs.VideoSpec(4, 32, 32), duration_s=6.0)
     assert sync_media.numbers(again) == sync_media.numbers(shown)

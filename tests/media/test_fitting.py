@@ -1,4 +1,4 @@
-"""Pictures of any shape at one size."""
+"""Images of any shape at one size."""
 
 import numpy as np
 from PIL import Image
@@ -9,7 +9,7 @@ from foley_jax.media import video as video_io
 from tests.media import media_files
 
 
-def noise_picture(height, width):
+def noise_image(height, width):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -37,25 +37,25 @@ def test_letterbox_keeps_the_shape_within_black_bars(shape, size, inner, antiali
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])
 @pytest.mark.parametrize("antialias", [True, False])
-def test_a_picture_of_the_size_is_left_alone(fit, antialias):
-    picture = noise_picture(48, 32)
-    made = fitting.fit(picture, spec(48, 32, fit, antialias))
-    np.testing.assert_array_equal(made, picture)
+def test_a_image_of_the_size_is_left_alone(fit, antialias):
+    image = noise_image(48, 32)
+    made = fitting.fit(image, spec(48, 32, fit, antialias))
+    np.testing.assert_array_equal(made, image)
 
 
 def test_antialias_smooths_what_is_made_smaller():
-    picture = noise_picture(160, 160)
+    image = noise_image(160, 160)
     for fit in ("stretch", "letterbox"):
-        smooth, rough = (fitting.fit(picture, spec(20, 20, fit, a)).std() for a in (True, False))
+        smooth, rough = (fitting.fit(image, spec(20, 20, fit, a)).std() for a in (True, False))
         assert smooth < 0.4 * rough, fit
 
 
 @pytest.mark.parametrize("cubic", [True, False])
 def test_antialias_is_pils(cubic):
-    picture = noise_picture(90, 130)
+    image = noise_image(90, 130)
     kind = Image.Resampling.BICUBIC if cubic else Image.Resampling.BILINEAR
-    want = np.asarray(Image.fromarray(picture).resize((50, 70), kind)).astype(int)
-    made = fitting.resize(picture, (70, 50), cubic=cubic, antialias=True)
+    want = np.asarray(Image.fromarray(image).resize((50, 70), kind)).astype(int)
+    made = fitting.resize(image, (70, 50), cubic=cubic, antialias=True)
     assert np.abs(made - want).max() <= 1  # PIL rounds between rows and columns
 
 

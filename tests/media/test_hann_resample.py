@@ -27,7 +27,7 @@ def test_any_length_is_resampled(length):
     assert len(found) == math.ceil(length * 160 / 441)
 
 
-def test_tones_keep_their_height_and_equal_rates_the_sound():
+def test_tones_keep_their_height_and_equal_rates_the_audio():
     time_s = np.arange(44100) / 44100
     tone = np.sin(2 * np.pi * 1000 * time_s)
     found = hann_resample.resample(tone, 44100, 16000)
@@ -36,7 +36,7 @@ def test_tones_keep_their_height_and_equal_rates_the_sound():
     np.testing.assert_array_equal(hann_resample.resample(tone, 8000, 8000), tone.astype("f4"))
 
 
-def test_what_is_no_sound_is_refused():
+def test_what_is_no_audio_is_refused():
     with pytest.raises(ValueError, match="positive rates"):
         hann_resample.resample(np.zeros((2, 5)), 44100, 16000)
     with pytest.raises(ValueError, match="from 0 to 16000"):

@@ -1,4 +1,4 @@
-"""Mels at chosen frames are those of the whole sounds."""
+"""Mels at chosen frames are those of the whole audio clips."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +9,7 @@ from foley_jax.media import mel, specs
 
 @pytest.mark.parametrize("hop", [16, 20])  # one divides the window of 64 samples, one does not
 @pytest.mark.parametrize("length", [400, 407])
-def test_chosen_frames_equal_those_of_the_whole_sounds(hop, length):
+def test_chosen_frames_equal_those_of_the_whole_audio(hop, length):
     spec = specs.AudioSpec(n_fft=64, hop=hop, num_mels=8, fmin_hz=0.0)
     audio = np.random.default_rng(0).standard_normal((2, 3, length)).astype(np.float32)
     count = spec.num_frames(length)

@@ -1,4 +1,4 @@
-"""New sound beside a picture that stays as it was."""
+"""New audio beside an image that stays as it was."""
 
 import av
 import numpy as np
@@ -19,15 +19,15 @@ def lengths_s(path) -> list[float]:
 
 
 @pytest.mark.parametrize("seconds", [0.4, 2.0, 5.0])
-def test_picture_is_untouched_and_lengths_agree(tmp_path, seconds):
+def test_image_is_untouched_and_lengths_agree(tmp_path, seconds):
     path = media_files.write(tmp_path / "in.mp4", fps=21.5, seconds=2)
     video.mux(path, media_files.clicks([0.3], seconds), 16000, tmp_path / "out.mp4")
     assert packets(tmp_path / "out.mp4") == packets(path)
-    picture_s, sound_s = lengths_s(tmp_path / "out.mp4")
-    assert abs(picture_s - 2.0) < 0.05 and abs(sound_s - picture_s) < 0.05
+    video_s, audio_s = lengths_s(tmp_path / "out.mp4")
+    assert abs(video_s - 2.0) < 0.05 and abs(audio_s - video_s) < 0.05
 
 
-def test_new_sound_replaces_the_old_at_its_time(tmp_path):
+def test_new_audio_replaces_the_old_at_its_time(tmp_path):
     path = media_files.write(tmp_path / "in.mp4", times_s=(0.2,))
     video.mux(path, media_files.clicks([0.9], 2.0), 16000, tmp_path / "out.mp4")
     assert abs(media_files.onset_s(audio.load(tmp_path / "out.mp4", 16000)) - 0.9) < 0.003
@@ -41,7 +41,7 @@ def test_rotation_survives(tmp_path):
     assert (after.rotation, after.width, after.height) == (270, before.width, before.height)
 
 
-def test_picture_the_container_cannot_hold_is_encoded_anew(tmp_path):
+def test_image_the_container_cannot_hold_is_encoded_anew(tmp_path):
     path = tmp_path / "in.mkv"
     frames_THWC = media_files.grey_frames(20)
     with av.open(str(path), "w") as container:

@@ -39,7 +39,7 @@ def test_long_clips_show_evenly_chosen_frames(tmp_path):
     assert _count(tmp_path / "s.png", lambda r, g, b: (b > 0.99) & (r < 0.01)) == 0
 
 
-def test_marks_and_sound_are_drawn_only_where_given(tmp_path):
+def test_marks_and_audio_are_drawn_only_where_given(tmp_path):
     tone = np.sin(np.arange(3200) * 0.5).astype(np.float32)
 
     def reddish(r, g, b):
@@ -56,7 +56,7 @@ def test_marks_and_sound_are_drawn_only_where_given(tmp_path):
     assert _count(tmp_path / "full.png", bluish) > 5 * max(bare, 1)
 
 
-def test_int16_sound_and_float_sound_draw_alike(tmp_path):
+def test_int16_audio_and_float_audio_draw_alike(tmp_path):
     tone = (np.sin(np.arange(3200) * 0.1) * 16384).astype(np.int16)
     plots.save_contact_sheet(tmp_path / "a.png", [_row(WHITE, tone)])
     plots.save_contact_sheet(tmp_path / "b.png", [_row(WHITE, tone.astype(np.float32) / 32768)])

@@ -29,7 +29,7 @@ def test_start_and_duration_choose_the_frames(tmp_path, suffix):
     assert values(frames_THWC) == [22, 27, 32, 37, 42]
 
 
-def test_frames_end_where_the_picture_ends(tmp_path):
+def test_frames_end_where_the_image_ends(tmp_path):
     path = media_files.write(tmp_path / "a.mp4", fps=20, seconds=1.5)
     assert values(video.read_frames(path, SPEC, duration_s=10.0)) == [0, 5, 10, 15, 20, 25]
 
@@ -41,7 +41,7 @@ def test_variable_frame_rate_follows_the_times(tmp_path):
     assert shown[:8] == [0, 1, 2, 2, 2, 2, 4, 4]
 
 
-def test_late_picture_shows_its_first_frame_meanwhile(tmp_path):
+def test_late_image_shows_its_first_frame_meanwhile(tmp_path):
     path = media_files.write_two_starts(tmp_path / "late.mkv", 0.6, 0.0)
     assert values(video.read_frames(path, SPEC, duration_s=1.0)) == [0, 0, 0, 1]
 
@@ -56,7 +56,7 @@ def test_whole_video_comes_with_its_length(tmp_path):
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_phone_video_is_turned_upright(tmp_path, turns):
     frame_HWC = np.full((48, 64, 3), 40, np.uint8)
-    frame_HWC[:8, :8] = 250  # a mark in the top left corner of the stored picture
+    frame_HWC[:8, :8] = 250  # a mark in the top left corner of the stored image
     path = tmp_path / "phone.mp4"
     video.write_video(path, np.repeat(frame_HWC[None], 10, axis=0), 10, crf=5)
     media_files.rotate_mp4(path, turns)
@@ -97,7 +97,7 @@ def broken_file(tmp_path, kind):
         path.write_bytes(b"")
     elif kind == "text":
         path.write_text("this is no video" * 100)
-    elif kind == "sound only":
+    elif kind == "audio only":
         import soundfile
 
         path = tmp_path / "sound.wav"
@@ -111,7 +111,7 @@ def broken_file(tmp_path, kind):
         ("truncated", "unreadable"),
         ("zero length", "unreadable"),
         ("text", "unreadable"),
-        ("sound only", "no_video"),
+        ("audio only", "no_video"),
         ("missing", "missing"),
     ],
 )
@@ -133,7 +133,7 @@ def test_cut_off_matroska_gives_what_is_left(tmp_path):
 
 def test_start_past_the_end_is_empty(tmp_path):
     path = media_files.write(tmp_path / "a.mp4")
-    with pytest.raises(video.MediaError, match="no picture from 7.000 s") as caught:
+    with pytest.raises(video.MediaError, match="no video from 7.000 s") as caught:
         video.read_frames(path, SPEC, start_s=7.0, duration_s=1.0)
     assert caught.value.reason == "empty"
 

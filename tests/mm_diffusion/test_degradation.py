@@ -1,8 +1,8 @@
-"""Degradation of small pictures: the resize of the source, and chances that hold."""
+"""Degradation of small images: the resize of the source, and chances that hold."""
 
 import pathlib
 
-from mm_diffusion import pictures
+from mm_diffusion import images
 import numpy as np
 import pytest
 import simplejpeg
@@ -14,37 +14,37 @@ GOLDENS = pathlib.Path(__file__).parents[1] / "goldens" / "mm_diffusion"
 RED = np.zeros((64, 64, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
 
 
-def noise_picture(side=64):
+def noise_image(side=64):
     return np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
 
 
-def degrade(picture, seed=0, **fields):
+def degrade(image, seed=0, **fields):
     make = degradation.Degradation(**{"height": 16, "width": 16, **fields})
-    return make(picture, np.random.default_rng(seed))
+    return make(image, np.random.default_rng(seed))
 
 
-def reduced(picture, size=(16, 16)):
-    return fitting.resize(picture, size, cubic=True, antialias=False)
+def reduced(image, size=(16, 16)):
+    return fitting.resize(image, size, cubic=True, antialias=False)
 
 
 def test_reduction_alone_equals_official():
     golden = np.load(GOLDENS / "data.npz")
     large = np.pad(
-        reduced(pictures.golden("sr_a", (180, 320, 3)), (144, 256)), ((56, 56), (0, 0), (0, 0))
+        reduced(images.golden("sr_a", (180, 320, 3)), (144, 256)), ((56, 56), (0, 0), (0, 0))
     )
     low = degrade(large, height=64, width=64, noise_probability=0, jpeg_probability=0)
     np.testing.assert_array_equal(low, golden["sr/a/lr_u8"])
 
 
-def test_resize_keeps_flat_pictures_and_does_not_smooth():
+def test_resize_keeps_flat_images_and_does_not_smooth():
     flat = np.full((64, 48, 3), 77, np.uint8)
     np.testing.assert_array_equal(reduced(flat, (16, 9)), 77)
     # four pixels in each direction, the outer ones against: nothing else of a 4x4 block counts
     kernel = np.array([-0.09375, 0.59375, 0.59375, -0.09375])
-    picture = noise_picture()
-    blocks = picture.reshape(16, 4, 16, 4, 3).astype(np.float64)
+    image = noise_image()
+    blocks = image.reshape(16, 4, 16, 4, 3).astype(np.float64)
     want = np.einsum("hiwjc,i,j->hwc", blocks, kernel, kernel).clip(0, 255)
-    got = reduced(picture)
+    got = reduced(image)
     np.testing.assert_allclose(got, want, atol=0.5 + 1e-9)
 
 
@@ -57,11 +57,11 @@ def test_noise_is_not_clipped_and_its_strength_varies():
 
 
 def test_chances():
-    plain = reduced(noise_picture())
+    plain = reduced(noise_image())
     make, rng = degradation.Degradation(height=16, width=16), np.random.default_rng(0)
     kinds = []
     for _ in range(400):
-        made = make(noise_picture(), rng)
+        made = make(noise_image(), rng)
         whole = np.array_equal(made, np.rint(made))
         kinds.append("plain" if np.array_equal(made, plain) else "jpeg" if whole else "noise")
     shares = {kind: kinds.count(kind) / 400 for kind in kinds}
@@ -71,20 +71,20 @@ def test_chances():
 
 
 def test_official_jpeg_takes_red_for_blue():
-    """Blue costs more in JPEG's luminance: the two presets treat a picture differently."""
-    picture = noise_picture()
+    """Blue costs more in JPEG's luminance: the two presets treat an image differently."""
+    image = noise_image()
     jpeg = {"noise_probability": 0.0, "jpeg_probability": 1.0, "jpeg_quality": (20, 20)}
-    ours, theirs = (degrade(picture, preset=p, **jpeg) for p in ("default", "official"))
+    ours, theirs = (degrade(image, preset=p, **jpeg) for p in ("default", "official"))
     assert not np.array_equal(ours, theirs)
-    swapped = degrade(picture[..., ::-1], preset="default", **jpeg)
+    swapped = degrade(image[..., ::-1], preset="default", **jpeg)
     np.testing.assert_array_equal(theirs, swapped[..., ::-1])
-    small = reduced(picture)
+    small = reduced(image)
     data = simplejpeg.encode_jpeg(small, quality=20, colorsubsampling="420")
     np.testing.assert_array_equal(ours, simplejpeg.decode_jpeg(data))
 
 
-def test_same_seed_same_picture():
-    np.testing.assert_array_equal(degrade(noise_picture(), 3), degrade(noise_picture(), 3))
+def test_same_seed_same_image():
+    np.testing.assert_array_equal(degrade(noise_image(), 3), degrade(noise_image(), 3))
 
 
 def test_errors_say_what_came():

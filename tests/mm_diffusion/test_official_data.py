@@ -1,9 +1,9 @@
-"""What the official data code makes of pictures and sound: letterbox, range, padding."""
+"""Tests what the official data code makes of video and audio: letterbox, range, padding."""
 
 import pathlib
 
 from goldens import fill
-from mm_diffusion import pictures
+from mm_diffusion import images
 import numpy as np
 import pytest
 
@@ -14,8 +14,8 @@ GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "goldens" / "mm_diffusion" 
 SHAPES = {"land": (3, 90, 160, 3), "port": (2, 161, 97, 3), "square": (2, 128, 128, 3)}
 
 
-def letterbox(picture_HWC, size, antialias):
-    return fitting.fit(picture_HWC, specs.VideoSpec(10, size, size, "letterbox", antialias))
+def letterbox(image_HWC, size, antialias):
+    return fitting.fit(image_HWC, specs.VideoSpec(10, size, size, "letterbox", antialias))
 
 
 @pytest.mark.parametrize("case", SHAPES)
@@ -28,7 +28,7 @@ def letterbox(picture_HWC, size, antialias):
     ],
 )
 def test_letterbox_equals_official(case, name, antialias, mirror):
-    frames = pictures.golden(case, SHAPES[case])
+    frames = images.golden(case, SHAPES[case])
     made = np.stack([letterbox(frame, 64, antialias) for frame in frames])
     # the official code mirrors before it resizes; bars of odd width would tell, were there any
     made = made[:, :, ::-1] if mirror else made
@@ -53,7 +53,7 @@ def test_pixels_written_equal_official():
 @pytest.mark.parametrize(("name", "shape"), [("a", (180, 320, 3)), ("b", (300, 170, 3))])
 def test_super_resolution_pairs_equal_official(name, shape):
     """The official letterbox to 256 and the reduction to 64, both by cv2's cubic resize."""
-    large = letterbox(pictures.golden(f"sr_{name}", shape), 256, antialias=False)
+    large = letterbox(images.golden(f"sr_{name}", shape), 256, antialias=False)
     np.testing.assert_array_equal(large[::2, ::2], GOLDEN[f"sr/{name}/hr_u8"])
     low = fitting.resize(large, (64, 64), cubic=True, antialias=False)
     np.testing.assert_array_equal(low, GOLDEN[f"sr/{name}/lr_u8"])
@@ -63,7 +63,7 @@ def test_super_resolution_pairs_equal_official(name, shape):
 
 
 @pytest.mark.parametrize(("name", "length"), [("long", 26000), ("short", 24533)])
-def test_sound_is_cut_or_padded_as_official(name, length):
+def test_audio_is_cut_or_padded_as_official(name, length):
     """16 frames at 10 frames/s are 25600 samples; the official code reads the left channel."""
     left = 0.2 * fill.inp(f"data.audio_{name}", (30000, 2), "public/")[:length, 0]
     clip = records.Clip(

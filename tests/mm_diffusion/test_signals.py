@@ -1,4 +1,4 @@
-"""Sound on its way into the model and back."""
+"""Audio on its way into the model and back."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def test_there_and_back(companding):
     np.testing.assert_allclose(back, audio, atol=1e-6)
 
 
-def test_companding_lifts_quiet_sound():
+def test_companding_lifts_quiet_audio():
     x = np.asarray(signals.audio_to_model(np.float32([[0.01, -0.01, 1.0]]), companding=255.0))
     np.testing.assert_allclose(x[0, :, 0], [0.2285, -0.2285, 1.0], atol=1e-4)
 

@@ -48,7 +48,7 @@ def test_super_resolution_starts_from_every_part_of_the_upsampler():
     assert all(target == f"runs/upsampler:{part}" for part, target in init_from.items())
 
 
-def test_released_weights_saw_mirrored_and_aliased_pictures():
+def test_released_weights_saw_mirrored_and_aliased_images():
     config = mm_diffusion.get_config("released")
     assert config.data.mirror and not config.video.antialias
     assert mm_super_resolution.get_config("released").data.degradation.preset == "official"

@@ -77,7 +77,7 @@ def test_every_sampler_makes_finite_clips(model, sampler):
 
 
 @pytest.mark.parametrize("method", ["replacement", "gradient"])
-def test_given_picture_is_kept_and_its_sound_has_its_length(model, method):
+def test_given_image_is_kept_and_its_audio_has_its_length(model, method):
     given = frames(9)  # windows of 4 frames at 0, 4 (overlap rounds to 0) and 5
     request = pipeline.Request("v", frames_THWC=given)
     settings = pipeline.Settings(method=method, scale=0.01, **FEW)
@@ -85,10 +85,10 @@ def test_given_picture_is_kept_and_its_sound_has_its_length(model, method):
     np.testing.assert_array_equal(clip.frames_THWC, given)
     assert clip.audio.shape == (7200,) and np.isfinite(clip.audio).all()
     (other,) = model.make([request._replace(frames_THWC=frames(9, 1))], settings)
-    assert np.abs(other.audio - clip.audio).max() > 1e-3  # the picture is heard
+    assert np.abs(other.audio - clip.audio).max() > 1e-3  # the video is heard
 
 
-def test_given_sound_is_kept_and_its_picture_has_its_length(model):
+def test_given_audio_is_kept_and_its_image_has_its_length(model):
     audio = np.random.default_rng(0).uniform(-0.3, 0.3, 2000).astype(np.float32)
     request = pipeline.Request("s", audio_L=audio)
     (clip,) = model.make([request], pipeline.Settings(**FEW))
@@ -103,7 +103,7 @@ def test_guidance_scale_zero_is_replacement():
     )
 
 
-def test_super_resolution_enlarges_generated_pictures_only():
+def test_super_resolution_enlarges_generated_images_only():
     model = load(sounding_config.tiny(), sounding_config.tiny_upscaler())
     (large,) = model.make(noise("a"), pipeline.Settings(**FEW))
     assert large.frames_THWC.shape == (4, 16, 16, 3)

@@ -47,7 +47,7 @@ def clip(num_frames):
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_both_pictures_show_one_frame(train):
+def test_both_images_show_one_frame(train):
     clean = config(noise_probability=0.0, jpeg_probability=0.0)
     transform = task_lib.resolve(clean).transform(train=train)
     seen = set()
@@ -64,11 +64,11 @@ def test_both_pictures_show_one_frame(train):
 def test_records_of_another_size():
     wrong = config()
     wrong.video.width = 32
-    with pytest.raises(ValueError, match="16x16 pictures"):
+    with pytest.raises(ValueError, match="16x16 images"):
         task_lib.resolve(wrong).transform(train=True)([clip(1)], 0, np.random.default_rng(0))
 
 
-def test_records_without_pictures():
+def test_records_without_images():
     empty = clip(1)
     empty.frames = []
     with pytest.raises(ValueError, match="no frames"):
@@ -97,16 +97,16 @@ def test_loss_and_gradients_of_a_batch():
     assert head.shape == (6,) and (np.abs(head) > 0).all()
 
 
-def test_shows_small_sampled_and_true_pictures():
+def test_shows_small_sampled_and_true_images():
     task = task_lib.resolve(config(noise_probability=0.0, jpeg_probability=0.0))
     module = filled.module(task.build)
     example = task.transform(train=False)([clip(7)], 0, np.random.default_rng(0))
     batch = {name: x[None] for name, x in example.items()}
     found = filled.shown(task, module, batch, 1)
-    picture = found["picture/0"].pixels_HWC
+    image = found["picture/0"].pixels_HWC
     assert set(found) == {"picture/0"}
-    assert picture.shape == (14 + SIDE, 3 * SIDE + 2 * 3, 3)
-    small, made, true = (picture[14:, k * (SIDE + 3) :][:, :SIDE] for k in range(3))
+    assert image.shape == (14 + SIDE, 3 * SIDE + 2 * 3, 3)
+    small, made, true = (image[14:, k * (SIDE + 3) :][:, :SIDE] for k in range(3))
     np.testing.assert_array_equal(true, example["high_BHWC"])
     grey = np.broadcast_to(example["low_BHWC"][0, 0], small.shape)
     np.testing.assert_allclose(small.astype(int), grey, atol=1)
@@ -116,7 +116,7 @@ def test_shows_small_sampled_and_true_pictures():
 
 
 def _upscaled(graphdef, state, batch):
-    """What sampling makes of the same noise."""
+    """Returns what sampling makes of the same noise."""
     low = pixels.from_uint8(batch["low_BHWC"][:, None])
     network = nnx.merge(graphdef, state)
     return upscaling.upscale(

@@ -36,8 +36,8 @@ def build(**fields):
     )
 
 
-def pictures(b=2, side=8, low=4, channels=3):
-    """Noisy large pictures, small pictures, steps."""
+def images(b=2, side=8, low=4, channels=3):
+    """Noisy large images, small images, steps."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((b, side, side, channels), np.float32)
     return x, rng.standard_normal((b, low, low, channels), np.float32), np.arange(b) + 7
@@ -137,7 +137,7 @@ def test_official_keys_are_recognised(tmp_path):
 def traced_gradient(model):
     """The gradient's program, not compiled yet, and its argument."""
     graphdef, state = nnx.split(model)
-    args = pictures()
+    args = images()
 
     def loss(state):
         return (nnx.merge(graphdef, state)(*args) ** 2).mean()
@@ -164,15 +164,15 @@ def test_remat_changes_no_gradient():
 
 def test_bfloat16_stays_close():
     want, got = (
-        run(build(**FLAT, dtype=dtype), *pictures()) for dtype in (jnp.float32, jnp.bfloat16)
+        run(build(**FLAT, dtype=dtype), *images()) for dtype in (jnp.float32, jnp.bfloat16)
     )
     assert got.dtype == jnp.float32 and got.shape == (2, 8, 8, 6)
     assert 0 < np.sqrt(np.mean((want - got) ** 2)) < 0.05 * np.std(want)
 
 
-def test_the_small_picture_matters_and_may_have_any_size():
+def test_the_small_image_matters_and_may_have_any_size():
     model = build(**FLAT)
-    x, low, t = pictures()
+    x, low, t = images()
     assert np.abs(run(model, x, low, t) - run(model, x, 0 * low, t)).max() > 1e-2
     plain = np.ones((2, 5, 3, 3), np.float32)  # however large: the same grey
     np.testing.assert_allclose(
@@ -183,13 +183,13 @@ def test_the_small_picture_matters_and_may_have_any_size():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (pictures(side=7), "7x7 pixels"),
-        (pictures(channels=1), "1 channels"),
-        ((*pictures()[:2], np.arange(3)), r"steps of shape \(3,\)"),
-        ((*(x[None] for x in pictures()[:2]), np.arange(2)), "put the frames of a clip"),
+        (images(side=7), "7x7 pixels"),
+        (images(channels=1), "1 channels"),
+        ((*images()[:2], np.arange(3)), r"steps of shape \(3,\)"),
+        ((*(x[None] for x in images()[:2]), np.arange(2)), "put the frames of a clip"),
     ],
 )
-def test_pictures_that_do_not_fit(args, message):
+def test_images_that_do_not_fit(args, message):
     model = network_lib.shapes(lambda keys: super_resolution.SuperResolution(**SMALL, rngs=keys))
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(model, *args)

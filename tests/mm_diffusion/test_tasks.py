@@ -59,7 +59,7 @@ def clip(num_frames):
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_windows_of_picture_and_sound_are_of_one_time(train):
+def test_windows_of_image_and_audio_are_of_one_time(train):
     transform = task_lib.resolve(config()).transform(train=train)
     starts = set()
     for seed in range(20):
@@ -93,7 +93,7 @@ def test_mirror_is_for_the_released_weights_only():
 def test_records_of_another_size():
     wrong = config()
     wrong.video.width = 16
-    with pytest.raises(ValueError, match="8x8 pictures"):
+    with pytest.raises(ValueError, match="8x8 images"):
         task_lib.resolve(wrong).transform(train=True)([clip(4)], 0, np.random.default_rng(0))
 
 

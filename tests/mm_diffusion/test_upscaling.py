@@ -12,7 +12,7 @@ from foley_jax.mm_diffusion.sampling import upscaling
 
 
 def toy(x, low, time_B):
-    """Looks at both pictures and the step; the variance half must not be read."""
+    """Looks at both images and the step; the variance half must not be read."""
     big = jnp.repeat(jnp.repeat(low, 2, 1), 2, 2)
     eps = 0.8 * x - 0.5 * big + 0.1 * jnp.sin(x + time_B.reshape(-1, 1, 1, 1) / 1000)
     return jnp.concatenate([eps, jnp.full_like(eps, jnp.nan)], axis=-1)
@@ -49,7 +49,7 @@ def test_frames_of_a_clip_share_their_noise_and_clips_do_not():
     assert np.abs(made - make(low, key=1)).max() > 0.1
 
 
-def test_every_frame_gets_its_own_small_picture():
+def test_every_frame_gets_its_own_small_image():
     low = clips()
     made = make(low)
     swapped = make(low[:, ::-1])

@@ -1,4 +1,7 @@
-"""What the full-size parity tests share: seeded weights, one compiled call, torch's layout."""
+"""Tests what the full-size parity tests share.
+
+Seeded weights, one compiled call, torch's layout.
+"""
 
 from collections.abc import Callable
 import json

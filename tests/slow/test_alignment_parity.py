@@ -74,19 +74,19 @@ CASES = {
 def test_classifier(guide, golden, case):
     x = full_size.last(fill.inp("cls_x", (2, 4, 16, 64), PREFIX))
     t_B, embed = np.float32([500, 12.25]), CASES[case]["embed"]
-    rows = fill.unit_rows(fill.inp("cls_feat", (2, 33, 512), PREFIX))
+    features = fill.unit_features(fill.inp("cls_feat", (2, 33, 512), PREFIX))
     if case == "normal_ctx":
-        rows = fill.inp("cls_ctx_normal", (2, 32, 512), PREFIX)
+        features = fill.inp("cls_ctx_normal", (2, 32, 512), PREFIX)
 
-    def run(model, x, t_B, rows):
+    def run(model, x, t_B, features):
         def log_prob(x):
-            return model.log_prob(x, t_B, rows, embed=embed).sum()
+            return model.log_prob(x, t_B, features, embed=embed).sum()
 
-        context = model.conditioner(rows) if embed else rows
-        logit_B = model.logits(x, t_B, rows, embed=embed)
+        context = model.conditioner(features) if embed else features
+        logit_B = model.logits(x, t_B, features, embed=embed)
         return _walk(model.classifier, x, t_B, context), logit_B, jax.grad(log_prob)(x)
 
-    hooks, logit_B, gradient = full_size.jitted(guide, run, x, t_B, rows)
+    hooks, logit_B, gradient = full_size.jitted(guide, run, x, t_B, features)
     names = [key.removeprefix(f"{case}/") for key in golden if key.startswith(f"{case}/")]
     hooked = sorted(set(names) & set(hooks))
     assert len(hooked) == 6 and len(names) == 9
@@ -103,24 +103,24 @@ def test_classifier(guide, golden, case):
 
 
 def test_embedded_rows(guide, golden):
-    rows = fill.unit_rows(fill.inp("cls_feat", (2, 33, 512), PREFIX))
-    got = full_size.jitted(guide, lambda model, rows: model.conditioner(rows), rows)
+    features = fill.unit_features(fill.inp("cls_feat", (2, 33, 512), PREFIX))
+    got = full_size.jitted(guide, lambda model, features: model.conditioner(features), features)
     _close("cond_model_out", got, golden["cond_model_out"], ATOL, 1.0)
 
 
 def test_training_loss_on_noised_latents(guide, golden):
     x0 = full_size.last(fill.inp("bce_x0", (4, 4, 16, 64), PREFIX))
     noise = full_size.last(fill.inp("bce_noise", (4, 4, 16, 64), PREFIX))
-    rows = fill.unit_rows(fill.inp("bce_feat", (4, 32, 512), PREFIX))
+    features = fill.unit_features(fill.inp("bce_feat", (4, 32, 512), PREFIX))
     table, t_B = schedule.scaled_linear(), np.int32([3, 250, 500, 900])
 
-    def run(model, x0, noise, rows):
+    def run(model, x0, noise, features):
         x_t = gaussian.q_sample(table, x0, jnp.asarray(t_B), noise)
-        logit_B = model.logits(x_t, jnp.asarray(t_B, jnp.float32), rows)
+        logit_B = model.logits(x_t, jnp.asarray(t_B, jnp.float32), features)
         match_B = jnp.array([True, False, True, False])
         return logit_B, jax.nn.softplus(jnp.where(match_B, -logit_B, logit_B)).mean()
 
-    logit_B, loss = full_size.jitted(guide, run, x0, noise, rows)
+    logit_B, loss = full_size.jitted(guide, run, x0, noise, features)
     prob = 1 / (1 + np.exp(-logit_B.astype(np.float64)))
     _close("bce/prob", prob[:, None], golden["bce/prob"], PROB_ATOL, 1.0)
     _close("bce/loss", loss[None], golden["bce/loss"], 2 * PROB_ATOL, 1.0)
@@ -128,13 +128,13 @@ def test_training_loss_on_noised_latents(guide, golden):
 
 def test_evaluation_classifier_on_clean_latents(judge, golden):
     x0 = full_size.last(fill.inp("bce_x0", (4, 4, 16, 64), PREFIX))
-    rows = fill.unit_rows(fill.inp("bce_feat", (4, 32, 512), PREFIX))
+    features = fill.unit_features(fill.inp("bce_feat", (4, 32, 512), PREFIX))
 
-    def run(model, x0, rows):
+    def run(model, x0, features):
         scale = model.latent_scale[...]
-        return model.logits(x0, jnp.zeros(4), rows), scale
+        return model.logits(x0, jnp.zeros(4), features), scale
 
-    logit_B, scale = full_size.jitted(judge, run, x0, rows)
+    logit_B, scale = full_size.jitted(judge, run, x0, features)
     assert scale == np.float32(0.18215)
     prob = 1 / (1 + np.exp(-logit_B.astype(np.float64)))
     _close("eval/prob_t0", prob[:, None], golden["eval/prob_t0"], PROB_ATOL, 1.0)
@@ -144,24 +144,24 @@ def test_evaluation_classifier_on_clean_latents(judge, golden):
 def test_double_guidance_with_the_full_unet(guide, golden):
     ldm = registry.from_state_dict("diff_foley/ldm", full_size.state("ldm"))
     x = full_size.last(fill.inp("dg_x", (1, 4, 16, 64), PREFIX))
-    rows = fill.unit_rows(fill.inp("dg_feat", (1, 33, 512), PREFIX))
+    features = fill.unit_features(fill.inp("dg_feat", (1, 33, 512), PREFIX))
     table = schedule.scaled_linear()
     # the solver's time in (0, 1] -> model time
     t_B = np.float32([(0.52 - 1 / 1000) * 1000])
     graphdef, state = nnx.split(ldm)
 
-    def run(guide, state, x, t_B, rows):
+    def run(guide, state, x, t_B, features):
         ldm = nnx.merge(graphdef, state)
-        context = ldm.conditioner(rows[:, :32])
+        context = ldm.conditioner(features[:, :32])
         eps = guidance.classifier_free(ldm.denoise, context, jnp.zeros_like(context), 4.5)
 
         def log_prob(x, t_B):
-            return guide.log_prob(x, t_B, rows, embed=False)
+            return guide.log_prob(x, t_B, features, embed=False)
 
         both = guidance.double_guidance(eps, log_prob, table, 50.0)
         return eps(x, t_B), both(x, t_B)
 
-    plain, both = full_size.jitted(guide, run, nnx.to_pure_dict(state), x, t_B, rows)
+    plain, both = full_size.jitted(guide, run, nnx.to_pure_dict(state), x, t_B, features)
     _close("dg/eps_cfg_only", full_size.first(plain), golden["dg/eps_cfg_only"], ATOL, 1.0)
     _close("dg/eps_double_guided", full_size.first(both), golden["dg/eps_double_guided"], ATOL, 1.0)
     want = golden["dg/classifier_term_50_sigma_grad"]

@@ -58,7 +58,7 @@ def _spec(case: str) -> np.ndarray:
 
 
 def _video_walk(model, x_BTHWC):
-    """Every hooked activation of the picture side, in our layout."""
+    """Every hooked activation of the image side, in our layout."""
     encoder, (b, t) = model.video_encoder, x_BTHWC.shape[:2]
     out = {}
     x = x_BTHWC.reshape(b * t, *x_BTHWC.shape[2:])

@@ -82,12 +82,12 @@ def test_unet_activations(model):
 
 def test_unet_behind_the_conditioner_at_a_fractional_step(model):
     x = full_size.last(fill.inp("unet_x", (1, 4, 16, 64), PREFIX))
-    rows = fill.unit_rows(fill.inp("video_feat", (1, 32, 512), PREFIX))
+    features = fill.unit_features(fill.inp("video_feat", (1, 32, 512), PREFIX))
 
-    def run(model, x, t_B, rows):
-        return model.denoise(x, t_B, model.conditioner(rows))
+    def run(model, x, t_B, features):
+        return model.denoise(x, t_B, model.conditioner(features))
 
-    got = full_size.jitted(model, run, x, np.float32([959.04]), rows)
+    got = full_size.jitted(model, run, x, np.float32([959.04]), features)
     _close("unet chain/out", full_size.first(got), _load("unet")["chain/out"])
 
 
@@ -100,20 +100,20 @@ def test_unet_with_the_published_null_context(model):
 
 def test_conditioner(model):
     golden = _load("cond")
-    rows = fill.unit_rows(fill.inp("video_feat", (1, 32, 512), PREFIX))
-    long = fill.unit_rows(fill.inp("video_feat40", (2, 40, 512), PREFIX))
+    features = fill.unit_features(fill.inp("video_feat", (1, 32, 512), PREFIX))
+    long = fill.unit_features(fill.inp("video_feat40", (2, 40, 512), PREFIX))
 
-    def run(model, rows, long):
-        zeros = jnp.zeros_like(rows)
+    def run(model, features, long):
+        zeros = jnp.zeros_like(features)
         condition = model.conditioner
         return {
-            "out": condition(rows),
-            "embedder_only": condition.embedder(rows),
+            "out": condition(features),
+            "embedder_only": condition.embedder(features),
             "train_null": condition(zeros),
             "out_len40": condition(long),
         }
 
-    for name, value in full_size.jitted(model, run, rows, long).items():
+    for name, value in full_size.jitted(model, run, features, long).items():
         _close(f"cond {name}", value, golden[f"ldm/{name}"])
 
 

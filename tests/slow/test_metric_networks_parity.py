@@ -6,7 +6,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 # With the statistics of a batch of 2 or 3, float32 alone moves AudioCLIP's embeddings: the
-# official module in float32 lies 2.1e-4 to 3.1e-4 (3 sounds) and 9.1e-4 (2) from itself in
+# official module in float32 lies 2.1e-4 to 3.1e-4 (3 audio clips) and 9.1e-4 (2) from itself in
 # float64, this one 1.4e-4 to 1.9e-4 and 5.2e-4 to 7.2e-4. Another batch moves them by 0.4.
 BATCH_LIMITS = {"train_mode_batch3": 6e-4, "train_mode_batch2": 2e-3}
 

@@ -51,7 +51,7 @@ def first_step() -> tuple[dict, state_lib.TrainState, dict]:
     task = OfficialStep(config)
     mesh = mesh_lib.make_mesh(data=1, fsdp=1, devices=jax.devices()[:1])
     with jax.set_mesh(mesh):
-        maker = state_lib.Maker(
+        maker = state_lib.StateFactory(
             task,
             mesh,
             lambda params: optimizer.make(config.optimizer, 10, task.weight_decay_mask(params)),

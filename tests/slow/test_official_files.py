@@ -48,7 +48,10 @@ def _tensors(name):
 
 
 def _lightning(state):
-    """What pytorch-lightning 1.2 writes around a state dict; its callback class is pickled too."""
+    """Returns what pytorch-lightning 1.2 writes around a state dict.
+
+    Its callback class is pickled too.
+    """
     name = "pytorch_lightning.callbacks.model_checkpoint"
     parts = [".".join(name.split(".")[:n]) for n in (1, 2, 3)]
     sys.modules.update({part: types.ModuleType(part) for part in parts})
@@ -73,7 +76,7 @@ def _save(content, path):
 
 
 def _open_cavp(state):
-    """What open_clip's training code writes, of a network wrapped for several GPUs."""
+    """Returns what open_clip's training code writes, of a network wrapped for several GPUs."""
     wrapped = {f"module.{key}": value for key, value in state.items()}
     return {"epoch": 66, "name": "cavp", "state_dict": wrapped}
 
@@ -163,7 +166,7 @@ def narrow():
 
 
 def _averages(state):
-    """The same state dict with the averages as the only weights."""
+    """Returns the same state dict with the averages as the only weights."""
     names = {k.replace(".", ""): k for k in state if k.startswith("model.")}
     taken = {k: v for k, v in state.items() if not k.startswith("model_ema.")}
     for key, value in state.items():

@@ -1,6 +1,6 @@
 """The notebook's sampling, full size: 25 steps, classifier-free guidance and classifier.
 
-Preset 'official': zeros as null context, all 33 raw rows into the classifier. The golden's own
+Preset 'official': zeros as null context, all 33 raw features into the classifier. The golden's own
 float32 noise after 25 steps is 2.4e-6 relative (tests/README.md).
 """
 
@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import packed_windows, solve, windows
 from foley_jax.diff_foley.sampling import settings as settings_lib
-from foley_jax.diff_foley.sampling import solve, windows
 from foley_jax.diffusion import schedule
 from foley_jax.interop import registry
 from foley_jax.runtime import network
@@ -39,10 +38,10 @@ def _close(name: str, got: np.ndarray, want: np.ndarray) -> None:
 def test_double_guided_sampling_equals_the_notebook():
     ldm = _network("diff_foley/ldm", "ldm")
     classifier = _network("diff_foley/guidance_classifier", "classifier")
-    rows_RD = fill.unit_rows(fill.inp("e2e_feat", (1, 33, 512), PREFIX))[0]
-    plan = windows.official(len(rows_RD), SPEC)
-    request = tape_lib.Request(plan, rows_RD, "e2e", tape_lib.Draw(0))
-    tape, _, batch = tape_lib.lay([request], SPEC, max_batch=1)
+    features_RD = fill.unit_features(fill.inp("e2e_feat", (1, 33, 512), PREFIX))[0]
+    plan = windows.official(len(features_RD), SPEC)
+    request = packed_windows.Request(plan, features_RD, "e2e", packed_windows.NoiseSeed(0))
+    packed, _, batch = packed_windows.pack_windows([request], SPEC, max_batch=1)
     settings = settings_lib.Settings(preset="official")
     assert settings.aligned(True)
     program = solve.Program(
@@ -62,7 +61,7 @@ def test_double_guided_sampling_equals_the_notebook():
 
     x_T = np.moveaxis(fill.inp("e2e_xT", (1, 4, 16, 64), PREFIX)[0], 0, -1)
     scales = (jnp.float32(settings.guidance), jnp.float32(settings.alignment))
-    z_HWC, mel_1FT = network.jit_pair(run, ldm, classifier)(tape, x_T, *scales, rows_RD)
+    z_HWC, mel_1FT = network.jit_pair(run, ldm, classifier)(packed, x_T, *scales, features_RD)
     with np.load(full_size.GOLDENS / "e2e.npz") as golden:
         _close("final latent", np.moveaxis(np.asarray(z_HWC), -1, 0)[None], golden["z0"])
         _close("decoded channel 0", np.asarray(mel_1FT), golden["spec_channel0"])

@@ -74,7 +74,7 @@ class Run:
 
 @contextlib.contextmanager
 def _search_path():
-    """What the process that forks can import; it is started with the first run."""
+    """Returns what the process that forks can import; it is started with the first run."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parents[1])])
     try:

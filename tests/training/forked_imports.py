@@ -1,4 +1,7 @@
-"""What the process that `forked` forks from imports beforehand; nothing here touches a device."""
+"""Tests what the process that `forked` forks from imports beforehand.
+
+Nothing here touches a device.
+"""
 
 import jax
 import toy_config  # noqa: F401

@@ -1,4 +1,4 @@
-"""The toy config, with pictures and sound every third step."""
+"""The toy config, with video and audio every third step."""
 
 import toy_config
 

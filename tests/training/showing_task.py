@@ -11,17 +11,17 @@ RATE_HZ = 8000
 
 
 class ShowingTask(toy_task.ToyTask):
-    """A picture of grey `step` of the batches seen, and the example's target as loudness."""
+    """An image of grey `step` of the batches seen, and the example's target as loudness."""
 
     def show(self, model_fn, batch):
         seen, y_B = jax.device_get(model_fn(self.numbers, batch))
         return {
             **{
-                f"picture/{i}": task_lib.Picture(np.full((4, 6, 3), grey, np.uint8))
+                f"picture/{i}": task_lib.Image(np.full((4, 6, 3), grey, np.uint8))
                 for i, grey in enumerate(seen)
             },
             **{
-                f"sound/{i}": task_lib.Sound(np.full(80, y, np.float32), RATE_HZ)
+                f"sound/{i}": task_lib.Audio(np.full(80, y, np.float32), RATE_HZ)
                 for i, y in enumerate(y_B)
             },
         }
@@ -41,4 +41,4 @@ class PartlyBrokenTask(ShowingTask):
     """One of the things it shows cannot be written."""
 
     def show(self, model_fn, batch):
-        return {"sound/bad": "not a sound", **super().show(model_fn, batch)}
+        return {"sound/bad": "not an audio clip", **super().show(model_fn, batch)}

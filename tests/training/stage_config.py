@@ -68,7 +68,7 @@ LOSS = {
 
 
 def sets(stage):
-    """Which set of records a stage reads: frames per second, height and width, rate of sound."""
+    """Which set of records a stage reads: frames per second, height and width, rate of audio."""
     if stage.startswith("mm"):
         return 10.0, 16 if stage.endswith("resolution") else 8, 80
     return 4.0, 8, 16000

@@ -40,7 +40,7 @@ class NoisyTask(PlainTask):
 def step(task, count, devices):
     """(state before, compiled step, batch) of a toy task on some devices."""
     mesh = mesh_lib.make_mesh(devices=jax.devices()[:devices])
-    maker = state_lib.Maker(task, mesh, lambda params: optax.sgd(1e-2), seed=0, ema=False)
+    maker = state_lib.StateFactory(task, mesh, lambda params: optax.sgd(1e-2), seed=0, ema=False)
     rng = np.random.default_rng(0)
     local = {
         "x_BC": rng.standard_normal((B, toy_task.FEATURES)).astype(np.float32),

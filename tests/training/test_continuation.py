@@ -140,7 +140,7 @@ def test_what_changes_no_result_is_not_told_and_all_configs_are_kept(train, tmp_
 
 
 def other_shards(folder, new, *, sizes, split="train", renamed=""):
-    """The same records in shards of other sizes, or of other names."""
+    """Returns the same records in shards of other sizes, or of other names."""
     source = pipeline.open_source(folder, split)
     infos, first = [], 0
     for number, size in enumerate(sizes):

@@ -42,7 +42,7 @@ def started(data, workdir, **fields):
 
 
 def names(workdir):
-    """What lies in the folder of checkpoints."""
+    """Returns what lies in the folder of checkpoints."""
     return sorted(path.name for path in (workdir / "checkpoints").iterdir())
 
 

@@ -1,4 +1,7 @@
-"""The same losses on 1, 2 and 4 processes for every stage; real processes, fake devices."""
+"""Tests that the same losses on 1, 2 and 4 processes for every stage.
+
+Real processes, fake devices.
+"""
 
 import forked
 import numpy as np
@@ -18,7 +21,7 @@ def make_set(folder, fps, side, rate):
     frames = round(3 * fps)
     with records.ShardWriter(folder, "train", 0) as writer:
         for number in range(40):
-            pictures = rng.integers(0, 256, (frames, side, side, 3), dtype=np.uint8)
+            images = rng.integers(0, 256, (frames, side, side, 3), dtype=np.uint8)
             writer.add(
                 records.Clip(
                     id=f"train/{number}",
@@ -28,7 +31,7 @@ def make_set(folder, fps, side, rate):
                     start_s=0.0,
                     end_s=3.0,
                     fps=fps,
-                    frames=records.encode_frames(pictures),
+                    frames=records.encode_frames(images),
                     audio=rng.integers(-9000, 9000, 3 * rate).astype(np.int16),
                     sample_rate_hz=rate,
                     cavp_TD=rng.standard_normal((frames, 5)).astype(np.float16),

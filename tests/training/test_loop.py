@@ -228,7 +228,7 @@ def test_missing_run_says_which_command_makes_it(tmp_path):
         graft.load({"a": f"{run}:a"}, ({"a": np.zeros(1)}, {}))
 
 
-def test_pictures_fitted_in_another_way_are_refused(toy_data, tmp_path, monkeypatch):
+def test_images_fitted_in_another_way_are_refused(toy_data, tmp_path, monkeypatch):
     wanted = specs.VideoSpec(4.0, 16, 16, fit="letterbox")
     monkeypatch.setattr(toy_task.ToyTask, "video", wanted)
     with pytest.raises(ValueError, match="wanted were fit=letterbox"):

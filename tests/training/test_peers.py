@@ -35,7 +35,7 @@ class Circle:
         return dict(self.news.get(timeout=WAIT_S) for _ in range(count))
 
     def die(self, index):
-        """What the operating system does with the connections of a dead process."""
+        """Returns what the operating system does with the connections of a dead process."""
         for link in self.watches[index]._links.values():
             link.shutdown(socket.SHUT_RDWR)
 

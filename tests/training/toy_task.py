@@ -37,7 +37,7 @@ class ToyModel(nnx.Module):
 
 
 class ToyTransform:
-    """Sound -> features: the mean of four stretches, and a noisy target."""
+    """Audio -> features: the mean of four stretches, and a noisy target."""
 
     def __init__(self, delay_s):
         self.delay_s = delay_s

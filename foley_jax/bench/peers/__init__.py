@@ -1,1 +1,1 @@
-"""The same networks in PyTorch; torch and diffusers are imported where a peer is made."""
+"""Peers: our networks in PyTorch; torch and diffusers are imported where one is made."""

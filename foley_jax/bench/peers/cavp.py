@@ -21,7 +21,7 @@ _POOLS = ((2, 2), (2, 2), (2, 2), (2, 2), (1, 2), (1, 1))  # (time, frequency) p
 
 
 class _Conv(nn.Module):
-    """A convolution with its BatchNorm folded in: over the picture, or over 3 frames."""
+    """A convolution with its BatchNorm folded in: over the image, or over 3 frames."""
 
     def __init__(self, state: official_layers.OfficialState, stride: int = 1):
         super().__init__()
@@ -83,8 +83,8 @@ class _VideoEncoder(nn.Module):
         x = F.max_pool2d(F.relu_(self.stem(x, t)), 3, stride=2, padding=1)
         for block in self.blocks:
             x = block(x, t)
-        rows = self.head(x.mean((2, 3)))
-        return F.normalize(rows.reshape(b, t, -1).float(), dim=-1)
+        features = self.head(x.mean((2, 3)))
+        return F.normalize(features.reshape(b, t, -1).float(), dim=-1)
 
 
 class _AudioEncoder(nn.Module):
@@ -119,13 +119,13 @@ class _AudioEncoder(nn.Module):
 
 
 def video_encoder(state_dict: Mapping[str, Any]) -> nn.Module:
-    """CAVP's rows of pictures, as `Cavp.encode_video`.
+    """CAVP's features of images, as `Cavp.encode_video`.
 
     Args:
       state_dict: official names and layouts, of any depths and widths with the official stem; only
         `video_encoder.*` and `video_project_head.*` are read.
     Returns:
-      A module from float [B, T, H, W, 3], RGB in [0, 1], to unit rows float32 [B, T, D].
+      A module from float [B, T, H, W, 3], RGB in [0, 1], to unit features float32 [B, T, D].
     Raises:
       ValueError: tensors that are missing or have no place.
     """
@@ -133,12 +133,12 @@ def video_encoder(state_dict: Mapping[str, Any]) -> nn.Module:
 
 
 def audio_encoder(state_dict: Mapping[str, Any]) -> nn.Module:
-    """CAVP's rows of sound, as `Cavp.encode_spec`.
+    """CAVP's features of audio, as `Cavp.encode_spec`.
 
     Args:
       state_dict: official names and layouts; only `spec_encoder.*` is read.
     Returns:
-      A module from float [B, F, L], log-mel in [0, 1], to unit rows float32 [B, L // 16, D].
+      A module from float [B, F, L], log-mel in [0, 1], to unit features float32 [B, L // 16, D].
     Raises:
       ValueError: tensors that are missing or have no place.
     """

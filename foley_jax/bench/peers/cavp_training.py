@@ -1,6 +1,6 @@
 """CAVP's training step in torch: both encoders with BatchNorm of the batch, contrast, AdamW.
 
-B clips, T frames, H W, C channels, F mel bins, L mel frames, D width of a row.
+B clips, T frames, H W, C channels, F mel bins, L mel frames, D width of a feature.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ State = official_layers.OfficialState
 
 
 class _ConvNorm(nn.Module):
-    """A convolution over the picture, or over 3 frames, and its norm."""
+    """A convolution over the image, or over 3 frames, and its norm."""
 
     def __init__(self, state: State, stride: int = 1):
         super().__init__()
@@ -118,9 +118,9 @@ class _Both(nn.Module):
 def _symmetric(logits: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of [..., K, K] logits in both directions; the diagonal holds the pairs."""
     k = logits.shape[-1]
-    rows, columns = logits.reshape(-1, k), logits.transpose(-1, -2).reshape(-1, k)
-    own = torch.arange(k, device=logits.device).repeat(len(rows) // k)
-    return 0.5 * (F.cross_entropy(rows, own) + F.cross_entropy(columns, own))
+    features, columns = logits.reshape(-1, k), logits.transpose(-1, -2).reshape(-1, k)
+    own = torch.arange(k, device=logits.device).repeat(len(features) // k)
+    return 0.5 * (F.cross_entropy(features, own) + F.cross_entropy(columns, own))
 
 
 def peers(

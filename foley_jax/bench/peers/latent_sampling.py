@@ -15,17 +15,17 @@ from foley_jax.bench.peers import solvers, stable_diffusion, torch_side, vocoder
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """What both sides start from.
+    """Inputs that both sides start from.
 
     Attributes:
       x_BHVC: standard normal.
-      rows_BLD: feature rows.
+      features_BLD: features.
       times, alpha, sigma: of the solver, [N + 1].
       guidance, alignment: scales.
     """
 
     x_BHVC: np.ndarray
-    rows_BLD: np.ndarray
+    features_BLD: np.ndarray
     times: np.ndarray
     alpha: np.ndarray
     sigma: np.ndarray
@@ -34,8 +34,8 @@ class Given:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sound:
-    """How mels become sound, see `griffin_lim.sound_of_log_mel`."""
+class Audio:
+    """How mels become audio, see `griffin_lim.audio_of_log_mel`."""
 
     basis_FK: np.ndarray
     n_fft: int
@@ -50,7 +50,7 @@ def peers(
     guide_state: Mapping[str, np.ndarray] | None,
     guide: Mapping[str, Any],
     given: Given,
-    sound: Sound,
+    audio: Audio,
     *,
     ours: str,
 ) -> dict[str, case.Peer]:
@@ -72,7 +72,7 @@ def peers(
         classifier = stable_diffusion.alignment(guide_state, guide, ours=ours)
     made = {}
     for name, (unet, vae) in networks.items():
-        sampler = _Sampler(unet, vae, state, model, classifier, given, sound, ours)
+        sampler = _Sampler(unet, vae, state, model, classifier, given, audio, ours)
         made[name] = torch_side.peer(
             sampler.run, lambda output: torch_side.array(output[0]), training=True
         )
@@ -80,18 +80,18 @@ def peers(
 
 
 class _Sampler:
-    def __init__(self, unet, vae, state, model, classifier, given: Given, sound: Sound, ours: str):
+    def __init__(self, unet, vae, state, model, classifier, given: Given, audio: Audio, ours: str):
         self.unet, self.vae, self.classifier = unet, vae, classifier
-        self.given, self.sound, self.dtype = given, sound, torch_side.dtype(ours)
+        self.given, self.audio, self.dtype = given, audio, torch_side.dtype(ours)
         self.scale = model["latent_scale"]
-        rows = torch_side.tensor(given.rows_BLD, ours=ours)
+        features = torch_side.tensor(given.features_BLD, ours=ours)
         embed = stable_diffusion.conditioner(state, "cond_stage_model.", ours=ours)
-        self.contexts = (embed(rows * 0.0), embed(rows))
-        self.rows = rows
+        self.contexts = (embed(features * 0.0), embed(features))
+        self.features = features
         self.x = torch_side.images(given.x_BHVC)
 
     def run(self) -> Any:
-        """(mels [B, F, T], sound)."""
+        """(mels [B, F, T], audio)."""
         import torch
 
         with torch.no_grad():
@@ -102,8 +102,8 @@ class _Sampler:
             decode = getattr(self.vae, "decode", self.vae)
             image = decode((z / self.scale).to(self.dtype), return_dict=False)[0]
             mel_BFT = image[:, 0].float()
-            s = self.sound
-            sound = vocoder.sound_of_log_mel(
+            s = self.audio
+            audio = vocoder.audio_of_log_mel(
                 mel_BFT.clamp(0.0, 1.0),
                 s.basis_FK,
                 n_fft=s.n_fft,
@@ -111,7 +111,7 @@ class _Sampler:
                 inversion=s.inversion,
                 iterations=s.iterations,
             )
-        return mel_BFT, sound
+        return mel_BFT, audio
 
     def _eps(self, x: Any, time: float, context: Any) -> Any:
         """Both halves of classifier-free guidance in one batch; then the classifier's gradient."""
@@ -125,7 +125,7 @@ class _Sampler:
             return eps
         with torch.enable_grad():
             leaf = x.detach().requires_grad_(True)
-            logits = self.classifier(leaf.to(self.dtype), t_B[: len(x)], self.rows)
+            logits = self.classifier(leaf.to(self.dtype), t_B[: len(x)], self.features)
             (gradient,) = torch.autograd.grad(
                 torch.nn.functional.logsigmoid(logits.float()).sum(), leaf
             )

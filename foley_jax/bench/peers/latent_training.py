@@ -1,6 +1,6 @@
 """Diff-Foley's second stage in torch: frozen encoder, noise, U-Net and conditioner trained.
 
-B windows, F T mel, H W C latent, L feature rows, D width.
+B windows, F T mel, H W C latent, L features, D width.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ class Given:
 
     Attributes:
       mel_BFT: log-mels in [0, 1].
-      rows_BLD: feature rows.
+      features_BLD: features.
       posterior_BHWC, noise_BHWC: standard normal, of the latent and of the diffusion.
       t_B: model times.
       abar_B: squared share of the data at these.
@@ -27,7 +27,7 @@ class Given:
     """
 
     mel_BFT: np.ndarray
-    rows_BLD: np.ndarray
+    features_BLD: np.ndarray
     posterior_BHWC: np.ndarray
     noise_BHWC: np.ndarray
     t_B: np.ndarray
@@ -52,7 +52,7 @@ def peers(
     channels = model["autoencoder"]["in_channels"]
     mel = torch_side.tensor(given.mel_BFT)[:, None].expand(-1, channels, -1, -1)
     mel = mel.contiguous(memory_format=torch.channels_last)
-    rows, t_B = torch_side.tensor(given.rows_BLD), torch_side.tensor(given.t_B)
+    features, t_B = torch_side.tensor(given.features_BLD), torch_side.tensor(given.t_B)
     posterior, noise = (torch_side.images(x) for x in (given.posterior_BHWC, given.noise_BHWC))
     abar = torch_side.tensor(given.abar_B)[:, None, None, None]
 
@@ -61,7 +61,7 @@ def peers(
             moments = vae.encode(mel, return_dict=False)[0]
             z = given.latent_scale * (moments.mean.float() + moments.std.float() * posterior)
             x = abar.sqrt() * z + (1 - abar).sqrt() * noise
-        predicted = unet(x, t_B, embed(rows), return_dict=False)[0]
+        predicted = unet(x, t_B, embed(features), return_dict=False)[0]
         return (predicted.float() - noise).square().mean()
 
     return training.step(loss, (unet, embed), optimizer, ours)

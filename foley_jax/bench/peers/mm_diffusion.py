@@ -39,7 +39,7 @@ def _norm(state: State, name: str) -> nn.GroupNorm:
 def normalize(norm: nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
     """Group norm over all axes between the first and the channels, which are last."""
     b, c = x.shape[0], x.shape[-1]
-    # as pictures of one column, which torch's channels-last kernel takes as they are
+    # as images of one column, which torch's channels-last kernel takes as they are
     y = norm(x.reshape(b, -1, 1, c).permute(0, 3, 1, 2))
     return y.permute(0, 2, 3, 1).reshape(x.shape)
 
@@ -51,7 +51,7 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> tor
 
 
 class _VideoConv(nn.Module):
-    """3x3 over the picture, then 3 over time: [B, T, H, W, C]."""
+    """3x3 over the image, then 3 over time: [B, T, H, W, C]."""
 
     def __init__(self, state: State):
         super().__init__()

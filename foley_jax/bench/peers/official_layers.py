@@ -24,7 +24,7 @@ class OfficialState:
         self._taken = set() if taken is None else taken
 
     def at(self, name: str) -> "OfficialState":
-        """What lies below `name`."""
+        """Returns what lies below `name`."""
         return OfficialState(self._values, f"{self._prefix}{name}.", self._taken)
 
     def has(self, name: str) -> bool:
@@ -63,7 +63,7 @@ class OfficialState:
         """A 2-D convolution in channels-last memory; `options` as of `nn.Conv2d`.
 
         A kernel over time alone, [out, in, k] or [out, in, k, 1, 1], becomes [out, in, k, 1]; one
-        over the picture alone, [out, in, 1, h, w], becomes [out, in, h, w].
+        over the image alone, [out, in, 1, h, w], becomes [out, in, h, w].
         """
         part = self.at(name)
         weight = part.take("weight")

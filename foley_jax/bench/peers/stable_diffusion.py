@@ -113,7 +113,7 @@ def autoencoder(
 
 
 def conditioner(state: Mapping[str, np.ndarray], prefix: str, *, ours: str = "float32") -> Any:
-    """Diff-Foley's conditioner: a module from rows [B, L, D] to context rows.
+    """Diff-Foley's conditioner: a module from features [B, L, D] to context features.
 
     Args:
       state: official state dict.
@@ -128,8 +128,8 @@ def conditioner(state: Mapping[str, np.ndarray], prefix: str, *, ours: str = "fl
             self.embedder = torch.nn.Sequential(torch.nn.Linear(in_dim, out_dim))
             self.pos_emb = torch.nn.Embedding(*state[prefix + "pos_emb.weight"].shape)
 
-        def forward(self, rows_BLD):
-            return self.embedder(rows_BLD) + self.pos_emb.weight[: rows_BLD.shape[1]]
+        def forward(self, features_BLD):
+            return self.embedder(features_BLD) + self.pos_emb.weight[: features_BLD.shape[1]]
 
     with torch.device("meta"):
         module = Conditioner()
@@ -140,7 +140,7 @@ def conditioner(state: Mapping[str, np.ndarray], prefix: str, *, ours: str = "fl
 def alignment(
     state: Mapping[str, np.ndarray], config: Mapping[str, Any], *, ours: str = "float32"
 ) -> Any:
-    """The guidance classifier, of diffusers' blocks: (latents, times, raw rows) -> logits [B].
+    """The guidance classifier, of diffusers' blocks: (latents, times, raw features) -> logits [B].
 
     Args:
       state: official state dict of the classifier.
@@ -172,8 +172,8 @@ def alignment(
             self.unet.conv_out = torch.nn.Conv2d(width, pooled, 3, padding=1)
             self.head = torch.nn.Linear(pooled, 1)
 
-        def forward(self, x, t_B, rows_BLD):
-            unet, context = self.unet, embed(rows_BLD)
+        def forward(self, x, t_B, features_BLD):
+            unet, context = self.unet, embed(features_BLD)
             time = unet.time_embedding(unet.time_proj(t_B).to(x.dtype))
             h = unet.conv_in(x)
             for block in unet.down_blocks:

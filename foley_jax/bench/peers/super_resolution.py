@@ -1,6 +1,6 @@
 """MM-Diffusion's super-resolution U-Net (ADM's upsampler) in plain torch, channels last in memory.
 
-B batch, H W space, h w of the small picture, C channels, D width of the time embedding.
+B batch, H W space, h w of the small image, C channels, D width of the time embedding.
 Source: image_unet.py ImageSuperResModel.
 """
 
@@ -132,7 +132,7 @@ def network(state_dict: Mapping[str, Any], config: Mapping[str, Any]) -> nn.Modu
       state_dict: official names and layouts, without class embedding.
       config: `config.model`: model_channels, channel_mult, num_res_blocks, num_heads are read.
     Returns:
-      A module from noisy pictures [B, H, W, C], small ones [B, h, w, C] and steps [B] to float32
+      A module from noisy images [B, H, W, C], small ones [B, h, w, C] and steps [B] to float32
       [B, H, W, 2 * C].
     Raises:
       ValueError: tensors that are missing or have no place.

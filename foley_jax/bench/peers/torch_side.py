@@ -1,4 +1,4 @@
-"""What all PyTorch peers share: where they run, how a call ends, how arrays cross over."""
+"""Parts that all PyTorch peers share: where they run, how a call ends, how arrays cross over."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

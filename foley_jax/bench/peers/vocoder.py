@@ -21,8 +21,8 @@ def griffin_lim(
     direction = torch.polar(torch.ones_like(phase_BKT), phase_BKT)
     previous = torch.zeros_like(direction)
     for _ in range(iterations):
-        sound = torch.istft(magnitude_BKT * direction, length=length, **options)
-        rebuilt = torch.stft(sound, pad_mode="reflect", return_complex=True, **options)
+        audio = torch.istft(magnitude_BKT * direction, length=length, **options)
+        rebuilt = torch.stft(audio, pad_mode="reflect", return_complex=True, **options)
         direction = rebuilt - keep * previous
         direction = direction / (direction.abs() + 1e-16)
         previous = rebuilt
@@ -46,10 +46,10 @@ def mel_to_stft(mel_BFT: Any, basis_FK: np.ndarray, *, iterations: int) -> Any:
     return x
 
 
-def sound_of_log_mel(
+def audio_of_log_mel(
     mel_BFT: Any, basis_FK: np.ndarray, *, n_fft: int, hop: int, inversion: int, iterations: int
 ) -> Any:
-    """Log-mels in [0, 1] to sound, from random phases, as the official notebook starts."""
+    """Log-mels in [0, 1] to audio, from random phases, as the official notebook starts."""
     import torch
 
     amplitude = 10.0 ** (5.0 * mel_BFT.float() - 4.0)

@@ -1,4 +1,4 @@
-"""What is measured, by name; a suite's file is imported when it is asked for."""
+"""Suites of measurements, by name; a suite's file is imported when it is asked for."""
 
 from collections.abc import Iterator
 import importlib

@@ -1,6 +1,6 @@
-"""CAVP: rows of pictures and of sound, and one update of both encoders.
+"""CAVP: features of video and audio, and one update of both encoders.
 
-B videos or clips, N clips of a video, T frames, H W picture, F mel bins, L mel frames or samples.
+B videos or clips, N clips of a video, T frames, H W image, F mel bins, L mel frames or samples.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ MEL_PER_FRAME = 16  # hop 250 at 16 kHz beside 4 frames a second
 
 
 def stage(ask: case.Ask) -> ml_collections.ConfigDict:
-    """configs/cavp.py; "tiny" is narrow and shallow, with pictures of 32 pixels."""
+    """configs/cavp.py; "tiny" is narrow and shallow, with images of 32 pixels."""
     config = steps.plain(cavp_config.get_config(), ask)
     config.model.audio.dropout = 0.0  # the peer would draw another mask
     if ask.size == "tiny":
@@ -37,7 +37,7 @@ def stage(ask: case.Ask) -> ml_collections.ConfigDict:
 
 
 def cavp_encode(ask: case.Ask) -> Iterator[case.Case]:
-    """Unit rows of 8 s of pictures, and of 8 s of sound."""
+    """Unit features of 8 s of images, and of 8 s of audio."""
     config = stage(ask)
     network = weights.network(
         lambda keys: cavp.from_config(config.model, dtype=ask.dtype, rngs=keys)
@@ -107,7 +107,7 @@ def cavp_train(ask: case.Ask) -> Iterator[case.Case]:
 def train_batch(
     config: ml_collections.ConfigDict, videos: int, ask: case.Ask
 ) -> dict[str, np.ndarray]:
-    """Noise as uint8 pictures and int16 sound."""
+    """Noise as uint8 images and int16 audio."""
     rng = np.random.default_rng(0)
     clips, frames = config.data.num_clips, ask.of(tiny=4, small=16, paper=16)
     side = config.video.height

@@ -1,4 +1,4 @@
-"""How long the first sound takes from the start of the process: `python -m foley_jax.sample`."""
+"""How long the first audio takes from the start of the process: `python -m foley_jax.sample`."""
 
 from collections.abc import Iterator, Mapping
 import dataclasses
@@ -152,7 +152,7 @@ class Starts:
         return self._command.start().wall_s
 
     def memory_bytes(self) -> int | None:
-        """Of a later process: most memory it had."""
+        """Returns the most memory that a later process had."""
         return self._command.start().peak_bytes
 
     def __call__(self) -> float:
@@ -162,7 +162,7 @@ class Starts:
 
 
 def first_sample(ask: case.Ask) -> Iterator[case.Case]:
-    """Sound for one video of 8 s, with networks of random weights."""
+    """Audio for one video of 8 s, with networks of random weights."""
     yield case.Case(
         "first_sample",
         "8 s, double guidance, from process start",

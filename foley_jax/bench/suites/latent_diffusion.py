@@ -16,7 +16,7 @@ from foley_jax.bench.peers import stable_diffusion, torch_side
 from foley_jax.diff_foley.models import autoencoder, unet
 
 LATENT = (16, 64)  # of 8.2 s: 128 mels by 512 frames, eighths
-ROWS = 32  # feature rows of such a window
+ROWS = 32  # features of such a window
 
 
 def model_config(size: str) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def model_config(size: str) -> dict[str, Any]:
 
 
 def latent(size: str) -> tuple[int, int]:
-    """Rows and columns."""
+    """Features and columns."""
     return (8, 8) if size == "tiny" else LATENT
 
 

@@ -1,6 +1,6 @@
 """Batches out of shards, as contrastive training takes them: read, decoded, cut, stacked.
 
-T frames, H W picture, L samples.
+T frames, H W image, L samples.
 """
 
 from collections.abc import Iterator
@@ -98,15 +98,15 @@ def shapes(batches: list[dict[str, Any]]) -> list[dict[str, np.ndarray]]:
 def write(
     folder: pathlib.Path, video: specs.VideoSpec, audio: specs.AudioSpec, *, count: int
 ) -> None:
-    """A set of one shard: moving ramps, which JPEG packs as it packs pictures, and noise."""
+    """A set of one shard: moving ramps, which JPEG packs as it packs images, and noise."""
     rng = np.random.default_rng(0)
     frames = video.num_frames(SECONDS)
     ramp = np.add.outer(np.arange(video.height), np.arange(video.width))
     with records.ShardWriter(folder, "train", 0) as writer:
         for i in range(count):
             phase = rng.integers(0, 256, 3) + np.arange(frames)[:, None]
-            pictures = (ramp[None, ..., None] + 7 * phase[:, None, None]) % 256
-            grain = rng.integers(0, 24, pictures.shape)
+            images = (ramp[None, ..., None] + 7 * phase[:, None, None]) % 256
+            grain = rng.integers(0, 24, images.shape)
             writer.add(
                 records.Clip(
                     id=f"train/noise_{i:05d}#0",
@@ -116,7 +116,7 @@ def write(
                     start_s=0.0,
                     end_s=SECONDS,
                     fps=video.fps,
-                    frames=records.encode_frames(((pictures + grain) // 2).astype(np.uint8)),
+                    frames=records.encode_frames(((images + grain) // 2).astype(np.uint8)),
                     audio=rng.normal(0, 3000, audio.num_samples(SECONDS)).astype(np.int16),
                     sample_rate_hz=audio.sample_rate_hz,
                 )

@@ -1,7 +1,7 @@
 """How much memory `python -m foley_jax.sample` takes, by the length of the video.
 
-Rates and lengths are the paper's (224x224 at 4 frames a second, rows of 512, windows of 8 s), the
-networks very small: what a network needs for one device batch does not depend on the video.
+Rates and lengths are the paper's (224x224 at 4 frames a second, features of 512, windows of 8 s),
+the networks very small: what a network needs for one device batch does not depend on the video.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ _LOAD = "import sys; from foley_jax import sample; sample.load(sys.argv[1])"
 
 
 def long_inputs(ask: case.Ask) -> Iterator[case.Case]:
-    """Sound for one video, longer and longer; a call is a whole process that compiles anew."""
+    """Audio for one video, longer and longer; a call is a whole process that compiles anew."""
     for minutes in ask.of(tiny=(0.5, 1), small=(1, 4, 16), paper=(1, 10, 60, 120)):
         ours = Process(minutes)
         yield case.Case(
@@ -58,7 +58,7 @@ class Process:
         return time.perf_counter() - began
 
     def memory_bytes(self) -> int:
-        """Of one call, beyond what loading takes."""
+        """Returns the memory of one call, beyond what loading takes."""
         first, _ = first_sample.measure(self._model, self._clip, warm=0, options=OPTIONS)
         return max(0, first.peak_bytes - self._loaded)
 
@@ -78,7 +78,7 @@ def loaded_bytes(model: pathlib.Path) -> int:
 
 
 def write_video(path: pathlib.Path, minutes: float) -> None:
-    """A view that wanders over a picture of soft blots, as H.264 of 4 frames a second."""
+    """A view that wanders over an image of soft blots, as H.264 of 4 frames a second."""
     count = round(minutes * 60 * FPS)
     blots = np.random.default_rng(0).integers(0, 255, (SIDE // 32, (SIDE + count) // 32 + 1, 3))
     wide = np.repeat(np.repeat(blots.astype(np.uint8), 32, 0), 32, 1)[:, : SIDE + count - 1]

@@ -1,6 +1,6 @@
 """MM-Diffusion's base model: one prediction, whole clips, one update.
 
-B clips, F frames, H W picture, L audio samples, N shifted windows.
+B clips, F frames, H W image, L audio samples, N shifted windows.
 """
 
 from collections.abc import Iterator, Mapping

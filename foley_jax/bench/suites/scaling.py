@@ -1,4 +1,4 @@
-"""What sampling costs as video length, batch and MM-Diffusion's frames double.
+"""Costs of sampling as video length, batch and MM-Diffusion's frames double.
 
 N windows, B of them at once.
 """
@@ -17,9 +17,8 @@ from configs import cavp as cavp_config
 from configs import ldm as ldm_config
 from configs import mm_diffusion as mm_config
 from foley_jax.bench import case, measure, slopes, weights
-from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import packed_windows, solve, windows
 from foley_jax.diff_foley.sampling import pipeline as foley_pipeline
-from foley_jax.diff_foley.sampling import solve, windows
 from foley_jax.mm_diffusion.sampling import pipeline as mm_pipeline
 from foley_jax.mm_diffusion.sampling import settings as mm_settings
 from foley_jax.mm_diffusion.sampling import solve as mm_sampling
@@ -103,7 +102,7 @@ def _foley(ask: case.Ask) -> tuple[foley_pipeline.DiffFoley, Any]:
 def foley_walk(
     model: foley_pipeline.DiffFoley, config: Any, seconds: float, count: int, ask: case.Ask
 ) -> Walk:
-    """Sound for `count` videos of so many seconds, with classifier-free guidance."""
+    """Audio for `count` videos of so many seconds, with classifier-free guidance."""
     spec, rng = model.video, np.random.default_rng(0)
     shape = (round(seconds * spec.fps), spec.height, spec.width, 3)
     sources = [
@@ -122,12 +121,15 @@ def foley_walk(
 def _foley_flops(
     model: foley_pipeline.DiffFoley, config: Any, num_rows: int, count: int, steps: int
 ) -> float:
-    """Of all solver steps and of the decoding."""
+    """Returns the FLOPs of all solver steps and of the decoding."""
     plan = windows.plan(num_rows, model.window)
     width = model.ldm.module().conditioner.in_dim
-    rows_RD = np.zeros((num_rows, width), np.float32)
-    requests = [tape_lib.Request(plan, rows_RD, str(i), tape_lib.Draw(0)) for i in range(count)]
-    tape, _, batch = tape_lib.lay(requests, model.window, model.device_windows)
+    features_RD = np.zeros((num_rows, width), np.float32)
+    requests = [
+        packed_windows.Request(plan, features_RD, str(i), packed_windows.NoiseSeed(0))
+        for i in range(count)
+    ]
+    packed, _, batch = packed_windows.pack_windows(requests, model.window, model.device_windows)
     schedule, prediction = task_lib.resolve(config).schedule, config.loss.prediction
 
     def solving(steps: int) -> float:
@@ -135,16 +137,16 @@ def _foley_flops(
             schedule, prediction, model.latent_shape, steps, "dpm_solver", "default", True, batch
         )
 
-        def run(state: Any, tape: tape_lib.Tape, scale: jax.Array) -> jax.Array:
+        def run(state: Any, packed: packed_windows.PackedWindows, scale: jax.Array) -> jax.Array:
             whole = model.ldm.module(state)
-            return solve.sample(program, whole, None, tape, scale, scale, None)
+            return solve.sample(program, whole, None, packed, scale, scale, None)
 
-        return flops.count(run, model.ldm.state, tape, jnp.float32(4.5))
+        return flops.count(run, model.ldm.state, packed, jnp.float32(4.5))
 
     def decode(state: Any, z_BHVC: jax.Array) -> jax.Array:
         return model.ldm.module(state).decode_mel(z_BHVC)
 
-    batches = math.ceil(int(tape.cover.count) / batch)
+    batches = math.ceil(int(packed.cover.count) / batch)
     # the loop over batches counts once
     per_step = solving(steps + 1) - solving(steps)
     z_BHVC = jax.ShapeDtypeStruct((batch, *model.latent_shape), jnp.float32)

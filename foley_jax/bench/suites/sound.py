@@ -19,7 +19,7 @@ ITERATIONS, MOMENTUM = 16, 0.99  # of `griffin_lim.GriffinLim`
 
 
 def griffin_lim(ask: case.Ask) -> Iterator[case.Case]:
-    """16 iterations over sounds of 8.2 s."""
+    """16 iterations over audio clips of 8.2 s."""
     spec = specs.AudioSpec(**ldm_config.get_config().audio)
     frames = ask.of(tiny=32, small=512, paper=512)
     options = {"iterations": ITERATIONS, "momentum": MOMENTUM}

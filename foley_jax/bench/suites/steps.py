@@ -74,7 +74,7 @@ def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
 
 
 def compared(output: tuple[Any, Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
-    """What of a step is compared: the loss, and the length of all gradients together."""
+    """Returns what of a step is compared: the loss, and the length of all gradients together."""
     return {name: output[1][name] for name in ("loss", "grad_norm")}
 
 

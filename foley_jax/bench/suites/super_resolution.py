@@ -1,6 +1,6 @@
 """MM-Diffusion's super-resolution of frames, 64x64 -> 256x256.
 
-B clips, T frames, H W C picture.
+B clips, T frames, H W C image.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,6 +1,6 @@
-"""Sampling and training of latent diffusion: 8.2 s of sound for 32 feature rows.
+"""Sampling and training of latent diffusion: 8.2 s of audio for 32 features.
 
-B windows, P sounds, L samples or feature rows, T mel frames, D width of a row.
+B windows, P audio clips, L samples or features, T mel frames, D width of a feature.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,8 +18,7 @@ from configs import ldm as ldm_config
 from foley_jax.bench import case, weights
 from foley_jax.bench.peers import stable_diffusion
 from foley_jax.bench.suites import latent_diffusion, steps
-from foley_jax.diff_foley.sampling import feature_cache, solve, windows
-from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import feature_cache, packed_windows, solve, windows
 from foley_jax.diff_foley.sampling import pipeline as foley_pipeline
 from foley_jax.diffusion import gaussian
 from foley_jax.media import mel, specs
@@ -79,7 +78,8 @@ def ldm_sample(ask: case.Ask) -> Iterator[case.Case]:
                 batch,
                 "window",
                 sampling.peers(ask, guided),
-                # 25 evaluations one after another; in half precision only that it is no other sound
+                # 25 evaluations one after another; in half precision only that it is no other audio
+                # clip
                 tolerance=ask.tolerance(2e-2, 1.0),
                 output=lambda output: output[0],
                 note="compared are the mels: torch's Griffin-Lim starts from random phases",
@@ -102,7 +102,7 @@ def ldm_cached(ask: case.Ask) -> Iterator[case.Case]:
             1,
             "window",
             {"every step": case.Peer(exact, lambda output: output[0])} if ask.peers else {},
-            tolerance=5.0,  # another sound, but not one of other noise
+            tolerance=5.0,  # another audio clip, but not one of other noise
             output=lambda output: output[0],
             note="FLOPs are ours; every step takes more, so that its share of peak reads too low",
         )
@@ -123,7 +123,7 @@ class _Cached(case.Program):
 
 
 class Sampling:
-    """One program from feature rows to sound, and what it takes."""
+    """One program from features to audio, and what it takes."""
 
     def __init__(
         self,
@@ -141,13 +141,13 @@ class Sampling:
         plan = windows.plan(window.num_rows, window)
         rng = np.random.default_rng(0)
         width = model.conditioner.in_dim
-        rows_BLD = rng.standard_normal((batch, window.num_rows, width), np.float32)
-        rows_BLD /= np.linalg.norm(rows_BLD, axis=-1, keepdims=True)
+        features_BLD = rng.standard_normal((batch, window.num_rows, width), np.float32)
+        features_BLD /= np.linalg.norm(features_BLD, axis=-1, keepdims=True)
         requests = [
-            tape_lib.Request(plan, rows, "noise", tape_lib.Draw(0, i))
-            for i, rows in enumerate(rows_BLD)
+            packed_windows.Request(plan, rows, "noise", packed_windows.NoiseSeed(0, i))
+            for i, rows in enumerate(features_BLD)
         ]
-        self.tape, _, at_once = tape_lib.lay(requests, window, batch)
+        self.packed, _, at_once = packed_windows.pack_windows(requests, window, batch)
         self.batch = batch
         self.fixed = solve.Program(
             task.schedule,
@@ -166,37 +166,37 @@ class Sampling:
         return case.Program(*self.call())
 
     def call(self) -> tuple[Callable, tuple[Any, ...]]:
-        """What is denoised, decoded and made audible without a look at the host; its arguments."""
+        """Returns a program that denoises, decodes and makes audio in one go, and its arguments."""
         network, classifier = self.network, self.classifier
         decode = functools.partial(solve.decode, width=self.latent_shape[1])
 
-        def run(states, tape, *scales):
+        def run(states, packed, *scales):
             model = network.module(states[0])
             guide = None if classifier is None else classifier.module(states[1])
-            z_HWC = solve.sample(self.fixed, model, guide, tape, *scales, None)
-            mel_BFT = decode(model, z_HWC, tape.cover.first_N)
-            sound = griffin_lim.mel_to_audio(jnp.clip(mel_BFT, 0.0, 1.0), self.spec)
-            return mel_BFT, sound
+            z_HWC = solve.sample(self.fixed, model, guide, packed, *scales, None)
+            mel_BFT = decode(model, z_HWC, packed.cover.first_N)
+            waveform = griffin_lim.mel_to_audio(jnp.clip(mel_BFT, 0.0, 1.0), self.spec)
+            return mel_BFT, waveform
 
         states = [network.state] + ([] if classifier is None else [classifier.state])
         scales = (jnp.float32(GUIDANCE), jnp.float32(ALIGNMENT))
-        return jax.jit(run), (states, self.tape, *scales)
+        return jax.jit(run), (states, self.packed, *scales)
 
     def peers(self, ask: case.Ask, guided: Mapping[str, Any]) -> dict[str, case.Peer]:
-        """The same in torch, from the same noise."""
+        """Returns the same in torch, from the same noise."""
         if not ask.peers or stable_diffusion.absent():
             return {}
         from foley_jax.bench.peers import latent_sampling
 
         times = np.linspace(self.task.schedule.num_steps - 1, 0.0, STEPS + 1)
         alpha, sigma = self.task.schedule.alpha_sigma_at(jnp.asarray(times, jnp.float32))
-        x_HWC = np.asarray(jax.jit(functools.partial(solve.noise, self.fixed))(self.tape.keys_K))
+        x_HWC = np.asarray(jax.jit(functools.partial(solve.noise, self.fixed))(self.packed.keys_K))
         # [H, B*V, C] -> [B, H, V, C]
         h, v, c = self.latent_shape
         x_BHVC = x_HWC.reshape(h, -1, v, c).transpose(1, 0, 2, 3)
         given = latent_sampling.Given(
             x_BHVC=x_BHVC,
-            rows_BLD=self.tape.rows_NLD,
+            features_BLD=self.packed.features_NLD,
             times=times,
             alpha=np.asarray(alpha, np.float64),
             sigma=np.asarray(sigma, np.float64),
@@ -210,7 +210,7 @@ class Sampling:
             and weights.official("diff_foley/guidance_classifier", self.classifier.state),
             guided,
             given,
-            latent_sampling.Sound(
+            latent_sampling.Audio(
                 mel.mel_basis(self.spec),
                 self.spec.n_fft,
                 self.spec.hop,
@@ -222,7 +222,7 @@ class Sampling:
 
 
 def ldm_train(ask: case.Ask) -> Iterator[case.Case]:
-    """One update of the U-Net and the conditioner, from sound and rows."""
+    """One update of the U-Net and the conditioner, from audio and features."""
     config = stage(ask)
     on_cpu = jax.default_backend() == "cpu"
     for batch in ask.of(tiny=(2,), small=(2,), paper=(1,) if on_cpu else (32,)):
@@ -243,14 +243,14 @@ def ldm_train(ask: case.Ask) -> Iterator[case.Case]:
 
 
 def train_batch(config: ml_collections.ConfigDict, batch: int) -> dict[str, np.ndarray]:
-    """Noise as int16 sound, unit rows."""
+    """Noise as int16 audio, unit features."""
     rng = np.random.default_rng(0)
     audio = specs.AudioSpec(**config.audio)
     frames, rows = config.data.window_frames, config.data.num_rows
-    sound = rng.normal(0.0, 3000.0, (batch, 2, int(RECORD_S * audio.sample_rate_hz) - 1))
+    waveform = rng.normal(0.0, 3000.0, (batch, 2, int(RECORD_S * audio.sample_rate_hz) - 1))
     cavp_BLD = rng.standard_normal((batch, rows, config.model.conditioner.in_dim), np.float32)
     return {
-        "audio_BPL": sound.astype(np.int16),
+        "audio_BPL": waveform.astype(np.int16),
         "mel_frame_BT": np.tile(np.arange(frames, dtype=np.int32), (batch, 1)),
         "cavp_BLD": cavp_BLD / np.linalg.norm(cavp_BLD, axis=-1, keepdims=True),
         "context_s_BL": np.tile(np.arange(rows, dtype=np.float32) / 4, (batch, 1)),
@@ -276,7 +276,7 @@ def _train_peers(
     table = np.asarray(task.schedule.alphas_cumprod)[np.asarray(t_B)]
     given = latent_training.Given(
         mel_BFT=mel_BFT,
-        rows_BLD=batch["cavp_BLD"],
+        features_BLD=batch["cavp_BLD"],
         posterior_BHWC=np.asarray(jax.random.normal(latent_key, shape)),
         noise_BHWC=np.asarray(gaussian.noise_like(jnp.zeros(shape), key=noise_key)),
         t_B=np.asarray(task.schedule.model_times)[np.asarray(t_B)],

@@ -1,4 +1,4 @@
-"""Does this sound belong to this video, at this time? The alignment classifier and its parts.
+"""Does this audio belong to this video, at this time? The alignment classifier and its parts.
 
 B batch, H W latent rows (frequency) and columns (time), C channels, L feature rows, D their width,
 F mel bins, T mel frames.
@@ -20,7 +20,9 @@ from foley_jax.diff_foley.models import (
 )
 from foley_jax.layers import configured, conv, dense, norm
 
-CONTEXT_DIM = 512  # CAVP's width, which is why the official sampler's raw rows fit (see `logits`)
+CONTEXT_DIM = (
+    512  # CAVP's width, which is why the official sampler's raw features fit (see `logits`)
+)
 PARTS = ("classifier", "conditioner", "autoencoder", "latent_scale")
 
 
@@ -90,12 +92,12 @@ class AlignmentClassifier(unet.Trunk):
         context_s_BL: jax.Array | None = None,
         column_s: float | None = None,
     ) -> jax.Array:
-        """Logit of "this sound belongs to this video", before the sigmoid.
+        """Logit of "this audio belongs to this video", before the sigmoid.
 
         Args:
           x_BHWC: scaled latents, noised to step t.
           t_B: steps in model time [0, num_steps), float32, fractions allowed; 0 for clean latents.
-          context: rows [B, L, D] of width `context_dim`, usually behind the conditioner, any
+          context: features [B, L, D] of width `context_dim`, usually behind the conditioner, any
             number of them; or their `keys_values`.
           context_s_BL, column_s: see `unet.UNet.__call__`.
         Returns:
@@ -150,46 +152,52 @@ class AlignmentModel(nnx.Module):
             self.autoencoder, self.latent_scale[...], mel_BFT, key=key
         )
 
-    def keys_values(self, rows_BLD: jax.Array, *, embed: bool = True) -> unet.KeysValues:
-        """What the classifier's cross-attentions make of CAVP rows; see `logits`."""
-        return self.classifier.keys_values(self.conditioner(rows_BLD) if embed else rows_BLD)
+    def keys_values(self, features_BLD: jax.Array, *, embed: bool = True) -> unet.KeysValues:
+        """Returns what the classifier's cross-attentions make of CAVP features; see `logits`."""
+        return self.classifier.keys_values(
+            self.conditioner(features_BLD) if embed else features_BLD
+        )
 
     def logits(
         self,
         x_BHWC: jax.Array,
         t_B: jax.Array,
-        rows: jax.Array | unet.KeysValues,
+        video_features: jax.Array | unet.KeysValues,
         *,
         embed: bool = True,
         context_s_BL: jax.Array | None = None,
     ) -> jax.Array:
-        """Logits float32 [B] that latents and CAVP rows belong together.
+        """Logits float32 [B] that latents and CAVP features belong together.
 
         Args:
           x_BHWC: scaled latents, noised to step t.
           t_B: steps in model time, float32.
-          rows: CAVP rows [B, L, D] of the window, or their `keys_values`.
+          features: CAVP features [B, L, D] of the window, or their `keys_values`.
           embed: True passes them through the conditioner, as in training. False is preset
-            'official': the published sampler hands the raw rows, and all of the video's instead
-            of the window's, to the classifier, which has never seen such rows. Of keys and
+            'official': the published sampler hands the raw features, and all of the video's instead
+            of the window's, to the classifier, which has never seen such features. Of keys and
             values, it was decided when they were made.
-          context_s_BL: seconds of each row; see `unet.UNet.__call__`.
+          context_s_BL: seconds of each feature; see `unet.UNet.__call__`.
         """
-        context = self.conditioner(rows) if embed and not isinstance(rows, list) else rows
+        context = (
+            self.conditioner(video_features)
+            if embed and not isinstance(video_features, list)
+            else video_features
+        )
         return self.classifier(x_BHWC, t_B, context, context_s_BL=context_s_BL)
 
     def log_prob(
         self,
         x_BHWC: jax.Array,
         t_B: jax.Array,
-        rows: jax.Array | unet.KeysValues,
+        video_features: jax.Array | unet.KeysValues,
         *,
         embed: bool = True,
         context_s_BL: jax.Array | None = None,
     ) -> jax.Array:
         """log of the probability of a match, float32 [B]; arguments as of `logits`."""
         return jax.nn.log_sigmoid(
-            self.logits(x_BHWC, t_B, rows, embed=embed, context_s_BL=context_s_BL)
+            self.logits(x_BHWC, t_B, video_features, embed=embed, context_s_BL=context_s_BL)
         )
 
 

@@ -1,4 +1,4 @@
-"""CAVP's sound encoder: PANNs Cnn14 that keeps the time axis.
+"""CAVP's audio encoder: PANNs Cnn14 that keeps the time axis.
 
 Axes: B batch, F mel bins, T mel frames, C channels.
 Source: inference/model/cavp_modules.py `Cnn14`.
@@ -43,7 +43,7 @@ class Cnn14(nnx.Module):
         """Args:
         channels: width of the six blocks, or with the patch stem of the stem and blocks 3 to 6.
         num_mels: mel bins of the input.
-        embed_dim: width of a feature row.
+        embed_dim: width of a feature.
         dropout: rate after every block while training.
         stem: "blocks" (official) or "patch4": one linear map of 4x4 mel patches in place of
           blocks 1 and 2, which take most of the time of a small network.

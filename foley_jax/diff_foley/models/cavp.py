@@ -1,4 +1,4 @@
-"""CAVP: picture and sound rows in one space (contrastive audio-visual pretraining).
+"""CAVP: video and audio features in one space (contrastive audio-visual pretraining).
 
 Axes: B batch, T frames, H W, C channels, F mel bins, D width.
 Source: inference/model/cavp_model.py.
@@ -19,8 +19,8 @@ LOGIT_SCALE_INIT = math.log(1.0 / 0.07)
 LOGIT_SCALE_MAX = math.log(100.0)  # clamp of the training loop, as CLIP
 
 
-def unit_rows(x: jax.Array) -> jax.Array:
-    """Rows of length one in float32: x / max(|x|, 1e-12) over the last axis; zeros stay zeros."""
+def unit_features(x: jax.Array) -> jax.Array:
+    """Returns x / max(|x|, 1e-12) over the last axis, in float32; zeros stay zeros."""
     x = x.astype(jnp.float32)
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))  # finite gradient at zero
@@ -40,9 +40,9 @@ class Cavp(nnx.Module):
         rngs: nnx.Rngs,
     ):
         """Args:
-        embed_dim: width of a feature row.
-        row_norm: BatchNorm on the rows of both sides before pooling (beyond the paper). Fresh
-          encoders put all rows in nearly one direction; taking the mean away lets short
+        embed_dim: width of a feature.
+        row_norm: BatchNorm on the features of both sides before pooling (beyond the paper). Fresh
+          encoders put all features in nearly one direction; taking the mean away lets short
           trainings from scratch start at once.
         video: keyword arguments of `video_encoder.SlowOnly`; None is the official network.
         audio: keyword arguments of `audio_encoder.Cnn14` but `embed_dim`.
@@ -67,20 +67,20 @@ class Cavp(nnx.Module):
         pool: bool = False,
         train: bool = False,
     ) -> jax.Array:
-        """Rows of a silent clip.
+        """Features of a silent clip.
 
         Args:
           frames_BTHWC: float [B, T, H, W, 3], RGB in [0, 1], 4 frames a second.
-          normalize: unit rows.
-          pool: one row per clip, the largest value over all T frames (official: T = 16).
+          normalize: unit features.
+          pool: one feature per clip, the largest value over all T frames (official: T = 16).
           train: use and update batch statistics.
         Returns:
           float32 [B, T, D], or [B, D] with `pool`.
         """
-        rows = self.video_project_head(self.video_encoder(frames_BTHWC, train=train))
+        features = self.video_project_head(self.video_encoder(frames_BTHWC, train=train))
         if self.video_norm is not None:
-            rows = self.video_norm(rows, train=train)
-        return _finish(rows, normalize, pool)
+            features = self.video_norm(features, train=train)
+        return _finish(features, normalize, pool)
 
     def encode_spec(
         self,
@@ -91,7 +91,7 @@ class Cavp(nnx.Module):
         train: bool = False,
         key: jax.Array | None = None,
     ) -> jax.Array:
-        """Rows of a sound: one for 16 mel frames of hop 250 at 16 kHz, i.e. 4 a second.
+        """Features of an audio clip: one for 16 mel frames of hop 250 at 16 kHz, i.e. 4 a second.
 
         Args:
           mel_BFT: float [B, num_mels, T], log-mel in [0, 1].
@@ -100,17 +100,17 @@ class Cavp(nnx.Module):
         Returns:
           float32 [B, T // 16, D], or [B, D] with `pool`.
         """
-        rows = self.spec_encoder(mel_BFT, train=train, key=key)
+        features = self.spec_encoder(mel_BFT, train=train, key=key)
         if self.spec_norm is not None:
-            rows = self.spec_norm(rows, train=train)
-        return _finish(rows, normalize, pool)
+            features = self.spec_norm(features, train=train)
+        return _finish(features, normalize, pool)
 
 
-def _finish(rows_BTD: jax.Array, normalize: bool, pool: bool) -> jax.Array:
-    rows = rows_BTD.astype(jnp.float32)
+def _finish(features_BTD: jax.Array, normalize: bool, pool: bool) -> jax.Array:
+    features = features_BTD.astype(jnp.float32)
     if pool:
-        rows = rows.max(axis=1)
-    return unit_rows(rows) if normalize else rows
+        features = features.max(axis=1)
+    return unit_features(features) if normalize else features
 
 
 def default_config() -> dict[str, Any]:

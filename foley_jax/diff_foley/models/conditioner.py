@@ -1,6 +1,6 @@
 """Video features to cross-attention context.
 
-B batch, L feature rows, D width.
+B batch, L features, D width.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ class VideoFeatureConditioner(nnx.Module):
     """Linear projection plus a learned vector per position.
 
     Fields beyond the paper's, for short trainings from scratch: `feature_gain` multiplies the
-    features (rows of unit norm have tiny entries), `position_std` is the initial size of the
+    features (features of unit norm have tiny entries), `position_std` is the initial size of the
     position vectors (torch's 1 drowns such features at first).
     Source: Diff-Foley video_feat_encoder.Video_Feat_Encoder_Posembed.
     """
@@ -47,18 +47,18 @@ class VideoFeatureConditioner(nnx.Module):
         self.feature_gain = feature_gain
 
     def __call__(self, features_BLD: jax.Array) -> jax.Array:
-        """CAVP rows [B, L, in_dim] -> context [B, L, out_dim], L <= max_len.
+        """CAVP features [B, L, in_dim] -> context [B, L, out_dim], L <= max_len.
 
         The condition dropped in training, and hence the null context that training has seen, is
         this function of zeros: bias + positions.
         Raises:
-          ValueError: too many rows, or rows of another width.
+          ValueError: too many features, or features of another width.
         """
         _, num_rows, width = features_BLD.shape
         if num_rows > self.max_len or width != self.in_dim:
             raise ValueError(
-                f"features are {num_rows} rows of width {width}; the conditioner takes at most "
-                f"{self.max_len} rows of width {self.in_dim}: cut the video into windows"
+                f"there are {num_rows} features of width {width}; the conditioner takes at most "
+                f"{self.max_len} features of width {self.in_dim}: cut the video into windows"
             )
         h = self.embedder(features_BLD * self.feature_gain)
         return h + self.pos_emb(jnp.arange(num_rows))[None]

@@ -1,6 +1,6 @@
-"""CAVP's loss on the global batch, and how well rows find their partners.
+"""CAVP's loss on the global batch, and how well features find their partners.
 
-N rows come clip-fastest: video 0 clip 0, video 0 clip 1, ...; D width.
+N features come clip-fastest: video 0 clip 0, video 0 clip 1, ...; D width.
 Source: training/open_cavp_main/src/open_clip/loss.py `ClipLoss_Intra_Contrast`.
 """
 
@@ -43,13 +43,13 @@ def contrastive_loss(
     num_clips: int,
     temporal_weight: float = 1.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Semantic + temporal contrast: CE over all N rows + weight * CE among one video's clips.
+    """Semantic + temporal contrast: CE over all N features + weight * CE among one video's clips.
 
     Both terms read the same logits, logit_scale * video @ audio.T: the first all of them (other
     clips of a video are negatives too), the second its num_clips x num_clips diagonal blocks.
 
     Args:
-      video_ND, audio_ND: [N, D] unit rows of the whole (global) batch, clip-fastest.
+      video_ND, audio_ND: [N, D] unit features of the whole (global) batch, clip-fastest.
       logit_scale: scalar multiplier, i.e. exp of the learned parameter.
       num_clips: clips of one video; divides N.
       temporal_weight: weight of the temporal term.
@@ -60,11 +60,11 @@ def contrastive_loss(
     """
     if video_ND.shape != audio_ND.shape or video_ND.ndim != 2:
         raise ValueError(
-            f"rows have shapes {video_ND.shape} and {audio_ND.shape}, expected equal [N, D]"
+            f"features have shapes {video_ND.shape} and {audio_ND.shape}, expected equal [N, D]"
         )
     n = video_ND.shape[0]
     if n % num_clips:
-        raise ValueError(f"{n} rows do not divide into videos of {num_clips} clips")
+        raise ValueError(f"{n} features do not divide into videos of {num_clips} clips")
     logits = _logits(video_ND, audio_ND, logit_scale)
     num_videos = n // num_clips
     blocks = logits.reshape(num_videos, num_clips, num_videos, num_clips)
@@ -77,21 +77,21 @@ def contrastive_loss(
 
 
 def row_loss(video_BTD: jax.Array, audio_BTD: jax.Array, logit_scale: jax.Array) -> jax.Array:
-    """Symmetric CE between the rows of the same moment among all rows of all clips.
+    """Symmetric CE between the features of the same moment among all features of all clips.
 
     Beyond the paper, whose pooled features need not say when: each of the B*T moments has its
-    sound among those of all other moments. Rows that show and sound nothing are alike, so the
+    audio among those of all other moments. Features that show and sound nothing are alike, so the
     loss has a floor well above zero.
 
     Args:
-      video_BTD, audio_BTD: unit rows of the global batch, the same moments in both.
+      video_BTD, audio_BTD: unit features of the global batch, the same moments in both.
       logit_scale: scalar multiplier.
     Returns:
       Scalar float32.
     """
     if video_BTD.shape != audio_BTD.shape:
         raise ValueError(
-            f"picture has rows {video_BTD.shape} and sound {audio_BTD.shape}; the row loss needs "
+            f"video has features {video_BTD.shape} and audio {audio_BTD.shape}; the row loss needs "
             "one of each per moment (4 frames and 64 mel frames a second)"
         )
     width = video_BTD.shape[-1]
@@ -102,12 +102,12 @@ def row_loss(video_BTD: jax.Array, audio_BTD: jax.Array, logit_scale: jax.Array)
 def recall_at_k(
     query_ND: np.ndarray, target_ND: np.ndarray, ks: Sequence[int] = (1, 5, 10)
 ) -> dict[int, float]:
-    """Share of queries whose own target (same row) is among the k best by inner product.
+    """Share of queries whose own target (same feature) is among the k best by inner product.
 
-    Ties count against the query, so constant rows score zero and not one.
+    Ties count against the query, so constant features score zero and not one.
 
     Args:
-      query_ND, target_ND: [N, D] rows; row i of one belongs to row i of the other.
+      query_ND, target_ND: [N, D] features; feature i of one belongs to feature i of the other.
       ks: ranks to report; a k above N gives 1.
     """
     scores = np.asarray(query_ND, np.float64) @ np.asarray(target_ND, np.float64).T
@@ -117,10 +117,10 @@ def recall_at_k(
 
 
 def temporal_accuracy(video_VKD: np.ndarray, audio_VKD: np.ndarray) -> float:
-    """Share of clips whose own sound scores best among the K clips of the same video.
+    """Share of clips whose own audio scores best among the K clips of the same video.
 
     Args:
-      video_VKD, audio_VKD: [V, K, D] rows of V videos with K clips each; chance is 1 / K.
+      video_VKD, audio_VKD: [V, K, D] features of V videos with K clips each; chance is 1 / K.
     """
     scores = np.einsum(
         "vkd,vjd->vkj", np.asarray(video_VKD, np.float64), np.asarray(audio_VKD, np.float64)

@@ -62,7 +62,7 @@ class PatchDiscriminator(nnx.Module):
 
 
 def frozen(discriminator: PatchDiscriminator) -> PatchDiscriminator:
-    """The same critic without gradients to its parameters (they still flow to its input)."""
+    """Returns the critic without gradients to its parameters (they still flow to its input)."""
     graphdef, state = nnx.split(discriminator)
     return nnx.merge(graphdef, jax.tree.map(jax.lax.stop_gradient, nnx.to_pure_dict(state)))
 

@@ -1,4 +1,4 @@
-"""Picture encoders that CAVP is compared with: ResNet-50 (ImageNet) and CLIP's ViT, by frame.
+"""Image encoders that CAVP is compared with: ResNet-50 (ImageNet) and CLIP's ViT, by frame.
 
 B batch, T frames, N = B*T, H W, C channels, P patches, D width.
 """
@@ -29,7 +29,7 @@ def _standardise(x: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) 
 class ResNet50(nnx.Module):
     """torchvision's resnet50 up to its pooled 2048 numbers; depths and width for tests.
 
-    It is CAVP's picture encoder without the convolutions over time.
+    It is CAVP's image encoder without the convolutions over time.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class ClipImage(nnx.Module):
         """RGB in [0, 1], float [B, T, H, W, 3], H = W = image_size -> [B, T, embed_dim]."""
         b, t, h, w, _ = x_BTHWC.shape
         if (h, w) != (self.image_size,) * 2:
-            raise ValueError(f"pictures of {h}x{w}, expected {self.image_size}x{self.image_size}")
+            raise ValueError(f"images of {h}x{w}, expected {self.image_size}x{self.image_size}")
         x = _standardise(x_BTHWC, CLIP_MEAN, CLIP_STD).reshape(b * t, h, w, 3)
         x = patches.space_to_depth(x.astype(self.dtype), (self.patch, self.patch))
         x = self.patch_embedding(x.reshape(b * t, -1, x.shape[-1]))  # [N, h, w, C] -> [N, P, C]
@@ -148,7 +148,7 @@ def from_config(fields: Mapping[str, Any], *, rngs: nnx.Rngs) -> nnx.Module:
 
 
 def encode_frames(model: nnx.Module, frames_BTHWC: jax.Array) -> jax.Array:
-    """Unit rows [B, T, D] of uint8 frames, as `features.encode_frames` gives CAVP's."""
+    """Unit features [B, T, D] of uint8 frames, as `features.encode_frames` gives CAVP's."""
     frames_BTHWC = partition.shard_batch(frames_BTHWC)
-    rows = model(frames_BTHWC.astype(jnp.float32) / 255.0).astype(jnp.float32)
-    return rows / jnp.maximum(jnp.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    features = model(frames_BTHWC.astype(jnp.float32) / 255.0).astype(jnp.float32)
+    return features / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-12)

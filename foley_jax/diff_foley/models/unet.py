@@ -81,7 +81,7 @@ class Trunk(nnx.Module):
     def _check_context(self, context_BLD: jax.Array) -> None:
         if context_BLD.shape[-1] != self.context_dim:
             raise ValueError(
-                f"context rows have width {context_BLD.shape[-1]}, the {type(self).__name__} "
+                f"context features have width {context_BLD.shape[-1]}, the {type(self).__name__} "
                 f"expects {self.context_dim}; check conditioner.out_dim"
             )
 
@@ -95,7 +95,7 @@ class Trunk(nnx.Module):
     def _relative_rows(
         self, x_BHWC: jax.Array, context_s_BL: jax.Array, column_s: float
     ) -> dict[int, jax.Array]:
-        """Column-to-row distances of every level, by the level's number of columns."""
+        """Column-to-feature distances of every level, by the level's number of columns."""
         if not self.locality_bias:
             return {}
         w = x_BHWC.shape[2]
@@ -105,7 +105,7 @@ class Trunk(nnx.Module):
         }
 
     def entries(self) -> list[nnx.List]:
-        """What `run_layers` runs, in order."""
+        """Returns what `run_layers` runs, in order."""
         return [*self.input_blocks, self.middle_block]
 
     def keys_values(self, context_BLD: jax.Array) -> KeysValues:
@@ -123,7 +123,7 @@ class Trunk(nnx.Module):
         return made
 
     def run_layers(self, layers, h, time_BD, context, relative):
-        """One of `entries`; `context` is the rows, or what `keys_values` has for this entry."""
+        """One of `entries`; `context` is the features, or what `keys_values` has for this entry."""
 
         def run(h, time_BD, context, relative):
             own = iter(context) if isinstance(context, list) else itertools.repeat(context)
@@ -147,13 +147,13 @@ class Trunk(nnx.Module):
         context_s_BL: jax.Array | None,
         column_s: float | None,
     ) -> Run:
-        """What runs one of `entries`, by its number; arguments as of `UNet.__call__`."""
+        """Returns what runs one of `entries`, by its number; arguments as of `UNet.__call__`."""
         self._check(x_BHWC)
         entries, contexts = self.entries(), self._contexts(context)
         b, num_rows = jax.tree.leaves(context)[0].shape[:2]
         if context_s_BL is None:
-            rows = jnp.arange(num_rows, dtype=jnp.float32) * locality.ROW_S
-            context_s_BL = jnp.broadcast_to(rows[None], (b, num_rows))
+            features = jnp.arange(num_rows, dtype=jnp.float32) * locality.ROW_S
+            context_s_BL = jnp.broadcast_to(features[None], (b, num_rows))
         relative = self._relative_rows(
             x_BHWC, context_s_BL, self.column_s if column_s is None else column_s
         )
@@ -258,8 +258,8 @@ class UNet(Trunk):
         Args:
           x_BHWC: noisy scaled latents.
           t_B: steps in model time [0, num_steps), float32, fractions allowed.
-          context: feature rows [B, L, D] after the conditioner, or their `keys_values`.
-          context_s_BL: seconds of each row relative to the start of the window, used with
+          context: features [B, L, D] after the conditioner, or their `keys_values`.
+          context_s_BL: seconds of each feature relative to the start of the window, used with
             `locality_bias` only; default 0, 0.25, 0.5, ...
           column_s: seconds of one latent column; default the config's.
         Returns:

@@ -1,4 +1,4 @@
-"""What Stable Diffusion v1's U-Net is built from, in the nesting of the official code."""
+"""Parts of Stable Diffusion v1's U-Net, in the nesting of the official code."""
 
 from collections.abc import Sequence
 import dataclasses

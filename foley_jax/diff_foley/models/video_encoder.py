@@ -1,4 +1,4 @@
-"""CAVP's picture encoder: SlowOnly ResNet with one feature per frame.
+"""CAVP's image encoder: SlowOnly ResNet with one feature per frame.
 
 Axes: B batch, T frames, N = B*T, H W, C channels. 3-D convolutions of the official network have
 kernels 1xkxk or 3x1x1; here they run as 2-D convolutions over B*T frames and as convolutions over
@@ -120,7 +120,7 @@ class SlowOnly(nnx.Module):
         width: inner width of the first layer; it doubles with every layer.
         inflate: per layer, whether the first convolution of a bottleneck spans 3 frames.
         stem: "conv7" (official: 7x7 stride 2, then 3x3 max-pool stride 2), "patch4" (one 4x4
-          patch map, for small pictures), or "motion4" (two of them, one of the picture and one
+          patch map, for small images), or "motion4" (two of them, one of the image and one
           of its change since the frame before, so that a still background does not hide what
           moves); all divide the sides by 4.
         remat: what of a bottleneck is made again in the backward pass: "" nothing, "norms" all
@@ -201,7 +201,7 @@ class SlowOnly(nnx.Module):
             before and after the T frames.
           train: use and update batch statistics.
         Returns:
-          [B, T, out_dim] in `dtype`, mean over the picture of the last layer.
+          [B, T, out_dim] in `dtype`, mean over the image of the last layer.
         """
         if x_BTHWC.ndim != 5 or x_BTHWC.shape[-1] != 3:
             raise ValueError(f"frames have shape {x_BTHWC.shape}, expected [B, T, H, W, 3]")

@@ -1,4 +1,4 @@
-"""What the windows of a tape are conditioned on, made before the first solver step.
+"""Conditions of the windows of a tape, made before the first solver step.
 
 Keys and values of cross-attention depend on nothing that changes from step to step. XLA leaves
 their projections inside the loop over the steps, so they are made here, once.
@@ -17,31 +17,31 @@ from foley_jax.runtime import partition
 # of keys and values; the paper's U-Net has 3.2 MB a window in float32, and to make them at every
 # step is less than 1 % of it
 KEPT_BYTES = 2**28
-# of feature rows, half an hour of video: what is made on the way to keys and values is larger, and
+# of features, half an hour of video: what is made on the way to keys and values is larger, and
 # all of it at once would take more memory than all else that grows with a video's length
 ROWS_BYTES = 2**24
 
 
 def of_model(
-    model: nnx.Module, rows_NLD: jax.Array, batch: int, *, zero_null: bool
+    model: nnx.Module, features_NLD: jax.Array, batch: int, *, zero_null: bool
 ) -> tuple[Any, Any]:
     """Conditions of the windows, and the null condition as context of `LatentDiffusion.denoise`.
 
     Args:
       model: LatentDiffusion.
-      rows_NLD: feature rows of every window.
+      features_NLD: features of every window.
       batch: B, windows evaluated at once.
       zero_null: the null condition is zeros behind the conditioner, as in the published notebook,
         instead of the conditioner of zeros.
     Returns:
       For `at`, then `context_of`; and of one batch, [B, ...], the same for all.
     """
-    null_1LD = model.conditioner(jnp.zeros_like(rows_NLD[:1]))
+    null_1LD = model.conditioner(jnp.zeros_like(features_NLD[:1]))
     null = jnp.zeros_like(null_1LD) if zero_null else null_1LD
-    every = rows_NLD
-    keys_values = lambda rows_NLD: model.unet.keys_values(model.conditioner(rows_NLD))  # noqa: E731
-    if _few(keys_values, rows_NLD):
-        every, null = keys_values(rows_NLD), model.unet.keys_values(null)
+    every = features_NLD
+    keys_values = lambda features_NLD: model.unet.keys_values(model.conditioner(features_NLD))  # noqa: E731
+    if _few(keys_values, features_NLD):
+        every, null = keys_values(features_NLD), model.unet.keys_values(null)
     return in_batches(every, batch), _repeated(null, batch)
 
 
@@ -51,20 +51,20 @@ def context_of(model: nnx.Module, condition: Any) -> Any:
 
 
 def of_classifier(
-    classifier: nnx.Module, rows_NLD: jax.Array, batch: int, raw_rows_RD: jax.Array | None
+    classifier: nnx.Module, features_NLD: jax.Array, batch: int, raw_features_RD: jax.Array | None
 ) -> Any:
-    """Rows for `AlignmentModel.log_prob`, or what it makes of them; for `at`.
+    """Features for `AlignmentModel.log_prob`, or what it makes of them; for `at`.
 
     Args:
       classifier: AlignmentModel.
-      raw_rows_RD: preset "official": every window is judged by all rows of its video, which have
-        not seen the conditioner.
+      raw_features_RD: preset "official": every window is judged by all features of its video, which
+        have not seen the conditioner.
     """
-    if raw_rows_RD is not None:
-        made = classifier.keys_values(raw_rows_RD[None], embed=False)
+    if raw_features_RD is not None:
+        made = classifier.keys_values(raw_features_RD[None], embed=False)
         return jax.tree.map(lambda a: a[None], _repeated(made, batch))
-    few = _few(classifier.keys_values, rows_NLD)
-    return in_batches(classifier.keys_values(rows_NLD) if few else rows_NLD, batch)
+    few = _few(classifier.keys_values, features_NLD)
+    return in_batches(classifier.keys_values(features_NLD) if few else features_NLD, batch)
 
 
 def in_batches(tree: Any, batch: int) -> Any:
@@ -82,11 +82,11 @@ def at(tree: Any, number: jax.Array) -> Any:
     return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, number, keepdims=False), tree)
 
 
-def _few(keys_values: Callable[[jax.Array], Any], rows_NLD: jax.Array) -> bool:
+def _few(keys_values: Callable[[jax.Array], Any], features_NLD: jax.Array) -> bool:
     """Whether keys and values of all windows, and what they are made from, take little memory."""
-    if rows_NLD.size * rows_NLD.dtype.itemsize > ROWS_BYTES:
+    if features_NLD.size * features_NLD.dtype.itemsize > ROWS_BYTES:
         return False
-    made = jax.tree.leaves(jax.eval_shape(keys_values, rows_NLD))
+    made = jax.tree.leaves(jax.eval_shape(keys_values, features_NLD))
     return sum(x.size * x.dtype.itemsize for x in made) <= KEPT_BYTES
 
 

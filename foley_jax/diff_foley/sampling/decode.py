@@ -73,14 +73,14 @@ def vocode(
 
     Up to `CHUNK_FRAMES` a mel is one run of the vocoder; a longer one is made in overlapping
     chunks, joined where they differ least. Batches have one size for each length of mel, because
-    Griffin-Lim's first phases jump where rounding tips a comparison: a sound must not depend on
-    its batch.
+    Griffin-Lim's first phases jump where rounding tips a comparison: an audio clip must not depend
+    on its batch.
 
     Args:
       max_batch: mels in the batch of one device.
-      through: the vocoder; sound at another rate is resampled to that of `audio`.
+      through: the vocoder; audio at another rate is resampled to that of `audio`.
       num_devices: that `through` splits a batch over.
-      folder: for sounds that are too long for memory, see `spool.Spool`.
+      folder: for audio clips that are too long for memory, see `spool.Spool`.
     """
     chunks: list[tuple[int, int, int]] = []  # (which mel, first frame, frames with padding)
     for i, (mel_FT, length) in enumerate(zip(mels_FT, lengths)):
@@ -120,7 +120,7 @@ def _rounded(num_frames: int) -> int:
 
 
 class _Line:
-    """A sound whose chunks come `CHUNK_FRAMES - OVERLAP_FRAMES` apart, of `length` samples."""
+    """Audio whose chunks come `CHUNK_FRAMES - OVERLAP_FRAMES` apart, of `length` samples."""
 
     def __init__(self, audio: specs.AudioSpec, length: int, folder: str | os.PathLike | None):
         self._stride = (CHUNK_FRAMES - OVERLAP_FRAMES) * audio.hop
@@ -138,18 +138,18 @@ class _Line:
         self._made.append(block[: max(0, self._length - len(self._made))])
 
     def whole(self) -> np.ndarray:
-        """The sound, cut or with zeros at its end; nothing can be added any more."""
+        """The audio, cut or with zeros at its end; nothing can be added any more."""
         self._write(self._open)
         self._made.pad(self._length)
         return self._made.array()
 
 
 def crossfade(before: np.ndarray, after: np.ndarray, start: int, fade: int) -> np.ndarray:
-    """Goes from one sound to another that begins at `start`, where they differ least.
+    """Goes from one audio clip to another that begins at `start`, where they differ least.
 
     Griffin-Lim finds other phases for the same mel in two chunks. The fade lies where the
     difference has the least energy (a quiet moment, or equal phases), and keeps the loudness
-    that two sounds of this correlation would lose.
+    that two audio clips of this correlation would lose.
 
     Args:
       before, after: float32 [L].
@@ -180,9 +180,9 @@ def vocode_official(
     keys_N: jax.Array,
     folder: str | os.PathLike | None = None,
 ) -> np.ndarray:
-    """The notebook's sound: every window by itself, a low basis, random phases, end to end.
+    """The notebook's audio: every window by itself, a low basis, random phases, end to end.
 
-    A window of 512 frames gives 511 hops: 8.176 s for 8 s of picture (spec D3, D4). What is too
+    A window of 512 frames gives 511 hops: 8.176 s for 8 s of image (spec D3, D4). What is too
     long for memory lies in a file of `folder`.
     """
     made = spool.Spool(folder=folder)

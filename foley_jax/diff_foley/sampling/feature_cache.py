@@ -2,7 +2,7 @@
 
 What a U-Net's deep entries give changes little from one solver step to the next. Here they are
 computed at every `interval`-th evaluation; at the others only the first and last `depth` entries
-are, on the newest input. Nothing is trained for it, and the sound is no longer the same. What all
+are, on the newest input. Nothing is trained for it, and the audio is no longer the same. What all
 windows keep is in memory: for the paper's U-Net, float32 and with guidance, 2.6 MB a window. Videos
 of more windows than fit into `KEPT_BYTES` are refused.
 Source: Ma et al. 2023 (DeepCache), with evenly spaced steps.
@@ -51,7 +51,7 @@ def denoiser(
     cache: FeatureCache,
     predict: Predict,
     unet: unet_lib.UNet,
-    cover: multidiffusion.Cover,
+    cover: multidiffusion.WindowLayout,
     *,
     batch: int,
     examples: int,

@@ -1,4 +1,4 @@
-"""CAVP rows of a whole video: what the latent diffusion model is conditioned on.
+"""CAVP features of a whole video: what the latent diffusion model is conditioned on.
 
 Axes: T frames, H W, C channels, D width.
 Source: inference/demo_util.py `Extract_CAVP_Features`.
@@ -15,15 +15,16 @@ from foley_jax.diff_foley.models import cavp
 from foley_jax.runtime import partition
 
 GROUP_FRAMES = 40  # official "batch_size": frames the temporal convolutions see together
-# Frames on either side that can reach a row: the paper's encoder has nine three-tap convolutions
+# Frames on either side that can reach a feature: the paper's encoder has nine three-tap
+# convolutions
 REACH_FRAMES = 10
 
-# (uint8 [B, T, H, W, 3]) -> float32 unit rows [B, T, D], compiled once per shape
+# (uint8 [B, T, H, W, 3]) -> float32 unit features [B, T, D], compiled once per shape
 EncodeFn = Callable[[np.ndarray], jax.Array]
 
 
 def encode_frames(model: cavp.Cavp, frames_BTHWC: jax.Array) -> jax.Array:
-    """Unit rows [B, T, D] of uint8 frames [B, T, H, W, 3]; runs inside jit."""
+    """Unit features [B, T, D] of uint8 frames [B, T, H, W, 3]; runs inside jit."""
     frames = partition.shard_batch(frames_BTHWC).astype(jnp.float32) / 255.0
     return model.encode_video(frames, normalize=True, pool=False, train=False)
 
@@ -41,17 +42,17 @@ def group_bounds(num_frames: int, group_frames: int = GROUP_FRAMES) -> list[tupl
 def extract_batch(
     encode_fn: EncodeFn, frames_BTHWC: np.ndarray, *, group_frames: int = GROUP_FRAMES
 ) -> np.ndarray:
-    """Rows of several videos of equal length, in the official grouping.
+    """Features of several videos of equal length, in the official grouping.
 
     The temporal convolutions see zeros at both ends of every group, so a short group is run at
     its own length (one more compilation) and never padded: padding would change its numbers.
 
     Args:
-      encode_fn: uint8 [B, T, H, W, 3] -> unit rows [B, T, D], jitted.
+      encode_fn: uint8 [B, T, H, W, 3] -> unit features [B, T, D], jitted.
       frames_BTHWC: uint8 frames at CAVP's rate (4 a second) and size.
       group_frames: frames encoded together; a model setting, keep the official 40.
     Returns:
-      float32 [B, T, D], rows of length one.
+      float32 [B, T, D], features of length one.
     Raises:
       ValueError: the frames have another shape or type, or there are none.
     """
@@ -72,7 +73,7 @@ def extract_batch(
 def extract(
     encode_fn: EncodeFn, frames_THWC: np.ndarray, *, group_frames: int = GROUP_FRAMES
 ) -> np.ndarray:
-    """Rows [T, D] of one video; see `extract_batch`."""
+    """Features [T, D] of one video; see `extract_batch`."""
     return extract_batch(encode_fn, np.asarray(frames_THWC)[None], group_frames=group_frames)[0]
 
 
@@ -83,7 +84,7 @@ def extract_seamless_batch(
     group_frames: int = GROUP_FRAMES,
     reach_frames: int = REACH_FRAMES,
 ) -> np.ndarray:
-    """Rows [B, T, D] of videos of one length as if they had been encoded in one piece.
+    """Features [B, T, D] of videos of one length as if they had been encoded in one piece.
 
     The official groups see zeros at every border, here only the ends of the video do: longer
     videos are encoded in groups that overlap by more than the encoder's reach. Up to
@@ -91,7 +92,7 @@ def extract_seamless_batch(
 
     Args:
       encode_fn, frames_BTHWC: see `extract_batch`.
-      group_frames: new rows that a group brings.
+      group_frames: new features that a group brings.
       reach_frames: frames on either side that only lend their context.
     """
     groups = seamless_groups(
@@ -111,12 +112,12 @@ def extract_seamless(
     group_frames: int = GROUP_FRAMES,
     reach_frames: int = REACH_FRAMES,
 ) -> np.ndarray:
-    """Rows [T, D] of one video; see `extract_seamless_batch`."""
+    """Features [T, D] of one video; see `extract_seamless_batch`."""
     groups = {"group_frames": group_frames, "reach_frames": reach_frames}
     return extract_seamless_batch(encode_fn, np.asarray(frames_THWC)[None], **groups)[0]
 
 
-# frames uint8 [..., T, H, W, 3], and which of their rows are wanted
+# frames uint8 [..., T, H, W, 3], and which of their features are wanted
 Group = tuple[np.ndarray, slice]
 
 
@@ -138,7 +139,7 @@ def seamless_groups(
       ValueError: there are none.
     """
     group = group_frames + 2 * reach_frames
-    held, new = [], 0  # `new`: the first of them that has no row yet
+    held, new = [], 0  # `new`: the first of them that has no feature yet
     for frame in frames:
         start = max(0, new - reach_frames)
         if len(held) - start == group:
@@ -169,26 +170,26 @@ def _stacked(frames: list[np.ndarray]) -> np.ndarray:
 def extract_videos(
     encode_fn: EncodeFn, videos: Iterable[Iterable[Group]], *, batch: int = 1
 ) -> list[np.ndarray]:
-    """Rows [T, D] of videos of any lengths, given as their groups.
+    """Features [T, D] of videos of any lengths, given as their groups.
 
     Args:
       encode_fn: see `extract_batch`.
       videos: of each its groups, frames [T, H, W, 3]; walked through once, one after the other.
       batch: groups of one shape that go through the encoder at once, of whatever videos.
     """
-    rows: list[dict[int, np.ndarray]] = []  # of each video: number of a group -> its rows
+    features: list[dict[int, np.ndarray]] = []  # of each video: number of a group -> its features
     waiting: dict[tuple[int, ...], list[tuple[int, int, Group]]] = {}
 
     def encode(some: list[tuple[int, int, Group]]) -> None:
         frames = [frames for _, _, (frames, _) in some]
         frames += frames[-1:] * (batch - len(frames))
-        rows_BTD = np.asarray(encode_fn(np.stack(frames)), np.float32)
-        for rows_TD, (video, number, (_, own)) in zip(rows_BTD, some):
-            rows[video][number] = rows_TD[own]
+        features_BTD = np.asarray(encode_fn(np.stack(frames)), np.float32)
+        for features_TD, (video, number, (_, own)) in zip(features_BTD, some):
+            features[video][number] = features_TD[own]
         some.clear()
 
     for video, groups in enumerate(videos):
-        rows.append({})
+        features.append({})
         for number, group in enumerate(groups):
             some = waiting.setdefault(group[0].shape, [])
             some.append((video, number, group))
@@ -196,4 +197,4 @@ def extract_videos(
                 encode(some)
     for some in filter(None, waiting.values()):
         encode(some)
-    return [np.concatenate([own[number] for number in sorted(own)]) for own in rows]
+    return [np.concatenate([own[number] for number in sorted(own)]) for own in features]

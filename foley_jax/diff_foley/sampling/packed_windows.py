@@ -1,7 +1,7 @@
 """Windows of several videos side by side on one latent canvas, the tape.
 
 It holds the videos of a device batch one after the other, each in a whole number of blocks of one
-window's width. Windows never reach across two videos, so a video's sound does not depend on its
+window's width. Windows never reach across two videos, so a video's audio does not depend on its
 neighbours on the tape.
 Axis letters: N windows, V columns of one, L rows, R those of a whole video, D width, K blocks.
 """
@@ -17,34 +17,34 @@ from foley_jax.diffusion import multidiffusion
 from foley_jax.runtime import seed_keys
 
 
-class Draw(NamedTuple):
-    """What a sound's noise comes from, besides the name of its video."""
+class NoiseSeed(NamedTuple):
+    """Origin of an audio clip's noise, besides the name of its video."""
 
     seed: int
     sample: int = 0
 
 
 class Request(NamedTuple):
-    """One sound to make: its windows, its video's rows [R, D] and what its noise comes from."""
+    """An audio clip to make: windows, its video's features [R, D], where its noise comes from."""
 
     windows: Sequence[windows_lib.Window]
-    rows_RD: np.ndarray
+    features_RD: np.ndarray
     name: str
-    draw: Draw
+    draw: NoiseSeed
 
 
-class Tape(NamedTuple):
+class PackedWindows(NamedTuple):
     """Arguments of a sampling program, padded so that few shapes occur.
 
     Attributes:
       cover: windows on the tape.
-      rows_NLD: float32 feature rows of every window.
-      times_NL: float32 seconds of the rows from the start of their window.
+      features_NLD: float32 features of every window.
+      times_NL: float32 seconds of the features from the start of their window.
       keys_K: raw key data of every block's noise.
     """
 
-    cover: multidiffusion.Cover
-    rows_NLD: np.ndarray
+    cover: multidiffusion.WindowLayout
+    features_NLD: np.ndarray
     times_NL: np.ndarray
     keys_K: np.ndarray
 
@@ -100,25 +100,25 @@ def batch_size(count: int, most: int) -> int:
     return min(choices, key=lambda size: (-(-count // size) * size, -size))
 
 
-def lay(
+def pack_windows(
     requests: Sequence[Request],
     spec: windows_lib.WindowSpec,
     max_batch: int,
     *,
     num_devices: int = 1,
     room: int = 0,
-) -> tuple[Tape, list[int], int]:
-    """Lays sounds one after the other on a tape.
+) -> tuple[PackedWindows, list[int], int]:
+    """Lays audio clips one after the other on a tape.
 
     Args:
-      requests: the sounds.
+      requests: the audio clips.
       spec: lengths of a window.
       max_batch: most windows that one device evaluates at once.
       num_devices: that share a batch.
       room: windows to lay out the tape for, if there are fewer; padding costs less than compiling
         another program does.
     Returns:
-      The tape; first column of every sound; windows that a device batch holds.
+      The tape; first column of every audio clip; windows that a device batch holds.
     """
     starts, first, shares, times, keys = [], [], [], [], []
     column = 0
@@ -133,26 +133,28 @@ def lay(
         column += count * spec.num_columns
     room = max(room, len(first))
     batch = num_devices * batch_size(-(-room // num_devices), max_batch)
-    # a sound never has more blocks than windows, so one size serves both
+    # an audio clip never has more blocks than windows, so one size serves both
     size = batch * few_sizes(-(-room // batch))
     share_NV = np.zeros((size, spec.num_columns), np.float32)  # padding has no share
     share_NV[: len(first)] = np.concatenate(shares)
     first_N = _padded(np.array(first, np.int32), size)
-    cover = multidiffusion.Cover(first_N, share_NV, np.int32(len(first)))
+    cover = multidiffusion.WindowLayout(first_N, share_NV, np.int32(len(first)))
     times_NL, keys_K = (_padded(np.concatenate(part), size) for part in (times, keys))
-    return Tape(cover, _rows(requests, spec, size), times_NL, keys_K), starts, batch
+    return PackedWindows(cover, _features(requests, spec, size), times_NL, keys_K), starts, batch
 
 
-def _rows(requests: Sequence[Request], spec: windows_lib.WindowSpec, size: int) -> np.ndarray:
-    """The rows of all windows, then the last ones again: the largest array, so without copies."""
-    width, at = requests[0].rows_RD.shape[1], 0
-    rows_NLD = np.empty((size, spec.num_rows, width), np.float32)
+def _features(requests: Sequence[Request], spec: windows_lib.WindowSpec, size: int) -> np.ndarray:
+    """Features of all windows, then the last ones again: the largest array, so without copies."""
+    width, at = requests[0].features_RD.shape[1], 0
+    features_NLD = np.empty((size, spec.num_rows, width), np.float32)
     for request in requests:
         stop = at + len(request.windows)
-        rows_NLD[at:stop] = windows_lib.rows(request.rows_RD, request.windows, spec)
+        features_NLD[at:stop] = windows_lib.window_features(
+            request.features_RD, request.windows, spec
+        )
         at = stop
-    rows_NLD[at:] = rows_NLD[at - 1]
-    return rows_NLD
+    features_NLD[at:] = features_NLD[at - 1]
+    return features_NLD
 
 
 def _padded(array: np.ndarray, size: int) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""From decoded video frames to sound: CAVP rows, windows, diffusion, mel, waveform.
+"""From decoded video frames to audio: CAVP features, windows, diffusion, mel, waveform.
 
-Axis letters: B clips in one device batch, T frames, H W, C channels, L rows, D width, F mels.
+Axis letters: B clips in one device batch, T frames, H W, C channels, L features, D width, F mels.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,29 +24,29 @@ from foley_jax.diff_foley.sampling import (
     decode,
     feature_cache,
     features,
+    packed_windows,
     similarity,
     solve,
     windows,
 )
-from foley_jax.diff_foley.sampling import packed_windows as tape_lib
 from foley_jax.diff_foley.sampling import settings as settings_lib
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs, spool
 from foley_jax.runtime import network, seed_keys
 from foley_jax.vocoders import griffin_lim as vocoder_lib
 
-Draw, Settings = tape_lib.Draw, settings_lib.Settings
-Source, Sound = sources_lib.Source, sources_lib.Sound
+NoiseSeed, Settings = packed_windows.NoiseSeed, settings_lib.Settings
+Source, Audio = sources_lib.Source, sources_lib.Audio
 TAPE_WINDOWS = 1024  # denoised together, unless one video has more: two hours
-OFFICIAL_S = 600.0  # preset "official" compares every window with all rows of the video
+OFFICIAL_S = 600.0  # preset "official" compares every window with all features of the video
 # what `DiffFoley.watch` is told of
 STAGES = ("features", "diffusion", "autoencoder", "vocoder", "scores")
 
 
 class Result(NamedTuple):
-    """Generated sound: float32 [samples], the log-mel [F, T] it was made from, scores.
+    """Generated audio: float32 [samples], the log-mel [F, T] it was made from, scores.
 
-    `sample` is its number among those of its seed; `fault` says why it is no sound, or is empty.
+    `sample` is its number among those of its seed; `fault` says why it is no audio, or is empty.
     Of long videos both arrays are `np.memmap`s of files without a name; see `spool.Spool`.
     """
 
@@ -57,8 +57,8 @@ class Result(NamedTuple):
     fault: str = ""
 
 
-class Draft(NamedTuple):
-    """A generated mel that is no sound yet.
+class GeneratedMel(NamedTuple):
+    """A generated mel that is no audio yet.
 
     Attributes:
       source: the video it is for.
@@ -69,7 +69,7 @@ class Draft(NamedTuple):
     """
 
     source: sources_lib.Viewed
-    draw: Draw
+    draw: NoiseSeed
     mel_FT: np.ndarray
     alignment: float | None
     fault: str = ""
@@ -81,9 +81,9 @@ def window_of(
     audio: specs.AudioSpec,
     video: specs.VideoSpec,
 ) -> windows.WindowSpec:
-    """What the model sees at once: its rows and latent columns."""
+    """Returns the part that the model sees at once: its features and latent columns."""
     _, columns, _ = model.latent_shape(audio.num_mels, config.data.window_frames)
-    # a model that is told when its rows are needs no row to begin with a column
+    # a model that is told when its features are needs no feature to begin with a column
     exact = {"max_skew_s": float("inf")} if model.unet.locality_bias else {}
     return windows.WindowSpec(
         num_rows=config.data.num_rows,
@@ -100,9 +100,9 @@ class DiffFoley:
     Args:
       ldm, cavp: the trained networks, `config` and `cavp_config` of their runs.
       classifier: alignment classifier for double guidance (noisy latents), if any.
-      scorer: one for scoring finished sounds; by default the guidance classifier.
+      scorer: one for scoring finished audio clips; by default the guidance classifier.
       schedule: noise table of the diffusion.
-      vocoder: mels to sound; preset "official" always takes its own Griffin-Lim.
+      vocoder: mels to audio; preset "official" always takes its own Griffin-Lim.
       device_windows: windows in the batch of one device; by default 8 on CPU and 64 elsewhere.
       mesh: devices of this process that share the work, see `mesh.local_mesh`; None is one.
 
@@ -112,7 +112,7 @@ class DiffFoley:
       room: None, or 0 from when on small batches are padded to the size of the largest before them,
         instead of compiling a program of their own; it grows to that one's windows.
       scratch: folder for what is too long for memory; None is the system's for temporary files.
-      similarity: scores pairs of picture and sound, see `similarity.Similarity`.
+      similarity: scores pairs of video and audio, see `similarity.Similarity`.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class DiffFoley:
     # ---- generation ---------------------------------------------------------------------------
 
     def generate(self, sources: Sequence[Source], settings: Settings) -> list[list[Result]]:
-        """Sound for several videos in shared device batches.
+        """Audio for several videos in shared device batches.
 
         Returns:
           For each source its `settings.keep_best` results, best first: see `finish`.
@@ -187,25 +187,25 @@ class DiffFoley:
         self,
         sources: Sequence[Source],
         settings: Settings,
-        draws: Sequence[Sequence[Draw]] | None = None,
-    ) -> list[Draft]:
+        draws: Sequence[Sequence[NoiseSeed]] | None = None,
+    ) -> list[GeneratedMel]:
         """The device's share of `generate`: mels, the draws of every source in order.
 
         Args:
-          draws: for each source what its sounds' noise comes from; by default the samples 0 to
+          draws: for each source what its audio clips' noise comes from; by default the samples 0 to
             `settings.num_samples` of `settings.seed`.
         """
         if draws is None:
-            usual = [Draw(settings.seed, sample) for sample in range(settings.num_samples)]
+            usual = [NoiseSeed(settings.seed, sample) for sample in range(settings.num_samples)]
             draws = [usual] * len(sources)
         for source in sources:
             self._check_length(source, settings)
-        # long videos one at a time; and the notebook's classifier sees all rows of one video: no
-        # two videos in one program
+        # long videos one at a time; and the notebook's classifier sees all features of one video:
+        # no two videos in one program
         shared = settings.preset != "official" or not settings.aligned(self.classifier is not None)
         short = [i for i, s in enumerate(sources) if isinstance(s.frames_THWC, np.ndarray)]
         together = short if shared else []
-        made: dict[int, list[Draft]] = {}
+        made: dict[int, list[GeneratedMel]] = {}
         for group in (together, *([i] for i in range(len(sources)) if i not in together)):
             drafts = self._drafts([sources[i] for i in group], settings, [draws[i] for i in group])
             made.update(zip(group, drafts, strict=True))
@@ -224,8 +224,8 @@ class DiffFoley:
                 f"classifier takes at most {OFFICIAL_S:.0f} s, because it compares every window "
                 "with the whole video; use preset 'default', or alignment 0"
             )
-        rows = max(1, self.video.num_frames(source.duration_s))
-        count, most = len(windows.plan(rows, self.window)), self._most_windows(settings)
+        video_features = max(1, self.video.num_frames(source.duration_s))
+        count, most = len(windows.plan(video_features, self.window)), self._most_windows(settings)
         if settings.cache_interval > 1 and count > most:
             raise ValueError(
                 f"{source.path} lasts {source.duration_s:.0f} s, {count} windows; kept deep "
@@ -233,7 +233,7 @@ class DiffFoley:
             )
 
     def _most_windows(self, settings: Settings) -> int:
-        """How many windows of several sounds are denoised together."""
+        """How many windows of several audio clips are denoised together."""
         if settings.cache_interval == 1:
             return TAPE_WINDOWS
         kept = math.prod(self._deep_shape(self.latent_shape, settings.cache_depth))
@@ -244,12 +244,12 @@ class DiffFoley:
         self,
         sources: Sequence[Source],
         settings: Settings,
-        draws: Sequence[Sequence[Draw]],
-    ) -> list[list[Draft]]:
+        draws: Sequence[Sequence[NoiseSeed]],
+    ) -> list[list[GeneratedMel]]:
         """Drafts of each source, from device batches that they share."""
         official = settings.preset == "official"
         with self.watch("features"):
-            seen, rows = sources_lib.view(
+            seen, video_features = sources_lib.view(
                 sources,
                 self._encode_video,
                 self.similarity,
@@ -259,23 +259,27 @@ class DiffFoley:
         owners = [(i, draw) for i, own in enumerate(draws) for draw in own]
         requests = []
         for i, draw in owners:
-            plan = (windows.official if official else windows.plan)(len(rows[i]), self.window)
-            requests.append(tape_lib.Request(plan, rows[i], seen[i].path.stem, draw))
+            plan = (windows.official if official else windows.plan)(
+                len(video_features[i]), self.window
+            )
+            requests.append(
+                packed_windows.Request(plan, video_features[i], seen[i].path.stem, draw)
+            )
         made: list[tuple[np.ndarray, float | None, str]] = []
-        for some in tape_lib.divided(requests, self._most_windows(settings)):
+        for some in packed_windows.divided(requests, self._most_windows(settings)):
             made += self._mels(some, settings)
-        drafts: list[list[Draft]] = [[] for _ in sources]
+        drafts: list[list[GeneratedMel]] = [[] for _ in sources]
         for (i, draw), parts in zip(owners, made, strict=True):
-            drafts[i].append(Draft(seen[i], draw, *parts))
+            drafts[i].append(GeneratedMel(seen[i], draw, *parts))
         return drafts
 
     def _mels(
-        self, requests: Sequence[tape_lib.Request], settings: Settings
+        self, requests: Sequence[packed_windows.Request], settings: Settings
     ) -> list[tuple[np.ndarray, float | None, str]]:
         """(joined mel, alignment or None, fault) of every request."""
         if self.room is not None:
             self.room = max(self.room, sum(len(request.windows) for request in requests))
-        tape, _, batch = tape_lib.lay(
+        packed, _, batch = packed_windows.pack_windows(
             requests,
             self.window,
             self.device_windows,
@@ -284,17 +288,17 @@ class DiffFoley:
         )
         official = settings.preset == "official"
         with self.watch("diffusion"):
-            # of all rows of a video, where it needs them, there is only one on the tape
-            raw_rows_RD = requests[0].rows_RD if official else None
-            z_HWC = self.sampler.latents(tape, settings, batch, raw_rows_RD)
+            # of all features of a video, where it needs them, there is only one on the tape
+            raw_features_RD = requests[0].features_RD if official else None
+            z_HWC = self.sampler.latents(packed, settings, batch, raw_features_RD)
             z_HWC = jax.block_until_ready(z_HWC)  # the next step would wait as long
         with self.watch("autoencoder"):
             finite: list[bool] = []  # of every window, before clipping hides what is not
-            parts = self._checked(self.sampler.mels(z_HWC, tape, batch), finite)
+            parts = self._checked(self.sampler.mels(z_HWC, packed, batch), finite)
             parts = parts if official else (np.clip(part_FT, 0.0, 1.0) for part_FT in parts)
             mels = [self._joined(r, itertools.islice(parts, len(r.windows))) for r in requests]
         with self.watch("scores"):
-            match_N = self.sampler.alignment(z_HWC, tape, batch)
+            match_N = self.sampler.alignment(z_HWC, packed, batch)
         made, at = [], 0
         for request, mel_FT in zip(requests, mels, strict=True):
             span = slice(at, at + len(request.windows))
@@ -306,7 +310,7 @@ class DiffFoley:
                     self.sampler,
                     request,
                     settings,
-                    raw_rows_RD,
+                    raw_features_RD,
                     max_batch=self.device_windows,
                     num_devices=self.num_devices,
                 )
@@ -320,29 +324,29 @@ class DiffFoley:
             finite.append(bool(np.isfinite(part_FT).all()))
             yield part_FT
 
-    def _joined(self, request: tape_lib.Request, parts: Iterable[np.ndarray]) -> np.ndarray:
-        """The mel [F, T] of one sound from those of its windows."""
+    def _joined(self, request: packed_windows.Request, parts: Iterable[np.ndarray]) -> np.ndarray:
+        """The mel [F, T] of one audio clip from those of its windows."""
         first = [window.column * self.column_frames for window in request.windows]
         made = spool.Spool((self.audio.num_mels,), self.scratch)
         for part_FT in windows.joined(parts, first):
             made.append(part_FT.T)
         return made.array().T
 
-    # ---- sound --------------------------------------------------------------------------------
+    # ---- audio --------------------------------------------------------------------------------
 
-    def finish(self, drafts: Sequence[Draft], settings: Settings) -> list[list[Result]]:
-        """Mels to sound and scores.
+    def finish(self, drafts: Sequence[GeneratedMel], settings: Settings) -> list[list[Result]]:
+        """Mels to audio and scores.
 
         Returns:
           For each source its `keep_best` results, best first: by the mean of their ranks under
           `alignment` (where there is a classifier) and `cavp_similarity`.
         """
-        results, n = self.sounds(drafts, settings), settings.num_samples
+        results, n = self.audio_clips(drafts, settings), settings.num_samples
         groups = [results[at : at + n] for at in range(0, len(results), n)]
         return [ranked(group)[: settings.keep_best] for group in groups]
 
-    def sounds(self, drafts: Sequence[Draft], settings: Settings) -> list[Result]:
-        """Mels to sound and scores: one result for each draft, in order."""
+    def audio_clips(self, drafts: Sequence[GeneratedMel], settings: Settings) -> list[Result]:
+        """Mels to audio and scores: one result for each draft, in order."""
         lengths = [self.audio.num_samples(d.source.duration_s) for d in drafts]
         with self.watch("vocoder"):
             if settings.preset == "official":
@@ -358,7 +362,7 @@ class DiffFoley:
                 scores["alignment"] = draft.alignment
             frames = min(draft.mel_FT.shape[1], self.audio.num_frames(len(audio)))
             mel_FT = draft.mel_FT[:, :frames]
-            fault = draft.fault or diagnosis.of_sound(mel_FT, audio)
+            fault = draft.fault or diagnosis.of_audio(mel_FT, audio)
             results.append(Result(audio, mel_FT, scores, draft.draw.sample, fault))
         return results
 
@@ -376,21 +380,21 @@ class DiffFoley:
             folder=self.scratch,
         )
 
-    def _vocode_official(self, draft: Draft, length: int) -> np.ndarray:
+    def _vocode_official(self, draft: GeneratedMel, length: int) -> np.ndarray:
         width = self.column_frames * self.window.num_columns
         starts = range(0, draft.mel_FT.shape[1], width)
         name = f"{draft.source.path.stem}/vocoder"
-        raw = tape_lib.block_keys(draft.draw.seed, name, draft.draw.sample, len(starts))
+        raw = packed_windows.block_keys(draft.draw.seed, name, draft.draw.sample, len(starts))
         keys_N = seed_keys.wrapped(raw)
         windows_FT = (spool.part(draft.mel_FT, slice(None), slice(s, s + width)) for s in starts)
         return decode.vocode_official(
             windows_FT, length, self.audio, keys_N=keys_N, folder=self.scratch
         )
 
-    def reconstruct(self, sounds: Sequence[Sound]) -> list[Result]:
-        """True sound through mel, autoencoder and vocoder: the ceiling of generation."""
+    def reconstruct(self, audio_clips: Sequence[Audio]) -> list[Result]:
+        """True audio through mel, autoencoder and vocoder: the ceiling of generation."""
         mels, lengths = [], []
-        for track in sounds:
+        for track in audio_clips:
             mel_FT = np.asarray(mel_lib.log_mel(track.audio[None], self.audio))[0]
             blocks = -(-mel_FT.shape[1] // decode.BLOCK_FRAMES) * decode.BLOCK_FRAMES
             decoded = self._decode(decode.fit(mel_FT, blocks)[None])
@@ -398,7 +402,7 @@ class DiffFoley:
             lengths.append(len(track.audio))
         audios = self.vocode(mels, lengths)
         return [
-            Result(audio, mel_FT, {}, fault=diagnosis.of_sound(mel_FT, audio))
+            Result(audio, mel_FT, {}, fault=diagnosis.of_audio(mel_FT, audio))
             for audio, mel_FT in zip(audios, mels)
         ]
 
@@ -407,7 +411,7 @@ def ranked(results: Sequence[Result]) -> list[Result]:
     """Best first: by the mean of the ranks under every score that all results have.
 
     Ties go to the score named last (the classifier's, where there is one). Results that could
-    not be scored (nan: too short a video) keep their order, and those that are no sound come last.
+    not be scored (nan: too short a video) keep their order, and those that are no audio come last.
     """
     lost = [result for result in results if result.fault]
     if lost and len(lost) < len(results):

@@ -1,4 +1,4 @@
-"""What a user chooses for sampling with Diff-Foley."""
+"""Settings that a user chooses for sampling with Diff-Foley."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ SAMPLERS = ("dpm_solver", "ddim", "plms")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a generated sound depends on besides the video and the model.
+    """Everything that a generated audio clip depends on besides the video and the model.
 
     Attributes:
       seed: 0 to 2**64 - 1; with the video's name and the sample's number it decides the noise.
@@ -17,17 +17,17 @@ class Settings:
       guidance: classifier-free guidance scale; 1 is none.
       alignment: scale of the alignment classifier's gradient; 0, or a model without a
         classifier, is none.
-      num_samples: sounds made per video.
+      num_samples: audio clips made per video.
       keep_best: how many of them are wanted, best scores first.
       sampler: "dpm_solver" (DPM-Solver++(2M), the paper's), "ddim" or "plms".
       cache_interval: solver steps that one computation of the U-Net's deep entries serves: 2 or
-        3 save time and change the sound a little, 1 is exact; see `feature_cache`.
+        3 save time and change the audio a little, 1 is exact; see `feature_cache`.
       cache_depth: entries of the way down, and up, that are computed at every step.
       preset: "default", or "official" to reproduce the published notebook with its mistakes:
-        zeros as null condition, which training never saw (spec D1); the raw rows of the whole
+        zeros as null condition, which training never saw (spec D1); the raw features of the whole
         video for the classifier (D2) and none of it at guidance 1 with DPM-Solver; a 22.05 kHz
         mel basis, which lowers every pitch by 27 % (D3); windows side by side at 8.176 s for
-        8 s of picture (D4); features in groups of 40 frames (D6).
+        8 s of image (D4); features in groups of 40 frames (D6).
     Raises:
       ValueError: a value is of another kind, not finite, or out of range.
     """

@@ -1,6 +1,6 @@
-"""How well a sound fits a picture, by CAVP.
+"""How well an audio clip fits a video, by CAVP.
 
-Axis letters: B clips at once, T frames, H W, C channels, F mels, D width of CAVP's rows.
+Axis letters: B clips at once, T frames, H W, C channels, F mels, D width of CAVP's features.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs, spool
 from foley_jax.runtime import network
 
-SECONDS = 4.0  # CAVP compares picture and sound over clips of this length
+SECONDS = 4.0  # CAVP compares video and audio over clips of this length
 CLIPS = 4  # of them at once
 
 
@@ -76,7 +76,7 @@ class Similarity:
         return similar
 
     def _mel(self, audio_L: np.ndarray, start: int, stop: int) -> np.ndarray:
-        """Frames [F, start:stop] of a sound's log-mel, from the samples that reach them."""
+        """Frames [F, start:stop] of an audio clip's log-mel, from the samples that reach them."""
         hop = self.audio.hop
         reach = -(-self.audio.n_fft // (2 * hop))  # frames whose centres a window may touch
         first = max(0, start - reach)

@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from foley_jax.diff_foley.sampling import conditions, feature_cache
-from foley_jax.diff_foley.sampling import packed_windows as tape_lib
+from foley_jax.diff_foley.sampling import conditions, feature_cache, packed_windows
 from foley_jax.diff_foley.sampling import settings as settings_lib
 from foley_jax.diff_foley.sampling import windows as windows_lib
 from foley_jax.diffusion import finite, gaussian, guidance, multidiffusion
@@ -31,7 +30,7 @@ SAMPLERS = {"dpm_solver": dpm_multistep.sample, "ddim": ddim.sample, "plms": plm
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What is fixed in a sampling program; the rest are its arguments.
+    """The fixed part of a sampling program; the rest are its arguments.
 
     Attributes:
       schedule, prediction: of the diffusion.
@@ -66,11 +65,11 @@ def solve(
     program: Program,
     model: nnx.Module,
     classifier: nnx.Module | None,
-    tape: tape_lib.Tape,
+    packed: packed_windows.PackedWindows,
     x_T: jax.Array,
     scale: jax.Array,
     alignment: jax.Array,
-    raw_rows_RD: jax.Array | None,
+    raw_features_RD: jax.Array | None,
     watch: finite.Watch | None = None,
 ) -> jax.Array:
     """Denoises a tape; runs inside jit, without a host round trip.
@@ -83,7 +82,8 @@ def solve(
       x_T: standard normal float32 [H, W, C].
       scale: classifier-free guidance scale, float32 scalar; not read unless `program.guided`.
       alignment: scale of the classifier's gradient, float32 scalar.
-      raw_rows_RD: preset "official" with a classifier: all rows of the one video on the tape.
+      raw_features_RD: preset "official" with a classifier: all features of the one video on the
+        tape.
       watch: told what is finite in every window and step, see `finite.Watch`.
     Returns:
       Scaled latents float32 [H, W, C].
@@ -92,10 +92,10 @@ def solve(
     """
     p = program
     official = p.preset == "official"
-    contexts, null = conditions.of_model(model, tape.rows_NLD, p.batch, zero_null=official)
-    every = (contexts, conditions.in_batches(tape.times_NL, p.batch))
+    contexts, null = conditions.of_model(model, packed.features_NLD, p.batch, zero_null=official)
+    every = (contexts, conditions.in_batches(packed.times_NL, p.batch))
     if classifier is not None:
-        judged = conditions.of_classifier(classifier, tape.rows_NLD, p.batch, raw_rows_RD)
+        judged = conditions.of_classifier(classifier, packed.features_NLD, p.batch, raw_features_RD)
         every = (*every, judged)
 
     def predict(
@@ -120,8 +120,8 @@ def solve(
         denoise = guidance.classifier_free(network, condition, null_condition, own_scale)
         denoise = watched(GUIDANCE, gaussian.as_eps(denoise, p.schedule, p.prediction))
         if classifier is not None:
-            # all rows of the video are judged at the times of a window that begins with them
-            times = times_BL if raw_rows_RD is None else None
+            # all features of the video are judged at the times of a window that begins with them
+            times = times_BL if raw_features_RD is None else None
             log_prob = functools.partial(_log_prob, classifier, *judged, times)
             denoise = guidance.double_guidance(denoise, log_prob, p.schedule, alignment)
             denoise = watched(ALIGNMENT, denoise)
@@ -129,13 +129,13 @@ def solve(
 
     if p.cache.interval == 1:
         exact = functools.partial(predict, model.denoise)
-        canvas = multidiffusion.denoiser(exact, tape.cover, batch=p.batch)
+        canvas = multidiffusion.denoiser(exact, packed.cover, batch=p.batch)
     else:
         canvas = feature_cache.denoiser(
             p.cache,
             predict,
             model.unet,
-            tape.cover,
+            packed.cover,
             batch=p.batch,
             examples=(1 + p.guided) * p.batch,
             latent_shape=p.latent_shape,
@@ -147,17 +147,17 @@ def sample(
     program: Program,
     model: nnx.Module,
     classifier: nnx.Module | None,
-    tape: tape_lib.Tape,
+    packed: packed_windows.PackedWindows,
     *scales_and_rows: jax.Array | None,
     watch: finite.Watch | None = None,
 ) -> jax.Array:
     """`solve` from the noise of the tape's keys; its last arguments are `solve`'s."""
-    x_T = noise(program, tape.keys_K)
-    return solve(program, model, classifier, tape, x_T, *scales_and_rows, watch=watch)
+    x_T = noise(program, packed.keys_K)
+    return solve(program, model, classifier, packed, x_T, *scales_and_rows, watch=watch)
 
 
-def _log_prob(classifier, rows, times_BL, x_BHVC, t_B) -> jax.Array:
-    return classifier.log_prob(x_BHVC, t_B, rows, context_s_BL=times_BL)
+def _log_prob(classifier, features, times_BL, x_BHVC, t_B) -> jax.Array:
+    return classifier.log_prob(x_BHVC, t_B, features, context_s_BL=times_BL)
 
 
 def decode(model: nnx.Module, z_HWC: jax.Array, first_B: jax.Array, *, width: int) -> jax.Array:
@@ -169,15 +169,15 @@ def match(
     classifier: nnx.Module,
     z_HWC: jax.Array,
     first_B: jax.Array,
-    rows_BLD: jax.Array,
+    features_BLD: jax.Array,
     times_BL: jax.Array,
     *,
     width: int,
 ) -> jax.Array:
-    """Probability [B] that the clean latents of windows belong to their rows."""
+    """Probability [B] that the clean latents of windows belong to their features."""
     z_BHVC = partition.shard_batch(multidiffusion.cut(z_HWC, first_B, width))
     zeros = jnp.zeros(first_B.shape, jnp.float32)
-    return jax.nn.sigmoid(classifier.logits(z_BHVC, zeros, rows_BLD, context_s_BL=times_BL))
+    return jax.nn.sigmoid(classifier.logits(z_BHVC, zeros, features_BLD, context_s_BL=times_BL))
 
 
 class Sampler:
@@ -218,32 +218,32 @@ class Sampler:
 
     def latents(
         self,
-        tape: tape_lib.Tape,
+        packed: packed_windows.PackedWindows,
         settings: settings_lib.Settings,
         batch: int,
-        raw_rows_RD: np.ndarray | None,
+        raw_features_RD: np.ndarray | None,
     ) -> jax.Array:
         """Scaled latents [H, W, C] of a tape."""
-        return self._run(tape, settings, batch, raw_rows_RD, watched=False)[0]
+        return self._run(packed, settings, batch, raw_features_RD, watched=False)[0]
 
     def trouble(
         self,
-        tape: tape_lib.Tape,
+        packed: packed_windows.PackedWindows,
         settings: settings_lib.Settings,
         batch: int,
-        raw_rows_RD: np.ndarray | None,
+        raw_features_RD: np.ndarray | None,
     ) -> tuple[jax.Array, finite.Trouble | None]:
         """`latents` by a slower program, and where they first were not finite."""
-        z_HWC, watch = self._run(tape, settings, batch, raw_rows_RD, watched=True)
+        z_HWC, watch = self._run(packed, settings, batch, raw_features_RD, watched=True)
         jax.block_until_ready(z_HWC)
         return z_HWC, watch.first()
 
     def _run(
         self,
-        tape: tape_lib.Tape,
+        packed: packed_windows.PackedWindows,
         settings: settings_lib.Settings,
         batch: int,
-        raw_rows_RD: np.ndarray | None,
+        raw_features_RD: np.ndarray | None,
         *,
         watched: bool,
     ) -> tuple[jax.Array, finite.Watch | None]:
@@ -260,22 +260,26 @@ class Sampler:
             name = "" if watched else f"sample {aligned} {choice}"
             self._programs[key] = network_lib.jit_pair(run, self.ldm, classifier, name=name)
         scales = (jnp.float32(settings.guidance), jnp.float32(settings.alignment))
-        raw_rows_RD = raw_rows_RD if aligned else None
-        return self._programs[key](tape, *scales, raw_rows_RD), self._watches[key]
+        raw_features_RD = raw_features_RD if aligned else None
+        return self._programs[key](packed, *scales, raw_features_RD), self._watches[key]
 
-    def mels(self, z_HWC: jax.Array, tape: tape_lib.Tape, batch: int) -> Iterator[np.ndarray]:
+    def mels(
+        self, z_HWC: jax.Array, packed: packed_windows.PackedWindows, batch: int
+    ) -> Iterator[np.ndarray]:
         """Mel [F, T] of every window of a tape; those of one device batch are held."""
-        first_N, count = tape.cover.first_N, int(tape.cover.count)
+        first_N, count = packed.cover.first_N, int(packed.cover.count)
         for at in range(0, count, batch):
             yield from np.asarray(self._decode(z_HWC, first_N[at : at + batch]))[: count - at]
 
-    def alignment(self, z_HWC: jax.Array, tape: tape_lib.Tape, batch: int) -> np.ndarray | None:
-        """Probability of every window that its sound belongs to its rows; None if unknown."""
+    def alignment(
+        self, z_HWC: jax.Array, packed: packed_windows.PackedWindows, batch: int
+    ) -> np.ndarray | None:
+        """Probability of every window that its audio belongs to its features; None if unknown."""
         if self._match is None:
             return None
         parts = []
-        for at in range(0, int(tape.cover.count), batch):
+        for at in range(0, int(packed.cover.count), batch):
             span = slice(at, at + batch)
-            arrays = (tape.cover.first_N[span], tape.rows_NLD[span], tape.times_NL[span])
+            arrays = (packed.cover.first_N[span], packed.features_NLD[span], packed.times_NL[span])
             parts.append(np.asarray(self._match(z_HWC, *arrays)))
-        return np.concatenate(parts)[: int(tape.cover.count)]
+        return np.concatenate(parts)[: int(packed.cover.count)]

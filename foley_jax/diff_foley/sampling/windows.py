@@ -53,15 +53,15 @@ class WindowSpec:
 
 
 def plan(num_rows: int, spec: WindowSpec) -> list[Window]:
-    """Windows that cover all rows, neighbours overlapping by at least `overlap_s`.
+    """Windows that cover all features, neighbours overlapping by at least `overlap_s`.
 
     A video of one window or less has the single window at 0. Where no window can both end with
     the video and begin within `max_skew_s`, the last one reaches past the end.
     Raises:
-      ValueError: no rows.
+      ValueError: no features.
     """
     if num_rows < 1:
-        raise ValueError("the video has no feature rows; it must show at least one frame")
+        raise ValueError("the video has no features; it must show at least one frame")
     stride = max(1, spec.num_rows - round(spec.overlap_s / spec.row_s))
     last = max(0, num_rows - spec.num_rows)
     rows = [0]
@@ -85,18 +85,20 @@ def plan(num_rows: int, spec: WindowSpec) -> list[Window]:
 def official(num_rows: int, spec: WindowSpec) -> list[Window]:
     """The notebook's windows: side by side, a rest of less than a window dropped (spec D4).
 
-    8 s of rows answer to 8.192 s of columns, so the sound falls behind by that much a window. A
+    8 s of features answer to 8.192 s of columns, so the audio falls behind by that much a window. A
     video shorter than a window, which the notebook cannot do, has one.
     """
     count = max(1, num_rows // spec.num_rows)
     return [Window(i * spec.num_rows, i * spec.num_columns) for i in range(count)]
 
 
-def rows(rows_LD: np.ndarray, windows: Sequence[Window], spec: WindowSpec) -> np.ndarray:
-    """The rows of every window, float32 [N, L, D]; past the end the last one repeats."""
+def window_features(
+    features_LD: np.ndarray, windows: Sequence[Window], spec: WindowSpec
+) -> np.ndarray:
+    """The features of every window, float32 [N, L, D]; past the end the last one repeats."""
     first = np.array([w.row for w in windows])
-    index = np.minimum(first[:, None] + np.arange(spec.num_rows), len(rows_LD) - 1)
-    return np.asarray(rows_LD, np.float32)[index]  # [N, L, D]
+    index = np.minimum(first[:, None] + np.arange(spec.num_rows), len(features_LD) - 1)
+    return np.asarray(features_LD, np.float32)[index]  # [N, L, D]
 
 
 def row_times(windows: Sequence[Window], spec: WindowSpec) -> np.ndarray:

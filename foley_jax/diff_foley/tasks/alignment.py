@@ -1,10 +1,10 @@
-"""The alignment classifier: do this sound and this video belong together, and at this time?
+"""The alignment classifier: do this audio and this video belong together, and at this time?
 
-Batch (B examples, L samples, T mel frames, L' feature rows of width D):
-  "audio_BPL": int16 [B, 1, L], the sound a window is cut from.
-  "mel_frame_BT": int32 [B, T], the window's frames in the sound's mel.
-  "cavp_BLD": float [B, L', D], feature rows.
-  "context_s_BL": float32 [B, L'], seconds of each row relative to the start of the window.
+Batch (B examples, L samples, T mel frames, L' features of width D):
+  "audio_BPL": int16 [B, 1, L], the audio a window is cut from.
+  "mel_frame_BT": int32 [B, T], the window's frames in the audio's mel.
+  "cavp_BLD": float [B, L', D], features.
+  "context_s_BL": float32 [B, L'], seconds of each feature relative to the start of the window.
   "pair_B": int32 [B], index into `pairs.KINDS`: only pairs of kind 0 match.
 
 Config fields:
@@ -82,9 +82,9 @@ class AlignmentTask(window_task.WindowTask):
             t_B = gaussian.draw_steps(self.schedule, b, t_key, train=train)
             noise = gaussian.noise_like(x_BHWC, key=noise_key)
             x_BHWC = gaussian.q_sample(self.schedule, x_BHWC, t_B, noise)
-        rows_BLD = batch["cavp_BLD"].astype(jnp.float32)
+        features_BLD = batch["cavp_BLD"].astype(jnp.float32)
         times = batch["context_s_BL"]
-        return model.logits(x_BHWC, t_B.astype(jnp.float32), rows_BLD, context_s_BL=times)
+        return model.logits(x_BHWC, t_B.astype(jnp.float32), features_BLD, context_s_BL=times)
 
     def loss(
         self,
@@ -134,7 +134,7 @@ class AlignmentTask(window_task.WindowTask):
     def _judged(
         self, model: alignment.AlignmentModel, batch: task_lib.Batch
     ) -> dict[str, jax.Array]:
-        """Mels and sounds of pairs, and what the model says of their clean latents."""
+        """Mels and audio clips of pairs, and what the model says of their clean latents."""
         mel_BFT = self.mels(batch)
         logit_B = model.logits(
             model.encode_mel(mel_BFT),
@@ -144,15 +144,15 @@ class AlignmentTask(window_task.WindowTask):
         )
         return {
             "mel": mel_BFT,
-            "sound": self.sounds(batch),
+            "sound": self.audio_clips(batch),
             "pair": batch["pair_B"],
             "score": jax.nn.sigmoid(logit_B),
         }
 
     def show(
         self, model_fn: Callable[[Callable, task_lib.Batch], Any], batch: task_lib.Batch
-    ) -> Mapping[str, task_lib.Picture | task_lib.Sound]:
-        """Mels and sounds of pairs, with the probability that the model gives to a match."""
+    ) -> Mapping[str, task_lib.Image | task_lib.Audio]:
+        """Mels and audio clips of pairs, with the probability that the model gives to a match."""
         found = jax.device_get(model_fn(self._judged, batch))
         notes = [
             f"{pairs.KINDS[pair]}, p(match) = {score:.3f}"
@@ -160,5 +160,5 @@ class AlignmentTask(window_task.WindowTask):
         ]
         return {
             **exhibits.mels({"pair": found["mel"]}, notes=notes),
-            **exhibits.sounds({"of_pair": found["sound"]}, self.audio.sample_rate_hz),
+            **exhibits.audio_clips({"of_pair": found["sound"]}, self.audio.sample_rate_hz),
         }

@@ -1,7 +1,7 @@
 """The mel autoencoder, for those who do not start from Stable Diffusion's.
 
-Batch (B sounds, L samples):
-  "audio_BL": int16 [B, L], mono sound at `config.audio.sample_rate_hz`.
+Batch (B audio clips, L samples):
+  "audio_BL": int16 [B, L], mono audio at `config.audio.sample_rate_hz`.
   "start_B": int32 [B], first mel frame of the crop, in [0, 1 + L // hop - crop_frames].
 
 Config fields:
@@ -97,7 +97,7 @@ class AutoencoderTask(task_lib.Task):
         return AutoencoderModel(first_stage, latent_scale=scale, critic=critic)
 
     def transform(self, *, train: bool) -> task_lib.Transform:
-        """A random crop of one record's sound."""
+        """A random crop of one record's audio."""
         del train  # the draw depends on (seed, index) alone
         return clips.AudioCrops(audio=self.audio, crop_frames=self.config.loss.crop_frames)
 
@@ -156,7 +156,7 @@ class AutoencoderTask(task_lib.Task):
         return total, {"critic_loss": critic_loss, "critic_opinion": opinion}
 
     def _rebuilt(self, model: AutoencoderModel, batch: task_lib.Batch) -> dict[str, jax.Array]:
-        """Crops and what comes back of them; Griffin-Lim makes both sounds, to compare them."""
+        """Crops and what comes back of them; both by Griffin-Lim, to compare them."""
         first_stage, wanted_BFT = model.autoencoder, self.crops(batch)
         mean, _ = first_stage.encode(latent_diffusion.to_image(wanted_BFT, first_stage.in_channels))
         made_BFT = jnp.clip(first_stage.decode(mean)[..., 0], 0.0, 1.0)
@@ -169,13 +169,13 @@ class AutoencoderTask(task_lib.Task):
 
     def show(
         self, model_fn: Callable[[Callable, task_lib.Batch], Any], batch: task_lib.Batch
-    ) -> Mapping[str, task_lib.Picture | task_lib.Sound]:
-        """Mels in and out, and the sound of both."""
+    ) -> Mapping[str, task_lib.Image | task_lib.Audio]:
+        """Mels in and out, and the audio of both."""
         found = jax.device_get(model_fn(self._rebuilt, batch))
-        sounds = {"in": found["sound_wanted"], "out": found["sound_made"]}
+        audio_clips = {"in": found["sound_wanted"], "out": found["sound_made"]}
         return {
             **exhibits.mels({"in": found["wanted"], "out": found["made"]}),
-            **exhibits.sounds(sounds, self.audio.sample_rate_hz),
+            **exhibits.audio_clips(audio_clips, self.audio.sample_rate_hz),
         }
 
     def weight_decay_mask(self, params: Any) -> Any:

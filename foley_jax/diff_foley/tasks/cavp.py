@@ -2,9 +2,9 @@
 
 Batch (B videos, N clips each, T frames, L samples):
   "frames_BNTHWC": uint8 [B, N, T, H, W, 3], RGB at `config.video`'s rate and size.
-  "audio_BL": int16 [B, L], the sound of the whole video at `config.audio`'s rate.
-  "mel_start_BN": int32 [B, N], first mel frame of every clip within that sound.
-The mel of the whole sound is made on the device and cut there, so that a clip's edges hold what
+  "audio_BL": int16 [B, L], the audio of the whole video at `config.audio`'s rate.
+  "mel_start_BN": int32 [B, N], first mel frame of every clip within that audio.
+The mel of the whole audio is made on the device and cut there, so that a clip's edges hold what
 lies around it, as in the official shards.
 Source: training/open_cavp_main/src (main_wds_intra_contrast.py, data.py, model.py).
 """
@@ -22,7 +22,7 @@ import numpy as np
 from foley_jax.data import clips
 from foley_jax.diff_foley.models import cavp, contrastive
 from foley_jax.diff_foley.tasks import exhibits
-from foley_jax.media import mel, pictures, specs
+from foley_jax.media import images, mel, specs
 from foley_jax.runtime import partition
 from foley_jax.training import task as task_lib
 
@@ -34,7 +34,7 @@ class CavpTask:
     """Trains everything; reads `config.model`, `.audio`, `.video`, `.data`, `.loss`.
 
     `config.loss`: temporal_weight (1 in the paper) and row_weight (0; beyond the paper, the weight
-    of `contrastive.row_loss`, which teaches rows when things happen).
+    of `contrastive.row_loss`, which teaches features when things happen).
     """
 
     trainable = nnx.Param
@@ -61,10 +61,10 @@ class CavpTask:
             min_gap_frames=data.min_gap_frames,
         )
 
-    def rows(
+    def features(
         self, model: cavp.Cavp, batch: task_lib.Batch, key: jax.Array | None, *, train: bool
     ) -> tuple[jax.Array, jax.Array]:
-        """Rows (video, audio) of every clip before the norm, float32 [B*N, T, D], clip-fastest."""
+        """Features (video, audio) of every clip before the norm, float32 [B*N, T, D]."""
         frames = batch["frames_BNTHWC"]
         b, n, t = frames.shape[:3]
         mel_frames = round(t / self.video.fps / self.audio.frame_s)
@@ -84,20 +84,20 @@ class CavpTask:
     def encode(
         self, model: cavp.Cavp, batch: task_lib.Batch, key: jax.Array | None, *, train: bool
     ) -> tuple[jax.Array, jax.Array]:
-        """Pooled unit rows (video, audio) of every clip, each float32 [B, N, D]."""
+        """Pooled unit features (video, audio) of every clip, each float32 [B, N, D]."""
         b, n = batch["mel_start_BN"].shape
-        video, audio = self.rows(model, batch, key, train=train)
-        return tuple(cavp.unit_rows(x.max(axis=1)).reshape(b, n, -1) for x in (video, audio))
+        video, audio = self.features(model, batch, key, train=train)
+        return tuple(cavp.unit_features(x.max(axis=1)).reshape(b, n, -1) for x in (video, audio))
 
     def loss(
         self, model: cavp.Cavp, batch: task_lib.Batch, key: jax.Array, *, train: bool
     ) -> tuple[jax.Array, task_lib.Metrics]:
         """Semantic + temporal contrast over the global batch, plus `row_weight` * row loss."""
-        video, audio = self.rows(model, batch, key, train=train)
+        video, audio = self.features(model, batch, key, train=train)
         scale = jnp.exp(model.logit_scale[...])
         total, metrics = contrastive.contrastive_loss(
-            cavp.unit_rows(video.max(axis=1)),
-            cavp.unit_rows(audio.max(axis=1)),
+            cavp.unit_features(video.max(axis=1)),
+            cavp.unit_features(audio.max(axis=1)),
             scale,
             num_clips=batch["mel_start_BN"].shape[1],
             temporal_weight=self.config.loss.temporal_weight,
@@ -105,8 +105,10 @@ class CavpTask:
         metrics = {**metrics, "logit_scale": scale}
         row_weight = self.config.loss.get("row_weight", 0.0)
         if row_weight:
-            rows = contrastive.row_loss(cavp.unit_rows(video), cavp.unit_rows(audio), scale)
-            total, metrics = total + row_weight * rows, {**metrics, "rows": rows}
+            features = contrastive.row_loss(
+                cavp.unit_features(video), cavp.unit_features(audio), scale
+            )
+            total, metrics = total + row_weight * features, {**metrics, "rows": features}
         return total, metrics
 
     def weight_decay_mask(self, params: Any) -> Any:
@@ -134,16 +136,16 @@ class CavpTask:
         model_fn: Callable[[Callable, task_lib.Batch], Any],
         batches: Sequence[task_lib.Batch],
     ) -> Mapping[str, float]:
-        """Retrieval among one clip per held-out video, and which clip of a video a sound is from.
+        """Retrieval among one clip per held-out video, and which clip of a video audio is from.
 
         Returns:
           "recall{1,5,10}_{v2a,a2v}" over at most `config.eval_clips` videos (0 or absent: all),
           "temporal_accuracy" (chance 1/N), "num_videos" (chance of recall1 is 1/num_videos).
         """
 
-        rows = [jax.device_get(model_fn(self._encode_eval, batch)) for batch in batches]
+        features = [jax.device_get(model_fn(self._encode_eval, batch)) for batch in batches]
         limit = self.config.get("eval_clips", 0) or None
-        video, audio = (np.concatenate(side)[:limit] for side in zip(*rows))
+        video, audio = (np.concatenate(side)[:limit] for side in zip(*features))
         middle = video.shape[1] // 2
         result = {"num_videos": float(len(video))}
         pairs = {"v2a": (video, audio), "a2v": (audio, video)}
@@ -154,43 +156,43 @@ class CavpTask:
         return result
 
     def _compared(self, model: cavp.Cavp, batch: task_lib.Batch) -> dict[str, jax.Array]:
-        """The first clip of every video, and how alike the rows of all its clips are."""
+        """The first clip of every video, and how alike the features of all its clips are."""
         frames_BNTHWC, start_BN = batch["frames_BNTHWC"], batch["mel_start_BN"]
         mel_frames = round(frames_BNTHWC.shape[2] / self.video.fps / self.audio.frame_s)
         audio_BL = pcm_to_float(batch["audio_BL"])
         clips_BNFT = cut_clips(mel.log_mel(audio_BL, self.audio), start_BN[:, :1], mel_frames)
         # [B*N, T, D] -> [B, N*T, D]
         video, audio = (
-            cavp.unit_rows(x).reshape(len(start_BN), -1, x.shape[-1])
-            for x in self.rows(model, batch, None, train=False)
+            cavp.unit_features(x).reshape(len(start_BN), -1, x.shape[-1])
+            for x in self.features(model, batch, None, train=False)
         )
         return {
             "frames": frames_BNTHWC[:, 0],
             "mel": clips_BNFT[:, 0],
-            "sound": mel.sound_at(audio_BL, start_BN[:, 0], mel_frames, self.audio),
+            "sound": mel.audio_at(audio_BL, start_BN[:, 0], mel_frames, self.audio),
             "alike": jnp.einsum("bvd,bad->bva", video, audio),
         }
 
     def show(
         self, model_fn: Callable[[Callable, task_lib.Batch], Any], batch: task_lib.Batch
-    ) -> Mapping[str, task_lib.Picture | task_lib.Sound]:
-        """A clip's frames, mel and sound; cosines of its video's rows (down) and sound's (right).
+    ) -> Mapping[str, task_lib.Image | task_lib.Audio]:
+        """A clip's frames, mel and audio; cosines of features, video's down and audio's right.
 
         Cosines are of all clips of the video, one after the other: a trained model has a bright
         diagonal, of squares where it knows clips and of points where it knows moments.
         """
         found = jax.device_get(model_fn(self._compared, batch))
-        shown = exhibits.sounds({"of_clip": found["sound"]}, self.audio.sample_rate_hz)
+        shown = exhibits.audio_clips({"of_clip": found["sound"]}, self.audio.sample_rate_hz)
         for i, (frames, mel_FT, alike) in enumerate(
             zip(found["frames"], found["mel"], found["alike"])
         ):
-            strip = pictures.strip(frames)
+            strip = images.strip(frames)
             # every frame stands above its time
-            clip = pictures.below([strip, pictures.stretch(pictures.mel(mel_FT), strip.shape[1])])
-            table = pictures.heat(alike, -1.0, 1.0, cell=max(1, 256 // len(alike)))
-            shown[f"clip/{i}"] = task_lib.Picture(pictures.caption("frames and mel", clip))
-            title = "cosines, picture down, sound right"
-            shown[f"rows/{i}"] = task_lib.Picture(pictures.caption(title, table))
+            clip = images.below([strip, images.stretch(images.mel(mel_FT), strip.shape[1])])
+            table = images.heat(alike, -1.0, 1.0, cell=max(1, 256 // len(alike)))
+            shown[f"clip/{i}"] = task_lib.Image(images.caption("frames and mel", clip))
+            title = "cosines, video down, audio right"
+            shown[f"rows/{i}"] = task_lib.Image(images.caption(title, table))
         return shown
 
 
@@ -200,12 +202,12 @@ def pcm_to_float(audio_BL: jax.Array) -> jax.Array:
 
 
 def cut_clips(mel_BFT: jax.Array, start_BN: jax.Array, num_frames: int) -> jax.Array:
-    """Cuts N stretches of `num_frames` mel frames out of each sound: [B, N, F, num_frames].
+    """Cuts N stretches of `num_frames` mel frames out of each audio clip: [B, N, F, num_frames].
 
     A start beyond the last possible one is moved back to it.
     """
     if mel_BFT.shape[-1] < num_frames:
-        raise ValueError(f"the sound has {mel_BFT.shape[-1]} mel frames, a clip needs {num_frames}")
+        raise ValueError(f"the audio has {mel_BFT.shape[-1]} mel frames, a clip needs {num_frames}")
 
     def cut(mel_FT: jax.Array, start: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(mel_FT, start, num_frames, axis=-1)

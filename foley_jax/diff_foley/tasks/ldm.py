@@ -1,11 +1,11 @@
-"""Stage 2: latent diffusion of mels, conditioned on CAVP rows.
+"""Stage 2: latent diffusion of mels, conditioned on CAVP features.
 
-Batch (B examples, P source sounds of L samples each, T mel frames, L' feature rows of width D):
-  "audio_BPL": int16 [B, P, L], the sounds a window is cut or merged from.
+Batch (B examples, P source audio clips of L samples each, T mel frames, L' features of width D):
+  "audio_BPL": int16 [B, P, L], the audio clips a window is cut or merged from.
   "mel_frame_BT": int32 [B, T], the window's frames as indices into the P mels laid end to end;
     each has 1 + L // hop frames.
-  "cavp_BLD": float [B, L', D], the window's feature rows.
-  "context_s_BL": float32 [B, L'], seconds of each row relative to the start of the window.
+  "cavp_BLD": float [B, L', D], the window's features.
+  "context_s_BL": float32 [B, L'], seconds of each feature relative to the start of the window.
 
 Config fields:
   config.audio: AudioSpec's (hop 256 in the paper).
@@ -85,14 +85,14 @@ class LatentDiffusionTask(window_task.WindowTask):
         latent_key, t_key, noise_key, drop_key = jax.random.split(key, 4)
         z_BHWC = self.latents(model, batch, latent_key)
         b = z_BHWC.shape[0]
-        rows_BLD = batch["cavp_BLD"].astype(jnp.float32)
+        features_BLD = batch["cavp_BLD"].astype(jnp.float32)
         if train:
             kept = 1.0 - self.config.loss.condition_dropout
             keep_B = jax.random.bernoulli(drop_key, kept, (b,))
-            # the raw rows are dropped: the null condition is the conditioner of zeros
-            rows_BLD = jnp.where(keep_B[:, None, None], rows_BLD, 0.0)
+            # the raw features are dropped: the null condition is the conditioner of zeros
+            features_BLD = jnp.where(keep_B[:, None, None], features_BLD, 0.0)
         t_B = gaussian.draw_steps(self.schedule, b, t_key, train=train)
-        context_BLD = model.conditioner(rows_BLD)
+        context_BLD = model.conditioner(features_BLD)
 
         def network(x_BHWC: jax.Array, t_B: jax.Array) -> jax.Array:
             times = batch["context_s_BL"]
@@ -119,11 +119,11 @@ class LatentDiffusionTask(window_task.WindowTask):
     def _sampled(
         self, model: latent_diffusion.LatentDiffusion, batch: task_lib.Batch
     ) -> dict[str, jax.Array]:
-        """Mels and sounds of windows, as they are and sampled; the noise is always the same."""
+        """Mels and audio of windows, as they are and sampled; the noise is always the same."""
         real_BFT = self.mels(batch)
         shape = model.latent_shape(*real_BFT.shape[1:])
         noise = jax.random.normal(jax.random.key(0), (len(real_BFT), *shape))
-        rows_BLD, times_BL = batch["cavp_BLD"].astype(jnp.float32), batch["context_s_BL"]
+        features_BLD, times_BL = batch["cavp_BLD"].astype(jnp.float32), batch["context_s_BL"]
 
         def network(x_BHWC: jax.Array, t_B: jax.Array, both: tuple) -> jax.Array:
             context_BLD, times_BL = both
@@ -131,8 +131,8 @@ class LatentDiffusionTask(window_task.WindowTask):
 
         denoise = guidance.classifier_free(
             network,
-            (model.conditioner(rows_BLD), times_BL),
-            (model.conditioner(jnp.zeros_like(rows_BLD)), times_BL),
+            (model.conditioner(features_BLD), times_BL),
+            (model.conditioner(jnp.zeros_like(features_BLD)), times_BL),
             SHOWN_GUIDANCE,
         )
         z_BHWC = dpm_multistep.sample(
@@ -145,18 +145,18 @@ class LatentDiffusionTask(window_task.WindowTask):
         return {
             "real": real_BFT,
             "made": made_BFT,
-            "sound_real": self.sounds(batch),
+            "sound_real": self.audio_clips(batch),
             "sound_made": griffin_lim.mel_to_audio(made_BFT, self.audio),
         }
 
     def show(
         self, model_fn: Callable[[Callable, task_lib.Batch], Any], batch: task_lib.Batch
-    ) -> Mapping[str, task_lib.Picture | task_lib.Sound]:
-        """Mel and sound of windows, beside those sampled for their rows in a few steps."""
+    ) -> Mapping[str, task_lib.Image | task_lib.Audio]:
+        """Mel and audio of windows, beside those sampled for their features in a few steps."""
         found = jax.device_get(model_fn(self._sampled, batch))
         caption = f"sampled, {SHOWN_STEPS} steps, guidance {SHOWN_GUIDANCE:g}"
-        sounds = {"real": found["sound_real"], "sampled": found["sound_made"]}
+        audio_clips = {"real": found["sound_real"], "sampled": found["sound_made"]}
         return {
             **exhibits.mels({"real": found["real"], caption: found["made"]}),
-            **exhibits.sounds(sounds, self.audio.sample_rate_hz),
+            **exhibits.audio_clips(audio_clips, self.audio.sample_rate_hz),
         }

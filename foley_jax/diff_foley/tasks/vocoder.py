@@ -1,7 +1,7 @@
-"""A BigVGAN for our own log-mels: sound from mels without a bridge or a change of rate.
+"""A BigVGAN for our own log-mels: audio from mels without a bridge or a change of rate.
 
-Batch (B sounds, L samples):
-  "audio_BL": int16 [B, L], mono sound at `config.audio.sample_rate_hz`.
+Batch (B audio clips, L samples):
+  "audio_BL": int16 [B, L], mono audio at `config.audio.sample_rate_hz`.
   "start_B": int32 [B], first mel frame of the crop, in [0, 1 + L // hop - crop_frames].
 
 Config fields:
@@ -98,7 +98,7 @@ class VocoderModel(nnx.Module):
 
 
 class VocoderTask(task_lib.Task):
-    """Multi-scale mel loss, and maybe critics with feature matching, on crops of sound."""
+    """Multi-scale mel loss, and maybe critics with feature matching, on crops of audio."""
 
     trainable = nnx.Param
 
@@ -146,23 +146,23 @@ class VocoderTask(task_lib.Task):
         return VocoderModel(generator, critics=critics)
 
     def transform(self, *, train: bool) -> task_lib.Transform:
-        """A random crop of one record's sound."""
+        """A random crop of one record's audio."""
         del train  # the draw depends on (seed, index) alone
         return clips.AudioCrops(audio=self.audio, crop_frames=self.config.loss.crop_frames)
 
     def crops(self, batch: task_lib.Batch) -> tuple[jax.Array, jax.Array]:
-        """Log-mels in [0, 1], [B, F, T], and the sound from their first frame on, [B, L]."""
+        """Log-mels in [0, 1], [B, F, T], and the audio from their first frame on, [B, L]."""
         count = self.config.loss.crop_frames
         audio_BL = audio_lib.from_pcm16(batch["audio_BL"])
         frame_BT = batch["start_B"][:, None] + jnp.arange(count, dtype=jnp.int32)[None]
         own_mels = partition.shard_map_batch(functools.partial(mel.log_mel_at, spec=self.audio))
         mel_BFT = own_mels(audio_BL[:, None], frame_BT)
-        return mel_BFT, mel.sound_at(audio_BL, batch["start_B"], count, self.audio)
+        return mel_BFT, mel.audio_at(audio_BL, batch["start_B"], count, self.audio)
 
     def loss(
         self, model: VocoderModel, batch: task_lib.Batch, key: jax.Array, *, train: bool
     ) -> tuple[jax.Array, task_lib.Metrics]:
-        """Weighted mel loss of the made sound, plus the critics' part."""
+        """Weighted mel loss of the made audio, plus the critics' part."""
         del key
         fields = self.config.loss
         mel_BFT, wanted_BL = self.crops(batch)
@@ -181,7 +181,7 @@ class VocoderTask(task_lib.Task):
         return total, metrics
 
     def _vocoded(self, model: VocoderModel, batch: task_lib.Batch) -> dict[str, jax.Array]:
-        """Mels and sounds of crops, as they are and as the generator makes them."""
+        """Mels and audio clips of crops, as they are and as the generator makes them."""
         mel_BFT, wanted_BL = self.crops(batch)
         made_BL = model.generator(neural.to_unit_input(mel_BFT))
         own_mels = partition.shard_map_batch(functools.partial(mel.log_mel, spec=self.audio))
@@ -190,13 +190,13 @@ class VocoderTask(task_lib.Task):
 
     def show(
         self, model_fn: Callable[[Callable, task_lib.Batch], Any], batch: task_lib.Batch
-    ) -> Mapping[str, task_lib.Picture | task_lib.Sound]:
-        """Sound in and out, and the mels of both."""
+    ) -> Mapping[str, task_lib.Image | task_lib.Audio]:
+        """Audio in and out, and the mels of both."""
         found = jax.device_get(model_fn(self._vocoded, batch))
-        sounds = {"in": found["sound_in"], "out": found["sound_out"]}
+        audio_clips = {"in": found["sound_in"], "out": found["sound_out"]}
         return {
             **exhibits.mels({"in": found["in"], "out": found["out"]}),
-            **exhibits.sounds(sounds, self.audio.sample_rate_hz),
+            **exhibits.audio_clips(audio_clips, self.audio.sample_rate_hz),
         }
 
     def _adversarial(

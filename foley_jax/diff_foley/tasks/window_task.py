@@ -1,7 +1,7 @@
-"""What the stages that see windows of latents and CAVP rows have in common.
+"""Base of the stages that see windows of latents and CAVP features.
 
-Batch (B examples, P sounds of L samples each, T mel frames), besides a stage's own:
-  "audio_BPL": int16 [B, P, L], the sounds a window is cut or merged from.
+Batch (B examples, P audio clips of L samples each, T mel frames), besides a stage's own:
+  "audio_BPL": int16 [B, P, L], the audio clips a window is cut or merged from.
   "mel_frame_BT": int32 [B, T], the window's frames as indices into the P mels laid end to end.
 
 Config fields: config.audio, config.video, and config.loss.schedule (beta_start, beta_end, num_steps
@@ -43,14 +43,14 @@ class WindowTask(task_lib.Task):
         own_mels = partition.shard_map_batch(functools.partial(mel.log_mel_at, spec=self.audio))
         return own_mels(audio_BPL, batch["mel_frame_BT"])
 
-    def sounds(self, batch: task_lib.Batch) -> jax.Array:
-        """The first sound from where each window begins, float32 [B, T * hop].
+    def audio_clips(self, batch: task_lib.Batch) -> jax.Array:
+        """The first audio from where each window begins, float32 [B, T * hop].
 
         It is what the window's mel is of, unless it was merged from two.
         """
         frame_BT = batch["mel_frame_BT"]
         audio_BL = audio_lib.from_pcm16(batch["audio_BPL"][:, 0])
-        return mel.sound_at(audio_BL, frame_BT[:, 0], frame_BT.shape[1], self.audio)
+        return mel.audio_at(audio_BL, frame_BT[:, 0], frame_BT.shape[1], self.audio)
 
     def latents(self, model: MelEncoder, batch: task_lib.Batch, key: jax.Array) -> jax.Array:
         """Scaled latents of the windows, a sample of the posterior, without gradient."""

@@ -1,4 +1,4 @@
-"""Public checkpoints of the picture encoders that CAVP is compared with: names only."""
+"""Public checkpoints of the image encoders that CAVP is compared with: names only."""
 
 import numpy as np
 

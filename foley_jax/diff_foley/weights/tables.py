@@ -103,7 +103,7 @@ KINDS: dict[str, Checkpoint] = {
         renames=((r"^backbone\.", ""),),
         ignore=(
             (r"cls_head\..*", "classes of Kinetics"),
-            (r"data_preprocessor\..*", "mean and deviation of pictures; ours are in [0, 1]"),
+            (r"data_preprocessor\..*", "mean and deviation of images; ours are in [0, 1]"),
         ),
         signature=(r"backbone\.conv1\.conv\.weight", r"backbone\.layer4\.2\.conv3\.conv\.weight"),
     ),

@@ -14,7 +14,7 @@ from foley_jax.diffusion.schedule import Schedule
 
 
 class Tolerances(NamedTuple):
-    """What decides the length of a step.
+    """Settings that decide the length of a step.
 
     Attributes:
       absolute, relative: allowed error per element, 2/256 and 5 % by default.

@@ -25,7 +25,7 @@ HEUN = (1 / 2, 1 / 2, 0.0, 0.0)
 
 
 class _Evaluation(NamedTuple):
-    """What follows one evaluation of the denoiser; each field has one entry per evaluation."""
+    """Steps that follow one evaluation of the denoiser; each field has one entry per evaluation."""
 
     time: jax.Array  # model time of the evaluation
     abar: jax.Array  # the move starts at this noise level

@@ -1,6 +1,7 @@
 """Zero-shot conditions: part of a pytree is known, the rest is sampled by a joint model.
 
-MM-Diffusion's sound for a silent video and video for a sound, without training for it. B batch.
+MM-Diffusion's audio for a silent video and video for an audio clip, without training for it. B
+batch.
 """
 
 from collections.abc import Mapping
@@ -66,7 +67,7 @@ def official_strength(scale: float, *, batch: int, elements: int, fp16: bool) ->
 
     Args:
       batch: items sampled together.
-      elements: numbers in one item's known part (196,608 for the video, 25,600 for the sound).
+      elements: numbers in one item's known part (196,608 for the video, 25,600 for the audio).
     """
     return scale * (2.0**20 if fp16 else 1.0) / (batch * elements)
 

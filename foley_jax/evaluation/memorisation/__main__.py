@@ -4,19 +4,19 @@
         --generated=ours=out/seed0_sample0 --generated=ours=out/seed0_sample1 \\
         --weights=weights/ --out=report/
 
-For every generated clip the nearest training clip is found, in descriptors of its sound and of
-its picture. A small distance alone says nothing: the same is done for held-out real clips, which
+For every generated clip the nearest training clip is found, in descriptors of its audio and of
+its image. A small distance alone says nothing: the same is done for held-out real clips, which
 the generator never saw, and for every training clip among the others. Healthy samples are no
 nearer than held-out clips (AUC 0.5, a share of 0.05 below their 5 % quantile); copies are nearer
 (AUC and share near 1). Held-out clips must be of the kind of the training set: see that the
 training row, each clip among the others, is near AUC 0.5 too.
 
 An item is a file's first --seconds (default: the length of the shortest generated clip). Training
-files are longer perhaps: they are searched in spans every --stride seconds. Sound is read from
-NAME.wav, .flac or .mp4, picture from NAME.mp4; what a folder lacks is left out by name. Without
+files are longer perhaps: they are searched in spans every --stride seconds. Audio is read from
+NAME.wav, .flac or .mp4, image from NAME.mp4; what a folder lacks is left out by name. Without
 --weights the descriptors are a coarse log-mel and tiny frames; with it also VGGish, PANNs and I3D,
-as far as their files are there. A picture that is an input of the generator is of course as near
-as it is: for sound made for silent video look at the sound.
+as far as their files are there. An image that is an input of the generator is of course as near
+as it is: for audio made for silent video look at the audio.
 
 Held-out files that are files of the training set are named and left out. Written into --out:
 metrics.json, table.md, per_sample.csv, run_card.json, neighbours.html and a contact sheet of the

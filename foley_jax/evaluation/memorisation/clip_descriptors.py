@@ -1,9 +1,9 @@
-"""By what clips are compared: one vector for a span of a file's sound or picture.
+"""By what clips are compared: one vector for a span of a file's audio or video.
 
-Without weights: how loud every mel band is over time, and the picture made very small. With the
+Without weights: how loud every mel band is over time, and the image made very small. With the
 weights of the metric networks: their embeddings.
 
-B batch, L audio samples, T frames, F mel bins, R rows of a descriptor, H W C picture.
+B batch, L audio samples, T frames, F mel bins, R rows of a descriptor, H W C image.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,12 +26,12 @@ from foley_jax.media import video as video_io
 Medium = Literal["sound", "picture"]
 AUDIO = specs.AudioSpec(num_mels=64)
 RANGE_DB = 50.0  # below the loudest band of the clip; what is weaker counts as silence
-ROW_S = 0.25  # between rows of the sound's descriptor; each reaches as far to either side
-PICTURE_SIDE, PICTURE_FPS = 16, 8.0
+ROW_S = 0.25  # between features of the audio's descriptor; each reaches as far to either side
+IMAGE_SIDE, IMAGE_FPS = 16, 8.0
 MAX_FRAMES = 16  # of longer clips, evenly spread
 NETWORKS = ("vggish", "panns_16k", "i3d")
-NETWORK_SIDE = 64  # pixels of the pictures that I3D sees (it enlarges them itself)
-LEAST_SOUND_S = 1.0  # for networks; one window of VGGish is 0.96 s
+NETWORK_SIDE = 64  # pixels of the images that I3D sees (it enlarges them itself)
+LEAST_AUDIO_S = 1.0  # for networks; one window of VGGish is 0.96 s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Descriptor:
     """A way to compare clips.
 
     Attributes:
-      name: for tables, e.g. "sound: log-mel".
-      medium: whether it reads sound or picture.
+      name: for tables, e.g. "audio: log-mel".
+      medium: whether it reads audio or video.
       at: start in seconds -> how features come out of the span of a file that begins there.
       settings: what it depends on, JSON-able.
       units: whether all dimensions have one unit, as `neighbours.Standard.of` takes it.
@@ -55,7 +55,7 @@ class Descriptor:
     output: str = "features"
 
 
-def sound(seconds: float) -> Descriptor:
+def waveform(seconds: float) -> Descriptor:
     """Loudness of 64 mel bands over time, [R * 64] dB in [-50, 0], R = 1 + seconds / 0.25.
 
     Relative to the clip's loudest band and frame, so that a louder copy is a copy; mean dB under
@@ -72,16 +72,16 @@ def sound(seconds: float) -> Descriptor:
         return feature_store.Extraction(
             "log-mel",
             feature_store.key_of(start_s=start_s, spec=dataclasses.asdict(AUDIO), **settings),
-            functools.partial(read_sound, rate_hz=AUDIO.sample_rate_hz, start_s=start_s, n=length),
+            functools.partial(read_audio, rate_hz=AUDIO.sample_rate_hz, start_s=start_s, n=length),
             compute,
         )
 
-    return Descriptor("sound: log-mel", "sound", at, settings)
+    return Descriptor("audio: log-mel", "sound", at, settings)
 
 
-def picture(seconds: float) -> Descriptor:
+def image(seconds: float) -> Descriptor:
     """Frames of 16 x 16 colours, [T * 16 * 16 * 3] in [0, 255]; 8 a second, but at most 16."""
-    video = _spec(seconds, PICTURE_SIDE, PICTURE_FPS, MAX_FRAMES)
+    video = _spec(seconds, IMAGE_SIDE, IMAGE_FPS, MAX_FRAMES)
     count = video.num_frames(seconds)
     settings = {"descriptor": "pixels", "seconds": seconds, "video": dataclasses.asdict(video)}
 
@@ -92,12 +92,12 @@ def picture(seconds: float) -> Descriptor:
         return feature_store.Extraction(
             "pixels",
             feature_store.key_of(start_s=start_s, **settings),
-            functools.partial(read_picture, spec=video, start_s=start_s, n=count),
+            functools.partial(read_video, spec=video, start_s=start_s, n=count),
             compute,
-            is_sound=False,
+            is_audio=False,
         )
 
-    return Descriptor("picture: pixels", "picture", at, settings)
+    return Descriptor("image: pixels", "picture", at, settings)
 
 
 def network(name: str, seconds: float, networks: feature_rules.Networks) -> Descriptor:
@@ -107,26 +107,26 @@ def network(name: str, seconds: float, networks: feature_rules.Networks) -> Desc
       name: of `NETWORKS`, one that `networks` has; loaded when something must be computed.
     """
     entry = registry.NETWORKS[name]
-    is_sound = entry.reads == "sound"
+    is_audio = entry.reads == "sound"
     reading: dict[str, object] = {"seconds": seconds}
-    if is_sound:
-        length = round(max(seconds, LEAST_SOUND_S) * entry.rate_hz)
-        read = functools.partial(read_sound, rate_hz=entry.rate_hz, n=length)
+    if is_audio:
+        length = round(max(seconds, LEAST_AUDIO_S) * entry.rate_hz)
+        read = functools.partial(read_audio, rate_hz=entry.rate_hz, n=length)
     else:
         video = _spec(seconds, NETWORK_SIDE, MAX_FRAMES / seconds, MAX_FRAMES)
         reading["video"] = dataclasses.asdict(video)
-        read = functools.partial(read_picture, spec=video, n=MAX_FRAMES)
+        read = functools.partial(read_video, spec=video, n=MAX_FRAMES)
     first = networks.extraction(
-        name, functools.partial(read, start_s=0.0), reading, is_sound=is_sound
+        name, functools.partial(read, start_s=0.0), reading, is_audio=is_audio
     )
 
     def at(start_s: float) -> feature_store.Extraction:
         key = feature_store.key_of(first=first.key, start_s=start_s)
         return dataclasses.replace(first, key=key, read=functools.partial(read, start_s=start_s))
 
-    medium: Medium = "sound" if is_sound else "picture"
+    medium: Medium = "sound" if is_audio else "picture"
     settings = {"network": name, **reading, **networks.identity(name)}
-    output = "embedding" if is_sound else "logits"
+    output = "embedding" if is_audio else "logits"
     return Descriptor(f"{medium}: {name}", medium, at, settings, "each", output)
 
 
@@ -141,7 +141,7 @@ def all_of(
     Returns:
       Descriptors, and name of a network -> why it is left out.
     """
-    found, skipped = [sound(seconds), picture(seconds)], {}
+    found, skipped = [waveform(seconds), image(seconds)], {}
     for name in NETWORKS:
         if networks is None:
             skipped[name] = "skipped: no folder of weights was given"
@@ -153,7 +153,7 @@ def all_of(
 
 
 def pooled_log_mel(audio_BL: np.ndarray) -> np.ndarray:
-    """The sound's descriptor, as `sound` says.
+    """The audio's descriptor, as `audio` says.
 
     Args:
       audio_BL: float [B, L] at 16 kHz, at least 0.04 s.
@@ -175,7 +175,7 @@ def pooled_log_mel(audio_BL: np.ndarray) -> np.ndarray:
     return pooled_BRF.reshape(len(pooled_BRF), -1).astype(np.float32)
 
 
-def read_sound(path: Path, *, rate_hz: int, start_s: float, n: int) -> np.ndarray:
+def read_audio(path: Path, *, rate_hz: int, start_s: float, n: int) -> np.ndarray:
     """float32 [n] from `start_s` on, silence where there is no more.
 
     Raises:
@@ -184,7 +184,7 @@ def read_sound(path: Path, *, rate_hz: int, start_s: float, n: int) -> np.ndarra
     return audio_io.load(path, rate_hz, start_s=start_s, duration_s=n / rate_hz)
 
 
-def read_picture(path: Path, *, spec: specs.VideoSpec, start_s: float, n: int) -> np.ndarray:
+def read_video(path: Path, *, spec: specs.VideoSpec, start_s: float, n: int) -> np.ndarray:
     """uint8 [n, H, W, 3] from `start_s` on; the last frame stays where there are no more.
 
     Raises:

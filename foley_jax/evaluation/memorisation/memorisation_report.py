@@ -1,6 +1,6 @@
-"""What a person reads of the audit `memorisation`: tables, the closest pairs, a page with players.
+"""The report of the audit `memorisation`: tables, the closest pairs, a page with players.
 
-Axis letters: T frames, H W C picture, L audio samples.
+Axis letters: T frames, H W C image, L audio samples.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +49,7 @@ HOW_TO_READ = (
     "from their training clip than that is from its own nearest, the median ratio that of the two "
     "distances: copies give 0, samples as good as real ones what the held-out row has. The "
     "training row shows whether held-out clips are of its kind: AUC 0.5 if so (above, with few "
-    "training clips, in network features, whose dimensions are scaled one by one). A picture "
+    "training clips, in network features, whose dimensions are scaled one by one). An image "
     "that the generator was given says nothing of it."
 )
 STYLE = (
@@ -79,7 +79,7 @@ def write(
     """
     out.mkdir(parents=True, exist_ok=True)
     figures = {compared.descriptor.name: compared.figures() for compared in found}
-    complaints = [*_leaks(leaked), *dict.fromkeys(_complaints(found))]
+    folder_warnings = [*_leaks(leaked), *dict.fromkeys(_complaints(found))]
     beside = {
         name: notes.Table(of_it, COLUMNS, MORE_COLUMNS, partial=PARTIAL)
         for name, of_it in figures.items()
@@ -91,7 +91,7 @@ def write(
         "reasons": {name: record["reasons"] for name, record in said.items()},
         "remarks": {name: record["remarks"] for name, record in said.items()},
         "skipped": dict(skipped),
-        "complaints": complaints,
+        "complaints": folder_warnings,
     }
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     parts = [
@@ -99,7 +99,7 @@ def write(
         for name, systems in figures.items()
     ]
     lines = [f"{name}: {line}" for name, table in beside.items() for line in table.lines()]
-    lines += [*complaints, *(f"{what}: {why}" for what, why in skipped.items())]
+    lines += [*folder_warnings, *(f"{what}: {why}" for what, why in skipped.items())]
     text = "\n\n".join([*parts, HOW_TO_READ, "\n".join(f"- {line}" for line in lines)]).strip()
     text = names.shown(text)
     (out / "table.md").write_text(text + "\n")
@@ -183,7 +183,7 @@ def _pairs(
 
 
 def _texts(compared: nearest_clips.Compared, system: str, run: nearest_clips.Run, i: int):
-    """What stands over an item, and over its neighbour."""
+    """Returns what stands over an item, and over its neighbour."""
     first = run.nearest.index_N[i]
     own = f"distance {run.nearest.distance_N[i]:.3f}, ratio {run.nearest.ratio_N[i]:.2f}"
     beside = f"from {compared.training.starts_s[first]:.2f} s"
@@ -220,13 +220,13 @@ def _row(items: nearest_clips.Gathered, number: int, seconds: float, title: str)
     try:
         if name in media["picture"]:
             frames = video_io.read_frames(media["picture"][name], video, **span)
-    except Exception:  # one bad file costs its picture alone
-        title += " [no picture]"
+    except Exception:  # one bad file costs its image alone
+        title += " [no image]"
     try:
         if name in media["sound"]:
             audio_L = audio_io.load(media["sound"][name], SHEET_RATE_HZ, **span)
-    except Exception:  # one bad file costs its picture alone
-        title += " [no sound]"
+    except Exception:  # one bad file costs its image alone
+        title += " [no audio]"
     return plots.SheetRow(frames, audio_L, SHEET_RATE_HZ, video.fps, title)
 
 

@@ -40,7 +40,7 @@ class Collection:
 
     Attributes:
       what: for messages.
-      media: "sound" and "picture" -> name -> file.
+      media: "audio" and "image" -> name -> file.
     """
 
     what: str
@@ -50,19 +50,19 @@ class Collection:
     @classmethod
     def of(cls, what: str, folder: Path, leave_out: Sequence[Path] = ()) -> "Collection":
         """Raises:
-        FileNotFoundError: no folder, or no sounds and no videos in it.
+        FileNotFoundError: no folder, or no audio clips and no videos in it.
         ValueError: the folder is to be left out.
         """
-        sounds = run_card.find_sounds(folder, leave_out=leave_out)
-        pictures = run_card.find_items(folder, files.VIDEO_SUFFIXES, leave_out)
-        return cls(what, folder, {"sound": sounds, "picture": pictures})
+        audio_clips = run_card.find_audio(folder, leave_out=leave_out)
+        images = run_card.find_items(folder, files.VIDEO_SUFFIXES, leave_out)
+        return cls(what, folder, {"sound": audio_clips, "picture": images})
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(sorted({name for paths in self.media.values() for name in paths}))
 
     def files(self) -> Iterator[tuple[str, Path]]:
-        """(name, file) of every file, one that gives both sound and picture once."""
+        """(name, file) of every file, one that gives both audio and video once."""
         yield from sorted({(n, p) for paths in self.media.values() for n, p in paths.items()})
 
     def without(self, names: Iterable[str]) -> "Collection":

@@ -73,7 +73,7 @@ class Standard:
 
 @dataclasses.dataclass(frozen=True)
 class Nearest:
-    """What was found for every query.
+    """Findings for every query.
 
     Attributes:
       index_N: int, the nearest training item, the first of equally near ones; -1 without any.

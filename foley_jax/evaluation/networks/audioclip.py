@@ -1,7 +1,7 @@
-"""AudioCLIP's sound encoder, ESResNeXt-FBSP: the 1024 numbers behind MM-Diffusion's FAD.
+"""AudioCLIP's audio encoder, ESResNeXt-FBSP: the 1024 numbers behind MM-Diffusion's FAD.
 
 A learnable Fourier-like transform makes a spectrogram, its thirds by frequency are the colours of
-a picture, and a ResNeXt-50 with attention beside every stage reads it.
+an image, and a ResNeXt-50 with attention beside every stage reads it.
 B batch, L audio samples, T spectrogram frames, K frequency bins, H W space, C channels.
 Source: AudioCLIP (AndreyGuzhov) model/esresnet/{base,fbsp,attention}.py; MM-Diffusion
 evaluations/AudioCLIP.
@@ -32,10 +32,10 @@ _GROUPS = 32
 # kernels of the attention beside the four stages and of the last one
 _ATTENTION = ((3, 1), (1, 5), (3, 1), (1, 5), (3, 5))
 
-# How a sound is embedded. "official" is what MM-Diffusion's evaluation does: sounds in [-1, 1] go
-# in as they are, though the first step takes them for 16-bit integers and leaves a signal of
-# 3e-5 in coarse steps; and the network is never put in evaluation mode, so BatchNorm uses the
-# statistics of the batch (8 sounds there): embeddings depend on the batch they are in.
+# How an audio clip is embedded. "official" is what MM-Diffusion's evaluation does: audio clips in
+# [-1, 1] go in as they are, though the first step takes them for 16-bit integers and leaves a
+# signal of 3e-5 in coarse steps; and the network is never put in evaluation mode, so BatchNorm uses
+# the statistics of the batch (8 audio clips there): embeddings depend on the batch they are in.
 PRESETS: Mapping[str, Mapping[str, bool]] = {
     "default": {"int16_scale": True, "batch_statistics": False},
     "official": {"int16_scale": False, "batch_statistics": True},
@@ -115,7 +115,7 @@ class Bottleneck(nnx.Module):
 
 
 def _adaptive_max(x_BHWC: jax.Array, size: Sequence[int]) -> jax.Array:
-    """Largest values of windows that together cover the picture.
+    """Largest values of windows that together cover the image.
 
     Source: torch `adaptive_max_pool2d`: window i of n is [floor(i L / n), ceil((i + 1) L / n)).
     """
@@ -147,7 +147,7 @@ class Attention(nnx.Module):
 
 
 class AudioClip(nnx.Module):
-    """The sound half of AudioCLIP."""
+    """The audio half of AudioCLIP."""
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.fbsp = Fbsp(rngs=rngs)
@@ -172,7 +172,7 @@ class AudioClip(nnx.Module):
 
         Args:
           audio_BL: float [B, L] in [-1, 1] at 44.1 kHz.
-          int16_scale: bring the sound to the range of 16-bit integers first, which the first
+          int16_scale: bring the audio to the range of 16-bit integers first, which the first
             step then undoes. False: the official evaluation, which leaves that out.
         Returns:
           float32 [B, 341, T, 3], T = 1 + ceil((L - 1654) / 561).
@@ -181,7 +181,7 @@ class AudioClip(nnx.Module):
         if int16_scale:
             x = x * -_LOW
         # a divisor for every sample: XLA turns a common one into a product with its reciprocal,
-        # and of a sound in [-1, 1] only so few rounding steps are left here that this shows
+        # and of an audio clip in [-1, 1] only so few rounding steps are left here that this shows
         span = lax.optimization_barrier(jnp.full_like(x, _HIGH - _LOW))
         x = (x - _LOW) * 2.0 / span - 1.0
         count = 1 + max(0, -(-(x.shape[-1] - _WINDOW) // _HOP))
@@ -199,7 +199,7 @@ class AudioClip(nnx.Module):
     def __call__(
         self, audio_BL: jax.Array, *, int16_scale: bool = True, batch_statistics: bool = False
     ) -> jax.Array:
-        """One embedding a sound, not normalised in length.
+        """One embedding an audio clip, not normalised in length.
 
         Args:
           audio_BL: float [B, L] in [-1, 1] at 44.1 kHz; officially L = 70560 (1.6 s).
@@ -207,12 +207,12 @@ class AudioClip(nnx.Module):
         Returns:
           float32 [B, 1024].
         Raises:
-          ValueError: another shape, or batch statistics of one sound.
+          ValueError: another shape, or batch statistics of one audio clip.
         """
         if audio_BL.ndim != 2:
             raise ValueError(f"audio has shape {audio_BL.shape}, expected [B, L]")
         if batch_statistics and audio_BL.shape[0] < 2:
-            raise ValueError("batch statistics of one sound do not exist; give 2 or more (8)")
+            raise ValueError("batch statistics of one audio clip do not exist; give 2 or more (8)")
         norm = {"batch_statistics": batch_statistics}
         x = self.stem(self.spectrogram(audio_BL, int16_scale=int16_scale), **norm)
         x = convolution.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)), fill=-jnp.inf)

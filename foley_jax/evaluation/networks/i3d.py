@@ -127,16 +127,16 @@ class I3d(nnx.Module):
 
 
 def prepare(video_BTHWC: jax.Array) -> jax.Array:
-    """FVD's pictures: the short side brought to 224 pixels, the middle, values in [-1, 1].
+    """FVD's images: the short side brought to 224 pixels, the middle, values in [-1, 1].
 
-    Bilinear without antialias, as the official code; pictures larger than 224 pixels alias.
+    Bilinear without antialias, as the official code; images larger than 224 pixels alias.
 
     Args:
       video_BTHWC: uint8 [B, T, H, W, 3].
     Returns:
       float32 [B, T, 224, 224, 3].
     Raises:
-      ValueError: not uint8 pictures.
+      ValueError: not uint8 images.
     Source: fvd.py `preprocess`.
     """
     if video_BTHWC.dtype != jnp.uint8 or video_BTHWC.ndim != 5 or video_BTHWC.shape[-1] != 3:

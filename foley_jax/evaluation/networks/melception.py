@@ -19,7 +19,7 @@ from foley_jax.media import mel, specs
 
 CLASSES = 309  # of VGGSound
 MELS, FRAMES = 80, 848  # of the official evaluation: 9.8 s
-SECONDS = 10.0  # of sound that a mel is made of
+SECONDS = 10.0  # of audio that a mel is made of
 FRONT_END = specs.AudioSpec(
     sample_rate_hz=22050, n_fft=1024, hop=256, num_mels=MELS, fmin_hz=125.0, fmax_hz=7600.0
 )
@@ -245,9 +245,9 @@ def load_statistics(path: str | os.PathLike) -> np.ndarray:
 
 
 def standard_mels(audio_BL: jax.Array, statistics_F2: jax.Array) -> jax.Array:
-    """What the network reads: 9.8 s of log-mel in [0, 1], standardised by bin.
+    """Returns what the network reads: 9.8 s of log-mel in [0, 1], standardised by bin.
 
-    Sounds are cut to 10 s or filled up with silence, as the official extraction does.
+    Audio clips are cut to 10 s or filled up with silence, as the official extraction does.
 
     Args:
       audio_BL: float [B, L] in [-1, 1] at 22.05 kHz.

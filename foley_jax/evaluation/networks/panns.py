@@ -1,4 +1,4 @@
-"""PANNs Cnn14 with its own front end: 2048 features and 527 AudioSet classes of a sound.
+"""PANNs Cnn14 with its own front end: 2048 features and 527 AudioSet classes of an audio clip.
 
 B batch, L audio samples, T mel frames, F mel bins, C channels.
 Source: audioset_tagging_cnn (qiuqiangkong) pytorch/models.py `Cnn14`, `Cnn14_16k`.
@@ -70,7 +70,7 @@ class Cnn14(nnx.Module):
         self.fc_audioset = dense.dense(EMBED_DIM, CLASSES, rngs=rngs)
 
     def __call__(self, audio_BL: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """One row a sound, whatever its length.
+        """One row an audio clip, whatever its length.
 
         Args:
           audio_BL: float [B, L] in [-1, 1] at `spec.sample_rate_hz`; at least 0.31 s, for five
@@ -79,7 +79,7 @@ class Cnn14(nnx.Module):
           (embedding [B, 2048] >= 0, logits [B, 527]); the official `clipwise_output` is the
           sigmoid of the logits.
         Raises:
-          ValueError: the sound is too short.
+          ValueError: the audio is too short.
         """
         need = self.spec.hop * (2**_POOLED_BLOCKS - 1)
         if audio_BL.ndim != 2 or audio_BL.shape[1] < need:

@@ -7,7 +7,7 @@
 
 Weights come from the user. Where a file is missing every metric that needs it is skipped by name,
 with the reason; there is no figure in its place. A metric is named PROTOCOL/METRIC.
-B batch, L audio samples, T frames, H W C picture, N windows.
+B batch, L audio samples, T frames, H W C image, N windows.
 """
 
 from collections.abc import Callable, Mapping
@@ -48,7 +48,7 @@ def _video(model: nnx.Module, video_BTHWC: jax.Array, beside: tuple, preset: Pre
     return {"logits": model(i3d.prepare(video_BTHWC))}
 
 
-def _sound(model: nnx.Module, audio_BL: jax.Array, beside: tuple, preset: Preset) -> Features:
+def _audio(model: nnx.Module, audio_BL: jax.Array, beside: tuple, preset: Preset) -> Features:
     del beside
     return {"embedding": model.embed(audio_BL, preset)}
 
@@ -60,9 +60,9 @@ class Entry:
     Attributes:
       kind: name of its checkpoint for `foley_jax.convert`.
       files: names under which its weights are published; one of them is needed.
-      reads: "sound", float [B, L] in [-1, 1] at `rate_hz`; "video", uint8 [B, T, H, W, 3];
+      reads: "audio", float [B, L] in [-1, 1] at `rate_hz`; "video", uint8 [B, T, H, W, 3];
         "mels and rows", which `evaluation.alignment.align_acc` takes.
-      rate_hz: samples a second of sounds; 0 where the protocol sets the frames a second.
+      rate_hz: samples a second of audio clips; 0 where the protocol sets the frames a second.
       metrics: what cannot be computed without it.
       features: (module, batch, arrays of `beside`, preset) -> arrays by name, traceable; None
         where a metric calls the module itself.
@@ -151,7 +151,7 @@ NETWORKS: Mapping[str, Entry] = {
         reads="sound",
         rate_hz=audioclip.SAMPLE_RATE_HZ,
         metrics=("mm-diffusion/FAD",),
-        features=_sound,
+        features=_audio,
         presets=tuple(audioclip.PRESETS),
     ),
     "alignment": Entry(
@@ -173,7 +173,7 @@ def _entry(name: str) -> Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a folder of weights allows.
+    """Everything that a folder of weights allows.
 
     Attributes:
       files: network -> (weights, further files...), of those that can be loaded.

@@ -1,4 +1,4 @@
-"""VGGish: 128 numbers for every 0.96 s of sound; FAD-VGG of av-benchmark and AudioLDM-eval.
+"""VGGish: 128 numbers for every 0.96 s of audio; FAD-VGG of av-benchmark and AudioLDM-eval.
 
 B batch, L audio samples, T frames, F mel bins, N windows of 0.96 s, D features.
 Source: torchvggish (harritaylor), itself a port of TensorFlow's models/research/audioset/vggish.
@@ -50,7 +50,7 @@ def mel_basis() -> np.ndarray:
 
 
 def windows_of(num_samples: int) -> int:
-    """Whole windows of 0.96 s in a sound; a rest at its end is left out."""
+    """Whole windows of 0.96 s in an audio clip; a rest at its end is left out."""
     return max(0, 1 + (num_samples - _WINDOW) // HOP) // FRAMES
 
 
@@ -70,7 +70,7 @@ def log_mel_windows(audio_BL: jax.Array) -> jax.Array:
         need = _WINDOW + (FRAMES - 1) * HOP
         raise ValueError(
             f"audio has {audio_BL.shape[-1]} samples, VGGish needs {need} "
-            f"({need / SAMPLE_RATE_HZ:.3f} s at {SAMPLE_RATE_HZ} Hz); repeat or pad the sound"
+            f"({need / SAMPLE_RATE_HZ:.3f} s at {SAMPLE_RATE_HZ} Hz); repeat or pad the audio"
         )
     frames_BTL = mel.frames(audio_BL.astype(jnp.float32), _WINDOW, HOP)
     amplitude_BTK = jnp.abs(jnp.fft.rfft(frames_BTL * mel.hann(_WINDOW)[None, None], _FFT))
@@ -127,7 +127,7 @@ class Vggish(nnx.Module):
         return nnx.relu(x) if self.last_relu else x
 
     def embed(self, audio_BL: jax.Array) -> jax.Array:
-        """Embeddings of every window of a batch of sounds.
+        """Embeddings of every window of a batch of audio clips.
 
         Args:
           audio_BL: float [B, L] in [-1, 1] at 16 kHz.

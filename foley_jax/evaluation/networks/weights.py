@@ -44,7 +44,7 @@ KINDS: dict[str, Checkpoint] = {
         signature=(r"features\.13\.weight", r"embeddings\.4\.weight"),
         file_names=("vggish-10086976.pth",),
     ),
-    # AudioCLIP-Full-Training.pt: CLIP, of which only the sound encoder is used; or that alone
+    # AudioCLIP-Full-Training.pt: CLIP, of which only the audio encoder is used; or that alone
     "audioclip/audio": Checkpoint(
         build=functools.partial(configured.build, audioclip.AudioClip),
         model={},
@@ -64,7 +64,7 @@ KINDS: dict[str, Checkpoint] = {
             (
                 r"(visual|transformer)\..*|token_embedding\.weight|positional_embedding"
                 r"|text_projection|input_resolution|context_length|vocab_size|ln_final\..*|logit_scale(_a[it])?",
-                "CLIP's pictures and texts",
+                "CLIP's images and texts",
             ),
         ),
         signature=(r"fbsp\.fc", r"att5\.conv_point\.weight"),

@@ -2,7 +2,7 @@
 
 index.html holds the table, what is missing and why, per system the worst and the best items with
 players and mels, and all rows in a table to sort. It opens from a disk, without a network; the
-pictures stand in page/ beside it. Names are escaped; a file that cannot be read leaves its reason.
+images stand in page/ beside it. Names are escaped; a file that cannot be read leaves its reason.
 """
 
 from collections.abc import Mapping, Sequence
@@ -122,8 +122,8 @@ def _figure(cell: str) -> str:
 
 
 def _complaints(result: protocol.Result) -> str:
-    """What is missing, unreadable or silent, and the figures that could not be computed."""
-    lines = [html.escape(line) for line in result.complaints]
+    """Returns what is missing, unreadable or silent, and the figures that could not be computed."""
+    lines = [html.escape(line) for line in result.folder_warnings]
     parts = ["<h2>What is missing</h2>"]
     if not lines and not result.skipped:
         return parts[0] + "<p>Nothing: every item was scored, and none is silent.</p>"

@@ -16,7 +16,7 @@ SHOWN = 6  # items at either end of a system
 MOST_NAMES = 50  # of items without a figure
 
 LEGEND = (
-    '<p class="soft">Pictures are log-mels at 16 kHz, of the first '
+    '<p class="soft">Images are log-mels at 16 kHz, of the first '
     f"{page_media.MOST_SECONDS:.0f} s; a pair has one time axis. Marks: "
     '<span class="mark"><span style="color:cyan">\N{BLACK DOWN-POINTING TRIANGLE}</span> '
     '<span style="color:#fff">onsets of the reference</span></span> '
@@ -75,20 +75,20 @@ class Cards:
         """Players and mels of the reference and of the system, under the item's figures."""
         anchor = f"item-{len(self.anchors)}"
         self.anchors[row["system"], row["run"], row["name"]] = anchor
-        sound, true = self._file(row), self.reference.get(row["name"])
+        audio, true = self._file(row), self.reference.get(row["name"])
         title = self._title(row)
-        true_mel, mel = self.mels.pair(sound, true, title)
+        true_mel, mel = self.mels.pair(audio, true, title)
         true_player = page_media.player(true, self.links, f"reference of {title}")
-        player = page_media.player(sound, self.links, f"{row['system']}: {title}")
-        if video := _video_beside(sound):
+        player = page_media.player(audio, self.links, f"{row['system']}: {title}")
+        if video := _video_beside(audio):
             label = f"{row['system']}, video: {title}"
-            heard = f'<p class="soft">as judged, {html.escape(sound.name)}</p>'
+            heard = f'<p class="soft">as judged, {html.escape(audio.name)}</p>'
             player = page_media.player(video, self.links, label) + heard + player
         sides = [("reference", true_player, true_mel)] if self.rules.is_paired else []
         sides.append((row["system"], player, mel))
         cells = "".join(
-            f'<div><p class="soft">{html.escape(who)}</p>{shown}</div><div>{picture}</div>'
-            for who, shown, picture in sides
+            f'<div><p class="soft">{html.escape(who)}</p>{shown}</div><div>{image}</div>'
+            for who, shown, image in sides
         )
         return (
             f'<article class="card" id="{anchor}"><h5>{html.escape(title)}</h5>'
@@ -97,7 +97,7 @@ class Cards:
         )
 
     def _file(self, row: page_ranking.Row) -> Path | None:
-        """What was heard of an item; None if nothing was."""
+        """Returns what was heard of an item; None if nothing was."""
         return self._files(row).get(row["name"])
 
     def _files(self, row: page_ranking.Row) -> dict[str, Path]:
@@ -137,11 +137,11 @@ class Cards:
         return f"{self._title(row)}: {why}"
 
 
-def _video_beside(sound: Path | None) -> Path | None:
-    """The video of a sound's name, where the generator wrote both."""
-    if sound is None or sound.suffix.lower() in files.VIDEO_SUFFIXES:
+def _video_beside(audio: Path | None) -> Path | None:
+    """The video of an audio clip's name, where the generator wrote both."""
+    if audio is None or audio.suffix.lower() in files.VIDEO_SUFFIXES:
         return None
-    video = sound.with_suffix(".mp4")
+    video = audio.with_suffix(".mp4")
     return video if video.is_file() else None
 
 

@@ -1,6 +1,6 @@
-"""What a report's page shows of media: links, players, and mels with onset marks.
+"""Media on a report's page: links, players, and mels with onset marks.
 
-A file that cannot be read never stops the page: where its picture would stand, the reason stands.
+A file that cannot be read never stops the page: where its image would stand, the reason stands.
 
 Axis letters: F mel bins, T mel frames.
 """
@@ -20,12 +20,12 @@ from foley_jax.media import audio as audio_io
 from foley_jax.media import files, plots
 from foley_jax.runtime import reasons
 
-FOLDER = "page"  # beside index.html; pictures, and media that are copied
-MOST_SECONDS = 30.0  # of a sound in a picture
+FOLDER = "page"  # beside index.html; images, and media that are copied
+MOST_SECONDS = 30.0  # of an audio clip in an image
 MOST_TIMES = 20  # onset times written out in an alternative text
 DETECTOR = onsets.Detector()
-PICTURE_INCHES, PICTURE_DPI = (9.0, 1.7), 100
-PICTURE_TEXT = "0.5"  # grey is read on a light and on a dark page
+IMAGE_INCHES, IMAGE_DPI = (9.0, 1.7), 100
+IMAGE_TEXT = "0.5"  # grey is read on a light and on a dark page
 
 
 def slug(name: str) -> str:
@@ -65,7 +65,7 @@ class Links:
 
 
 def player(path: Path | None, links: Links, label: str) -> str:
-    """HTML of a player, video or sound by the file's suffix; or why there is none."""
+    """HTML of a player, video or audio by the file's suffix; or why there is none."""
     if path is None:
         return sorry("there is no such file")
     if not path.is_file():
@@ -83,7 +83,7 @@ def sorry(why: str) -> str:
 
 
 class Mels:
-    """Pictures of sounds, drawn once per file and length.
+    """Images of audio clips, drawn once per file and length.
 
     Args:
       out: folder of the page.
@@ -94,37 +94,37 @@ class Mels:
         self._heard: dict[Path, embedded.Heard | str] = {}
         self._drawn: dict[tuple[Path, Path | None, float], Path] = {}
 
-    def pair(self, sound: Path | None, reference: Path | None, title: str) -> tuple[str, str]:
-        """HTML of the reference's mel and of the sound's, on one time axis.
+    def pair(self, waveform: Path | None, reference: Path | None, title: str) -> tuple[str, str]:
+        """HTML of the reference's mel and of the audio's, on one time axis.
 
-        The reference's onsets are marked in both, the sound's in its own.
+        The reference's onsets are marked in both, the audio's in its own.
 
         Args:
           title: what the alternative texts call the item.
         Returns:
-          The reference's picture and the sound's; a reason in place of either.
+          The reference's image and the audio's; a reason in place of either.
         """
-        true, own = self._hear(reference), self._hear(sound)
+        true, own = self._hear(reference), self._hear(waveform)
         end_s = max((_length_s(h) for h in (true, own) if not isinstance(h, str)), default=0.0)
         # named even when there are none: the order of the names gives the marks their colours
         marks_s = {"reference": np.zeros(0) if isinstance(true, str) else true.onsets_s}
         cells = []
         for path, heard, beside, what in (
             (reference, true, None, "reference"),
-            (sound, own, reference, "sound"),
+            (waveform, own, reference, "sound"),
         ):
             if isinstance(heard, str):
                 cells.append(sorry(heard))
                 continue
             shown_s = {**marks_s, "sound": heard.onsets_s} if what == "sound" else marks_s
-            picture = self._draw((path, beside, end_s), heard, shown_s)
+            image = self._draw((path, beside, end_s), heard, shown_s)
             alt = f"Log-mel of the {what} of {title}: {_times(heard.onsets_s)}"
-            cells.append(self._image(picture, alt))
+            cells.append(self._image(image, alt))
         return cells[0], cells[1]
 
     def _hear(self, path: Path | None) -> embedded.Heard | str:
         if path is None:
-            return "no sound: there is no such file"
+            return "no audio: there is no such file"
         if path not in self._heard:
             self._heard[path] = _hear(path)
         return self._heard[path]
@@ -134,22 +134,22 @@ class Mels:
             folder = self.out / FOLDER
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{len(self._drawn):03d}_{slug(key[0].stem)}.png"
-            fig = figure.Figure(figsize=PICTURE_INCHES, dpi=PICTURE_DPI, layout="constrained")
+            fig = figure.Figure(figsize=IMAGE_INCHES, dpi=IMAGE_DPI, layout="constrained")
             axes = fig.subplots()
             plots.draw_mel(axes, heard.mel_FT, embedded.AUDIO.frame_s, marks_s=marks_s)
             # the page has the legend; here it would hide marks
             axes.get_legend().remove()
             axes.set_xlim(0.0, key[-1])
             axes.set_xlabel("seconds", fontsize=7)
-            axes.tick_params(labelsize=7, colors=PICTURE_TEXT)
+            axes.tick_params(labelsize=7, colors=IMAGE_TEXT)
             for axis in (axes.xaxis, axes.yaxis):
-                axis.label.set_color(PICTURE_TEXT)
+                axis.label.set_color(IMAGE_TEXT)
             fig.savefig(path, transparent=True)
             self._drawn[key] = path
         return self._drawn[key]
 
     def _image(self, path: Path, alt: str) -> str:
-        width, height = (round(inches * PICTURE_DPI) for inches in PICTURE_INCHES)
+        width, height = (round(inches * IMAGE_DPI) for inches in IMAGE_INCHES)
         return (
             f'<img loading="lazy" src="{FOLDER}/{path.name}" alt="{html.escape(alt)}" '
             f'width="{width}" height="{height}">'
@@ -157,15 +157,15 @@ class Mels:
 
 
 def _hear(path: Path) -> embedded.Heard | str:
-    """What is in a file's sound; or why nothing can be drawn."""
+    """Returns what is in a file's audio; or why nothing can be drawn."""
     rate_hz = embedded.AUDIO.sample_rate_hz
     try:
         audio_L = audio_io.load(path, rate_hz)
-    except Exception as error:  # one bad file costs its picture alone
+    except Exception as error:  # one bad file costs its image alone
         # the path itself says nothing to who reads the page elsewhere
-        return f"no picture of its sound: {reasons.of(error).replace(str(path), path.name)}"
+        return f"no image of its audio: {reasons.of(error).replace(str(path), path.name)}"
     if len(audio_L) < embedded.AUDIO.n_fft:
-        return f"no picture of its sound: {len(audio_L)} samples, less than one window"
+        return f"no image of its audio: {len(audio_L)} samples, less than one window"
     return embedded.hear(audio_L[: round(MOST_SECONDS * rate_hz)], DETECTOR)
 
 

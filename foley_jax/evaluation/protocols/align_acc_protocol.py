@@ -1,9 +1,9 @@
-"""Protocol `align-acc`: the share of sounds that the evaluation classifier finds in time.
+"""Protocol `align-acc`: the share of audio clips that the evaluation classifier finds in time.
 
-Every sound, cut to its first 8.192 s, is judged beside the CAVP rows of the first 8 s of the
-reference video of its name. The official script reads the generated spectrograms, before any
-vocoder; here the finished sound is analysed again, so that folders of any system can be judged.
-The same sounds beside other videos, and the videos' own sound, stand beside every result: the
+Every audio clip, cut to its first 8.192 s, is judged beside the CAVP features of the first 8 s of
+the reference video of its name. The official script reads the generated spectrograms, before any
+vocoder; here the finished audio is analysed again, so that folders of any system can be judged. The
+same audio clips beside other videos, and the videos' own audio, stand beside every result: the
 classifier's own mistakes.
 Source: Diff-Foley evaluation/align_acc.py, dataset.py.
 """
@@ -32,14 +32,14 @@ class Judge:
 
     Attributes:
       classifier: `diff_foley.alignment.AlignmentModel` trained on clean latents.
-      rows: uint8 frames [B, T, H, W, 3] -> unit CAVP rows float32 [B, T, D].
+      features: uint8 frames [B, T, H, W, 3] -> unit CAVP features float32 [B, T, D].
       audio, video: what both read.
-      num_frames, num_rows: mel frames and rows that are judged.
+      num_frames, num_rows: mel frames and features that are judged.
       identity: which weights, by content, for the run card and the store.
     """
 
     classifier: nnx.Module
-    rows: Callable[[np.ndarray], np.ndarray]
+    features: Callable[[np.ndarray], np.ndarray]
     audio: specs.AudioSpec
     video: specs.VideoSpec
     identity: Mapping[str, str]
@@ -49,9 +49,9 @@ class Judge:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Seen:
-    """A reference: its video's rows [L, D]."""
+    """A reference: its video's features [L, D]."""
 
-    rows_LD: np.ndarray
+    features_LD: np.ndarray
 
 
 class AlignAcc(protocol.ListeningRules):
@@ -75,20 +75,20 @@ class AlignAcc(protocol.ListeningRules):
     def __init__(self, judge: Judge, store: feature_store.FeatureStore, *, seed: int = 0):
         """Args:
         judge: the networks.
-        store: where the rows of videos are kept.
+        store: where the features of videos are kept.
         seed: of the posterior's noise.
         """
         self.judge, self.store, self.seed = judge, store, seed
         self.sample_rate_hz = judge.audio.sample_rate_hz
         video = dataclasses.asdict(judge.video)
         key = feature_store.key_of(network="cavp", video=video, **judge.identity)
-        self._rows = feature_store.Extraction(
+        self._features = feature_store.Extraction(
             "cavp",
             key,
             self._frames,
-            lambda frames_BTHWC: {"rows": np.asarray(judge.rows(frames_BTHWC))},
+            lambda frames_BTHWC: {"rows": np.asarray(judge.features(frames_BTHWC))},
             batch_size=1,
-            is_sound=False,
+            is_audio=False,
         )
         self._judged: dict[tuple[int, int], tuple[float, Any, Any]] = {}
 
@@ -108,17 +108,17 @@ class AlignAcc(protocol.ListeningRules):
         need = frames * audio.hop
         if len(audio_L) + audio.hop < need:
             has_s, need_s = (n / audio.sample_rate_hz for n in (len(audio_L), need))
-            raise container.MediaError("empty", f"{has_s:.2f} s of sound, not {need_s:.2f} s")
+            raise container.MediaError("empty", f"{has_s:.2f} s of audio, not {need_s:.2f} s")
         audio_L = np.pad(audio_L[:need], (0, max(0, need - len(audio_L))))
         return np.asarray(mel_lib.log_mel(audio_L[None], audio))[0, :, :frames]
 
     def refer(self, path: Path, heard: np.ndarray) -> Seen:
-        """The rows of the reference's picture.
+        """The features of the reference's image.
 
         Raises:
-          MediaError: no picture, or a shorter one.
+          MediaError: no video, or a shorter one.
         """
-        found = self.store.extract({"x": path}, self._rows, "rows")
+        found = self.store.extract({"x": path}, self._features, "rows")
         if found.unreadable:
             raise container.MediaError("no_video", found.unreadable["x"])
         return Seen(found.items["x"]["rows"])
@@ -126,12 +126,12 @@ class AlignAcc(protocol.ListeningRules):
     def figures(self, heard: Mapping, reference: Mapping[str, Seen]) -> dict[str, float]:
         """Align Acc and the mean probability, each with its interval and for wrong pairs."""
         names = list(heard)
-        sounds = [heard[n] for n in names]
-        prob_N = self._probabilities(sounds, [reference[n] for n in names])
+        audio_clips = [heard[n] for n in names]
+        prob_N = self._probabilities(audio_clips, [reference[n] for n in names])
         shifts = pairs.rotations(len(names))
         shifts = shifts[:: max(1, len(shifts) // PAIRINGS)][:PAIRINGS]
         wrong = [
-            self._probabilities(sounds, [reference[n] for n in names[shift:] + names[:shift]])
+            self._probabilities(audio_clips, [reference[n] for n in names[shift:] + names[:shift]])
             for shift in shifts
         ]
         accuracy, probability = self.contrasts
@@ -147,14 +147,14 @@ class AlignAcc(protocol.ListeningRules):
         return {"Align Acc": float(np.round(prob) == 1), "probability": prob}
 
     def _probabilities(self, mels: Sequence[np.ndarray], seen: Sequence[Seen]) -> np.ndarray:
-        """Of every pair; what was judged once is remembered."""
+        """Returns the probability of every pair; what was judged once is remembered."""
         keys = [(id(mel), id(s)) for mel, s in zip(mels, seen, strict=True)]
         new = [place for place, key in enumerate(keys) if key not in self._judged]
         if new:
             found = alignment.align_acc(
                 self.judge.classifier,
                 [mels[place] for place in new],
-                [seen[place].rows_LD for place in new],
+                [seen[place].features_LD for place in new],
                 seed=self.seed,
                 num_frames=self.judge.num_frames,
                 num_rows=self.judge.num_rows,
@@ -165,7 +165,7 @@ class AlignAcc(protocol.ListeningRules):
         return np.array([self._judged[key][0] for key in keys])
 
     def _frames(self, path: Path) -> np.ndarray:
-        """The frames of the rows, uint8 [T, H, W, 3]."""
+        """The frames of the features, uint8 [T, H, W, 3]."""
         count = self.judge.num_rows
         frames = video_io.read_frames(path, self.judge.video)[:count]
         if len(frames) < count:

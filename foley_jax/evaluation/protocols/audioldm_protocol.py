@@ -1,10 +1,10 @@
 """Protocols `audioldm-eval` and `audioldm-eval-32k`: FD, FAD, KL and IS as AudioLDM reports them.
 
 FD, both KLs and IS from PANNs Cnn14 at 16 or 32 kHz; FAD from all VGGish windows (16 kHz, without
-the last ReLU) of a set laid end to end. Every sound counts in its whole length, less its mean, at
-least 2 s (silence behind; 1 s at 32 kHz, as coded). Channels are averaged, where the tool takes
-the first one; resampling is soxr's, where it is torchaudio's: figures of files that are mono and
-at the right rate are the tool's own.
+the last ReLU) of a set laid end to end. Every audio clip counts in its whole length, less its mean,
+at least 2 s (silence behind; 1 s at 32 kHz, as coded). Channels are averaged, where the tool takes
+the first one; resampling is soxr's, where it is torchaudio's: figures of files that are mono and at
+the right rate are the tool's own.
 Source: haoheliu/audioldm_eval eval.py, datasets/load_mel.py `WaveDataset`, metrics/.
 """
 
@@ -24,7 +24,7 @@ MIN_SAMPLES = 32000
 
 
 def reader(rate_hz: int, seconds: float | None) -> feature_rules.Read:
-    """Reads a sound as the tool does; `seconds` None is its whole length."""
+    """Reads an audio clip as the tool does; `seconds` None is its whole length."""
 
     def read(path: Path) -> np.ndarray:
         audio_L = audio_io.load(path, rate_hz)
@@ -61,7 +61,7 @@ class AudioLdmEval(feature_rules.FeatureRules):
     def __init__(self, networks: feature_rules.Networks, *, seconds: float | None = None):
         """Args:
         networks: where PANNs and VGGish are looked for.
-        seconds: cut every sound to these; None, as the tool: no cut.
+        seconds: cut every audio clip to these; None, as the tool: no cut.
         """
         self.seconds = seconds
         rates = {self.panns: self.rate_hz, "vggish": vggish.SAMPLE_RATE_HZ}
@@ -95,7 +95,7 @@ class AudioLdmEval(feature_rules.FeatureRules):
         return found
 
     def distances(self, heard: Mapping, reference: Mapping) -> dict[str, float]:
-        """FD over sounds, FAD over windows of 0.96 s."""
+        """FD over audio clips, FAD over windows of 0.96 s."""
         found = {}
         for key, name in (("FD", self.panns), ("FAD", "vggish")):
             if name in self.extractions:

@@ -1,9 +1,9 @@
 """Protocol `av-align`: peaks of the reference video's motion against a system's onsets.
 
-Item NAME is heard beside the picture of NAME.mp4 of the reference; a video is its own sound's
-reference. Needs no weights. Pictures longer than 256 pixels are shrunk, because the flow's windows
+Item NAME is heard beside the video of NAME.mp4 of the reference; a video is its own audio's
+reference. Needs no weights. Images longer than 256 pixels are shrunk, because the flow's windows
 are in pixels: clips of unlike sizes become comparable, and a clip takes seconds, not minutes. The
-published script takes them as they are (`av_align.find_peaks`), so figures of larger pictures
+published script takes them as they are (`av_align.find_peaks`), so figures of larger images
 differ from its own; the matching is given both ways.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from foley_jax.evaluation import optical_flow
 from foley_jax.evaluation.protocols import protocol
 from foley_jax.evaluation.statistics import av_align, bootstrap, pairs, remarks
-from foley_jax.media import container, sound_peaks, specs
+from foley_jax.media import audio_peaks, container, specs
 from foley_jax.media import video as video_io
 
 MAX_SIDE = 256
@@ -41,7 +41,7 @@ def look(path: Path) -> Seen:
     """
     info = video_io.probe(path)
     if not info.has_video:
-        raise container.MediaError("no_video", f"{path}: has no picture to compare with")
+        raise container.MediaError("no_video", f"{path}: has no video to compare with")
     shrink = min(1.0, MAX_SIDE / max(info.height, info.width))
     size = (max(1, round(side * shrink)) for side in (info.height, info.width))
     frames = video_io.read_frames(path, specs.VideoSpec(info.fps, *size))
@@ -57,7 +57,7 @@ class AvAlign(protocol.ListeningRules):
 
     name = "av-align"
     key = "av_align"
-    sample_rate_hz = sound_peaks.RATE_HZ
+    sample_rate_hz = audio_peaks.RATE_HZ
     columns = {
         "AV-Align": "av_align",
         "low": "av_align_low",
@@ -80,7 +80,7 @@ class AvAlign(protocol.ListeningRules):
 
     def listen(self, audio_L: np.ndarray) -> np.ndarray:
         """Times of its onsets, seconds."""
-        return sound_peaks.onset_times(audio_L, self.sample_rate_hz)
+        return audio_peaks.onset_times(audio_L, self.sample_rate_hz)
 
     def refer(self, path: Path, heard: np.ndarray) -> Seen:
         return look(path)
@@ -89,12 +89,12 @@ class AvAlign(protocol.ListeningRules):
         self, heard: Mapping[str, np.ndarray], reference: Mapping[str, Seen]
     ) -> dict[str, float]:
         """AV-Align, as it should be and as published, each with its interval and shuffled."""
-        sounds, seen = list(heard.values()), [reference[name] for name in heard]
-        own = [_peaks(sound, video) for sound, video in zip(sounds, seen)]
+        audio_clips, seen = list(heard.values()), [reference[name] for name in heard]
+        own = [_peaks(audio, video) for audio, video in zip(audio_clips, seen)]
         wrong = []
         for shift in pairs.rotations(len(seen)):
-            turned = sounds[shift:] + sounds[:shift]
-            wrong.append([_peaks(sound, video) for sound, video in zip(turned, seen)])
+            turned = audio_clips[shift:] + audio_clips[:shift]
+            wrong.append([_peaks(audio, video) for audio, video in zip(turned, seen)])
         found: dict[str, float] = {"clips": len(own)}
         for contrast in self.contrasts:
             preset = PRESETS[contrast.key]
@@ -120,5 +120,5 @@ class AvAlign(protocol.ListeningRules):
 
 
 def _peaks(heard_s: np.ndarray, seen: Seen) -> av_align.Peaks:
-    """One clip's peaks; what sounds after the last frame is not compared."""
+    """One clip's peaks; what audio clips after the last frame is not compared."""
     return av_align.Peaks(seen.peaks_s, heard_s[heard_s <= seen.length_s], 1.0 / seen.fps)

@@ -1,4 +1,4 @@
-"""Feature caches of av-benchmark: files of PyTorch, name of a sound -> tensors.
+"""Feature caches of av-benchmark: files of PyTorch, name of an audio clip -> tensors.
 
     cache/pann_features.pth      stem -> {"logits": [527], "2048": [2048], "clipwise_output": [527]}
     cache/vggish_features.pth    stem -> [N, 128], N windows of 0.96 s
@@ -6,9 +6,8 @@
 
 Either tool can use the other's: what lies there under these names is read in place of an
 extraction, and what is extracted here is written under them. A file written here says so, and of
-which sounds it was made: it is used again only for the same sounds, while nobody can know that of a
-file of av-benchmark, whose names alone are trusted.
-All values are float32.
+which audio clips it was made: it is used again only for the same audio clips, while nobody can know
+  that of a file of av-benchmark, whose names alone are trusted. All values are float32.
 Source: av-benchmark av_bench/extract.py, extract_video.py, extract_text.py.
 """
 
@@ -55,7 +54,7 @@ FILES: Mapping[str, File] = {
     "clap_laion_audio": File({FEATURES: (512,)}),
     "clap_ms_text": File({FEATURES: (1024,)}),
     "clap_ms_audio": File({FEATURES: (1024,)}),
-    # segments of 0.64 s, 8 steps of pictures or 6 of sound
+    # segments of 0.64 s, 8 steps of images or 6 of audio
     "synchformer_video": File({FEATURES: (ANY, 8, 768)}),
     "synchformer_audio": File({FEATURES: (ANY, 6, 768)}),
 }
@@ -93,7 +92,7 @@ def write(folder: Path, name: str, items: Mapping[str, Parts], made_of: Mapping[
 
     Args:
       items: stem -> part -> float array of the shape in `FILES`.
-      made_of: JSON-able; by what `find` knows the sounds and settings again.
+      made_of: JSON-able; by what `find` knows the audio clips and settings again.
     Raises:
       ValueError: items that av-benchmark could not read; or a file that was not written here.
     """
@@ -112,7 +111,10 @@ def write(folder: Path, name: str, items: Mapping[str, Parts], made_of: Mapping[
 
 
 def note_of(path: Path) -> dict[str, Any] | None:
-    """What a file was made of (`write`); None if it is another tool's, or no file of tensors."""
+    """Returns what a file was made of (`write`).
+
+    None if it is another tool's, or no file of tensors.
+    """
     try:
         note = json.loads(torch_tensors.read_note(path) or "null")
     except ValueError:
@@ -123,7 +125,7 @@ def note_of(path: Path) -> dict[str, Any] | None:
 
 
 def find(folders: Sequence[Path], name: str, made_of: Mapping[str, Any] | None) -> list[Path]:
-    """The folders whose file of this name can be used for some sounds.
+    """The folders whose file of this name can be used for some audio clips.
 
     Args:
       made_of: what a file that was written here must have been made of; None takes none of these.

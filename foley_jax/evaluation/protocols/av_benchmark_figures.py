@@ -3,20 +3,21 @@
 An item is cache file -> part -> array (`av_benchmark_cache.FILES`). float64, on the host.
 
 What av-benchmark does, and what the presets do with it:
-- FD-VGG lays all windows of 0.96 s of all sounds end to end; FD-PANN takes one row a sound. Both,
+- FD-VGG lays all windows of 0.96 s of all audio end to end; FD-PANN takes one row audio. Both,
   and ISC, compare the whole generated set with the whole reference, paired or not. FD-PASST
-  compares only sounds that have a partner. 'official' does the same; 'default' compares FD-PASST
-  too with the whole reference. Without missing sounds they agree.
+  compares only audio clips that have a partner. 'official' does the same; 'default' compares
+  FD-PASST too with the whole reference. Without missing audio clips they agree.
 - KL is KL(reference || generated) of the softmaxes, in nats, although PANNs' and PaSST's classes do
-  not exclude each other. With several samples of a sound its code keeps the KL of the last one (its
-  command line allows one only); here several samples are several runs.
-- ISC shuffles the sounds, sorted by stem, with NumPy's seed 2020 and cuts them into ten splits.
-  Less than ten sounds make its splits empty and the score nan; here it then has no figure.
+  not exclude each other. With several samples of an audio clip its code keeps the KL of the last
+  one (its command line allows one only); here several samples are several runs.
+- ISC shuffles the audio, sorted by stem, with NumPy's seed 2020 and cuts them into ten splits.
+  Less than ten audio clips make its splits empty and the score nan; here it then has no figure.
 - Scores from PaSST, ImageBind and CLAP pair names after `official_name`, KL-PANNS does not.
   'official' does the same; 'default' never changes a name.
 - Statistics are float32 in places there (the mean of features, softmaxes of KL, cosines): FD
-  differs by about 3e-7 of itself. With fewer sounds than features its root of a singular matrix may
-  come out imaginary; its figure then is -1. Neither preset has that (`distances.frechet`).
+  differs by about 3e-7 of itself. With fewer audio clips than features its root of a singular
+  matrix may come out imaginary; its figure then is -1. Neither preset has that
+  (`distances.frechet`).
 Source: av-benchmark av_bench/evaluate.py, utils.py, metrics/.
 """
 
@@ -46,7 +47,7 @@ class Metric:
 
     Attributes:
       key: its key; of "inception" the keys are KEY-mean and KEY-std.
-      own, part: cache file of the generated sounds, and the part of an item.
+      own, part: cache file of the generated audio clips, and the part of an item.
       true: cache file of the reference; "" needs none.
       by_official_name: whether av-benchmark pairs it after `official_name`.
     """
@@ -65,7 +66,10 @@ class Metric:
 
     @property
     def contrast(self) -> pairs.Contrast:
-        """Of KL and cosines, which judge pairs: a smaller KL is better, a larger cosine."""
+        """Returns the contrast of KL and cosines, which judge pairs.
+
+        A smaller KL is better, a larger cosine.
+        """
         return pairs.Contrast(self.key, ascending=self.kind == "cosine")
 
 
@@ -87,11 +91,11 @@ DESYNC = "DeSync"  # the judgement of Synchformer's last layers, which are not i
 
 
 class _TooFew(ValueError):
-    """There are not enough sounds for a metric."""
+    """There are not enough audio clips for a metric."""
 
 
 def official_name(name: str) -> str:
-    """The name under which av-benchmark looks for a generated sound's partner.
+    """The name under which av-benchmark looks for a generated audio clip's partner.
 
     By its length alone: of 30 characters the 11th to 28th ("000000014_zxpo56cpUBU_000007-0"), of 20
     the first 18 ("zxpo56cpUBU_000007-0"), of 21 the second to 19th ("Y---g-f_I2yQ_000001_0"); any
@@ -107,8 +111,8 @@ def figures(
 
     Returns:
       Figures under av-benchmark's keys, KL and cosines with the mean of wrong pairs
-      (`shuffled_KEY`) and a 95 % interval over sounds (`KEY_low`, `KEY_high`); and key -> why, of
-      metrics that so few sounds do not give. Metrics without features are in neither.
+      (`shuffled_KEY`) and a 95 % interval over audio (`KEY_low`, `KEY_high`); and key -> why, of
+      metrics that so few audio clips do not give. Metrics without features are in neither.
     Raises:
       ValueError: an unknown preset, or features of unlike shapes.
     """
@@ -179,7 +183,7 @@ def _pairs(metric: Metric, heard: Items, reference: Items, preset: Preset) -> It
     rename = official_name if preset == "official" and metric.by_official_name else str
     found = {rename(n): heard[n] for n in sorted(heard) if rename(n) in reference}
     if not found:
-        raise _TooFew("no generated sound has a partner by name")
+        raise _TooFew("no generated audio has a partner by name")
     return found
 
 
@@ -218,7 +222,7 @@ def _divergence(metric: Metric, heard: Items, reference: Items, preset: Preset) 
 def _inception(metric: Metric, heard: Items, reference: Items, preset: Preset) -> dict[str, float]:
     del reference, preset
     if len(heard) < ISC_SPLITS:
-        raise _TooFew(f"{len(heard)} sounds, {ISC_SPLITS} splits need as many")
+        raise _TooFew(f"{len(heard)} audio clips, {ISC_SPLITS} splits need as many")
     score = class_scores.inception_score(_rows(metric, heard), num_splits=ISC_SPLITS)
     return dict(zip(metric.keys, (score.mean, score.std), strict=True))
 

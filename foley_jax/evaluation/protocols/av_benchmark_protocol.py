@@ -6,11 +6,11 @@ CLAP scores are computed from that tool's caches where they lie, and skipped by 
 not. DeSync is always skipped: it needs Synchformer's last layers, which no cache holds.
 
 Caches are looked for in CACHE/NAME (NAME is the system, or "reference"; its second folder is
-NAME.1, and so on) and in `cache` beside the sounds, where av-benchmark puts them. A cache of that
-tool that has all sounds is used in place of an extraction, as that tool would; what is extracted is
-written into CACHE/NAME. The run card says what came from where.
+NAME.1, and so on) and in `cache` beside the audio clips, where av-benchmark puts them. A cache of
+that tool that has all audio clips is used in place of an extraction, as that tool would; what is
+extracted is written into CACHE/NAME. The run card says what came from where.
 
-What is heard of a file, and where the presets differ, stands in `av_benchmark_sound`; what is done
+What is heard of a file, and where the presets differ, stands in `av_benchmark_audio`; what is done
 with the features in `av_benchmark_figures`.
 """
 
@@ -23,9 +23,9 @@ from typing import Any
 from foley_jax.evaluation import feature_store, run_card
 from foley_jax.evaluation.networks import registry
 from foley_jax.evaluation.protocols import (
+    av_benchmark_audio,
     av_benchmark_cache,
     av_benchmark_figures,
-    av_benchmark_sound,
     feature_rules,
     protocol,
 )
@@ -77,19 +77,19 @@ class AvBenchmark(feature_rules.FeatureRules):
         """Args:
         networks: where PANNs and VGGish are looked for; None takes caches alone.
         cache: folder of caches, one subfolder a system; None writes none.
-        seconds: of every sound that count (`--audio_length` of av-benchmark); at least 0.975.
-        preset: see `av_benchmark_sound` and `av_benchmark_figures`.
+        seconds: of every audio clip that count (`--audio_length` of av-benchmark); at least 0.975.
+        preset: see `av_benchmark_audio` and `av_benchmark_figures`.
         """
         if preset not in av_benchmark_figures.PRESETS:
             raise ValueError(f"preset is {preset!r}, expected 'default' or 'official'")
-        shortest = max(heard.min_s for heard in av_benchmark_sound.HEARD.values())
+        shortest = max(heard.min_s for heard in av_benchmark_audio.HEARD.values())
         if seconds < shortest:
             raise ValueError(f"seconds is {seconds}, VGGish needs at least {shortest}")
-        # caches may stand in for every network: without any, `perceive` complains
+        # caches may stand in for every network: without any, `extract_features` complains
         self.networks, self.cache, self.seconds, self.preset = networks, cache, seconds, preset
         self.extractions = {
             file: self._extraction(heard)
-            for file, heard in av_benchmark_sound.HEARD.items()
+            for file, heard in av_benchmark_audio.HEARD.items()
             if networks is not None and networks.has(heard.network)
         }
         self._runs: dict[str, list[tuple[Path, ...]]] = {}
@@ -97,11 +97,11 @@ class AvBenchmark(feature_rules.FeatureRules):
         self._lacking: dict[str, dict[str, str]] = {}
         self._skipped = {av_benchmark_figures.DESYNC: _NO_DESYNC}
 
-    def _extraction(self, heard: av_benchmark_sound.Heard) -> feature_store.Extraction:
+    def _extraction(self, heard: av_benchmark_audio.Heard) -> feature_store.Extraction:
         as_torchaudio = self.preset == "official"
         reading = {"like": self.name, "seconds": self.seconds, "as_torchaudio": as_torchaudio}
         read = functools.partial(
-            av_benchmark_sound.read,
+            av_benchmark_audio.read,
             seconds=self.seconds,
             min_s=heard.min_s,
             as_torchaudio=as_torchaudio,
@@ -110,7 +110,7 @@ class AvBenchmark(feature_rules.FeatureRules):
         return self.networks.extraction(heard.network, read, reading, batch_size=1)
 
     def settings(self) -> dict[str, Any]:
-        networks = [av_benchmark_sound.HEARD[file].network for file in self.extractions]
+        networks = [av_benchmark_audio.HEARD[file].network for file in self.extractions]
         return {
             "networks": {name: self.networks.identity(name) for name in networks},
             "features": self._sources,
@@ -125,10 +125,10 @@ class AvBenchmark(feature_rules.FeatureRules):
         """Key of av-benchmark -> why; the dict goes on growing with every system heard."""
         return self._skipped
 
-    def perceive(self, paths: Mapping[str, Path], what: str) -> protocol.Perceived:
-        """Features of all sounds, from caches and networks.
+    def extract_features(self, paths: Mapping[str, Path], what: str) -> protocol.Extracted:
+        """Features of all audio clips, from caches and networks.
 
-        A sound that cannot be read, or that is too short for a network here, is not scored.
+        An audio clip that cannot be read, or that is too short for a network here, is not scored.
 
         Raises:
           ValueError: neither a cache nor a network gives anything.
@@ -153,7 +153,7 @@ class AvBenchmark(feature_rules.FeatureRules):
         unreadable = {n: why for part in heard.values() for n, why in part.unreadable.items()}
         silent = {n for part in heard.values() for n in part.silent}
         items = {n: {file: part[n] for file, part in features.items()} for n in names}
-        return protocol.Perceived(items, unreadable, tuple(n for n in names if n in silent))
+        return protocol.Extracted(items, unreadable, tuple(n for n in names if n in silent))
 
     def figures(self, heard: Mapping, reference: Mapping) -> dict[str, float]:
         """Those of `av_benchmark_figures.figures`."""
@@ -179,7 +179,10 @@ class AvBenchmark(feature_rules.FeatureRules):
         return what.replace("/", "_") + (f".{place}" if place else "")
 
     def _caches(self, paths: Mapping[str, Path], label: str) -> "dict[str, _Cached]":
-        """What lies in the caches of one folder of sounds; a broken file has a reason only."""
+        """Returns what lies in the caches of one folder of audio clips.
+
+        A broken file has a reason only.
+        """
         folders = [] if self.cache is None else [self.cache / label]
         folders += [path.parent / "cache" for path in paths.values()]
         folders = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
@@ -193,24 +196,24 @@ class AvBenchmark(feature_rules.FeatureRules):
         return found
 
     def _made_of(self, paths: Mapping[str, Path]) -> dict[str, Any]:
-        sounds = run_card.hash_of_files(paths)
-        return {"sounds_sha256": sounds, "seconds": self.seconds, "preset": self.preset}
+        audio_clips = run_card.hash_of_files(paths)
+        return {"sounds_sha256": audio_clips, "seconds": self.seconds, "preset": self.preset}
 
     def _no_network(self, file: str) -> str:
         """Why a file cannot be extracted."""
-        if file not in av_benchmark_sound.HEARD:
+        if file not in av_benchmark_audio.HEARD:
             return "its network is not part of this package"
-        network = av_benchmark_sound.HEARD[file].network
+        network = av_benchmark_audio.HEARD[file].network
         if self.networks is None:
             return f"no weights of {network}"
         return registry.find(self.networks.weights).missing.get(network, "")
 
     def _hear(
         self, paths: Mapping[str, Path], label: str, files: Sequence[str]
-    ) -> dict[str, protocol.Perceived]:
-        """Extracts what no cache has; without any, it is at least heard which sounds are silent."""
+    ) -> dict[str, protocol.Extracted]:
+        """Extracts what no cache has; without any, it is at least heard which audio are silent."""
         if not files:
-            rate_hz = av_benchmark_sound.RATE_HZ
+            rate_hz = av_benchmark_audio.RATE_HZ
             return {"": protocol.listen_each(paths, label, rate_hz, lambda audio_L: None)}
         store = self.networks.store
         return {f: store.extract(paths, self.extractions[f], label) for f in files}
@@ -219,13 +222,13 @@ class AvBenchmark(feature_rules.FeatureRules):
         self, file: str, label: str, paths: Mapping[str, Path], answers: Mapping[str, Any]
     ) -> dict[str, dict[str, Any]]:
         """A network's answers as av-benchmark keeps them, written into the cache."""
-        parts = av_benchmark_sound.HEARD[file].parts
+        parts = av_benchmark_audio.HEARD[file].parts
         items = {name: parts(answer) for name, answer in answers.items()}
         self._sources.setdefault(label, {})[file] = "extracted"
         if self.cache is not None and items:
             path = av_benchmark_cache.path_of(self.cache / label, file)
             if path.exists() and av_benchmark_cache.note_of(path) is None:
-                self._sources[label][file] = f"extracted; {path.name} there lacks sounds"
+                self._sources[label][file] = f"extracted; {path.name} there lacks audio clips"
             else:
                 av_benchmark_cache.write(path.parent, file, items, self._made_of(paths))
         return items
@@ -245,7 +248,7 @@ class AvBenchmark(feature_rules.FeatureRules):
 
 @dataclasses.dataclass(frozen=True)
 class _Cached:
-    """What the caches hold of one file.
+    """Contents of the caches for one file.
 
     Attributes:
       file: its name.
@@ -260,16 +263,16 @@ class _Cached:
     why: str
 
     def lacks(self, names: Iterable[str]) -> str:
-        """Why it cannot be used for these sounds; "" if it can."""
+        """Why it cannot be used for these audio clips; "" if it can."""
         lacking = [name for name in names if name not in self.items]
         if self.items and lacking:
             some = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
-            return f"{self.file}.pth lacks {len(lacking)} sounds ({some}); {self.why}"
+            return f"{self.file}.pth lacks {len(lacking)} audio clips ({some}); {self.why}"
         return "" if self.items else self.why
 
 
 def _read(folders: Sequence[Path], file: str, no_network: str) -> _Cached:
-    """One file of several folders; of one sound the first counts."""
+    """One file of several folders; of one audio clip the first counts."""
     items: dict[str, Mapping[str, Any]] = {}
     identity = {}
     try:

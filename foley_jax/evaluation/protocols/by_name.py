@@ -22,14 +22,14 @@ from foley_jax.evaluation.protocols import (
 
 @dataclasses.dataclass(frozen=True)
 class Means:
-    """What protocols may be made of; each takes what it needs.
+    """Means that protocols may be made of; each takes what it needs.
 
     Attributes:
       networks: those of a folder of weights; None without one.
       store: where features are kept.
       judge: gives the networks of Align Acc.
       train: training scenes of the embedded set.
-      seconds: of every sound that count; None is the protocol's own.
+      seconds: of every audio clip that count; None is the protocol's own.
       split: of the data the reference is from, in words.
       cache: where av-benchmark's caches lie, or are written.
       preset: of av-benchmark; networks have their own.

@@ -58,7 +58,7 @@ def inception(
     logits_NK = feature_rules.stacked(ordered, network, feature)
     if len(logits_NK) < NUM_SPLITS:
         need = f"{NUM_SPLITS} splits need as many"
-        few = remarks.too_few(len(logits_NK), "sound", need)
+        few = remarks.too_few(len(logits_NK), "audio clip", need)
         return {key: few, f"{key}_splits_std": few}
     found = class_scores.inception_score(logits_NK, num_splits=NUM_SPLITS)
     return {key: found.mean, f"{key}_splits_std": found.std}

@@ -1,11 +1,11 @@
-"""Protocol `embedded`: does the sound follow the picture, where the true events are known?
+"""Protocol `embedded`: does the audio follow the video, where the true events are known?
 
 The reference is a folder (or several) of embedded scenes, NAME.mp4 beside NAME.json. Onsets are
-found in the log-mel of a sound by one fixed detector and matched one-to-one with the true events;
-levels of difficulty are scored apart. The true sounds, and the same sounds paired with other
-videos, stand beside every result: a score means something only between these two. Clips without
-struck events (continuous sources alone) count where the detector hears onsets in them: as false
-alarms. Materials are told by a classifier fitted on the true sounds of training scenes.
+found in the log-mel of an audio clip by one fixed detector and matched one-to-one with the true
+events; levels of difficulty are scored apart. The true audio clips, and the same audio clips paired
+with other videos, stand beside every result: a score means something only between these two. Clips
+without struck events (continuous sources alone) count where the detector hears onsets in them: as
+false alarms. Materials are told by a classifier fitted on the true audio clips of training scenes.
 """
 
 from collections.abc import Mapping
@@ -103,8 +103,8 @@ class Embedded(protocol.ListeningRules):
         clips = [reference[name] for name in heard]
         found = scores.figures([x.onsets_s for x in heard.values()], [c.times_s for c in clips])
         if self.classify is not None:
-            sounds = list(heard.values())
-            found |= embedded.material_figures(MATERIAL, clips, sounds, self.classify)
+            audio_clips = list(heard.values())
+            found |= embedded.material_figures(MATERIAL, clips, audio_clips, self.classify)
         return found
 
     def row(self, heard: embedded.Heard, reference: embedded.Truth) -> dict[str, float]:

@@ -79,7 +79,7 @@ class Networks:
         Args:
           read: file -> what the network takes, without batch axis.
           reading: everything that `read` does, JSON-able, for the key of the store.
-          options: `batch_size`, `by_batch`, `is_sound` of `feature_store.Extraction`.
+          options: `batch_size`, `by_batch`, `is_audio` of `feature_store.Extraction`.
         """
 
         @functools.cache
@@ -104,8 +104,8 @@ def skipped_metrics(protocol_name: str, lacking: Mapping[str, str]) -> dict[str,
     }
 
 
-def read_sound(rate_hz: int, seconds: float) -> Read:
-    """Reads the first `seconds` of a sound, silence where it ends: float32 [L]."""
+def read_audio(rate_hz: int, seconds: float) -> Read:
+    """Reads the first `seconds` of an audio clip, silence where it ends: float32 [L]."""
 
     def read(path: Path) -> np.ndarray:
         audio_L = audio_io.load(path, rate_hz, duration_s=seconds)
@@ -145,7 +145,7 @@ class FeatureRules(protocol.Rules):
     def skipped(self) -> dict[str, str]:
         return self._skipped  # goes on growing with every system heard
 
-    def perceive(self, paths: Mapping[str, Path], what: str) -> protocol.Perceived:
+    def extract_features(self, paths: Mapping[str, Path], what: str) -> protocol.Extracted:
         """Features of every network; an item that one of them cannot read is not scored.
 
         The metrics of a network that fails altogether (a damaged file of weights) are skipped.
@@ -170,7 +170,7 @@ class FeatureRules(protocol.Rules):
             for name in paths
             if name not in unreadable
         }
-        return protocol.Perceived(items, unreadable, tuple(n for n in items if n in silent))
+        return protocol.Extracted(items, unreadable, tuple(n for n in items if n in silent))
 
     def row(self, heard: Any, reference: Any) -> dict[str, float]:
         return {}

@@ -24,7 +24,7 @@ def of_run(
 
 
 def _status(name: str, account: run_card.Account) -> str:
-    """What became of an item, in one word."""
+    """Returns fate of an item, in one word."""
     for status in ("missing", "unreadable", "silent"):
         if name in getattr(account, status):
             return status

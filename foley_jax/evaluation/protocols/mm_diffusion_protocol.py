@@ -1,15 +1,15 @@
-"""Protocol `mm-diffusion`: FVD, KVD and FAD x 10^4 of clips with picture and sound.
+"""Protocol `mm-diffusion`: FVD, KVD and FAD x 10^4 of clips with video and audio.
 
 Nothing is paired: all clips of a folder against all of the reference, both read from .mp4 (so both
 have been through lossy coding, as officially). A clip is 1.6 s: 16 frames at 10 fps, letterboxed
-to 64x64, and 44.1 kHz sound. Longer videos give all their whole clips, one after the other; of
+to 64x64, and 44.1 kHz audio. Longer videos give all their whole clips, one after the other; of
 more than 2048 a fixed random choice counts, of fewer all, and the number stands beside the figures:
 distances of unlike numbers cannot be compared. State the split of the reference: the official
 figures are against the *training* set (see `foley_jax.evaluation.memorisation`).
 
 Presets: "default" puts AudioCLIP in evaluation mode and feeds it at its range; "official"
 reproduces the published script: batch statistics over 8 clips (in the order of their names; the
-script shuffles), sounds in [-1, 1] where 16-bit range is expected, pictures resized without
+script shuffles), audio clips in [-1, 1] where 16-bit range is expected, images resized without
 antialias. There only the first clip of a video counts. Distances are in float64 (officially
 float32: a set against itself gave -0.003).
 Source: MM-Diffusion evaluator.py, evaluations/.
@@ -37,7 +37,7 @@ OFFICIAL_BATCH = 8
 CHOICE_SEED = 0
 
 
-def read_pictures(path: Path, *, antialias: bool) -> np.ndarray:
+def read_videos(path: Path, *, antialias: bool) -> np.ndarray:
     """All whole clips of a video, uint8 [K, 16, 64, 64, 3].
 
     Raises:
@@ -53,8 +53,8 @@ def read_pictures(path: Path, *, antialias: bool) -> np.ndarray:
     return frames[: count * FRAMES].reshape(count, FRAMES, SIDE, SIDE, 3)
 
 
-def read_sounds(path: Path, count: int) -> np.ndarray:
-    """The sound of so many clips, float32 [K, 70560], silence where it ends early.
+def read_audio(path: Path, count: int) -> np.ndarray:
+    """The audio of so many clips, float32 [K, 70560], silence where it ends early.
 
     Raises:
       MediaError: as `audio.load`.
@@ -105,40 +105,38 @@ class MmDiffusion(feature_rules.FeatureRules):
         self._clips_of: dict[Path, int] = {}  # how many whole clips a video has
         extractions = {}
         if networks.has("i3d"):
-            extractions["i3d"] = self._pictures(networks)
+            extractions["i3d"] = self._images(networks)
         if networks.has("audioclip"):
-            extractions["audioclip"] = self._sounds(networks)
+            extractions["audioclip"] = self._audio(networks)
         super().__init__(networks, extractions)
 
-    def _pictures(self, networks: feature_rules.Networks) -> Any:
+    def _images(self, networks: feature_rules.Networks) -> Any:
         reading = {"fps": FPS, "frames": FRAMES, "side": SIDE, "antialias": not self.official}
-        made = networks.extraction(
-            "i3d", self._read_pictures, reading, batch_size=1, is_sound=False
-        )
+        made = networks.extraction("i3d", self._read_videos, reading, batch_size=1, is_audio=False)
         return dataclasses.replace(made, compute=in_parts(made.compute))
 
-    def _sounds(self, networks: feature_rules.Networks) -> Any:
+    def _audio(self, networks: feature_rules.Networks) -> Any:
         reading = {"seconds": SECONDS, "first": self.official}
         if self.official:
             return networks.extraction(
                 "audioclip",
-                lambda path: self._read_sounds(path)[0],
+                lambda path: self._read_audio(path)[0],
                 reading,
                 batch_size=OFFICIAL_BATCH,
                 by_batch=True,
             )
-        made = networks.extraction("audioclip", self._read_sounds, reading, batch_size=1)
+        made = networks.extraction("audioclip", self._read_audio, reading, batch_size=1)
         return dataclasses.replace(made, compute=in_parts(made.compute))
 
-    def _read_pictures(self, path: Path) -> np.ndarray:
-        clips = read_pictures(path, antialias=not self.official)
+    def _read_videos(self, path: Path) -> np.ndarray:
+        clips = read_videos(path, antialias=not self.official)
         self._clips_of[path] = len(clips)
         return clips
 
-    def _read_sounds(self, path: Path) -> np.ndarray:
-        if path not in self._clips_of:  # of a picture whose features were kept already
-            self._read_pictures(path)
-        return read_sounds(path, self._clips_of[path])
+    def _read_audio(self, path: Path) -> np.ndarray:
+        if path not in self._clips_of:  # of an image whose features were kept already
+            self._read_videos(path)
+        return read_audio(path, self._clips_of[path])
 
     def settings(self) -> dict[str, Any]:
         return {

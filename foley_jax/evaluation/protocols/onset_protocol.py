@@ -1,10 +1,10 @@
-"""Protocol `onsets`: are a system's onsets where those of the true sound are? Needs no weights.
+"""Protocol `onsets`: are a system's onsets where those of the true audio are? Needs no weights.
 
-For any folder of sounds (or videos with sound): item NAME is judged against NAME of the reference.
-One fixed detector (`onsets.Detector`) hears both at 16 kHz; only onsets within the reference's
-length count. Items that are missing or cannot be read are listed and not scored; silent ones are
-listed and scored. The reference against itself, and the same sounds paired with other items,
-stand beside every result.
+For any folder of audio clips (or videos with audio): item NAME is judged against NAME of the
+reference. One fixed detector (`onsets.Detector`) hears both at 16 kHz; only onsets within the
+reference's length count. Items that are missing or cannot be read are listed and not scored; silent
+ones are listed and scored. The reference against itself, and the same audio clips paired with other
+items, stand beside every result.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ SENSITIVE = dataclasses.replace(DETECTOR, threshold=0.005)
 
 @dataclasses.dataclass(frozen=True)
 class Heard:
-    """Onsets of one sound: those of the detector, and all peaks with their confidence."""
+    """Onsets of one audio clip: those of the detector, and all peaks with their confidence."""
 
     onsets_s: np.ndarray
     peaks: onset_scores.Detections
@@ -71,7 +71,7 @@ class Onsets(protocol.ListeningRules):
         }
 
     def listen(self, audio_L: np.ndarray) -> Heard:
-        """Onsets of a sound; none if it is shorter than a window."""
+        """Onsets of an audio clip; none if it is shorter than a window."""
         length_s = len(audio_L) / self.sample_rate_hz
         if len(audio_L) < embedded.AUDIO.n_fft:
             return Heard(np.zeros(0), onset_scores.Detections(np.zeros(0), np.zeros(0)), length_s)
@@ -84,13 +84,13 @@ class Onsets(protocol.ListeningRules):
     ) -> dict[str, float]:
         """Those of `scores.figures` and of `onset_scores.figures`."""
         ends_s = [reference[name].length_s for name in heard]
-        cut = [sound.until(end_s) for sound, end_s in zip(heard.values(), ends_s)]
+        cut = [audio.until(end_s) for audio, end_s in zip(heard.values(), ends_s)]
         # an onset can be found half a window behind the end
         true_s = [reference[name].until(end_s).onsets_s for name, end_s in zip(heard, ends_s)]
-        heard_s = [sound.onsets_s for sound in cut]
-        more = onset_scores.figures([sound.peaks for sound in cut], heard_s, true_s)
+        heard_s = [audio.onsets_s for audio in cut]
+        more = onset_scores.figures([audio.peaks for audio in cut], heard_s, true_s)
         return scores.figures(heard_s, true_s) | more
 
     def row(self, heard: Heard, reference: Heard) -> dict[str, float]:
-        both = (sound.until(reference.length_s).onsets_s for sound in (heard, reference))
+        both = (audio.until(reference.length_s).onsets_s for audio in (heard, reference))
         return scores.row(*both)

@@ -1,7 +1,7 @@
-"""What every protocol has in common: items by name, seeds, the reference beside the result.
+"""The frame of every protocol: items by name, seeds, the reference beside the result.
 
-A protocol says what is heard in a sound, what an item of the reference is judged by, and which
-figures come of both; `evaluate` does the rest the same way for all.
+A protocol says what is heard in an audio clip, what an item of the reference is judged by, and
+which figures come of both; `evaluate` does the rest the same way for all.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 import tqdm
 
 from foley_jax.evaluation import pairing, run_card, seeds, tables
-from foley_jax.evaluation.protocols import complaints, item_rows
+from foley_jax.evaluation.protocols import folder_warnings, item_rows
 from foley_jax.evaluation.statistics import pairs
 from foley_jax.media import audio as audio_io
 from foley_jax.runtime import reasons
@@ -25,13 +25,13 @@ RESERVED = (REFERENCE, HALVES)  # no system may be named like these rows
 
 
 @dataclasses.dataclass(frozen=True)
-class Perceived:
-    """What a protocol heard (or saw) in some files, by name.
+class Extracted:
+    """Everything that a protocol heard (or saw) in some files, by name.
 
     Attributes:
       items: name -> whatever the protocol needs of it.
       unreadable: name -> why.
-      silent: names among the items whose sound is nowhere above `run_card.SILENT_PEAK`.
+      silent: names among the items whose audio is nowhere above `run_card.SILENT_PEAK`.
     """
 
     items: dict[str, Any]
@@ -77,12 +77,12 @@ class Rules:
         """Metrics that cannot be computed -> why; there is no figure in their place."""
         return {}
 
-    def perceive(self, paths: Mapping[str, Path], what: str) -> Perceived:
+    def extract_features(self, paths: Mapping[str, Path], what: str) -> Extracted:
         """Hears all files; a bad one is named, the rest goes on. `what` is for progress bars."""
         raise NotImplementedError
 
     def refer(self, path: Path, heard: Any) -> Any:
-        """What an item is judged by: from the reference's file, and what is heard in it.
+        """Returns what an item is judged by: from the reference's file, and what is heard in it.
 
         Raises:
           MediaError: the file lacks what the protocol needs.
@@ -107,7 +107,10 @@ class Rules:
         raise NotImplementedError
 
     def floor(self, heard: Mapping[str, Any]) -> dict[str, float]:
-        """What the distances are between random halves of the reference; {}: nothing to say."""
+        """Returns what the distances are between random halves of the reference.
+
+        {}: nothing to say.
+        """
         del heard
         return {}
 
@@ -117,19 +120,19 @@ class Rules:
 
 
 class ListeningRules(Rules):
-    """A protocol that hears one sound at a time.
+    """A protocol that hears one audio clip at a time.
 
     Attributes:
-      sample_rate_hz: at which sounds are heard.
+      sample_rate_hz: at which audio clips are heard.
     """
 
     sample_rate_hz: int
 
-    def perceive(self, paths: Mapping[str, Path], what: str) -> Perceived:
+    def extract_features(self, paths: Mapping[str, Path], what: str) -> Extracted:
         return listen_each(paths, what, self.sample_rate_hz, self.listen)
 
     def listen(self, audio_L: np.ndarray) -> Any:
-        """What is heard in a sound, float32 [L].
+        """Returns what is heard in an audio clip, float32 [L].
 
         Raises:
           MediaError: it cannot be judged; the file then counts as unreadable.
@@ -139,7 +142,7 @@ class ListeningRules(Rules):
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Of one protocol on all systems.
+    """Result of one protocol on all systems.
 
     Attributes:
       figures: system (or "GROUP: SYSTEM") -> figures, the reference first.
@@ -154,7 +157,7 @@ class Result:
     figures: dict[str, dict[str, float]]
     samples: list[dict[str, Any]]
     systems: dict[str, list[dict[str, Any]]]
-    complaints: list[str]
+    folder_warnings: list[str]
     skipped: dict[str, str]
     files: dict[str, list[dict[str, Path]]]
     failed: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -162,7 +165,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """What was heard in one folder.
+    """Everything that was heard in one folder.
 
     Attributes:
       ambiguous: name -> which files, or items of the reference, cannot be told apart.
@@ -183,18 +186,18 @@ def evaluate(
     *,
     leave_out: Sequence[Path] = (),
 ) -> Result:
-    """Judges every run (folder) of every system, and the reference's own sound.
+    """Judges every run (folder) of every system, and the reference's own audio.
 
     A run of which nothing can be scored stops no other; a system without any is told as failed.
 
     Args:
       systems: name -> a folder per seed.
-      reference: folder (or several) of the true sounds or videos; its names (paths below the
+      reference: folder (or several) of the true audio clips or videos; its names (paths below the
         folder, without suffix) are what is asked for.
       checkpoints: name -> weights to hash for the run card.
       leave_out: folders that are not searched: where the caller writes.
     Raises:
-      FileNotFoundError: a reference without sounds.
+      FileNotFoundError: a reference without audio clips.
       ValueError: nothing of the reference can be scored, or nothing of any system; a system that
         is named like the reference; a name in two folders of the reference; a folder that is to
         be left out.
@@ -215,14 +218,14 @@ def evaluate(
     result = judge.result
     if systems and len(result.failed) == len(systems):
         raise ValueError("; ".join(result.failed.values()))
-    result.complaints.extend(complaints.of_sets(result.systems, REFERENCE))
+    result.folder_warnings.extend(folder_warnings.of_sets(result.systems, REFERENCE))
     return result
 
 
 def listen_each(
     paths: Mapping[str, Path], what: str, rate_hz: int, listen: Callable[[np.ndarray], Any]
-) -> Perceived:
-    """`Rules.perceive` for protocols that hear one sound, float32 [L] at `rate_hz`, at a time.
+) -> Extracted:
+    """`Rules.extract_features` for protocols that hear one clip at a time, float32 [L].
 
     A file that cannot be read, or about which `listen` raises anything, counts as unreadable.
     """
@@ -238,7 +241,7 @@ def listen_each(
             continue
         if run_card.is_silent(audio_L):
             silent.append(name)
-    return Perceived(items, unreadable, tuple(silent))
+    return Extracted(items, unreadable, tuple(silent))
 
 
 def find_all(
@@ -246,7 +249,7 @@ def find_all(
     suffixes: Sequence[str] = run_card.SUFFIXES,
     leave_out: Sequence[Path] = (),
 ) -> dict[str, Path]:
-    """Sounds and videos of several folders by name, see `run_card.find_items`.
+    """Audio clips and videos of several folders by name, see `run_card.find_items`.
 
     Raises:
       FileNotFoundError: a folder without any.
@@ -254,7 +257,7 @@ def find_all(
     """
     found: dict[str, Path] = {}
     for folder in folders:
-        paths = run_card.find_sounds(folder, suffixes, leave_out)
+        paths = run_card.find_audio(folder, suffixes, leave_out)
         if twice := sorted(set(found) & set(paths)):
             raise ValueError(f"{twice[:3]} in {folder} and in another folder; rename one")
         found |= paths
@@ -264,7 +267,7 @@ def find_all(
 def _read_reference(
     rules: Rules, folders: Sequence[Path], leave_out: Sequence[Path]
 ) -> tuple[dict[str, Any], _Run]:
-    """What the items are judged by, and the reference as a system."""
+    """Returns what the items are judged by, and the reference as a system."""
     run = _hear(rules, None, folders, REFERENCE, leave_out)
     true, lacking = {}, dict(run.account.unreadable)
     items = tqdm.tqdm(run.heard.items(), desc=f"{REFERENCE}: truth", unit="clip", leave=False)
@@ -299,7 +302,7 @@ def _hear(
         paths = pairs.paths
         ambiguous = {name: why for name, why in pairs.ambiguous.items() if name in names}
     wanted = {name: paths[name] for name in names if name in paths}
-    found = rules.perceive(wanted, what)
+    found = rules.extract_features(wanted, what)
     account = run_card.Account(
         requested=tuple(names),
         scored=tuple(found.items),
@@ -340,13 +343,15 @@ class _Judge:
     def add(self, name: str, runs: Sequence[_Run], checkpoint: Path | None) -> None:
         """Figures, rows and card of a system; without any item it has failed."""
         result = self.result
-        lines = [complaints.of_run(run.account, self.asked) for run in runs]
+        lines = [folder_warnings.of_run(run.account, self.asked) for run in runs]
         for run, line in zip(runs, lines):
             unclear = list(dict.fromkeys(run.ambiguous.values()))[:MOST_REASONS]
             said = [line, *unclear] if line else unclear
-            result.complaints.extend(f"{name}, {run.folder.name}: {part}" for part in said)
+            result.folder_warnings.extend(f"{name}, {run.folder.name}: {part}" for part in said)
         if not any(run.heard for run in runs):
-            result.failed[name] = complaints.of_nothing(name, [run.account for run in runs], lines)
+            result.failed[name] = folder_warnings.of_nothing(
+                name, [run.account for run in runs], lines
+            )
         # without an item of the reference there are no groups
         for group, reference in (self.groups or {"": {}}).items():
             try:
@@ -376,7 +381,10 @@ class _Judge:
     def _figures(
         self, name: str, runs: Sequence[_Run], reference: Mapping[str, Any]
     ) -> dict[str, float]:
-        """Of one system on one group; all absent if no run has anything of it."""
+        """Returns the figures of one system on one group.
+
+        All absent if no run has anything of it.
+        """
         heard = [
             {n: x for n, x in run.heard.items() if n in reference or not self.rules.is_paired}
             for run in runs

@@ -2,7 +2,7 @@
 
 Melception's features of 10 s at 22.05 kHz (80 mels). Several samples of a video (folders of one
 name: 10 in the paper) are one pool, as in SpecVQGAN's evaluation: every sample is compared with
-its video, and all with all references. Sounds are read at 22.05 kHz whatever their rate is
+its video, and all with all references. Audio clips are read at 22.05 kHz whatever their rate is
 (the official script takes a .wav's samples for 22.05 kHz), cut to `seconds` and filled up with
 silence to 10 s: where a system gives 8 s, cut the reference alike.
 Source: SpecVQGAN evaluate.py, evaluation/configs/eval_melception_vggsound.yaml.
@@ -40,11 +40,11 @@ class SpecVqganMelception(feature_rules.FeatureRules):
     def __init__(self, networks: feature_rules.Networks, *, seconds: float = melception.SECONDS):
         """Args:
         networks: where Melception is looked for.
-        seconds: of every sound that count; the rest of 10 s is silence.
+        seconds: of every audio clip that count; the rest of 10 s is silence.
         """
         self.seconds = seconds
         rate_hz = melception.FRONT_END.sample_rate_hz
-        read = feature_rules.read_sound(rate_hz, seconds)
+        read = feature_rules.read_audio(rate_hz, seconds)
         reading = {"rate_hz": rate_hz, "seconds": seconds}
         has = networks.has(NETWORK)
         extractions = {NETWORK: networks.extraction(NETWORK, read, reading)} if has else {}

@@ -1,11 +1,11 @@
-"""AV-Align: do the peaks of the motion meet the onsets of the sound?
+"""AV-Align: do the peaks of the motion meet the onsets of the audio?
 
-Peaks of the picture are the local maxima of the mean optical flow, peaks of the sound librosa's
+Peaks of the video are the local maxima of the mean optical flow, peaks of the audio librosa's
 onsets; the score is their intersection over their union (Yariv et al. 2023). Every strict local
-maximum counts, however small, so a busy picture has many peaks, and the score of a clip without
-struck events says little. Read it beside the true sound and shuffled pairs.
+maximum counts, however small, so a busy image has many peaks, and the score of a clip without
+struck events says little. Read it beside the true audio and shuffled pairs.
 
-Axis letters: T frames, H W picture, C colours, L audio samples.
+Axis letters: T frames, H W image, C colours, L audio samples.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from typing import Literal
 import numpy as np
 
 from foley_jax.evaluation import onsets, optical_flow
-from foley_jax.media import sound_peaks
+from foley_jax.media import audio_peaks
 
 Preset = Literal["default", "official"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Peaks:
-    """What is seen and what is heard in one clip, seconds, ascending.
+    """Times of what is seen and heard in one clip, seconds, ascending.
 
     Attributes:
       tolerance_s: one frame of the video.
@@ -50,11 +50,11 @@ def find_peaks(
     frames_THWC: np.ndarray,
     audio_L: np.ndarray,
     fps: float,
-    sample_rate_hz: int = sound_peaks.RATE_HZ,
+    sample_rate_hz: int = audio_peaks.RATE_HZ,
 ) -> Peaks:
     """Looks at and listens to one clip.
 
-    The official script takes all frames of the file at their own size and rate, and the sound at
+    The official script takes all frames of the file at their own size and rate, and the audio at
     22050 Hz. Both matter: the flow's windows are in pixels, the tolerance is one frame.
 
     Args:
@@ -66,15 +66,15 @@ def find_peaks(
     if fps <= 0:
         raise ValueError(f"fps is {fps}, expected a positive rate")
     seen = motion_peaks(optical_flow.mean_motion(frames_THWC), fps)
-    return Peaks(seen, sound_peaks.onset_times(audio_L, sample_rate_hz), 1.0 / fps)
+    return Peaks(seen, audio_peaks.onset_times(audio_L, sample_rate_hz), 1.0 / fps)
 
 
 def score(peaks: Peaks, preset: Preset = "default") -> float:
     """Intersection over union of one clip's peaks.
 
     'default' matches one-to-one (the largest matching), at most one frame apart: in [0, 1].
-    'official' counts the sound's peaks that have any motion peak less than one frame away:
-    several may claim the same one, so a sound of many onsets can score above 1.
+    'official' counts the audio's peaks that have any motion peak less than one frame away:
+    several may claim the same one, so an audio clip of many onsets can score above 1.
 
     Returns:
       nan where nothing is seen and nothing heard (the official script divides by zero there).

@@ -13,7 +13,7 @@ from scipy import special
 from foley_jax.evaluation.statistics import distances
 
 Preset = Literal["default", "official"]
-MKL_EPS = 1e-6  # SpecVQGAN and audioldm_eval add it to the generated sound's probabilities
+MKL_EPS = 1e-6  # SpecVQGAN and audioldm_eval add it to the generated audio's probabilities
 
 
 @dataclasses.dataclass(frozen=True)

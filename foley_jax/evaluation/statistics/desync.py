@@ -1,11 +1,11 @@
-"""DeSync: by how much a synchronisation network thinks that the sound is late or early.
+"""DeSync: by how much a synchronisation network thinks that the audio is late or early.
 
 N clips, G classes of offset.
 """
 
 import numpy as np
 
-# Synchformer's classes: offsets of the sound in seconds, 0.2 apart; float32 as in the source
+# Synchformer's classes: offsets of the audio in seconds, 0.2 apart; float32 as in the source
 GRID_S = np.linspace(-2.0, 2.0, 21).astype(np.float32)
 
 

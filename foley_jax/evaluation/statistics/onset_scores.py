@@ -105,7 +105,7 @@ class _Curve:
         self.num_true = np.array([len(times) for times in true_s], int)
 
     def area(self, pick: Sequence[int]) -> float:
-        """Of some clips, perhaps repeated; nan without a true onset."""
+        """Returns the area of some clips, perhaps repeated; nan without a true onset."""
         num_true = int(self.num_true[list(pick)].sum())
         if not num_true:
             return float("nan")
@@ -146,25 +146,25 @@ def condfoleygen(
 ) -> CondFoleyGenScores:
     """The official scores of one clip, with what is odd in them.
 
-    Onsets come from `sound_peaks.onset_times(..., delta=0.3)` at 22050 Hz. Loudness stands for
+    Onsets come from `audio_peaks.onset_times(..., delta=0.3)` at 22050 Hz. Loudness stands for
     confidence. Detections are thinned to 50 ms. True onsets are walked in order; each takes the
     detection whose own sample is the loudest. Odd, and kept: the thinning skips detections while
     it removes others; when no detections are left the remaining true onsets are forgotten, so
     they do not lower the precision; a missed onset enters as a positive of confidence 0, so a
     silent clip scores 1. Use `average_precision` for a figure that means what its name says.
-    Different: the window of the confidence is cut at the start of the sound, where the official
+    Different: the window of the confidence is cut at the start of the audio, where the official
     one fails; without any onset at all the average precision is nan.
 
     Args:
       true_L, detected_L: onsets as sample numbers, ascending.
-      audio_L: the judged sound, float [L].
+      audio_L: the judged audio, float [L].
     Raises:
-      ValueError: an onset outside of the sound, or no sound.
+      ValueError: an onset outside of the audio, or no audio.
     Source: CondFoleyGen predict_onset.py, `eval_osnets`, `onset_nms`.
     """
     loud = np.abs(np.asarray(audio_L, np.float64))
     if loud.ndim != 1 or not loud.size or any(not 0 <= o < loud.size for o in detected_L):
-        raise ValueError(f"detected onsets {list(detected_L)[:3]} in a sound of {loud.shape}")
+        raise ValueError(f"detected onsets {list(detected_L)[:3]} in an audio clip of {loud.shape}")
     span = np.ptp(loud)
     loud = (loud - loud.min()) / (span if span else 1.0)
     half = int(CONFIDENCE_S * sample_rate_hz)

@@ -1,9 +1,9 @@
 """Right pairs beside wrong ones: a figure of pairs, its interval, and what chance gives.
 
-A metric that claims to say whether a sound belongs to its picture must be better for right pairs
-than for wrong ones. So every such figure KEY stands beside its 95 % interval over items (KEY_low,
-KEY_high) and its mean over wrong pairings of the same items (shuffled_KEY); where chance lies in
-the interval, or is better still, the figure is marked: it does not tell pairs apart here.
+A metric that claims to say whether an audio clip belongs to its video must be better for right
+pairs than for wrong ones. So every such figure KEY stands beside its 95 % interval over items
+(KEY_low, KEY_high) and its mean over wrong pairings of the same items (shuffled_KEY); where chance
+lies in the interval, or is better still, the figure is marked: it does not tell pairs apart here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -93,7 +93,7 @@ def figures(
 
 
 def without(contrast: Contrast, why: str) -> dict[str, float]:
-    """What `figures` gives where the figure itself cannot be computed."""
+    """Returns what `figures` gives where the figure itself cannot be computed."""
     return dict.fromkeys(_keys(contrast), remarks.absent(why))
 
 

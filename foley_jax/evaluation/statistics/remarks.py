@@ -40,7 +40,10 @@ def is_absent(value: float) -> bool:
 
 
 def remark_of(value: float) -> str:
-    """What is said of a figure: why it is absent, or what is to be known of it; "" is nothing."""
+    """Returns what is said of a figure: why it is absent, or what is to be known of it.
+
+    "" is nothing.
+    """
     said = getattr(value, "remark", "")
     return said or (UNKNOWN if is_absent(value) else "")
 
@@ -70,7 +73,7 @@ def mean(values: Sequence[float]) -> float:
 
 
 def plain(node: Any) -> Any:
-    """The same as JSON has it: what is nan or infinite becomes None, wherever it stands."""
+    """Returns a tree as JSON has it: what is nan or infinite becomes None, wherever it stands."""
     if isinstance(node, Mapping):
         return {key: plain(value) for key, value in node.items()}
     if isinstance(node, (list, tuple)):

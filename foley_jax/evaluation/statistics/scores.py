@@ -11,7 +11,7 @@ from foley_jax.evaluation import onsets
 from foley_jax.evaluation.statistics import bootstrap, pairs, remarks
 
 TOLERANCES_S = (0.1, 0.15)
-# how late sounds are, not only whether they are in time: F1 averaged over these tolerances
+# how late audio clips are, not only whether they are in time: F1 averaged over these tolerances
 SPAN_S = tuple(ms / 1000 for ms in range(50, 501, 50))
 
 Times = Sequence[Sequence[float]]  # per clip, in seconds
@@ -24,7 +24,10 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def _f1(counts_3: np.ndarray) -> float:
-    """Of matched, detected and true times: the harmonic mean of precision and recall."""
+    """Returns the F1 of matched, detected and true times.
+
+    The harmonic mean of precision and recall.
+    """
     matched, detected, true = counts_3
     return _ratio(2 * matched, detected + true)
 
@@ -109,7 +112,10 @@ def _counts(detected_s: Times, true_s: Times) -> np.ndarray:
 
 
 def _interval(own_NT3: np.ndarray, figure: _Pooled) -> Callable[[], bootstrap.Interval]:
-    """Of a figure of pooled counts; a selection of clips that gives none counts as 0."""
+    """Returns the interval of a figure of pooled counts.
+
+    A selection of clips that gives none counts as 0.
+    """
 
     def of_sums(sums: np.ndarray) -> float:
         found = figure(sums.reshape(own_NT3.shape[1:]))

@@ -113,7 +113,7 @@ def _backward(size, residuals, dy_BTND):
 def _gradients(
     q: jax.Array, dy: jax.Array, k: jax.Array, v: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Of q, k and v, by the gradient of what [..., T, D] gets from [..., S, D].
+    """Returns the gradients of q, k and v, by that of what [..., T, D] gets from [..., S, D].
 
     Returns:
       float32 [..., T, D], and those of k and v turned: [..., D, S]. Their products are several

@@ -23,7 +23,7 @@ def pays(x_BHWC: jax.Array, kernel_hwCO: jax.Array, padding: plain.Padding) -> b
 
 
 def gradients(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Of the input and the kernel, from that of the output; H and W stay."""
+    """Returns the gradients of the input and the kernel, from that of the output; H and W stay."""
     kh, kw, c, o = kernel.shape
     dy_RO = dy.reshape(-1, o)
     kernel_KO = kernel.reshape(-1, o)
@@ -34,7 +34,7 @@ def gradients(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array
 
 
 def _columns(x_BHWC: jax.Array, kh: int, kw: int) -> jax.Array:
-    """What the kernel meets at every pixel: [R, kh*kw*C]."""
+    """Returns what the kernel meets at every pixel: [R, kh*kw*C]."""
     b, h, w, c = x_BHWC.shape
     x = jnp.pad(x_BHWC, ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
     places = [x[:, i : i + h, j : j + w] for i in range(kh) for j in range(kw)]

@@ -47,7 +47,10 @@ def conv2d(
 def _form(
     x: jax.Array, kernel: jax.Array, stride: int, padding: plain.Padding
 ) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
-    """What a CPU should compute instead of the library's convolution; None: nothing else."""
+    """Returns what a CPU should compute instead of the library's convolution.
+
+    None: nothing else.
+    """
     rows, columns = kernel.shape[:2]
     if stride == 2 and partition.on_one_cpu() and strided.pays(x, kernel, padding):
         return functools.partial(strided.of_input, padding=padding)
@@ -71,8 +74,10 @@ def _with_one_more(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def gradients(
     x: jax.Array, kernel: jax.Array, dy: jax.Array, stride: int, padding: plain.Padding
 ) -> tuple[jax.Array, jax.Array]:
-    """Of `conv2d`'s input and kernel, from that of its output, as the library has them; on one
-    CPU those of few pixels, and of kernels of one column, as products."""
+    """Returns the gradients of `conv2d`'s input and kernel, as the library has them.
+
+    On one CPU those of few pixels, and of kernels of one column, are products.
+    """
     if stride == 1 and cpu_columns.pays(x, kernel, padding):
         return cpu_columns.gradients(x, kernel, dy)
     rows, columns = kernel.shape[:2]
@@ -86,7 +91,10 @@ def gradients(
 def plain_gradients(
     x: jax.Array, kernel: jax.Array, dy: jax.Array, padding: plain.Padding
 ) -> tuple[jax.Array, jax.Array]:
-    """The same of stride 1, where H and W stay, as CPUs like it; it takes longer to compile."""
+    """Returns the gradients of stride 1, where H and W stay, as CPUs like it.
+
+    It takes longer to compile.
+    """
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     rest = tuple((n - 1 - pad[0], n - 1 - pad[1]) for n, pad in zip(kernel.shape, padding))
     form = _form(dy, turned, 1, rest) or functools.partial(plain.conv2d, stride=1, padding=rest)

@@ -50,7 +50,7 @@ def _forward(x, kernel_CO):
 
 
 def gradients(x: jax.Array, kernel_CO: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Of both factors, from that of their product."""
+    """Returns the gradients of both factors, from that of their product."""
     if pays(dy, kernel_CO):
         dx = product(dy, kernel_CO.T)
     else:

@@ -1,4 +1,4 @@
-"""What the forms of convolution for CPUs are made of.
+"""Parts that the forms of convolution for CPUs are made of.
 
 B batch, H W space, C channels in, O channels out.
 """
@@ -33,7 +33,7 @@ def library_gradients(
     kernel: jax.Array,
     dy: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Of a convolution's input and kernel, from that of its output.
+    """Returns the gradients of a convolution's input and kernel, from that of its output.
 
     Not by `jax.vjp`, which would trace (and count) the forward pass once more.
     """

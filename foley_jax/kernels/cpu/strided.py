@@ -79,7 +79,7 @@ def max_pool(x_BHWC: jax.Array) -> jax.Array:
 
 
 def _maxima(x: jax.Array, axis: int) -> jax.Array:
-    """Of every other place of an axis and its two neighbours."""
+    """Returns the maxima of every other place of an axis and its two neighbours."""
     pairs = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
     even, odd = (lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in range(2))
     shift = [(1, -1, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]

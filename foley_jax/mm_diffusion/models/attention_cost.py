@@ -1,4 +1,4 @@
-"""What random-shift window attention costs beside attention to the whole clip.
+"""Costs of random-shift window attention beside attention to the whole clip.
 
     python -m foley_jax.mm_diffusion.models.attention_cost                 # 16, 32 and 64 frames
     python -m foley_jax.mm_diffusion.models.attention_cost --frames 16 128
@@ -42,7 +42,7 @@ PAPER = (Level(32, 256, 400, 1), Level(16, 384, 100, 4), Level(8, 512, 25, 8))
 
 
 class Cost(NamedTuple):
-    """Of one cross-attention of one clip, without its norm and projections.
+    """Costs of one cross-attention of one clip, without its norm and projections.
 
     Attributes:
       flops: additions and multiplications of the matrix products.

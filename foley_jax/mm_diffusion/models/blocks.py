@@ -34,7 +34,7 @@ def group_norm(channels: int, *, rngs: nnx.Rngs) -> normalization.GroupNorm32:
 
 
 class VideoConv(nnx.Module):
-    """3x3 over the picture, then 3 over time, nothing between. Source: VideoConv "2d+1d"."""
+    """3x3 over the image, then 3 over time, nothing between. Source: VideoConv "2d+1d"."""
 
     def __init__(self, in_channels: int, out_channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         build = {"dtype": dtype, "rngs": rngs}

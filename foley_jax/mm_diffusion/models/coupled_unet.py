@@ -249,7 +249,7 @@ class CoupledUNet(nnx.Module):
                 f"{self.channels}; check video_channels and audio_channels"
             )
         if (audio.shape[0], t.shape) != (b, (b,)):
-            raise ValueError(f"{b} videos, {audio.shape[0]} sounds, steps of shape {t.shape}")
+            raise ValueError(f"{b} videos, {audio.shape[0]} audio clips, steps of shape {t.shape}")
         if h % halve or w % halve or audio.shape[1] % quarter:
             raise ValueError(
                 f"clip of {h}x{w} pixels and {audio.shape[1]} samples; the levels need sides that "

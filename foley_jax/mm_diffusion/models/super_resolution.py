@@ -1,4 +1,4 @@
-"""The super-resolution U-Net: predicts the noise in a large picture that shows a small one.
+"""The super-resolution U-Net: predicts the noise in a large image that shows a small one.
 
 B batch, H W space, C channels, T tokens, D width of the time embedding.
 It is ADM's upsampler: the nesting `input_blocks` / `middle_block` / `output_blocks` is the
@@ -23,7 +23,7 @@ TIME_MULT = 4  # width of the time embedding over model_channels
 
 def resample(x_BHWC: jax.Array, how: blocks.Resample) -> jax.Array:
     """Mean of 2x2 pixels ("down") or each pixel 2x2 times ("up")."""
-    return blocks.resample_video(x_BHWC[None], how)[0]  # the pictures as frames of one clip
+    return blocks.resample_video(x_BHWC[None], how)[0]  # the images as frames of one clip
 
 
 class ResBlock(nnx.Module):
@@ -129,11 +129,11 @@ class Blocks(unet_layout.Layout):
 
 
 class SuperResolution(nnx.Module):
-    """Predicts noise and variance of a large picture, given the step and the small picture.
+    """Predicts noise and variance of a large image, given the step and the small image.
 
-    Defaults are the official 64 -> 256 network: 311,027,910 parameters. Pictures of any size fit
+    Defaults are the official 64 -> 256 network: 311,027,910 parameters. Images of any size fit
     whose sides are multiples of 2 per level after the first; the small one may have any size.
-    Fields: `picture_channels` of one picture (the output has twice as many: noise, then variance,
+    Fields: `picture_channels` of one image (the output has twice as many: noise, then variance,
     see `diffusion.learned_range`), `attention_downsamples` the levels that have self-attention,
     always of `num_heads` heads, `remat` recomputes each entry in the backward pass.
     """
@@ -185,23 +185,23 @@ class SuperResolution(nnx.Module):
     def _check(self, x_BHWC: jax.Array, low_BHWC: jax.Array, t_B: jax.Array) -> None:
         if x_BHWC.ndim != 4 or low_BHWC.ndim != 4:
             raise ValueError(
-                f"large pictures are {x_BHWC.shape} and small ones {low_BHWC.shape}, expected "
+                f"large images are {x_BHWC.shape} and small ones {low_BHWC.shape}, expected "
                 "[B, H, W, C] both; put the frames of a clip into the batch"
             )
         b, h, w, c = x_BHWC.shape
         factor = 2**self.num_halvings
         if (c, low_BHWC.shape[-1]) != (self.picture_channels,) * 2:
             raise ValueError(
-                f"large pictures have {c} channels and small ones {low_BHWC.shape[-1]}, expected "
+                f"large images have {c} channels and small ones {low_BHWC.shape[-1]}, expected "
                 f"{self.picture_channels}; check picture_channels"
             )
         if (low_BHWC.shape[0], t_B.shape) != (b, (b,)):
             raise ValueError(
-                f"{b} large pictures, {low_BHWC.shape[0]} small ones, steps of shape {t_B.shape}"
+                f"{b} large images, {low_BHWC.shape[0]} small ones, steps of shape {t_B.shape}"
             )
         if h % factor or w % factor:
             raise ValueError(
-                f"large pictures of {h}x{w} pixels; the levels need sides that are multiples of "
+                f"large images of {h}x{w} pixels; the levels need sides that are multiples of "
                 f"{factor}"
             )
 
@@ -220,8 +220,8 @@ class SuperResolution(nnx.Module):
         """One prediction.
 
         Args:
-          x_BHWC: noisy large pictures, float, clean values in [-1, 1].
-          low_BHWC: small pictures [B, h, w, C], float, about [-1, 1]; enlarged bilinearly.
+          x_BHWC: noisy large images, float, clean values in [-1, 1].
+          low_BHWC: small images [B, h, w, C], float, about [-1, 1]; enlarged bilinearly.
           t_B: steps in model time [0, num_steps), int or float.
         Returns:
           float32 [B, H, W, 2 * C]: noise, then the place of the variance in its range.

@@ -1,6 +1,6 @@
-"""Sounding videos from noise, sound for pictures, pictures for sound: host side.
+"""Sounding videos from noise, audio for video, video for audio: host side.
 
-B clips in one device batch, F frames, H W C picture, L audio samples, T any length in frames.
+B clips in one device batch, F frames, H W C image, L audio samples, T any length in frames.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,8 +32,8 @@ class Request(NamedTuple):
 
     Attributes:
       name: of the input file, or of the clip.
-      frames_THWC: uint8, given picture; None if it is to be made.
-      audio_L: float32, given sound; None if it is to be made.
+      frames_THWC: uint8, given video; None if it is to be made.
+      audio_L: float32, given audio; None if it is to be made.
       path: of the input file; only carried along.
     """
 
@@ -59,7 +59,7 @@ class Result(NamedTuple):
 
 
 def denoiser_of(config: ml_collections.ConfigDict) -> solve.Denoiser:
-    """What a run's network is, besides its weights."""
+    """Returns description of a run's network, besides its weights."""
     video, audio = specs.VideoSpec(**config.video), specs.AudioSpec(**config.audio)
     count = config.data.num_frames
     shapes = {
@@ -248,7 +248,7 @@ class MMDiffusion:
         return self._programs[settings]
 
     def _watched(self, settings: Settings) -> tuple[Callable, finite.Watch]:
-        """The same sampler, watched; not kept on disk, as it asks the host."""
+        """Returns the same sampler, watched; not kept on disk, as it asks the host."""
         settings, watch = _of_sampler(settings), finite.Watch()
         if settings not in self._watching:
             fixed = {"about": self._about, "settings": settings, "watch": watch}
@@ -278,12 +278,12 @@ class MMDiffusion:
                 large = np.nan_to_num(large)
             frames = pixels.to_uint8(windows.join(large, plan, max(1, length)))
         if audio is None:
-            sounds = [
+            audio_clips = [
                 signals.audio_from_model(clip["audio"], companding=self.companding)
                 for clip in clips
             ]
             length = self._sample_at(len(frames))
-            audio = windows.join(sounds, [self._sample_at(at) for at in plan], length)
+            audio = windows.join(audio_clips, [self._sample_at(at) for at in plan], length)
         return Result(frames, audio, fault)
 
     def _enlarged(self, video: np.ndarray, key: jax.Array, settings: Settings) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a user chooses for sampling with MM-Diffusion."""
+"""Settings that a user chooses for sampling with MM-Diffusion."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ SCALES = {"default": 0.3, "official": 3.0}
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a generated clip depends on besides the model and its input.
+    """Everything that a generated clip depends on besides the model and its input.
 
     Attributes:
       seed: of all draws, 0 to 2**64 - 1.
@@ -31,7 +31,7 @@ class Settings:
         `zero_shot.official_strength` in the former unit. None: 0.3 and 3.
       preset: "official" noises the given part with one draw at every step and weighs the
         gradient by alpha(t); "default" follows the paper: a fresh draw, weight sigma(t).
-      super_resolve: enlarge the pictures, where the model has a super-resolution network.
+      super_resolve: enlarge the images, where the model has a super-resolution network.
       sr_steps: its evaluations for every frame.
     Raises:
       ValueError: a value is of another kind, not finite, or out of range.

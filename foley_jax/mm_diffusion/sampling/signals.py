@@ -1,6 +1,6 @@
 """Clips as people have them, and as the coupled model sees them.
 
-B batch, F frames, H W C picture, L audio samples. The model's clip is
+B batch, F frames, H W C image, L audio samples. The model's clip is
 {"video": [B, F, H, W, C], "audio": [B, L, 1]}, float32 in [-1, 1].
 """
 
@@ -16,7 +16,7 @@ def audio_to_model(audio_BL: jax.Array, *, companding: float = 0.0) -> jax.Array
     """Waveform, int16 or float in [-1, 1] -> [B, L, 1] in [-1, 1].
 
     Args:
-      companding: mu of the mu-law sign(x) log(1 + mu |x|) / log(1 + mu), under which quiet sound
+      companding: mu of the mu-law sign(x) log(1 + mu |x|) / log(1 + mu), under which quiet audio
         stands out of the noise (ITU-T G.711; WaveNet's has mu 255); 0 leaves the waveform as it
         is, as the paper does.
     """
@@ -31,7 +31,7 @@ def audio_to_model(audio_BL: jax.Array, *, companding: float = 0.0) -> jax.Array
 def to_model(
     frames_BFHWC: jax.Array, audio_BL: jax.Array, *, companding: float = 0.0
 ) -> dict[str, jax.Array]:
-    """Both parts of a clip; pictures uint8."""
+    """Both parts of a clip; images uint8."""
     return {
         "video": pixels.from_uint8(frames_BFHWC),
         "audio": audio_to_model(audio_BL, companding=companding),

@@ -1,6 +1,6 @@
-"""Programs that sample clips: from noise, or with one of picture and sound given.
+"""Programs that sample clips: from noise, or with one of video and audio given.
 
-B clips, F frames, H W C picture, L audio samples, N shifted windows.
+B clips, F frames, H W C image, L audio samples, N shifted windows.
 Every clip of a batch has its own key and walks alone, so that it does not depend on the others.
 """
 
@@ -41,7 +41,7 @@ def guidance(settings: settings_lib.Settings, elements: int) -> zero_shot.Guidan
 
 
 class Denoiser(NamedTuple):
-    """What the network is, besides its weights.
+    """Description of the network, besides its weights.
 
     Attributes:
       schedule: of its training.

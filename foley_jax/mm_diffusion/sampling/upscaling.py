@@ -1,6 +1,6 @@
-"""Small clips -> large clips, frame by frame, with one noise picture for each clip.
+"""Small clips -> large clips, frame by frame, with one noise image for each clip.
 
-B batch of clips, T frames, H W C picture, P frames computed at once, N batches of them.
+B batch of clips, T frames, H W C image, P frames computed at once, N batches of them.
 """
 
 from collections.abc import Callable
@@ -16,18 +16,18 @@ from foley_jax.runtime import partition
 
 FACTOR = 4  # 64 -> 256
 
-# (noisy large pictures, small pictures, float32 model times [P]) -> [P, H, W, 2 C]
-PictureNetwork = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+# (noisy large images, small images, float32 model times [P]) -> [P, H, W, 2 C]
+ImageNetwork = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def noise_for(low_BTHWC: jax.Array, key: jax.Array, *, factor: int = FACTOR) -> jax.Array:
-    """One standard normal picture for each clip, [B, factor * H, factor * W, C]."""
+    """One standard normal image for each clip, [B, factor * H, factor * W, C]."""
     b, _, h, w, c = low_BTHWC.shape
     return jax.random.normal(key, (b, factor * h, factor * w, c))
 
 
 def upscale(
-    model: PictureNetwork,
+    model: ImageNetwork,
     low_BTHWC: jax.Array,
     key: jax.Array,
     *,

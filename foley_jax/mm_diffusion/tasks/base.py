@@ -2,15 +2,15 @@
 
 Batch (B examples, F frames, L audio samples):
   "frames_BFHWC": uint8 [B, F, H, W, 3], RGB at `config.video`'s rate and size.
-  "audio_BL": int16 [B, L], the sound of those frames at `config.audio`'s rate.
+  "audio_BL": int16 [B, L], the audio of those frames at `config.audio`'s rate.
 
 Config fields:
   config.video: fps (10 in the paper), height, width (64).
   config.audio: AudioSpec's; only the rate (16 kHz) is used.
   config.data.num_frames: F (16); L = F / fps * rate (25600).
-  config.data.mirror: True shows every picture mirrored, as the official training data do by an
+  config.data.mirror: True shows every image mirrored, as the official training data do by an
     accident of RandomHorizontalFlip(p=True); only to continue the released weights. Default False.
-  config.data.companding: mu of the sound's mu-law (0, none, in the paper); see `signals`.
+  config.data.companding: mu of the audio's mu-law (0, none, in the paper); see `signals`.
   config.model: arguments of `coupled_unet.CoupledUNet`.
   config.loss.prediction: "eps" (the paper) | "v" | "x0"; config.loss.weighting: "uniform" |
     "inverse_alpha2" | "inverse_sigma2", see `diffusion.process.training_loss`.
@@ -31,7 +31,7 @@ from foley_jax.data import clips, records
 from foley_jax.diffusion import gaussian
 from foley_jax.diffusion import schedule as schedule_lib
 from foley_jax.diffusion.samplers import dpm_multistep
-from foley_jax.media import pictures, pixels, specs
+from foley_jax.media import images, pixels, specs
 from foley_jax.mm_diffusion.models import coupled_unet
 from foley_jax.mm_diffusion.sampling import signals, solve
 from foley_jax.runtime import partition
@@ -42,9 +42,9 @@ SHOWN_STEPS = 10  # of what `show` samples: to see progress, not the best
 
 @dataclasses.dataclass(frozen=True)
 class PairWindows:
-    """Frames of one record and their sound, from a random place in training, from the middle else.
+    """Frames of one record and their audio, from a random place in training, from the middle else.
 
-    Windows begin at any frame, sound at the time of that frame; sound that ends early is filled
+    Windows begin at any frame, audio at the time of that frame; audio that ends early is filled
     with silence. A record shorter than the window is repeated. Where the official data code
     differs:
       Every window of a video is an example there, so that a video weighs as much as it has
@@ -52,7 +52,7 @@ class PairWindows:
         for long ones cut into records of one length (but no window lies across a cut).
       Videos shorter than the window are passed over there.
       The left channel alone is heard there; here the mean of all.
-      From videos that are not at the wanted rate it takes too little sound, by 1 / rate - 1 / fps
+      From videos that are not at the wanted rate it takes too little audio, by 1 / rate - 1 / fps
         seconds, and ends in silence.
     Example: as in the batch, without B.
     Source: multimodal_datasets.py.
@@ -108,7 +108,7 @@ class CoupledDiffusionTask(task_lib.Task):
         return coupled_unet.from_config(self.config.model, dtype=self.config.dtype, rngs=rngs)
 
     def transform(self, *, train: bool) -> task_lib.Transform:
-        """`config.data.num_frames` frames of one record, with their sound."""
+        """`config.data.num_frames` frames of one record, with their audio."""
         data = self.config.data
         return PairWindows(
             video=self.video,
@@ -174,16 +174,16 @@ class CoupledDiffusionTask(task_lib.Task):
 
     def show(
         self, model_fn: Callable[[Callable, task_lib.Batch], Any], batch: task_lib.Batch
-    ) -> Mapping[str, task_lib.Picture | task_lib.Sound]:
-        """Frames and sound of real clips, and of others sampled from noise in a few steps."""
+    ) -> Mapping[str, task_lib.Image | task_lib.Audio]:
+        """Frames and audio of real clips, and of others sampled from noise in a few steps."""
         shown = {}
         for name, clip in jax.device_get(model_fn(self._sampled, batch)).items():
             frames = pixels.to_uint8(clip["video"])
             audio = signals.audio_from_model(clip["audio"], companding=self.companding)
             for i, (frames_FHWC, audio_L) in enumerate(zip(frames, audio)):
-                strip = pictures.caption(name, pictures.strip(frames_FHWC))
-                shown[f"clip_{name}/{i}"] = task_lib.Picture(strip)
-                shown[f"sound_{name}/{i}"] = task_lib.Sound(audio_L, self.audio.sample_rate_hz)
+                strip = images.caption(name, images.strip(frames_FHWC))
+                shown[f"clip_{name}/{i}"] = task_lib.Image(strip)
+                shown[f"sound_{name}/{i}"] = task_lib.Audio(audio_L, self.audio.sample_rate_hz)
         return shown
 
 

@@ -1,6 +1,6 @@
-"""Small pictures made worse, so that super-resolution learns to mend what the base model makes.
+"""Small images made worse, so that super-resolution learns to mend what the base model makes.
 
-Host code (NumPy). H W C picture, h w small picture.
+Host code (NumPy). H W C image, h w small image.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ class Degradation:
     """Cubic reduction, then noise, then JPEG, each of the last two with its own chance.
 
     "official" compresses red as blue and blue as red, as the official code does (it hands RGB
-    pictures to a BGR encoder); "default" compresses what is seen. There is no blur. Without JPEG,
+    images to a BGR encoder); "default" compresses what is seen. There is no blur. Without JPEG,
     noise is neither rounded nor clipped.
 
     Source: real_image_datasets.py RealImageDataset.
@@ -42,10 +42,10 @@ class Degradation:
                 f"jpeg_quality is {self.jpeg_quality}, expected 1 <= low <= high <= 100"
             )
 
-    def __call__(self, picture_HWC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, image_HWC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """uint8 [H, W, 3] RGB -> float32 [height, width, 3], 0 to 255 but for the noise."""
         low = fitting.resize(
-            picture_HWC, (self.height, self.width), cubic=True, antialias=False
+            image_HWC, (self.height, self.width), cubic=True, antialias=False
         ).astype(np.float32)
         if rng.random() < self.noise_probability:
             low = low + rng.uniform(0.0, self.max_noise) * rng.standard_normal(low.shape)
@@ -53,9 +53,9 @@ class Degradation:
             low = self.compress(low, int(rng.uniform(*self.jpeg_quality)))
         return low.astype(np.float32)
 
-    def compress(self, picture_HWC: np.ndarray, quality: int) -> np.ndarray:
+    def compress(self, image_HWC: np.ndarray, quality: int) -> np.ndarray:
         """Through a JPEG file with halved colour resolution: float [h, w, 3] -> uint8."""
-        pixels = np.clip(np.rint(picture_HWC), 0, 255).astype(np.uint8)
+        pixels = np.clip(np.rint(image_HWC), 0, 255).astype(np.uint8)
         space = "BGR" if self.preset == "official" else "RGB"
         data = simplejpeg.encode_jpeg(
             np.ascontiguousarray(pixels), quality=quality, colorspace=space, colorsubsampling="420"

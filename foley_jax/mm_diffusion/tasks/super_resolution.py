@@ -1,11 +1,11 @@
-"""Training of the super-resolution: noise and variance in large pictures, small ones given.
+"""Training of the super-resolution: noise and variance in large images, small ones given.
 
-Batch (B examples, H W large picture, h w small picture):
+Batch (B examples, H W large image, h w small image):
   "high_BHWC": uint8 [B, H, W, 3], RGB, one frame of each record.
   "low_BHWC": float32 [B, h, w, 3], the same frame made small and worse, 0 to 255.
 
 Config fields:
-  config.video: height, width of the shards' frames and of the large pictures (256); fps is not
+  config.video: height, width of the shards' frames and of the large images (256); fps is not
     used.
   config.data.degradation: fields of `degradation.Degradation`; "official" is one of its presets.
   config.model: arguments of `super_resolution.SuperResolution`.
@@ -27,7 +27,7 @@ from foley_jax.data import clips, records
 from foley_jax.diffusion import gaussian, learned_variance
 from foley_jax.diffusion import schedule as schedule_lib
 from foley_jax.diffusion.samplers import ddim
-from foley_jax.media import pictures, pixels, specs
+from foley_jax.media import images, pixels, specs
 from foley_jax.mm_diffusion.models import super_resolution
 from foley_jax.mm_diffusion.tasks import degradation
 from foley_jax.runtime import partition
@@ -112,7 +112,7 @@ class SuperResolutionTask(task_lib.Task):
     def _sampled(
         self, model: super_resolution.SuperResolution, batch: task_lib.Batch
     ) -> dict[str, jax.Array]:
-        """Small pictures, large ones made of them from always the same noise, and the true ones."""
+        """Small images, large ones made of them from always the same noise, and the true ones."""
         low = batch["low_BHWC"].astype(jnp.float32) / 127.5 - 1.0
         noise = jax.random.normal(jax.random.key(0), batch["high_BHWC"].shape)
         made = ddim.sample(
@@ -127,8 +127,8 @@ class SuperResolutionTask(task_lib.Task):
 
     def show(
         self, model_fn: Callable[[Callable, task_lib.Batch], Any], batch: task_lib.Batch
-    ) -> Mapping[str, task_lib.Picture | task_lib.Sound]:
-        """Side by side: the small picture, a large one sampled in a few steps, the true one."""
+    ) -> Mapping[str, task_lib.Image | task_lib.Audio]:
+        """Side by side: the small image, a large one sampled in a few steps, the true one."""
         found = jax.device_get(model_fn(self._sampled, batch))
         shown = {}
         for i, (low, made, high) in enumerate(zip(found["low"], found["made"], found["high"])):
@@ -139,6 +139,6 @@ class SuperResolutionTask(task_lib.Task):
                 f"{SHOWN_STEPS} steps": pixels.to_uint8(made),
                 "true": high,
             }
-            titled = [pictures.caption(title, picture) for title, picture in parts.items()]
-            shown[f"picture/{i}"] = task_lib.Picture(pictures.beside(titled))
+            titled = [images.caption(title, image) for title, image in parts.items()]
+            shown[f"picture/{i}"] = task_lib.Image(images.beside(titled))
         return shown

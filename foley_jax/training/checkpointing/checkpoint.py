@@ -301,7 +301,7 @@ class Checkpoints:
         return self._manifest(step).get("metrics")
 
     def about(self, step: int) -> dict[str, Any]:
-        """What `save` was told about the run; empty for checkpoints of earlier versions."""
+        """Returns what `save` was told about the run; empty for checkpoints of earlier versions."""
         return self._manifest(step).get("about", {})
 
     def _manifest(self, step: int) -> dict[str, Any]:

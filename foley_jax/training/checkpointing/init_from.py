@@ -67,5 +67,5 @@ def _load_part(
 
 
 def _under(path: str, leaves: Mapping[str, Any]) -> dict[str, str]:
-    """What follows `path` -> whole key, for the leaf or the subtree at `path`."""
+    """Returns what follows `path` -> whole key, for the leaf or the subtree at `path`."""
     return {key[len(path) :]: key for key in leaves if key == path or key.startswith(path + "/")}

@@ -19,7 +19,7 @@ def make(
     metrics: Mapping[str, float] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What is written beside the leaves; plain values for JSON.
+    """Returns what is written beside the leaves; plain values for JSON.
 
     On several processes all must call it with the same leaves in the same order.
 

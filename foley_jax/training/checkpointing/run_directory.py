@@ -1,4 +1,4 @@
-"""What lies in a run directory: its configs, and models out of its checkpoints.
+"""Run directories: their configs, and models out of its checkpoints.
 
 `config.json` is the config of the newest start. Where a run has gone on under another one,
 `configs.jsonl` holds all of them, the first start's first, each with the update it holds from.
@@ -139,7 +139,10 @@ def _config_of_newest(run_dir: epath.PathLike) -> dict[str, Any] | None:
 
 
 def _fault(config: Any, copy: Mapping[str, Any]) -> str | None:
-    """What shows that a config is damaged; None if nothing does. Values may have been edited."""
+    """Returns what shows that a config is damaged.
+
+    None if nothing does. Values may have been edited.
+    """
     if not isinstance(config, dict):
         return "no object of settings"
     lost = [name for name in copy if name not in config]

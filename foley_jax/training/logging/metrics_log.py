@@ -75,12 +75,12 @@ class MetricsLog:
             shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
             self.say(f"step {step} {split}: {shown}")
 
-    def show(self, step: int, shown: Mapping[str, task_lib.Picture | task_lib.Sound]) -> None:
-        """Writes pictures and sounds, as they are after `step` updates, for TensorBoard."""
+    def show(self, step: int, shown: Mapping[str, task_lib.Image | task_lib.Audio]) -> None:
+        """Writes video and audio, as they are after `step` updates, for TensorBoard."""
         if not self._active:
             return
         for name, what in shown.items():
-            if isinstance(what, task_lib.Picture):
+            if isinstance(what, task_lib.Image):
                 self._board.add_image(name, what.pixels_HWC, step, dataformats="HWC")
             else:
                 self._board.add_audio(name, _waveform(what), step, what.sample_rate_hz)
@@ -95,7 +95,7 @@ class MetricsLog:
 
 
 def _summary(metrics: Mapping[str, float]) -> str:
-    """What a look at the bar should tell."""
+    """Returns what a look at the bar should tell."""
     parts = [f"loss {metrics['loss']:.4g}"]
     if "examples_per_s" in metrics:
         parts.append(f"{metrics['examples_per_s']:.3g} examples/s")
@@ -106,10 +106,10 @@ def _summary(metrics: Mapping[str, float]) -> str:
     return "  ".join(parts)
 
 
-def _waveform(sound: task_lib.Sound) -> np.ndarray:
+def _waveform(audio: task_lib.Audio) -> np.ndarray:
     """float32 [L, 1] in [-1, 1], as tensorboardX wants it; louder samples are clipped."""
-    audio_L = sound.audio_L.astype(np.float32)
-    if sound.audio_L.dtype == np.int16:
+    audio_L = audio.audio_L.astype(np.float32)
+    if audio.audio_L.dtype == np.int16:
         audio_L = audio_L / 32768
     return np.clip(audio_L, -1.0, 1.0)[:, None]
 

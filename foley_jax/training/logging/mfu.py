@@ -20,7 +20,7 @@ class Utilisation:
     where the devices' peak rate is known.
     """
 
-    def __init__(self, task: task_lib.Task, maker: state_lib.Maker, mesh: jax.sharding.Mesh):
+    def __init__(self, task: task_lib.Task, maker: state_lib.StateFactory, mesh: jax.sharding.Mesh):
         self._task, self._maker = task, maker
         self._step_flops: float | None = None
         self._peak = peak_flops(mesh, task.config.get("dtype", "float32"))
@@ -46,7 +46,7 @@ class Utilisation:
             self._thread.join(timeout_s)
 
     def read(self, steps_per_s: float) -> dict[str, float]:
-        """What is known now.
+        """Returns what is known now.
 
         Returns:
           "mfu": model FLOPs of all steps in a second / peak rate of all devices, in [0, 1];
@@ -68,7 +68,7 @@ def peak_flops(mesh: jax.sharding.Mesh, dtype: str) -> float | None:
     return None if one is None else one * mesh.size
 
 
-def step_flops(task: task_lib.Task, maker: state_lib.Maker, batch: task_lib.Batch) -> float:
+def step_flops(task: task_lib.Task, maker: state_lib.StateFactory, batch: task_lib.Batch) -> float:
     """FLOPs of loss and gradients on a batch, each operation once: without rematerialisation.
 
     Args:

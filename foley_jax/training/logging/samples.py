@@ -1,4 +1,4 @@
-"""Pictures and sound of a few held-out examples, at intervals, for TensorBoard."""
+"""Video and audio of a few held-out examples, at intervals, for TensorBoard."""
 
 import ml_collections
 
@@ -13,7 +13,7 @@ EXAMPLES = 2  # of configs that do not say
 
 
 class Exhibition:
-    """What `task.show` makes of the same first examples, every `config.show_every` steps.
+    """Exhibits that `task.show` makes of the same first examples, every `config.show_every` steps.
 
     The examples are those of the evaluation split, or of the training split where nothing is
     evaluated. Nothing that goes wrong here ends a training.

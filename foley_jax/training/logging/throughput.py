@@ -60,7 +60,7 @@ class Meter:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Around what is not training: evaluation, saving, pictures."""
+        """Around what is not training: evaluation, saving, images."""
         begin = self._clock()
         try:
             yield
@@ -83,7 +83,7 @@ class Meter:
         self._results.put(result)
 
     def read(self) -> dict[str, float]:
-        """What happened since the last call, whose steps must be finished; begins anew.
+        """Returns what happened since the last call, whose steps must be finished; begins anew.
 
         Returns:
           "steps_per_s"; "examples_per_s", over all processes; "data_wait", the share of the time

@@ -1,4 +1,4 @@
-"""Pictures and sound in TensorBoard's files; they never stop a training."""
+"""Video and audio in TensorBoard's files; they never stop a training."""
 
 import io
 
@@ -20,7 +20,7 @@ from foley_jax.training.logging import metrics_log
 
 
 def board(workdir):
-    """What TensorBoard would show of a run."""
+    """Returns what TensorBoard would show of a run."""
     everything = {event_accumulator.IMAGES: 0, event_accumulator.AUDIO: 0}
     found = event_accumulator.EventAccumulator(str(workdir), size_guidance=everything)
     return found.Reload()
@@ -42,7 +42,7 @@ def one_device(monkeypatch):
     )
 
 
-def test_pictures_and_sound_are_written_at_intervals(toy_data, tmp_path):
+def test_images_and_audio_are_written_at_intervals(toy_data, tmp_path):
     """On 8 devices, of which two would have an example each."""
     loop.train(config(toy_data), tmp_path)
     found = board(tmp_path)
@@ -60,7 +60,7 @@ def test_pictures_and_sound_are_written_at_intervals(toy_data, tmp_path):
     assert [event.step for event in loud] == [3, 6]
     assert {event.sample_rate for event in quiet + loud} == {showing_task.RATE_HZ}
     heard = [soundfile.read(io.BytesIO(e.encoded_audio_string))[0] for e in (*quiet, *loud)]
-    assert all(sound.shape == (80,) for sound in heard)
+    assert all(audio.shape == (80,) for audio in heard)
     np.testing.assert_array_equal(heard[0], heard[1])  # the same example at every interval
     assert heard[0][0] != heard[2][0]
 
@@ -101,14 +101,14 @@ def test_failures_are_named_once_and_end_nothing(toy_data, tmp_path, one_device,
     loop.train(config(toy_data, task="showing_task:PartlyBrokenTask"), partly)
     shown = capsys.readouterr().err
     assert checkpoint.latest_step(partly) == 7
-    assert shown.count("sound/bad cannot be written") == 1
+    assert shown.count("audio/bad cannot be written") == 1
     assert len(board(partly).Images("picture/1")) == 2
 
 
-def test_loud_sound_is_clipped_and_pcm_kept(tmp_path):
+def test_loud_audio_is_clipped_and_pcm_kept(tmp_path):
     log = metrics_log.MetricsLog(tmp_path, start_step=0, total_steps=1)
-    loud = task_lib.Sound(np.array([0.5, 3.0, -3.0]), 100)
-    log.show(1, {"loud": loud, "pcm": task_lib.Sound(np.array([1, -2, 300], np.int16), 100)})
+    loud = task_lib.Audio(np.array([0.5, 3.0, -3.0]), 100)
+    log.show(1, {"loud": loud, "pcm": task_lib.Audio(np.array([1, -2, 300], np.int16), 100)})
     log.close()
     found = board(tmp_path)
     for name, wanted in (("loud", [16384, 32767, -32768]), ("pcm", [1, -2, 300])):
@@ -120,11 +120,11 @@ def test_loud_sound_is_clipped_and_pcm_kept(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: task_lib.Picture(np.zeros((4, 6, 3))), r"a picture is float64\[4, 6, 3\]"),
-        (lambda: task_lib.Picture(np.zeros((4, 6), np.uint8)), "expected uint8"),
-        (lambda: task_lib.Picture(np.zeros((0, 6, 3), np.uint8)), "expected uint8"),
-        (lambda: task_lib.Sound(np.zeros((2, 9)), 100), "expected finite"),
-        (lambda: task_lib.Sound(np.array([0.0, np.nan]), 100), "expected finite"),
+        (lambda: task_lib.Image(np.zeros((4, 6, 3))), r"an image is float64\[4, 6, 3\]"),
+        (lambda: task_lib.Image(np.zeros((4, 6), np.uint8)), "expected uint8"),
+        (lambda: task_lib.Image(np.zeros((0, 6, 3), np.uint8)), "expected uint8"),
+        (lambda: task_lib.Audio(np.zeros((2, 9)), 100), "expected finite"),
+        (lambda: task_lib.Audio(np.array([0.0, np.nan]), 100), "expected finite"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(make, message):

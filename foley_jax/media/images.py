@@ -1,6 +1,6 @@
-"""Small pictures straight from arrays, for logs: mels, strips of frames, tables, captions.
+"""Small images straight from arrays, for logs: mels, strips of frames, tables, captions.
 
-F mel bins, T frames, H W picture.
+F mel bins, T frames, H W image.
 """
 
 from collections.abc import Sequence
@@ -53,34 +53,34 @@ def strip(frames_THWC: np.ndarray) -> np.ndarray:
     return beside([np.asarray(frame) for frame in chosen], gap=1)
 
 
-def stretch(picture: np.ndarray, width: int) -> np.ndarray:
-    """The picture uint8 [H, W, 3] in another width, columns repeated or left out."""
-    return picture[:, np.arange(width) * picture.shape[1] // width]
+def stretch(image: np.ndarray, width: int) -> np.ndarray:
+    """The image uint8 [H, W, 3] in another width, columns repeated or left out."""
+    return image[:, np.arange(width) * image.shape[1] // width]
 
 
-def caption(text: str, picture: np.ndarray) -> np.ndarray:
-    """The picture under a line of text; what does not fit into its width is cut off."""
-    line = PIL.Image.new("RGB", (picture.shape[1], _CAPTION_HEIGHT), (_PAPER,) * 3)
+def caption(text: str, image: np.ndarray) -> np.ndarray:
+    """The image under a line of text; what does not fit into its width is cut off."""
+    line = PIL.Image.new("RGB", (image.shape[1], _CAPTION_HEIGHT), (_PAPER,) * 3)
     PIL.ImageDraw.Draw(line).text((2, 1), text, fill=_INK)
-    return np.concatenate([np.asarray(line), picture])
+    return np.concatenate([np.asarray(line), image])
 
 
-def below(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures uint8 [H, W, 3] of any sizes under each other."""
-    width = max(picture.shape[1] for picture in pictures)
+def below(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Images uint8 [H, W, 3] of any sizes under each other."""
+    width = max(image.shape[1] for image in images)
     rows = []
-    for picture in pictures:
-        missing = width - picture.shape[1]
-        rows.append(np.pad(picture, ((0, _GAP), (0, missing), (0, 0)), constant_values=_PAPER))
+    for image in images:
+        missing = width - image.shape[1]
+        rows.append(np.pad(image, ((0, _GAP), (0, missing), (0, 0)), constant_values=_PAPER))
     return np.concatenate(rows)[:-_GAP]
 
 
-def beside(pictures: Sequence[np.ndarray], *, gap: int = _GAP) -> np.ndarray:
-    """Pictures uint8 [H, W, 3] of any sizes side by side, `gap` pixels between them."""
-    height = max(picture.shape[0] for picture in pictures)
+def beside(images: Sequence[np.ndarray], *, gap: int = _GAP) -> np.ndarray:
+    """Images uint8 [H, W, 3] of any sizes side by side, `gap` pixels between them."""
+    height = max(image.shape[0] for image in images)
     columns = []
-    for picture in pictures:
-        missing = height - picture.shape[0]
-        columns.append(np.pad(picture, ((0, missing), (0, gap), (0, 0)), constant_values=_PAPER))
+    for image in images:
+        missing = height - image.shape[0]
+        columns.append(np.pad(image, ((0, missing), (0, gap), (0, 0)), constant_values=_PAPER))
     joined = np.concatenate(columns, axis=1)
     return joined[:, : joined.shape[1] - gap]

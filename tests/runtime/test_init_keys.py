@@ -48,7 +48,7 @@ def test_shapes_draw_nothing_and_weights_do_behind_them():
 
 
 def test_tracing_a_network_does_not_read_the_trace_again_and_again(monkeypatch):
-    """What makes `nnx.Rngs` slow there: see `WeightKeys`."""
+    """Returns what makes `nnx.Rngs` slow there: see `WeightKeys`."""
     asked = []
     whole = jax.core.Tracer.sharding.fget
     monkeypatch.setattr(

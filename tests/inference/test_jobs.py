@@ -31,7 +31,7 @@ class FakeJob:
 
     def read(self, video):
         if "bad" in video.name:
-            raise ValueError("no picture stream")
+            raise ValueError("no video stream")
         return video.stem
 
     def make(self, sources):
@@ -64,7 +64,7 @@ def test_one_bad_file_never_stops_the_rest(videos, tmp_path):
     counted = []
     run = _batch(FakeJob(), videos, tmp_path / "out", group=2, progress=counted.append)
     failures = run.run()
-    assert failures == {str(videos[2]): "no picture stream"}
+    assert failures == {str(videos[2]): "no video stream"}
     assert sum(counted) == len(videos)
     written = sorted(p.name for p in (tmp_path / "out").glob("*.mp4"))
     assert written == ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
@@ -120,7 +120,7 @@ def test_the_next_group_is_made_while_the_last_one_is_finished(videos, tmp_path)
             return super().make(sources)
 
         def finish(self, made):
-            assert self.second.wait(10), "the device waited for the sound"
+            assert self.second.wait(10), "the device waited for the audio"
             return super().finish(made)
 
     job = Slow()

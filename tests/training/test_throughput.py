@@ -28,7 +28,7 @@ class Clock:
 
 
 class Work:
-    """What a device gives once it has been told to finish."""
+    """Everything that a device gives once it has been told to finish."""
 
     def __init__(self):
         self.finish = threading.Event()

@@ -1,4 +1,4 @@
-"""Sounds of blows at known times, in folders, for tests of evaluation."""
+"""Audio clips of blows at known times, in folders, for tests of evaluation."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ RATE_HZ = 16000
 SECONDS = 3.0
 
 
-def sound(times_s, seconds=SECONDS, seed=0):
+def waveform(times_s, seconds=SECONDS, seed=0):
     """Decaying noise at every time, in a little noise; float32 at `RATE_HZ`."""
     rng = np.random.default_rng(seed)
     audio_L = 1e-5 * rng.normal(size=round(seconds * RATE_HZ))
@@ -25,9 +25,9 @@ def times(seed):
     return np.cumsum(np.random.default_rng(seed).uniform(0.55, 0.9, 3))
 
 
-def write(folder: Path, sounds) -> Path:
+def write(folder: Path, audio_clips) -> Path:
     """A folder of wav files from name -> waveform."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, audio_L in sounds.items():
+    for name, audio_L in audio_clips.items():
         audio_io.write_wav(folder / f"{name}.wav", audio_L, RATE_HZ)
     return folder

@@ -29,7 +29,7 @@ class StoreError(RuntimeError):
     """A store failed to give or take a file; trying again later may help."""
 
 
-class Place:
+class Storage:
     """One folder.
 
     Args:
@@ -38,8 +38,8 @@ class Place:
       ValueError: an address of a kind that is not known or whose package is not installed.
     """
 
-    def __init__(self, where: "str | os.PathLike[str] | Place"):
-        self.where = str(where) if isinstance(where, Place) else os.fspath(where)
+    def __init__(self, where: "str | os.PathLike[str] | Storage"):
+        self.where = str(where) if isinstance(where, Storage) else os.fspath(where)
         scheme, mark, _ = self.where.partition("://")
         self.local = None if mark else pathlib.Path(self.where)
         self._whole_uploads = scheme in WHOLE_UPLOADS
@@ -84,7 +84,7 @@ class Place:
         return fs.isdir(root)
 
     def find(
-        self, suffixes: Sequence[str] | None = None, *, leave_out: "Place | None" = None
+        self, suffixes: Sequence[str] | None = None, *, leave_out: "Storage | None" = None
     ) -> files.Found:
         """Names of the files in it and in its subfolders, relative, with forward slashes.
 
@@ -171,7 +171,7 @@ class Place:
             self._fs().rm_file(self._path(name))
 
     @contextmanager
-    def desk(self) -> Iterator[pathlib.Path]:
+    def staging(self) -> Iterator[pathlib.Path]:
         """A folder of this machine to write files into before `publish`; the place if local."""
         if self.local is not None:
             self.make()
@@ -180,15 +180,15 @@ class Place:
         with tempfile.TemporaryDirectory(prefix="foley-") as folder:
             yield pathlib.Path(folder)
 
-    def publish(self, desk: pathlib.Path, name: str) -> None:
+    def publish(self, staging: pathlib.Path, name: str) -> None:
         """Brings a finished file from the desk to its place."""
         if self.local is not None:
             return
         if self._whole_uploads:
-            self._fs().put_file(str(desk / name), self._path(name))
+            self._fs().put_file(str(staging / name), self._path(name))
         else:
             part = self._path(part_name(name))
-            self._fs().put_file(str(desk / name), part)
+            self._fs().put_file(str(staging / name), part)
             self._fs().mv(part, self._path(name))
 
     @contextmanager

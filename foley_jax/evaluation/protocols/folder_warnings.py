@@ -1,4 +1,4 @@
-"""What is not as it should be with the folders that are judged, in words, a line each."""
+"""Warnings about the folders that are judged, in words, a line each."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -33,7 +33,7 @@ def of_nothing(name: str, accounts: Sequence[run_card.Account], lines: Sequence[
 
 
 def of_sets(systems: Mapping[str, Sequence[Mapping[str, Any]]], reference: str) -> Iterator[str]:
-    """Lines about runs that hold the same files, or sounds of another length than the reference.
+    """Lines about runs that hold the same files, or audio of another length than the reference.
 
     Args:
       systems: name -> entries of the run card, one per run.
@@ -54,7 +54,7 @@ def of_sets(systems: Mapping[str, Sequence[Mapping[str, Any]]], reference: str) 
             own_s = _median_s(run)
             if true_s and own_s and abs(own_s - true_s) > UNLIKE_LENGTHS * true_s:
                 yield (
-                    f"{name}, {run['folder']}: sounds of {own_s:.2f} s (median), those of the "
+                    f"{name}, {run['folder']}: audio clips of {own_s:.2f} s (median), those of the "
                     f"reference of {true_s:.2f} s"
                 )
 

@@ -1,4 +1,4 @@
-"""A picture with new sound shows what it showed: hidden frames stay hidden, players open it."""
+"""An image with new sound shows what it showed: hidden frames stay hidden, players open it."""
 
 from fractions import Fraction
 import warnings
@@ -20,8 +20,8 @@ def codec_of(path) -> str:
         return opened.streams.video[0].codec_context.codec.name
 
 
-def picture_lead_s(path) -> float:
-    """How much later the picture begins than the first click sounds."""
+def video_lead_s(path) -> float:
+    """How much later the video begins than the first click audio clips."""
     with container.open_input(path) as opened:
         begins_s = container.start_s(opened, container.video_stream(opened))
         origin_s = container.origin_s(opened)
@@ -52,7 +52,7 @@ def test_hidden_frames_stay_hidden(tmp_path, suffix, gop, length_s):
     np.testing.assert_allclose(out_s, in_s, atol=0.002)
     np.testing.assert_allclose(out_grey, in_grey, atol=2)  # of H.264
     assert video.probe(out).duration_s == pytest.approx(length_s, abs=0.045)  # one AAC frame
-    assert picture_lead_s(out) == pytest.approx(-0.3, abs=0.003)
+    assert video_lead_s(out) == pytest.approx(-0.3, abs=0.003)
     assert codec_of(out) == "h264"
 
 
@@ -65,7 +65,7 @@ def test_trimmed_mp4_is_still_a_copy(tmp_path, monkeypatch):
     assert after == before[: len(after)] and len(after) >= 15
 
 
-def test_plain_pictures_are_copied_everywhere(tmp_path, monkeypatch):
+def test_plain_images_are_copied_everywhere(tmp_path, monkeypatch):
     monkeypatch.setattr(muxing, "_encoded", None)
     path = odd_media.h264(tmp_path / "in.mp4", media_files.grey_frames(20, 48, 64))
     sources = [path]
@@ -109,14 +109,14 @@ def test_other_names_of_codecs_are_kept(tmp_path):
 
 def test_copy_that_looks_different_is_encoded(tmp_path, monkeypatch):
     path = odd_media.h264(tmp_path / "in.mp4", media_files.grey_frames(5, 48, 64))
-    add, calls = muxing.copying.PictureCopy.__init__, []
+    add, calls = muxing.copying.VideoCopy.__init__, []
 
     def forgetful(self, *args):  # as a container that cannot say something
         add(self, *args)
         self._target.codec_context.sample_aspect_ratio = Fraction(3)
         calls.append(1)
 
-    monkeypatch.setattr(muxing.copying.PictureCopy, "__init__", forgetful)
+    monkeypatch.setattr(muxing.copying.VideoCopy, "__init__", forgetful)
     video.mux(path, np.zeros(8000, np.float32), RATE, tmp_path / "out.mp4")
     assert calls and video.probe(tmp_path / "out.mp4").width == 64
 

@@ -12,8 +12,8 @@ def onset_times(
     """Times of onsets by librosa's `onset_strength` and `onset_detect`.
 
     Args:
-      audio_L: mono sound, float [L].
-      sample_rate_hz: of the sound; the official scripts load at `RATE_HZ`.
+      audio_L: mono audio, float [L].
+      sample_rate_hz: of the audio; the official scripts load at `RATE_HZ`.
       delta: how far a peak stands above its surroundings; None is librosa's 0.07.
     Returns:
       float64 [num_onsets], seconds, ascending, multiples of 512 samples; none in silence.

@@ -1,8 +1,8 @@
-"""What av-benchmark's networks hear of a file, and what becomes of their answers.
+"""The part of a file that av-benchmark's networks hear, and what becomes of their answers.
 
 Channels are averaged, the mean of the whole file is taken off, and only the first `seconds` count;
-a shorter sound stays as short as it is (av-benchmark pads nothing here, and so takes sounds of
-unlike lengths one at a time). In two things 'default' differs from 'official':
+a shorter audio clip stays as short as it is (av-benchmark pads nothing here, and so takes audio
+clips of unlike lengths one at a time). In two things 'default' differs from 'official':
 - resampling: soxr at high quality; torchaudio's short filter, as in the source.
 - the mean is taken off after resampling; before.
 L audio samples, B batch, N windows.
@@ -41,11 +41,11 @@ def _windows(features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class Heard:
-    """A cache file that is made of sounds here.
+    """A cache file that is made of audio clips here.
 
     Attributes:
       network: of `networks.registry`.
-      min_s: length of the shortest sound that the network takes.
+      min_s: length of the shortest audio that the network takes.
       parts: its answers -> the parts of an item.
     """
 
@@ -61,13 +61,13 @@ HEARD: Mapping[str, Heard] = {
 
 
 def read(path: Path, seconds: float, min_s: float, *, as_torchaudio: bool = False) -> np.ndarray:
-    """The first `seconds` of a sound at 16 kHz less the mean of the whole, float32 [L].
+    """The first `seconds` of an audio clip at 16 kHz less the mean of the whole, float32 [L].
 
     Args:
-      min_s: a shorter sound is refused.
+      min_s: a shorter audio clip is refused.
       as_torchaudio: resample with torchaudio's filter, after the mean is off ('official').
     Raises:
-      MediaError: as `audio.load`; "unsupported" of a sound shorter than `min_s`.
+      MediaError: as `audio.load`; "unsupported" of an audio clip shorter than `min_s`.
     """
     if as_torchaudio:
         rate_hz = _native_rate(path)
@@ -79,7 +79,7 @@ def read(path: Path, seconds: float, min_s: float, *, as_torchaudio: bool = Fals
     if len(audio_L) < min_s * RATE_HZ:
         raise container.MediaError(
             "unsupported",
-            f"{path}: {len(audio_L) / RATE_HZ:.3f} s of sound, the network needs {min_s} s",
+            f"{path}: {len(audio_L) / RATE_HZ:.3f} s of audio, the network needs {min_s} s",
         )
     return audio_L
 

@@ -1,4 +1,4 @@
-"""What the embedded scenes sound like: struck bodies as damped modes, a rotor as harmonics.
+"""Audio of the embedded scenes: struck bodies as damped modes, a rotor as harmonics.
 
 A struck body rings at its modes, each an exponentially damped sinusoid; a harder blow is louder
 and brighter (shorter contact time). Axis letters: K modes, L audio samples.
@@ -55,7 +55,7 @@ class Body:
     Args:
       name: key of `MATERIALS`.
       size: half width in pixels; larger bodies sound lower.
-      sample_rate_hz: rate of the sound.
+      sample_rate_hz: rate of the audio.
       rng: draws the pitch, and later each blow's small variations.
     """
 
@@ -76,7 +76,7 @@ class Body:
         self._modes_KL = np.sin(phase_KL) * decay_KL
 
     def blow(self, strength: float) -> np.ndarray:
-        """The sound of one blow: [L] float32.
+        """The audio of one blow: [L] float32.
 
         Args:
           strength: impact speed, 0 to 1.
@@ -85,14 +85,14 @@ class Body:
         cutoff_hz = self._freqs_K[0] * (1.2 + 3.5 * strength)  # a fast blow excites high modes
         weights_K = np.exp(-self._freqs_K / cutoff_hz) * rng.uniform(0.8, 1.2, len(self._freqs_K))
         weights_K /= weights_K.sum()
-        sound_L = weights_K.astype(np.float32) @ self._modes_KL
-        length = min(round(8 * material.click_s * self._rate), len(sound_L))
+        audio_L = weights_K.astype(np.float32) @ self._modes_KL
+        length = min(round(8 * material.click_s * self._rate), len(audio_L))
         noise_L = rng.standard_normal(length).astype(np.float32)
         if strength < 0.7:  # soft blows have a dull contact
             noise_L[1:] = 0.5 * (noise_L[1:] + noise_L[:-1])
         noise_L *= np.exp(-np.arange(length, dtype=np.float32) / (material.click_s * self._rate))
-        sound_L[:length] += 0.4 * material.click * noise_L
-        return (GAIN * strength**1.2) * sound_L
+        audio_L[:length] += 0.4 * material.click * noise_L
+        return (GAIN * strength**1.2) * audio_L
 
 
 def rotor(
@@ -103,7 +103,7 @@ def rotor(
     Args:
       pitch_hz: [L] fundamental.
       loudness: [L] in [0, 1].
-      sample_rate_hz: rate of the sound.
+      sample_rate_hz: rate of the audio.
       rng: draws the strengths of the harmonics.
     Returns:
       [L] float32.
@@ -112,16 +112,16 @@ def rotor(
     # harmonics by Chebyshev recurrence: sin((k+1)p) = 2 cos(p) sin(kp) - sin((k-1)p)
     twice_cos_L = 2 * np.cos(phase_L)
     before_L, now_L = np.zeros_like(phase_L), np.sin(phase_L)
-    sound_L = np.zeros_like(phase_L)
+    audio_L = np.zeros_like(phase_L)
     for k in range(1, 15):
-        sound_L += rng.uniform(0.6, 1.0) / k**0.8 * now_L
+        audio_L += rng.uniform(0.6, 1.0) / k**0.8 * now_L
         before_L, now_L = now_L, twice_cos_L * now_L - before_L
     hiss_L = rng.standard_normal(len(phase_L))
-    return (ROTOR_GAIN * loudness * (sound_L + 0.15 * hiss_L)).astype(np.float32)
+    return (ROTOR_GAIN * loudness * (audio_L + 0.15 * hiss_L)).astype(np.float32)
 
 
 def mix(
-    sounds: list[tuple[float, np.ndarray]],
+    audio_clips: list[tuple[float, np.ndarray]],
     duration_s: float,
     sample_rate_hz: int,
     rng: np.random.Generator,
@@ -129,8 +129,8 @@ def mix(
     """Adds sounds at their times to the room's noise: [L] float32 in [-1, 1]."""
     floor = NOISE_FLOOR * (sample_rate_hz / 16000) ** 0.5  # equally loud per Hz at any rate
     track_L = floor * rng.standard_normal(round(duration_s * sample_rate_hz))
-    for time_s, sound_L in sounds:
+    for time_s, audio_L in audio_clips:
         at = round(time_s * sample_rate_hz)
-        part = sound_L[: len(track_L) - at]
+        part = audio_L[: len(track_L) - at]
         track_L[at : at + len(part)] += part
     return np.clip(track_L, -1, 1).astype(np.float32)

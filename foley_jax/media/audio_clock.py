@@ -1,7 +1,7 @@
-"""When decoded sound begins, to the sample, in containers that count in milliseconds.
+"""When decoded audio begins, to the sample, in containers that count in milliseconds.
 
 Matroska, WebM, FLV and ASF round every timestamp to 1 ms, which is 16 samples at 16 kHz. The length
-of the sound between two timestamps is known to the sample, so that many roundings together tell
+of the audio between two timestamps is known to the sample, so that many roundings together tell
 the time exactly; and where all packets are alike, so does their number since the track's beginning.
 """
 
@@ -20,7 +20,7 @@ VARIABLE_CODECS = ("vorbis",)  # may begin with packets of one length and go on 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """When a run of contiguous sound begins, and how far off that may be, in seconds."""
+    """When a run of contiguous audio begins, and how far off that may be, in seconds."""
 
     time_s: float
     unsure_s: float
@@ -42,7 +42,7 @@ def run_start(
     Args:
       times_s: rounded timestamps of the chunks; None where there is none, not everywhere.
       lengths: their samples.
-      rate_hz: rate of the sound.
+      rate_hz: rate of the audio.
       tick_s: what timestamps are rounded to.
     """
     ends = np.cumsum([0, *lengths[:-1]]) / rate_hz

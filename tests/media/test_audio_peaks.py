@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from foley_jax.media import sound_peaks
+from foley_jax.media import audio_peaks
 
 
 def _strikes(starts_s, rate_hz, seconds=3.0):
@@ -17,25 +17,25 @@ def _strikes(starts_s, rate_hz, seconds=3.0):
 
 def test_strikes_are_found_within_a_frame():
     starts = [0.5, 1.1, 2.0]
-    audio = _strikes(starts, sound_peaks.RATE_HZ)
+    audio = _strikes(starts, audio_peaks.RATE_HZ)
     for delta in (None, 0.3):
-        found = sound_peaks.onset_times(audio, delta=delta)
-        np.testing.assert_allclose(found, starts, atol=512 / sound_peaks.RATE_HZ)
+        found = audio_peaks.onset_times(audio, delta=delta)
+        np.testing.assert_allclose(found, starts, atol=512 / audio_peaks.RATE_HZ)
     np.testing.assert_allclose(np.round(found * 22050) % 512, 0)
 
 
 def test_delta_drops_weak_strikes():
-    audio = _strikes([0.5, 2.0], sound_peaks.RATE_HZ)
-    audio[: int(1.2 * sound_peaks.RATE_HZ)] *= 1e-3
-    assert len(sound_peaks.onset_times(audio, delta=0.3)) < len(sound_peaks.onset_times(audio))
+    audio = _strikes([0.5, 2.0], audio_peaks.RATE_HZ)
+    audio[: int(1.2 * audio_peaks.RATE_HZ)] *= 1e-3
+    assert len(audio_peaks.onset_times(audio, delta=0.3)) < len(audio_peaks.onset_times(audio))
 
 
 def test_silence_has_none():
-    assert sound_peaks.onset_times(np.zeros(22050)).size == 0
+    assert audio_peaks.onset_times(np.zeros(22050)).size == 0
 
 
-def test_unusable_sound_is_refused():
+def test_unusable_audio_is_refused():
     with pytest.raises(ValueError, match="expected"):
-        sound_peaks.onset_times(np.zeros((2, 100)))
+        audio_peaks.onset_times(np.zeros((2, 100)))
     with pytest.raises(ValueError, match="finite"):
-        sound_peaks.onset_times(np.full(100, np.nan))
+        audio_peaks.onset_times(np.full(100, np.nan))

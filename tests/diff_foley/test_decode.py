@@ -1,4 +1,4 @@
-"""Mels of any length become sound: true pitch, true length, no audible joins."""
+"""Mels of any length become audio: true pitch, true length, no audible joins."""
 
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def test_chunks_cover_any_length():
 
 
 def test_devices_share_a_batch_and_change_nothing():
-    """Not a bit: what the sounds of Griffin-Lim begin with may jump by a rounding."""
+    """Not a bit: what the audio clips of Griffin-Lim begin with may jump by a rounding."""
     spec = specs.AudioSpec(n_fft=64, hop=16, num_mels=8)
     mels = list(np.random.default_rng(0).random((5, 8, 256), dtype=np.float32))
     lengths, mesh = [4000] * 5, mesh_lib.local_mesh(4)

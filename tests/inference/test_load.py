@@ -32,7 +32,7 @@ def _trained(folder, **audio):
     filled.save_run(folder, config)
 
 
-def test_a_trained_vocoder_makes_sound_of_the_asked_length(tmp_path, demo):
+def test_a_trained_vocoder_makes_audio_of_the_asked_length(tmp_path, demo):
     _trained(tmp_path / "run")
     vocoder = load_foley.vocoder_of(tmp_path / "run", demo)
     mel_FT = np.random.default_rng(0).random((128, 40)).astype(np.float32)
@@ -58,7 +58,7 @@ def test_a_converted_generator_runs_through_the_bridge_at_our_rate(tmp_path, dem
     mel_FT = np.full((128, 64), 0.5, np.float32)
     (made,) = decode.vocode([mel_FT], [16000], audio, max_batch=1, through=vocoder)
     assert made.shape == (16000,)
-    assert np.abs(made[-3000:]).max() > 0  # resampled, not padded: sound up to the end
+    assert np.abs(made[-3000:]).max() > 0  # resampled, not padded: audio up to the end
 
 
 def test_a_folder_that_holds_no_vocoder_is_named(tmp_path, demo):
@@ -84,7 +84,7 @@ class _Tone:
 
 
 @pytest.mark.parametrize("rate_hz", [16000, 22050, 48000])
-def test_sound_of_any_rate_keeps_its_pitch(demo, rate_hz):
+def test_audio_of_any_rate_keeps_its_pitch(demo, rate_hz):
     audio = specs.AudioSpec(**demo.audio)
     mel_FT = np.zeros((128, 128), np.float32)
     (made,) = decode.vocode([mel_FT], [16000], audio, max_batch=1, through=_Tone(rate_hz))
@@ -93,7 +93,7 @@ def test_sound_of_any_rate_keeps_its_pitch(demo, rate_hz):
 
 
 def test_two_encoders_of_one_name_are_not_guessed(tmp_path, monkeypatch):
-    """The wrong one of the right width would only sound worse."""
+    """The wrong one of the right width would only audio worse."""
     monkeypatch.chdir(tmp_path)
     run, named = tmp_path / "there" / "ldm", "here/cavp"
     beside = tmp_path / "there" / "cavp"

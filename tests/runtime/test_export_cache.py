@@ -167,8 +167,8 @@ def _three_times(make, folder, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
-def test_sounds_are_the_same_and_nothing_is_traced_again(folder, tmp_path_factory, monkeypatch):
-    """All programs between a video and its sound but the vocoder's, as in three processes."""
+def test_audio_are_the_same_and_nothing_is_traced_again(folder, tmp_path_factory, monkeypatch):
+    """All programs between a video and its audio but the vocoder's, as in three processes."""
     runs = tiny_foley.save_runs(tmp_path_factory.mktemp("runs"))
     (video,) = tiny_foley.write_videos(tmp_path_factory.mktemp("videos"), (4.0,))
 

@@ -1,4 +1,4 @@
-"""Pictures of MM-Diffusion's data goldens."""
+"""Images of MM-Diffusion's data goldens."""
 
 from goldens import fill
 import numpy as np

@@ -14,7 +14,7 @@ from foley_jax.evaluation import __main__ as evaluation
 from foley_jax.evaluation.memorisation import __main__ as memorisation
 from foley_jax.runtime import compile_cache
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OPTIONS = (
     "jax_enable_compilation_cache",
     "jax_compilation_cache_dir",

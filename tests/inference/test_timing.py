@@ -1,4 +1,4 @@
-"""What a clip costs, stage by stage."""
+"""Tests what a clip costs, stage by stage."""
 
 import time
 
@@ -17,7 +17,7 @@ def test_the_first_group_is_left_out_but_for_decoding():
         clock.restart()
         with clock("diffusion"):
             time.sleep(0.01)
-    tally = clock.tally(clips=8, warming=6, sound_s=80.0)
+    tally = clock.tally(clips=8, warming=6, audio_s=80.0)
     assert (tally.clips, tally.counted, tally.warm) == (8, 2, True)
     assert 0.01 <= tally.busy_s["diffusion"] < 0.02 and tally.wall_s < 0.02
     assert 0.02 / 4 <= tally.busy_s["decode"] < 0.01
@@ -29,7 +29,7 @@ def test_without_another_group_everything_counts():
         with clock("vocoder"):
             time.sleep(0.01)
         clock.restart()
-    tally = clock.tally(clips=3, warming=3, sound_s=1.0)
+    tally = clock.tally(clips=3, warming=3, audio_s=1.0)
     assert (tally.counted, tally.warm) == (3, False)
     assert tally.wall_s >= tally.busy_s["vocoder"] >= 0.01
 

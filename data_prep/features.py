@@ -1,7 +1,6 @@
 """Writes shards of CAVP features: what the latent diffusion model is trained on.
 
     python -m data_prep.features shards features --model=runs/cavp
-    python -m data_prep.features shards features --model=converted/cavp     # official weights
     python -m data_prep.features shards clip_rows --encoder=clip --model=converted/clip
     python -m data_prep.features shards features --model=runs/cavp --process_index=3 \\
         --process_count=8                                     # an eighth of the shards
@@ -18,15 +17,14 @@ with preset "official" has the official features, with preset "default" the seam
 
 Large sets are divided among processes by shards: give each its --process_index, or let a cluster
 do so with --distributed (TPU slices, Slurm; one process for all devices of a host). They share
-nothing but the folders. Whoever finishes last writes the index. Each uses all its devices.
+the folders only; whoever finishes last writes the index.
 
 The paper's other conditions are encoders of single images, converted from `clip/vit_b32` or
 `torchvision/resnet50`: `--encoder=clip` (512 numbers) or `--encoder=resnet50` (2048; for training
 set `--config.model.conditioner.in_dim=2048`). Their shards need images of the encoder's size.
 
 Two controls for experiments, each into a folder of its own: `--permute` gives every training clip
-the features of another training clip (other splits keep their own), and a CAVP run of
-`--config.total_steps=0` gives the features of an untrained one.
+the features of another one, a CAVP run of `--config.total_steps=0` those of an untrained CAVP.
 """
 
 import argparse

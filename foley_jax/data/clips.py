@@ -233,7 +233,7 @@ class LdmWindows:
         parts = choose(_python_rng(rng), index, len(source), sizes, self.merge_probability)
         num_audio = 2 if self.merge_probability > 0 else 1
         audio_PL = np.zeros((num_audio, sizes.num_samples - 1), np.int16)
-        features, frames = [], []
+        cavp, frames = [], []
         for p, part in enumerate(parts):
             clip = source[part.record]
             check_rate(clip, self.video, self.audio)
@@ -244,7 +244,7 @@ class LdmWindows:
                 num_samples=audio_PL.shape[1],
             )
             audio_PL[p] = line.audio
-            features.append(features(clip, line.index[part.row : part.row + part.num_rows]))
+            cavp.append(features(clip, line.index[part.row : part.row + part.num_rows]))
             frames.append(p * sizes.num_frames + part.frame + np.arange(part.num_frames))
         if self.aligned:
             times = split_merge.part_times(parts, sizes)
@@ -253,7 +253,7 @@ class LdmWindows:
         return {
             "audio_BPL": audio_PL,
             "mel_frame_BT": np.concatenate(frames).astype(np.int32),
-            "cavp_BLD": np.concatenate(features),
+            "cavp_BLD": np.concatenate(cavp),
             "context_s_BL": times,
         }
 

@@ -23,7 +23,7 @@ import numpy as np
 import tqdm
 
 from foley_jax.evaluation import run_card
-from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.protocols import rules as rules_lib
 from foley_jax.runtime import reasons
 
 READERS = 2  # decoding threads
@@ -84,7 +84,7 @@ class FeatureStore:
 
     def extract(
         self, paths: Mapping[str, Path], extraction: Extraction, what: str
-    ) -> protocol.Extracted:
+    ) -> rules_lib.Extracted:
         """Features of all files: name -> {feature: array}, in the order of `paths`.
 
         What lies in the store is read, the rest is computed and kept; a file that cannot be read,
@@ -105,7 +105,7 @@ class FeatureStore:
         ordered = {name: found[name] for name in paths if name in found}
         peaks = {name: float(features.pop(_PEAK)) for name, features in ordered.items()}
         silent = [n for n, p in peaks.items() if extraction.is_audio and p <= run_card.SILENT_PEAK]
-        return protocol.Extracted(ordered, unreadable, tuple(silent))
+        return rules_lib.Extracted(ordered, unreadable, tuple(silent))
 
     def _one_by_one(
         self, paths: Mapping[str, Path], extraction: Extraction, unreadable: dict[str, str]

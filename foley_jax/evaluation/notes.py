@@ -9,6 +9,7 @@ from typing import Any
 
 from foley_jax.evaluation import tables
 from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.protocols import rules as rules_lib
 from foley_jax.evaluation.statistics import pairs, remarks
 
 _HALVES = "only distances between sets are meant for halves"
@@ -36,7 +37,7 @@ class Table:
     partial: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, rules: protocol.Rules, result: protocol.Result) -> "Table":
+    def of(cls, rules: rules_lib.Rules, result: protocol.Result) -> "Table":
         """That of a protocol."""
         partial = {row: _HALVES for row in result.figures if row.endswith(protocol.HALVES)}
         columns, more = rules.columns, rules.more_columns

@@ -6,11 +6,12 @@ from pathlib import Path
 from foley_jax.evaluation import notes, run_card, tables
 from foley_jax.evaluation.pages import page
 from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.protocols import rules as rules_lib
 from foley_jax.evaluation.statistics import remarks
 from foley_jax.media import names
 
 
-class _Nothing(protocol.Rules):
+class _Nothing(rules_lib.Rules):
     """A protocol that could not be made, or that failed."""
 
     columns = {}
@@ -23,7 +24,7 @@ class _Nothing(protocol.Rules):
         return {}
 
 
-def write(out: Path, rules: protocol.Rules, result: protocol.Result) -> str:
+def write(out: Path, rules: rules_lib.Rules, result: protocol.Result) -> str:
     """Writes all files of a report; returns its table and notes, to be printed.
 
     An absent figure is null in metrics.json, empty in per_sample.csv and a dash in the tables;

@@ -14,7 +14,7 @@ import jax
 import tqdm
 
 from foley_jax.diff_foley.sampling import pipeline
-from foley_jax.inference import foley, jobs, timing
+from foley_jax.inference import foley, jobs, score_file, timing
 from foley_jax.inference.process_group import ProcessGroup
 from foley_jax.runtime import limits, outputs, reasons
 
@@ -64,19 +64,19 @@ class SeedFolders:
         """
         self.folders, self.clock = folders, clock
         self.suffixes = {".wav": "write", ".mp4": "mux"} if videos else {".wav": "write"}
-        self.scores = [jobs.ScoreFile(f, own, index) for f, own in zip(folders, settings)]
+        self.scores = [score_file.ScoreFile(f, own, index) for f, own in zip(folders, settings)]
         self.check()
         self.made = self.warming = 0
         self.audio_s = 0.0
 
     def names(self, videos: Sequence[Path]) -> list[str]:
         """One name in all folders; every process finds the same, before any of them writes."""
-        return jobs.names_beside(self.scores, videos)
+        return score_file.names_beside(self.scores, videos)
 
     def missing(self, name: str) -> list[int]:
         """The samples that a video lacks."""
 
-        def there(folder: Path, scores: jobs.ScoreFile) -> bool:
+        def there(folder: Path, scores: score_file.ScoreFile) -> bool:
             made = (folder / f"{name}{suffix}" for suffix in self.suffixes)
             return name in scores.done and all(file.exists() for file in made)
 
@@ -118,7 +118,7 @@ class SeedFolders:
         """Nothing: the folders' files are merged when all processes have ended."""
 
     def merge(self) -> None:
-        """Writes every folder's scores.json; see `jobs.ScoreFile.merge`."""
+        """Writes every folder's scores.json; see `score_file.ScoreFile.merge`."""
         for scores in self.scores:
             scores.merge()
 
@@ -216,9 +216,9 @@ def run(
         made = timing.record(tallies, about) if any(t.clips for t in tallies) else None
         if index == 0:
             store.merge()
-            jobs.write_json(out / "failures.json", failures)
+            score_file.write_json(out / "failures.json", failures)
             if made is not None:
-                jobs.write_json(out / "speed.json", made)
+                score_file.write_json(out / "speed.json", made)
     return Report(folders, failures, made)
 
 

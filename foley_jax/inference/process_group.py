@@ -9,7 +9,7 @@ from typing import Any
 
 from jax.experimental import multihost_utils
 
-from foley_jax.inference import jobs
+from foley_jax.inference import score_file
 
 POLL_S = 0.5  # how often a process looks whether the others have ended
 
@@ -37,7 +37,9 @@ class ProcessGroup:
             self._account(self.index).unlink()
         elif self.count > 1:
             with contextlib.suppress(OSError):  # a full disk; the error itself goes on
-                jobs.write_json(self._account(self.index), {"error": f"{kind.__name__}: {error}"})
+                score_file.write_json(
+                    self._account(self.index), {"error": f"{kind.__name__}: {error}"}
+                )
 
     def share(self, paths: Sequence[Path]) -> list[Path]:
         """Every count-th."""
@@ -49,7 +51,7 @@ class ProcessGroup:
         Raises:
           RuntimeError: another one was stopped by an exception.
         """
-        jobs.write_json(self._account(self.index), account)
+        score_file.write_json(self._account(self.index), account)
         files = [self._account(i) for i in range(self.count)]
         while not all(file.exists() for file in files):
             time.sleep(POLL_S)

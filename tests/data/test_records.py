@@ -77,7 +77,7 @@ def test_frames_at_any_places_are_those_of_the_whole():
 def test_wrong_arrays_and_versions_are_refused():
     with pytest.raises(ValueError, match="wanted int16"):
         records.encode(make_clip(audio=np.zeros(10, np.float32)))
-    with pytest.raises(ValueError, match="wanted \\[features, width\\]"):
+    with pytest.raises(ValueError, match="wanted \\[frames, width\\]"):
         records.encode(make_clip(cavp_TD=np.zeros(3, np.float16)))
     with pytest.raises(ValueError, match="schema version 99"):
         records.decode(msgpack.packb({"schema_version": 99}))

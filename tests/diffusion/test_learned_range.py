@@ -21,13 +21,13 @@ def golden(name):
 
 
 def test_losses_equal_mm_diffusion():
-    low = toys.image("loss.sr_low", 4).clip(-1, 1)
+    low = toys.drawn("loss.sr_low", 4).clip(-1, 1)
     squares_B, bound_B = learned_variance.training_losses(
         LINEAR,
         lambda x, t_B: toys.image_output(x, low, t_B),
-        toys.image("loss.sr_x", 16).clip(-1, 1),
+        toys.drawn("loss.sr_x", 16).clip(-1, 1),
         jnp.asarray([0, 250, 999, 1]),
-        toys.image("loss.sr_noise", 16),
+        toys.drawn("loss.sr_noise", 16),
     )
     for name, got in {"mse": squares_B, "vb": bound_B, "loss": squares_B + bound_B}.items():
         np.testing.assert_allclose(got, toys.MM_DIFFUSION[f"loss_sr/{name}"], rtol=2e-5)
@@ -37,7 +37,7 @@ def test_losses_equal_mm_diffusion():
 def test_ancestral_steps_equal_mm_diffusion(run):
     """The official loop adds a noise that it is given again at every step."""
     table = schedule.respace(LINEAR, ddim.strided_steps(LINEAR, 25, 0))
-    low = toys.image("sr.low", 8).clip(-1, 1)
+    low = toys.drawn("sr.low", 8).clip(-1, 1)
 
     @jax.jit
     def step(x, index_B, noise):
@@ -46,18 +46,18 @@ def test_ancestral_steps_equal_mm_diffusion(run):
 
     fixed = run.endswith("fixednoise")
     names = ["sr.noise"] * 26 if fixed else [f"{run}.noise{i}" for i in range(26)]
-    x = toys.image(names[0], 32)
+    x = toys.drawn(names[0], 32)
     for i in range(25):
-        noise = toys.image(names[i + 1], 32)
+        noise = toys.drawn(names[i + 1], 32)
         x = step(x, jnp.full((4,), 24 - i), noise)
     np.testing.assert_allclose(x, golden(f"{run}/out"), atol=ATOL)
 
 
 def test_ddim_of_the_noise_half_equals_mm_diffusion():
-    low = toys.image("sr.low", 8).clip(-1, 1)
+    low = toys.drawn("sr.low", 8).clip(-1, 1)
     denoise = learned_variance.eps_only(lambda x, t_B: toys.image_output(x, low, t_B))
     run = jax.jit(lambda x: ddim.sample(denoise, LINEAR, x, num_steps=25, offset=0, clip_x0=True))
-    np.testing.assert_allclose(run(toys.image("sr.noise", 32)), golden("sr_ddim25/out"), atol=ATOL)
+    np.testing.assert_allclose(run(toys.drawn("sr.noise", 32)), golden("sr_ddim25/out"), atol=ATOL)
     steps = ddim.strided_steps(LINEAR, 25, 0)[::-1]
     np.testing.assert_array_equal(steps, toys.MM_DIFFUSION["sr_ddim25/t_model"])
 

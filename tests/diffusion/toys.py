@@ -109,6 +109,6 @@ def image_output(x, low, t_B):
     return jnp.concatenate([eps, jnp.tanh(0.5 * x + 0.2 * large)], axis=-1)
 
 
-def img(name, side):
+def drawn(name, side):
     """Input of the super-resolution goldens, [4, side, side, 3]."""
     return jnp.asarray(np.moveaxis(fill.inp(name, (4, 3, side, side), _PREFIX), 1, -1))

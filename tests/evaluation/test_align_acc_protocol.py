@@ -45,7 +45,7 @@ def _write(folder, seconds=SECONDS, count=5, other=False):
     folder.mkdir()
     times = [flashes.times(np.random.default_rng(i), SECONDS) for i in range(count)]
     for i in range(count):
-        heard = flashes.waveform(times[(i + other) % count], seconds)
+        heard = flashes.audio(times[(i + other) % count], seconds)
         frames = flashes.frames(times[i], FPS, seconds, np.random.default_rng(i))
         video_io.write_video(
             folder / f"c{i}.mp4", frames, FPS, audio=heard, sample_rate_hz=flashes.RATE_HZ

@@ -99,7 +99,7 @@ def test_jolts_are_seen_where_they_are(clips):
 def test_delayed_audio_has_strictly_less_av_align(clips):
     rng = np.random.default_rng(1)
     rate = audio_peaks.RATE_HZ
-    audio_clips = [jolts.audio(sounded, rng, rate) for _, _, sounded in clips]
+    audio_clips = [jolts.waveform(sounded, rng, rate) for _, _, sounded in clips]
     peaks = []
     for delay_s in DELAYS_S:
         heard = [audio_peaks.onset_times(jolts.delayed(a, delay_s, rate)) for a in audio_clips]
@@ -113,7 +113,7 @@ def test_delayed_audio_has_strictly_less_av_align(clips):
 def test_delayed_audio_has_strictly_less_onset_f1(clips):
     rng = np.random.default_rng(2)
     rate = embedded.AUDIO.sample_rate_hz
-    audio_clips = [jolts.audio(sounded, rng, rate) for _, _, sounded in clips]
+    audio_clips = [jolts.waveform(sounded, rng, rate) for _, _, sounded in clips]
     detector = embedded.onsets.Detector()
     found = []
     for delay_s in DELAYS_S:

@@ -80,12 +80,12 @@ def test_a_span_begins_where_it_is_asked_to(clip):
         for start_s in (0.0, 1.6):
             perceived = store.extract({"a": clip}, d.at(start_s), "x")
             found[d.medium, start_s] = perceived.items["a"][d.output]
-            assert perceived.silent == (("a",) if d.medium == "sound" and not start_s else ())
-    assert found["picture", 0.0].shape == (13 * 16 * 16 * 3,)
-    np.testing.assert_allclose(found["picture", 0.0], 20, atol=8)
-    np.testing.assert_allclose(found["picture", 1.6], 200, atol=8)
+            assert perceived.silent == (("a",) if d.medium == "audio" and not start_s else ())
+    assert found["image", 0.0].shape == (13 * 16 * 16 * 3,)
+    np.testing.assert_allclose(found["image", 0.0], 20, atol=8)
+    np.testing.assert_allclose(found["image", 1.6], 200, atol=8)
     known = _audio(audio_io.load(clip, RATE, start_s=1.6, duration_s=SECONDS))[0]
-    np.testing.assert_array_equal(found["sound", 1.6], known)
+    np.testing.assert_array_equal(found["audio", 1.6], known)
 
 
 def test_long_clips_have_no_more_than_sixteen_frames(clip):

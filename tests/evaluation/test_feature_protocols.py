@@ -199,7 +199,7 @@ def test_one_audio_has_pairs_but_neither_distances_nor_intervals(tmp_path, log, 
         assert np.isfinite(found[contrast.key])
         assert absent[contrast.low] == absent[contrast.high] == "1 clip; a 95 % interval needs 4"
         assert absent[contrast.shuffled] == "1 clip; wrong pairs need 2"
-    assert absent["IS"] == "1 audio; 10 splits need as many"
+    assert absent["IS"] == "1 audio clip; 10 splits need as many"
     one_row = (
         {"FID", "KID"} if kind == "specvqgan" else {"FD"}
     )  # VGGish has two windows an audio clip

@@ -147,7 +147,7 @@ def test_report_is_whole(finished, root):
     page = (out / "neighbours.html").read_text()
     assert "../copies/exact_00.mp4" in page and "../training/00.mp4" in page
     assert page.count("<tr>") == 2 * 3 * 6
-    for name in ("neighbours_sound_log-mel.png", "neighbours_picture_pixels.png"):
+    for name in ("neighbours_audio_log-mel.png", "neighbours_image_pixels.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG") and name in page
 
 

@@ -20,7 +20,7 @@ def folders(tmp_path):
     """The truth; a copy 270 ms late; one with a gap, a silence and a broken file."""
     rng = np.random.default_rng(0)
     times = [np.cumsum(rng.uniform(0.55, 0.9, 3)) for _ in range(NUM_CLIPS)]
-    true = {f"clip{i}": struck_audio.audio(t, seed=i) for i, t in enumerate(times)}
+    true = {f"clip{i}": struck_audio.waveform(t, seed=i) for i, t in enumerate(times)}
     struck_audio.write(tmp_path / "true", true)
     struck_audio.write(
         tmp_path / "late", {n: np.roll(a, int(0.27 * RATE)) for n, a in true.items()}
@@ -92,7 +92,7 @@ def test_a_broken_reference_is_asked_of_no_system(folders):
 
 
 def test_what_cannot_be_computed_is_null_not_zero(tmp_path):
-    struck_audio.write(tmp_path / "true", {"one": struck_audio.audio([1.0], seed=0)})
+    struck_audio.write(tmp_path / "true", {"one": struck_audio.waveform([1.0], seed=0)})
     assert not _run(tmp_path)
     text = (tmp_path / "out/metrics.json").read_text()
     figures = json.loads(text)["systems"]["reference"]
@@ -103,9 +103,9 @@ def test_what_cannot_be_computed_is_null_not_zero(tmp_path):
 
 def test_only_the_length_of_the_reference_counts():
     long = RULES.listen(
-        np.concatenate([struck_audio.audio([1.0], seed=0), struck_audio.audio([1.0], seed=1)])
+        np.concatenate([struck_audio.waveform([1.0], seed=0), struck_audio.waveform([1.0], seed=1)])
     )
-    short = RULES.listen(struck_audio.audio([1.0], seed=0))
+    short = RULES.listen(struck_audio.waveform([1.0], seed=0))
     assert len(long.onsets_s) == 2
     found = RULES.figures({"a": long}, {"a": short})
     assert found["f1@100ms"] == 1.0 and found["heard"] == 1

@@ -12,6 +12,7 @@ import pytest
 
 from foley_jax.evaluation.pages import page, page_ranking, page_table
 from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.protocols import rules as rules_lib
 from foley_jax.media import audio as audio_io
 from tests.media import media_files
 
@@ -19,7 +20,7 @@ RATE = 16000
 VOID = ("meta", "img", "input", "link", "br")
 
 
-class Gap(protocol.Rules):
+class Gap(rules_lib.Rules):
     """A protocol for tests: how far the peak of an audio clip is from the reference's."""
 
     name, key, ascending = "gap<1>", "error", False
@@ -32,7 +33,9 @@ class Gap(protocol.Rules):
         return {"FD & co": "no weights <vggish.pth>"}
 
     def extract_features(self, paths, what):
-        return protocol.listen_each(paths, what, RATE, lambda audio_L: float(np.abs(audio_L).max()))
+        return rules_lib.listen_each(
+            paths, what, RATE, lambda audio_L: float(np.abs(audio_L).max())
+        )
 
     def figures(self, heard, reference):
         errors = [abs(heard[n] - reference[n]) for n in heard]
@@ -178,7 +181,7 @@ def test_media_that_vanish_or_break_leave_a_reason(tmp_path, result, folders, sm
     (folders[1] / "a #1 <b>?.wav").write_bytes(b"broken now")
     (folders[0] / "good%20.wav").unlink()
     text = html.unescape(page.write(tmp_path, Gap(), result).read_text())
-    assert "no video of its audio: a #1 <b>?.wav: not a readable media file" in text
+    assert "no image of its audio: a #1 <b>?.wav: not a readable media file" in text
     assert "good%20.wav is no longer there" in text
     assert str(tmp_path) not in text
 

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.protocols import rules as rules_lib
 from foley_jax.media import audio as audio_io
 from foley_jax.media import container
 
 RATE = 16000
 
 
-class Loudness(protocol.Rules):
+class Loudness(rules_lib.Rules):
     """A protocol for tests: how far the peak of an audio clip is from the reference's."""
 
     name, key, columns = "loudness", "error", {}
@@ -19,7 +20,7 @@ class Loudness(protocol.Rules):
         return {}
 
     def extract_features(self, paths, what):
-        return protocol.listen_each(paths, what, RATE, lambda audio_L: np.abs(audio_L).max())
+        return rules_lib.listen_each(paths, what, RATE, lambda audio_L: np.abs(audio_L).max())
 
     def refer(self, path, heard):
         if path.stem == "bad":

@@ -19,7 +19,7 @@ SMALL = functools.partial(
 
 def _write(path, times_s, rng):
     images = flashes.frames(times_s, FPS, SECONDS, rng)
-    audio = flashes.waveform(times_s, SECONDS)
+    audio = flashes.audio(times_s, SECONDS)
     video_io.write_video(
         path, images, FPS, audio=audio, sample_rate_hz=flashes.RATE_HZ, preset="ultrafast"
     )
@@ -35,7 +35,7 @@ def _write_system(folder, seed, late_s):
         times_s = flashes.times(rng, LENGTH_S)
         images = flashes.frames(times_s, 10, LENGTH_S, rng)
         video_io.write_video(folder / f"{i}.mp4", images, 10)
-        audio = flashes.waveform(times_s + late_s, LENGTH_S)
+        audio = flashes.audio(times_s + late_s, LENGTH_S)
         audio = audio_io.resample(audio, flashes.RATE_HZ, sounding.RATE_HZ)
         audio_io.write_wav(folder / f"{i}.wav", audio, sounding.RATE_HZ)
 
@@ -147,7 +147,7 @@ class _BlindEye:
 
 
 def test_onsets_after_the_last_frame_do_not_count():
-    audio = flashes.waveform([0.5, 1.54], LENGTH_S)
+    audio = flashes.audio([0.5, 1.54], LENGTH_S)
     audio = audio_io.resample(audio, flashes.RATE_HZ, sounding.RATE_HZ)
     whole = sounding.judge("a", np.zeros((17, 8, 8, 3), np.uint8), audio, _BlindEye())
     cut = sounding.judge("a", np.zeros((16, 8, 8, 3), np.uint8), audio, _BlindEye())

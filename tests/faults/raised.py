@@ -34,7 +34,7 @@ RAISED = {
     "empty": (lambda: ValueError(), "unexpected ValueError: without a text"),
     "bare": (lambda: RuntimeError(), "unexpected RuntimeError: without a text"),
     "assertion": (lambda: AssertionError(), "unexpected AssertionError"),
-    "encode": (lambda: encoding(UnicodeEncodeError), "is no UTF-8: 'audio\\udcff.mp4'; rename"),
+    "encode": (lambda: encoding(UnicodeEncodeError), "is no UTF-8: 'sound\\udcff.mp4'; rename"),
     "decode": (lambda: encoding(UnicodeDecodeError), "is no UTF-8: b'\\xff'; rename"),
     "memory": (lambda: MemoryError(), "not enough of memory; use a smaller group"),
     "allocation": (

@@ -11,7 +11,8 @@ import struck_audio
 from foley_jax.evaluation import __main__ as command
 from foley_jax.evaluation import run_card
 from foley_jax.evaluation.pages import page_media
-from foley_jax.evaluation.protocols import av_align_protocol, onset_protocol, protocol
+from foley_jax.evaluation.protocols import av_align_protocol, onset_protocol
+from foley_jax.evaluation.protocols import rules as rules_lib
 from foley_jax.evaluation.statistics import distances, remarks, scores
 
 FILES = ("metrics.json", "table.md", "table.tex", "per_sample.csv", "run_card.json", "index.html")
@@ -30,7 +31,7 @@ def _strict(path):
 
 def _audio(count, first=0):
     return {
-        f"c{i}": struck_audio.audio(struck_audio.times(first + i), seed=i) for i in range(count)
+        f"c{i}": struck_audio.waveform(struck_audio.times(first + i), seed=i) for i in range(count)
     }
 
 
@@ -61,7 +62,7 @@ def test_one_pair_has_dashes_and_their_reasons_in_every_output(tmp_path, capsys)
 
 
 def test_an_item_without_a_figure_is_an_empty_cell_with_a_reason(tmp_path):
-    quiet = {f"c{i}": 0 * struck_audio.audio([1.0]) for i in range(4)}
+    quiet = {f"c{i}": 0 * struck_audio.waveform([1.0]) for i in range(4)}
     for name in ("true", "ours"):
         struck_audio.write(tmp_path / name, quiet)
     assert _run(tmp_path, f"--generated=ours={tmp_path / 'ours'}") == 0
@@ -173,7 +174,7 @@ def test_a_system_without_items_stops_no_other(tmp_path, capsys):
     struck_audio.write(tmp_path / "true", _audio(4))
     good = struck_audio.write(tmp_path / "good", _audio(4, first=1))
     empty = struck_audio.write(tmp_path / "empty", {})
-    other = struck_audio.write(tmp_path / "other", {"z": struck_audio.audio([1.0])})
+    other = struck_audio.write(tmp_path / "other", {"z": struck_audio.waveform([1.0])})
     systems = [f"--generated={folder.name}={folder}" for folder in (empty, good, other)]
     # a run without items beside one with some is no failure of the system
     systems.append(f"--generated=good={empty}")
@@ -201,7 +202,7 @@ def test_whatever_one_file_raises_the_others_are_scored(tmp_path, monkeypatch):
             raise IndexError("list index out of range")
         return listen(self, audio_L)
 
-    load = protocol.audio_io.load
+    load = rules_lib.audio_io.load
     heard = {f"c{i}": load(tmp_path / f"true/c{i}.wav", struck_audio.RATE_HZ) for i in range(3)}
     monkeypatch.setattr(onset_protocol.Onsets, "listen", picky)
     assert _run(tmp_path) == 0

@@ -9,7 +9,7 @@ import pytest
 
 from data_prep import clip_making, prepare, shard_jobs
 from foley_jax.evaluation import feature_store
-from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.protocols import rules as rules_lib
 from foley_jax.media import audio as audio_io
 from foley_jax.media import specs
 from foley_jax.media import video as video_io
@@ -135,5 +135,5 @@ def test_the_other_files_are_listened_to(kind, audio_clips, monkeypatch):
         return load(path, rate_hz)
 
     monkeypatch.setattr(audio_io, "load", failing)
-    found = protocol.listen_each(audio_clips, "test", 8000, len)
+    found = rules_lib.listen_each(audio_clips, "test", 8000, len)
     assert found.items == {"a": 800, "c": 800} and words in found.unreadable["bad"]

@@ -16,7 +16,7 @@ from data_prep.sources import report
 from foley_jax import convert, generate, sample
 from foley_jax.evaluation import __main__ as evaluation
 from foley_jax.evaluation import seeds
-from foley_jax.inference import jobs
+from foley_jax.inference import jobs, score_file
 from foley_jax.media import audio as audio_io
 from foley_jax.media import file_arguments, names, plots
 from tests.data_prep import shard_sets
@@ -206,7 +206,7 @@ def test_a_batch_of_any_names_is_written_and_resumed(tmp_path):
     clips = json.loads((out / "scores.json").read_text())["clips"]
     assert sorted(clips) == sorted(STRANGE)
     assert {f"{name}.wav" for name in STRANGE} <= set(os.listdir(out))
-    jobs.write_json(out / "failures.json", failed)
+    score_file.write_json(out / "failures.json", failed)
     assert json.loads((out / "failures.json").read_text()) == failed
     again = jobs.Batch(_Job(), videos, jobs.Folder(out, {}))
     assert [video.name for video in again.todo] == [f"bad{LATIN_1}.mov"]

@@ -52,7 +52,7 @@ def every_command(folder: pathlib.Path, out: pathlib.Path) -> dict[str, list[str
         "prepare": spans.find_videos(folder),
         "evaluation": sorted(_names(folder, run_card.find_audio(folder).values())),
         "memorisation": sorted(
-            _names(folder, nearest_clips.Collection.of("x", folder).media["picture"].values())
+            _names(folder, nearest_clips.Collection.of("x", folder).media["image"].values())
         ),
     }
 

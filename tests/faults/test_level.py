@@ -9,7 +9,7 @@ import soundfile
 
 from foley_jax import sample
 from foley_jax.diff_foley.sampling import pipeline
-from foley_jax.inference import jobs, sounding_video
+from foley_jax.inference import jobs, score_file, sounding_video
 from foley_jax.media import audio, container, level, specs, video
 from tests.media import media_files
 
@@ -66,7 +66,7 @@ def test_scores_tell_the_gain(tmp_path, make):
     folder.add("loud", tmp_path / "loud.mp4", [make(tone(LOUD)), make(tone(2.0))])
     folder.add("soft", tmp_path / "soft.mp4", [make(tone(1.0))])
     folder.close()
-    stored = jobs.ScoreFile(tmp_path, {}).done
+    stored = score_file.ScoreFile(tmp_path, {}).done
     assert stored["loud"]["gain_db"] == pytest.approx(-20 * np.log10(LOUD), abs=1e-3)
     assert stored["loud"]["others"][0]["gain_db"] == pytest.approx(-6.02, abs=0.01)
     assert "gain_db" not in stored["soft"]

@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 
 from data_prep import spans
-from foley_jax.inference import jobs
+from foley_jax.inference import jobs, score_file
 from foley_jax.media import files
 
 
@@ -189,7 +189,7 @@ def test_links_given_by_name_keep_their_names(tmp_path):
 def test_scores_of_colliding_names_made_before_are_completed(tmp_path):
     """An earlier version wrote a_2 for a.mp4 and then for a_2.mp4."""
     folder, out = _touch(tmp_path / "v", "a.mov", "a.mp4", "a_2.mp4"), tmp_path / "out"
-    scores = jobs.ScoreFile(out, Job().settings())
+    scores = score_file.ScoreFile(out, Job().settings())
     out.mkdir()
     scores.add("a", {"video": f"{folder}/a.mov"})
     scores.add("a_2", {"video": f"{folder}/a_2.mp4"})
@@ -215,7 +215,7 @@ def test_prepared_clips_of_all_files_have_ids_of_their_own(sources, want):
 def test_a_killed_run_keeps_its_names(tmp_path):
     folder, out = _touch(tmp_path / "v", "a.mov"), tmp_path / "out"
     out.mkdir()
-    jobs.ScoreFile(out, Job().settings(), index=1).add("a", {"video": f"{folder}/a.mov"})
+    score_file.ScoreFile(out, Job().settings(), index=1).add("a", {"video": f"{folder}/a.mov"})
     _touch(folder, "a.avi")
     assert _run([folder], out) == ["a.avi"]
     assert _entries(out) == {"a": "a.mov", "a_2": "a.avi"}

@@ -33,13 +33,16 @@ NUM_CLIPS = 8
 def report(tmp_path_factory):
     """Onsets of a system with the right audio, and of one that gives all clips one audio clip."""
     root = tmp_path_factory.mktemp("pairs_apart")
-    right = {f"c{i}": struck_audio.audio(struck_audio.times(i), seed=i) for i in range(NUM_CLIPS)}
+    right = {
+        f"c{i}": struck_audio.waveform(struck_audio.times(i), seed=i) for i in range(NUM_CLIPS)
+    }
     struck_audio.write(root / "true", right)
     near = {
-        f"c{i}": struck_audio.audio(struck_audio.times(i) + 0.03, seed=9) for i in range(NUM_CLIPS)
+        f"c{i}": struck_audio.waveform(struck_audio.times(i) + 0.03, seed=9)
+        for i in range(NUM_CLIPS)
     }
     struck_audio.write(root / "near", near)
-    struck_audio.write(root / "same", dict.fromkeys(right, struck_audio.audio([0.6, 1.4, 2.1])))
+    struck_audio.write(root / "same", dict.fromkeys(right, struck_audio.waveform([0.6, 1.4, 2.1])))
     given = [f"--generated={name}={root / name}" for name in ("near", "same")]
     given += ["--protocol=onsets", f"--reference={root / 'true'}", f"--out={root / 'out'}"]
     with pytest.MonkeyPatch.context() as patch:  # the page's words are what is looked at

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from foley_jax.inference import jobs
+from foley_jax.inference import jobs, score_file
 from foley_jax.media import files, names
 
 
@@ -173,15 +173,15 @@ with open(out / "scores.1.jsonl", "a") as file:
     child.stdout.readline()
     child.kill()
     child.communicate()
-    assert jobs.ScoreFile(out, {"steps": [50]}).done == {}
-    scores = jobs.ScoreFile(out, {"steps": (25,)}, index=1)
+    assert score_file.ScoreFile(out, {"steps": [50]}).done == {}
+    scores = score_file.ScoreFile(out, {"steps": (25,)}, index=1)
     assert scores.done == {"a": {"score": 1.0}, "b": {"score": 2.0}}
     scores.add("c", {"score": 3.0})
-    assert sorted(jobs.ScoreFile(out, {"steps": [25]}).done) == ["a", "b", "c"]
+    assert sorted(score_file.ScoreFile(out, {"steps": [25]}).done) == ["a", "b", "c"]
 
 
 def test_scores_of_several_processes_become_one_file(tmp_path):
-    first, second = (jobs.ScoreFile(tmp_path, {"steps": 1}, index) for index in range(2))
+    first, second = (score_file.ScoreFile(tmp_path, {"steps": 1}, index) for index in range(2))
     first.add("b", {})
     second.add("a", {"score": 2.0})
     assert not (tmp_path / "scores.json").exists()
@@ -189,10 +189,10 @@ def test_scores_of_several_processes_become_one_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
     want = {"settings": {"steps": 1}, "clips": {"a": {"score": 2.0}, "b": {}}}
     assert json.loads((tmp_path / "scores.json").read_text()) == want
-    again = jobs.ScoreFile(tmp_path, {"steps": 1})
+    again = score_file.ScoreFile(tmp_path, {"steps": 1})
     again.add("c", {})
-    assert sorted(jobs.ScoreFile(tmp_path, {"steps": 1}).done) == ["a", "b", "c"]
-    other = jobs.ScoreFile(tmp_path, {"steps": 2})
+    assert sorted(score_file.ScoreFile(tmp_path, {"steps": 1}).done) == ["a", "b", "c"]
+    other = score_file.ScoreFile(tmp_path, {"steps": 2})
     assert other.done == {} and (tmp_path / "scores.json").exists()
     other.add("a", {})
     assert not (tmp_path / "scores.json").exists()  # its files are being overwritten

@@ -99,7 +99,7 @@ def test_inputs_say_what_is_wanted(files):
     assert task == "video_for" and [path.name for path in paths] == ["click.wav"]
     assert sounding_video.work([files / "pictures"], 1)[0] == "audio_for"
     assert sounding_video.work([], 3)[0] == "generate"
-    with pytest.raises(ValueError, match="1 of 3 inputs are audio clips"):
+    with pytest.raises(ValueError, match="1 of 3 inputs are audio"):
         sounding_video.work([files], 1)
     with pytest.raises(ValueError, match="num_samples is 4: it counts clips from noise"):
         sounding_video.work([files / "sounds"], 4)

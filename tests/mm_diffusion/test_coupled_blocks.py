@@ -11,7 +11,7 @@ from mm_diffusion import official
 import numpy as np
 import pytest
 
-from foley_jax.layers import embedding
+from foley_jax.layers import conv, embedding
 from foley_jax.mm_diffusion.models import blocks
 
 ARRAYS, META = official.golden("blocks")
@@ -77,7 +77,7 @@ def test_video_convolution():
 def test_video_head():
     check(
         "video_conv_3d_k3",
-        functools.partial(blocks.VideoConv3d, 32, 3, **F32),
+        functools.partial(conv.Conv3d, 32, 3, **F32),
         place=("video_out_layers.3.", "video_conv2"),
     )
 

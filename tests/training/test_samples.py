@@ -101,7 +101,7 @@ def test_failures_are_named_once_and_end_nothing(toy_data, tmp_path, one_device,
     loop.train(config(toy_data, task="showing_task:PartlyBrokenTask"), partly)
     shown = capsys.readouterr().err
     assert checkpoint.latest_step(partly) == 7
-    assert shown.count("audio/bad cannot be written") == 1
+    assert shown.count("sound/bad cannot be written") == 1
     assert len(board(partly).Images("picture/1")) == 2
 
 

@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from flax import nnx
 import jax
@@ -29,6 +29,7 @@ from foley_jax.diff_foley.sampling import (
     solve,
     windows,
 )
+from foley_jax.diff_foley.sampling import results as results_lib
 from foley_jax.diff_foley.sampling import settings as settings_lib
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs, spool
@@ -37,42 +38,11 @@ from foley_jax.vocoders import griffin_lim as vocoder_lib
 
 NoiseSeed, Settings = packed_windows.NoiseSeed, settings_lib.Settings
 Source, Audio = sources_lib.Source, sources_lib.Audio
+Result, GeneratedMel, ranked = results_lib.Result, results_lib.GeneratedMel, results_lib.ranked
 TAPE_WINDOWS = 1024  # denoised together, unless one video has more: two hours
 OFFICIAL_S = 600.0  # preset "official" compares every window with all features of the video
 # what `DiffFoley.watch` is told of
 STAGES = ("features", "diffusion", "autoencoder", "vocoder", "scores")
-
-
-class Result(NamedTuple):
-    """Generated audio: float32 [samples], the log-mel [F, T] it was made from, scores.
-
-    `sample` is its number among those of its seed; `fault` says why it is no audio, or is empty.
-    Of long videos both arrays are `np.memmap`s of files without a name; see `spool.Spool`.
-    """
-
-    audio: np.ndarray
-    mel_FT: np.ndarray
-    scores: dict[str, float]
-    sample: int = 0
-    fault: str = ""
-
-
-class GeneratedMel(NamedTuple):
-    """A generated mel that is no audio yet.
-
-    Attributes:
-      source: the video it is for.
-      draw: what its noise came from.
-      mel_FT: joined log-mel.
-      alignment: the classifier's probability of a match, or None.
-      fault: why the mel is not finite; empty if it is.
-    """
-
-    source: sources_lib.Viewed
-    draw: NoiseSeed
-    mel_FT: np.ndarray
-    alignment: float | None
-    fault: str = ""
 
 
 def window_of(
@@ -405,23 +375,6 @@ class DiffFoley:
             Result(audio, mel_FT, {}, fault=diagnosis.of_audio(mel_FT, audio))
             for audio, mel_FT in zip(audios, mels)
         ]
-
-
-def ranked(results: Sequence[Result]) -> list[Result]:
-    """Best first: by the mean of the ranks under every score that all results have.
-
-    Ties go to the score named last (the classifier's, where there is one). Results that could
-    not be scored (nan: too short a video) keep their order, and those that are no audio come last.
-    """
-    lost = [result for result in results if result.fault]
-    if lost and len(lost) < len(results):
-        return [*ranked([result for result in results if not result.fault]), *lost]
-    names = [n for n in results[0].scores if not any(np.isnan(r.scores[n]) for r in results)]
-    values = {n: np.array([r.scores[n] for r in results]) for n in names}
-    ranks = sum(np.argsort(np.argsort(-v, kind="stable")) for v in values.values())
-    last = -values[names[-1]] if names else np.zeros(len(results))
-    order = np.lexsort((last, np.broadcast_to(ranks, len(results))))
-    return [results[i] for i in order]
 
 
 def _autoencode(model: nnx.Module, mel_BFT: jax.Array) -> jax.Array:

@@ -23,7 +23,7 @@ from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs
 from foley_jax.media import video as video_io
 
-Medium = Literal["sound", "picture"]
+Medium = Literal["audio", "image"]
 AUDIO = specs.AudioSpec(num_mels=64)
 RANGE_DB = 50.0  # below the loudest band of the clip; what is weaker counts as silence
 ROW_S = 0.25  # between features of the audio's descriptor; each reaches as far to either side
@@ -76,7 +76,7 @@ def waveform(seconds: float) -> Descriptor:
             compute,
         )
 
-    return Descriptor("audio: log-mel", "sound", at, settings)
+    return Descriptor("audio: log-mel", "audio", at, settings)
 
 
 def image(seconds: float) -> Descriptor:
@@ -97,7 +97,7 @@ def image(seconds: float) -> Descriptor:
             is_audio=False,
         )
 
-    return Descriptor("image: pixels", "picture", at, settings)
+    return Descriptor("image: pixels", "image", at, settings)
 
 
 def network(name: str, seconds: float, networks: feature_rules.Networks) -> Descriptor:
@@ -107,7 +107,7 @@ def network(name: str, seconds: float, networks: feature_rules.Networks) -> Desc
       name: of `NETWORKS`, one that `networks` has; loaded when something must be computed.
     """
     entry = registry.NETWORKS[name]
-    is_audio = entry.reads == "sound"
+    is_audio = entry.reads == "audio"
     reading: dict[str, object] = {"seconds": seconds}
     if is_audio:
         length = round(max(seconds, LEAST_AUDIO_S) * entry.rate_hz)
@@ -124,7 +124,7 @@ def network(name: str, seconds: float, networks: feature_rules.Networks) -> Desc
         key = feature_store.key_of(first=first.key, start_s=start_s)
         return dataclasses.replace(first, key=key, read=functools.partial(read, start_s=start_s))
 
-    medium: Medium = "sound" if is_audio else "picture"
+    medium: Medium = "audio" if is_audio else "image"
     settings = {"network": name, **reading, **networks.identity(name)}
     output = "embedding" if is_audio else "logits"
     return Descriptor(f"{medium}: {name}", medium, at, settings, "each", output)

@@ -168,7 +168,7 @@ def _entry(gathered: Sequence[nearest_clips.Gathered], checkpoint: Path | None) 
         unreadable=unreadable,
         silent=tuple(sorted({name for items in gathered for name in items.account.silent})),
     )
-    paths = {**collection.media["picture"], **collection.media["sound"]}
+    paths = {**collection.media["image"], **collection.media["audio"]}
     return run_card.of_system(collection.folder, paths, account, checkpoint)
 
 
@@ -218,13 +218,13 @@ def _row(items: nearest_clips.Gathered, number: int, seconds: float, title: str)
     media = items.collection.media
     span = {"start_s": start_s, "duration_s": seconds}
     try:
-        if name in media["picture"]:
-            frames = video_io.read_frames(media["picture"][name], video, **span)
+        if name in media["image"]:
+            frames = video_io.read_frames(media["image"][name], video, **span)
     except Exception:  # one bad file costs its image alone
         title += " [no image]"
     try:
-        if name in media["sound"]:
-            audio_L = audio_io.load(media["sound"][name], SHEET_RATE_HZ, **span)
+        if name in media["audio"]:
+            audio_L = audio_io.load(media["audio"][name], SHEET_RATE_HZ, **span)
     except Exception:  # one bad file costs its image alone
         title += " [no audio]"
     return plots.SheetRow(frames, audio_L, SHEET_RATE_HZ, video.fps, title)
@@ -258,5 +258,5 @@ def _page(
 
 def _players(items: nearest_clips.Gathered, number: int, links: page_media.Links) -> str:
     name = items.names[number]
-    paths = [items.collection.media[medium].get(name) for medium in ("picture", "sound")]
+    paths = [items.collection.media[medium].get(name) for medium in ("image", "audio")]
     return "".join(page_media.player(p, links, name) for p in dict.fromkeys(paths) if p is not None)

@@ -55,7 +55,7 @@ class Collection:
         """
         audio_clips = run_card.find_audio(folder, leave_out=leave_out)
         images = run_card.find_items(folder, files.VIDEO_SUFFIXES, leave_out)
-        return cls(what, folder, {"sound": audio_clips, "picture": images})
+        return cls(what, folder, {"audio": audio_clips, "image": images})
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ class Entry:
 
     kind: str
     files: tuple[str, ...]
-    reads: Literal["sound", "video", "mels and rows"]
+    reads: Literal["audio", "video", "mels and rows"]
     rate_hz: int
     metrics: tuple[str, ...]
     features: Callable[[nnx.Module, jax.Array, tuple, Preset], Features] | None
@@ -87,7 +87,7 @@ NETWORKS: Mapping[str, Entry] = {
     "vggish": Entry(
         kind="vggish",
         files=("vggish-10086976.pth",),
-        reads="sound",
+        reads="audio",
         rate_hz=vggish.SAMPLE_RATE_HZ,
         metrics=("av-benchmark/FD-VGG", "audioldm-eval/FAD", "audioldm-eval-32k/FAD"),
         features=_windows,
@@ -96,7 +96,7 @@ NETWORKS: Mapping[str, Entry] = {
     "panns_16k": Entry(
         kind="panns/cnn14_16k",
         files=("Cnn14_16k_mAP=0.438.pth",),
-        reads="sound",
+        reads="audio",
         rate_hz=16000,
         metrics=(
             "av-benchmark/FD-PANN",
@@ -113,7 +113,7 @@ NETWORKS: Mapping[str, Entry] = {
     "panns_32k": Entry(
         kind="panns/cnn14_32k",
         files=("Cnn14_mAP=0.431.pth",),
-        reads="sound",
+        reads="audio",
         rate_hz=32000,
         metrics=(
             "audioldm-eval-32k/FD",
@@ -126,7 +126,7 @@ NETWORKS: Mapping[str, Entry] = {
     "melception": Entry(
         kind="melception",
         files=("melception-21-05-10T09-28-40.pt",),
-        reads="sound",
+        reads="audio",
         rate_hz=melception.FRONT_END.sample_rate_hz,
         metrics=(
             "specvqgan-melception/FID",
@@ -148,7 +148,7 @@ NETWORKS: Mapping[str, Entry] = {
     "audioclip": Entry(
         kind="audioclip/audio",
         files=("AudioCLIP-Full-Training.pt",),
-        reads="sound",
+        reads="audio",
         rate_hz=audioclip.SAMPLE_RATE_HZ,
         metrics=("mm-diffusion/FAD",),
         features=_audio,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from foley_jax.evaluation.networks import convolution
+from foley_jax.layers import dense
 from foley_jax.media import mel
 
 SAMPLE_RATE_HZ = 16000
@@ -96,11 +97,11 @@ class Vggish(nnx.Module):
                 convs.append(convolution.Conv(previous, int(width), (3, 3), pads=pads, rngs=rngs))
                 previous = int(width)
         self.convs = nnx.List(convs)
-        previous, dense = previous * (FRAMES // 16) * (MELS // 16), []
+        previous, layers = previous * (FRAMES // 16) * (MELS // 16), []
         for width in _DENSE:
-            dense.append(dense.dense(previous, width, rngs=rngs))
+            layers.append(dense.dense(previous, width, rngs=rngs))
             previous = width
-        self.dense = nnx.List(dense)
+        self.dense = nnx.List(layers)
         self.last_relu = last_relu
 
     def __call__(self, windows_BTF: jax.Array) -> jax.Array:

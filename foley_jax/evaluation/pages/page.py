@@ -13,9 +13,12 @@ from typing import Any
 from foley_jax.evaluation import notes, run_card, tables
 from foley_jax.evaluation.pages import page_cards, page_look, page_media, page_table
 from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.protocols import rules as rules_lib
 
 
-def write(out: Path, rules: protocol.Rules, result: protocol.Result, *, copy: bool = False) -> Path:
+def write(
+    out: Path, rules: rules_lib.Rules, result: protocol.Result, *, copy: bool = False
+) -> Path:
     """Writes index.html and page/*.png.
 
     Args:
@@ -91,7 +94,7 @@ def _navigation(systems: Sequence[str]) -> str:
     )
 
 
-def _figures(rules: protocol.Rules, result: protocol.Result) -> str:
+def _figures(rules: rules_lib.Rules, result: protocol.Result) -> str:
     """The cells of table.md, so that both say the same."""
     head = f"protocol `{rules.name}`"
     lines = tables.markdown_table(head, result.figures, rules.columns, rules.more_columns).split(
@@ -138,7 +141,7 @@ def _complaints(result: protocol.Result) -> str:
     return "".join(parts)
 
 
-def _run_card(rules: protocol.Rules, result: protocol.Result) -> str:
+def _run_card(rules: rules_lib.Rules, result: protocol.Result) -> str:
     """The settings of the protocol, and what was judged, as the run card has them."""
     parts = ['<h2 id="card">Settings</h2>', _list_of(rules.settings())]
     for system, runs in result.systems.items():

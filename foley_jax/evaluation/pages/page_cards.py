@@ -9,6 +9,7 @@ import tqdm
 
 from foley_jax.evaluation.pages import page_media, page_ranking, page_table
 from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.protocols import rules as rules_lib
 from foley_jax.evaluation.statistics import remarks
 from foley_jax.media import files
 
@@ -38,7 +39,7 @@ class Cards:
     def __init__(
         self,
         out: Path,
-        rules: protocol.Rules,
+        rules: rules_lib.Rules,
         result: protocol.Result,
         links: page_media.Links,
     ):

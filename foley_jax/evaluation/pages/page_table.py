@@ -9,6 +9,7 @@ from typing import Any
 
 from foley_jax.evaluation.pages import page_ranking
 from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.protocols import rules as rules_lib
 
 MOST_ROWS = 2000  # a browser lays out more only slowly
 HEAD_KEYS = ("system", "run", "name", "status")
@@ -41,7 +42,7 @@ def _shown_rows(rows: Sequence[page_ranking.Row]) -> list[page_ranking.Row]:
 
 
 def samples(
-    rules: protocol.Rules, result: protocol.Result, anchors: Mapping[tuple[str, int, str], str]
+    rules: rules_lib.Rules, result: protocol.Result, anchors: Mapping[tuple[str, int, str], str]
 ) -> str:
     """All rows (or as many as a browser bears), with buttons to sort and fields to filter."""
     rows = _shown_rows(result.samples)

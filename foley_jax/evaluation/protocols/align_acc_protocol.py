@@ -17,7 +17,7 @@ from flax import nnx
 import numpy as np
 
 from foley_jax.evaluation import alignment, feature_store
-from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.protocols import rules as rules_lib
 from foley_jax.evaluation.statistics import bootstrap, pairs
 from foley_jax.media import container, specs
 from foley_jax.media import mel as mel_lib
@@ -54,7 +54,7 @@ class Seen:
     features_LD: np.ndarray
 
 
-class AlignAcc(protocol.ListeningRules):
+class AlignAcc(rules_lib.ListeningRules):
     """The protocol."""
 
     name = "align-acc"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from foley_jax.evaluation import optical_flow
-from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.protocols import rules as rules_lib
 from foley_jax.evaluation.statistics import av_align, bootstrap, pairs, remarks
 from foley_jax.media import audio_peaks, container, specs
 from foley_jax.media import video as video_io
@@ -52,7 +52,7 @@ def look(path: Path) -> Seen:
 
 
 @dataclasses.dataclass(frozen=True)
-class AvAlign(protocol.ListeningRules):
+class AvAlign(rules_lib.ListeningRules):
     """The protocol."""
 
     name = "av-align"

@@ -29,6 +29,7 @@ from foley_jax.evaluation.protocols import (
     feature_rules,
     protocol,
 )
+from foley_jax.evaluation.protocols import rules as rules_lib
 from foley_jax.evaluation.statistics import bootstrap, pairs, remarks
 
 SECONDS = 8.0
@@ -125,7 +126,7 @@ class AvBenchmark(feature_rules.FeatureRules):
         """Key of av-benchmark -> why; the dict goes on growing with every system heard."""
         return self._skipped
 
-    def extract_features(self, paths: Mapping[str, Path], what: str) -> protocol.Extracted:
+    def extract_features(self, paths: Mapping[str, Path], what: str) -> rules_lib.Extracted:
         """Features of all audio clips, from caches and networks.
 
         An audio clip that cannot be read, or that is too short for a network here, is not scored.
@@ -153,7 +154,7 @@ class AvBenchmark(feature_rules.FeatureRules):
         unreadable = {n: why for part in heard.values() for n, why in part.unreadable.items()}
         silent = {n for part in heard.values() for n in part.silent}
         items = {n: {file: part[n] for file, part in features.items()} for n in names}
-        return protocol.Extracted(items, unreadable, tuple(n for n in names if n in silent))
+        return rules_lib.Extracted(items, unreadable, tuple(n for n in names if n in silent))
 
     def figures(self, heard: Mapping, reference: Mapping) -> dict[str, float]:
         """Those of `av_benchmark_figures.figures`."""
@@ -210,11 +211,11 @@ class AvBenchmark(feature_rules.FeatureRules):
 
     def _hear(
         self, paths: Mapping[str, Path], label: str, files: Sequence[str]
-    ) -> dict[str, protocol.Extracted]:
+    ) -> dict[str, rules_lib.Extracted]:
         """Extracts what no cache has; without any, it is at least heard which audio are silent."""
         if not files:
             rate_hz = av_benchmark_audio.RATE_HZ
-            return {"": protocol.listen_each(paths, label, rate_hz, lambda audio_L: None)}
+            return {"": rules_lib.listen_each(paths, label, rate_hz, lambda audio_L: None)}
         store = self.networks.store
         return {f: store.extract(paths, self.extractions[f], label) for f in files}
 

@@ -15,9 +15,9 @@ from foley_jax.evaluation.protocols import (
     feature_rules,
     mm_diffusion_protocol,
     onset_protocol,
-    protocol,
     specvqgan_protocol,
 )
+from foley_jax.evaluation.protocols import rules as rules_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ def _needs_weights(name: str, means: Means) -> feature_rules.Networks:
     return means.networks
 
 
-def _align_acc(means: Means) -> protocol.Rules:
+def _align_acc(means: Means) -> rules_lib.Rules:
     if means.judge is None:
         raise ValueError("protocol align-acc needs --classifier=PATH and --cavp=PATH")
     return align_acc_protocol.AlignAcc(means.judge(), means.store)
@@ -61,22 +61,22 @@ def _seconds(means: Means) -> dict[str, float]:
     return {} if means.seconds is None else {"seconds": means.seconds}
 
 
-def _specvqgan(means: Means) -> protocol.Rules:
+def _specvqgan(means: Means) -> rules_lib.Rules:
     kind = specvqgan_protocol.SpecVqganMelception
     return kind(_needs_weights(kind.name, means), **_seconds(means))
 
 
-def _audioldm(kind: type[audioldm_protocol.AudioLdmEval]) -> Callable[[Means], protocol.Rules]:
+def _audioldm(kind: type[audioldm_protocol.AudioLdmEval]) -> Callable[[Means], rules_lib.Rules]:
     return lambda means: kind(_needs_weights(kind.name, means), **_seconds(means))
 
 
-def _av_benchmark(means: Means) -> protocol.Rules:
+def _av_benchmark(means: Means) -> rules_lib.Rules:
     return av_benchmark_protocol.AvBenchmark(
         means.networks, cache=means.cache, preset=means.preset, **_seconds(means)
     )
 
 
-def _mm_diffusion(means: Means) -> protocol.Rules:
+def _mm_diffusion(means: Means) -> rules_lib.Rules:
     kind = mm_diffusion_protocol.MmDiffusion
     if not means.split:
         raise ValueError(
@@ -86,7 +86,7 @@ def _mm_diffusion(means: Means) -> protocol.Rules:
     return kind(_needs_weights(kind.name, means), split=means.split)
 
 
-PROTOCOLS: Mapping[str, Callable[[Means], protocol.Rules]] = {
+PROTOCOLS: Mapping[str, Callable[[Means], rules_lib.Rules]] = {
     "onsets": lambda means: onset_protocol.Onsets(),
     "av-align": lambda means: av_align_protocol.AvAlign(),
     "embedded": lambda means: embedded_protocol.Embedded(means.train),
@@ -116,7 +116,7 @@ def _check(name: str) -> None:
         raise ValueError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")
 
 
-def make(name: str, means: Means) -> protocol.Rules:
+def make(name: str, means: Means) -> rules_lib.Rules:
     """A protocol by name.
 
     Raises:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from foley_jax.evaluation import embedded, onsets
-from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.protocols import rules as rules_lib
 from foley_jax.evaluation.statistics import bootstrap, pairs, scores
 from foley_jax.media import container
 
@@ -24,7 +24,7 @@ DETECTOR = onsets.Detector()
 MATERIAL = pairs.Contrast("material_accuracy")
 
 
-class Embedded(protocol.ListeningRules):
+class Embedded(rules_lib.ListeningRules):
     """The protocol."""
 
     name = "embedded"

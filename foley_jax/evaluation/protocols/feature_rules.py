@@ -15,7 +15,7 @@ import numpy as np
 
 from foley_jax.evaluation import feature_store, run_card
 from foley_jax.evaluation.networks import registry
-from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.protocols import rules as rules_lib
 from foley_jax.evaluation.statistics import bootstrap, distances, remarks
 from foley_jax.media import audio as audio_io
 from foley_jax.media import container
@@ -116,7 +116,7 @@ def read_audio(rate_hz: int, seconds: float) -> Read:
     return read
 
 
-class FeatureRules(protocol.Rules):
+class FeatureRules(rules_lib.Rules):
     """A protocol whose items are features: network -> feature -> array.
 
     Attributes:
@@ -145,7 +145,7 @@ class FeatureRules(protocol.Rules):
     def skipped(self) -> dict[str, str]:
         return self._skipped  # goes on growing with every system heard
 
-    def extract_features(self, paths: Mapping[str, Path], what: str) -> protocol.Extracted:
+    def extract_features(self, paths: Mapping[str, Path], what: str) -> rules_lib.Extracted:
         """Features of every network; an item that one of them cannot read is not scored.
 
         The metrics of a network that fails altogether (a damaged file of weights) are skipped.
@@ -170,7 +170,7 @@ class FeatureRules(protocol.Rules):
             for name in paths
             if name not in unreadable
         }
-        return protocol.Extracted(items, unreadable, tuple(n for n in items if n in silent))
+        return rules_lib.Extracted(items, unreadable, tuple(n for n in items if n in silent))
 
     def row(self, heard: Any, reference: Any) -> dict[str, float]:
         return {}

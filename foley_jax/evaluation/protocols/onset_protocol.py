@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from foley_jax.evaluation import embedded, onsets
-from foley_jax.evaluation.protocols import protocol
+from foley_jax.evaluation.protocols import rules as rules_lib
 from foley_jax.evaluation.statistics import bootstrap, onset_scores, pairs, scores
 
 DETECTOR = onsets.Detector()
@@ -38,7 +38,7 @@ class Heard:
 
 
 @dataclasses.dataclass(frozen=True)
-class Onsets(protocol.ListeningRules):
+class Onsets(rules_lib.ListeningRules):
     """The protocol."""
 
     name = "onsets"

@@ -22,6 +22,7 @@ from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training import continuation, evaluator, stopping
 from foley_jax.training import optimizer as optimizer_lib
 from foley_jax.training import state as state_lib
+from foley_jax.training import step as step_lib
 from foley_jax.training import task as task_lib
 from foley_jax.training.checkpointing import checkpoint, init_from, run_directory
 from foley_jax.training.logging import metrics_log, mfu, profiler, samples, throughput
@@ -119,7 +120,7 @@ def step_of(
     mesh: jax.sharding.Mesh,
 ) -> Callable[[state_lib.TrainState, task_lib.Batch], tuple[state_lib.TrainState, dict]]:
     """The jitted training step of a config's run."""
-    return state_lib.make_train_step(
+    return step_lib.make(
         task,
         maker,
         mesh,

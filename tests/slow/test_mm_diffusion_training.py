@@ -14,6 +14,7 @@ from foley_jax.mm_diffusion.tasks import base as tasks
 from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training import optimizer, paths
 from foley_jax.training import state as state_lib
+from foley_jax.training import step as step_lib
 
 pytestmark = pytest.mark.slow
 LOSS_RTOL = 1e-5
@@ -61,7 +62,7 @@ def first_step() -> tuple[dict, state_lib.TrainState, dict]:
         before = paths.flatten(nnx.to_pure_dict(nnx.state(official.tiny())))
         before = {name: np.asarray(leaf) for name, leaf in before.items()}
         state = maker.fresh({k: jax.device_put(v) for k, v in before.items()})
-        step = state_lib.make_train_step(
+        step = step_lib.make(
             task,
             maker,
             mesh,

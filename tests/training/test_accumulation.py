@@ -12,6 +12,7 @@ from configs import cavp as cavp_config
 from foley_jax.runtime import distributed
 from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training import state as state_lib
+from foley_jax.training import step as step_lib
 from foley_jax.training import task as task_lib
 
 B = 16
@@ -48,7 +49,7 @@ def step(task, count, devices):
     }
     with jax.set_mesh(mesh):
         batch = distributed.global_batch(local, mesh)
-        run = state_lib.make_train_step(
+        run = step_lib.make(
             task,
             maker,
             mesh,
@@ -105,9 +106,7 @@ def test_a_contrastive_loss_is_not_cut(toy_data):
     task = task_lib.resolve(cavp_config.get_config("demo"))
     assert not task.accumulates
     with pytest.raises(ValueError, match="compares the examples of the whole batch"):
-        state_lib.make_train_step(
-            task, None, None, schedule=None, seed=0, ema_decay=0.0, accumulate=2
-        )
+        step_lib.make(task, None, None, schedule=None, seed=0, ema_decay=0.0, accumulate=2)
 
 
 def test_the_loop_accumulates(toy_data, tmp_path):

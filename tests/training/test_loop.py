@@ -12,7 +12,8 @@ import toy_task
 from foley_jax.media import specs
 from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.runtime import partition
-from foley_jax.training import loop, paths, state
+from foley_jax.training import loop, paths
+from foley_jax.training import step as step_lib
 from foley_jax.training import task as task_lib
 from foley_jax.training.checkpointing import checkpoint, run_directory
 from foley_jax.training.checkpointing import init_from as graft
@@ -97,7 +98,7 @@ def test_loss_falls_and_log_is_complete(finished):
 
 def test_one_compile_and_donated_state(toy_data, tmp_path, monkeypatch):
     steps, states = [], []
-    make = state.make_train_step
+    make = step_lib.make
 
     def spy(*args, **kwargs):
         step = make(*args, **kwargs)
@@ -109,7 +110,7 @@ def test_one_compile_and_donated_state(toy_data, tmp_path, monkeypatch):
 
         return call
 
-    monkeypatch.setattr(state, "make_train_step", spy)
+    monkeypatch.setattr(step_lib, "make", spy)
     with one_device():
         runs.train(toy_data, tmp_path, total_steps=4)
     assert [step._cache_size() for step in steps] == [1]
@@ -136,7 +137,7 @@ def test_sigterm_saves_and_the_same_call_continues_bit_exact(
     toy_data, tmp_path, finished, monkeypatch
 ):
     """In this process; test_resume.py kills others."""
-    make = state.make_train_step
+    make = step_lib.make
 
     def spy(*args, **kwargs):
         step, calls = make(*args, **kwargs), itertools.count(1)
@@ -149,7 +150,7 @@ def test_sigterm_saves_and_the_same_call_continues_bit_exact(
         return call
 
     with monkeypatch.context() as patch, one_device():
-        patch.setattr(state, "make_train_step", spy)
+        patch.setattr(step_lib, "make", spy)
         runs.train(toy_data, tmp_path)
     assert checkpoint.latest_step(tmp_path) == max(runs.losses(tmp_path)) == 3
     with one_device():

@@ -11,7 +11,8 @@ import toy_task
 
 from foley_jax.runtime import chips
 from foley_jax.runtime import mesh as mesh_lib
-from foley_jax.training import evaluator, loop, state
+from foley_jax.training import evaluator, loop
+from foley_jax.training import step as step_lib
 from foley_jax.training.logging import mfu, throughput
 
 CHIP = chips.Chip("toy", {"float32": 1e6}, 1e9, 1e9, 1e9)
@@ -117,7 +118,7 @@ def test_waiting_counts_while_the_device_is_idle_only(clock):
 def test_evaluation_and_saving_do_not_slow_the_steps(
     toy_data, tmp_path, monkeypatch, clock, one_device
 ):
-    make = state.make_train_step
+    make = step_lib.make
 
     def timed(*args, **kwargs):
         step = make(*args, **kwargs)
@@ -132,7 +133,7 @@ def test_evaluation_and_saving_do_not_slow_the_steps(
         clock.now += 1000.0
         return {"loss": 0.0}
 
-    monkeypatch.setattr(state, "make_train_step", timed)
+    monkeypatch.setattr(step_lib, "make", timed)
     monkeypatch.setattr(evaluator.Evaluator, "__call__", slow)
     runs.train(toy_data, tmp_path, total_steps=8, log_every=3, eval_every=2)
     lines = runs.lines(tmp_path)

@@ -30,7 +30,7 @@ RECALL_KS = (1, 5, 10)
 _NO_DECAY = ("bn", "bias", "logit_scale")  # main_wds_intra_contrast.py:280-295
 
 
-class CavpTask:
+class CavpTask(task_lib.Task):
     """Trains everything; reads `config.model`, `.audio`, `.video`, `.data`, `.loss`.
 
     `config.loss`: temporal_weight (1 in the paper) and row_weight (0; beyond the paper, the weight

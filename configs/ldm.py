@@ -6,7 +6,7 @@ Paper (batch 1760, AdamW 1e-4, eps-prediction, from Stable Diffusion v1.4):
     python -m foley_jax.convert stable_diffusion/v1 sd-v1-4.ckpt runs/sd
     python -m foley_jax.main --config=configs/ldm.py --workdir=runs/ldm
 
-Demo (embedded set, v-prediction, rows aligned by time, locality bias):
+Demo (embedded set, v-prediction, features aligned by time, locality bias):
 
     python -m foley_jax.main --config=configs/ldm.py:demo --workdir=demo/runs/ldm
 """
@@ -98,7 +98,7 @@ def _demo(config):
             "model_channels": 32,
             "channel_mult": (1, 2, 3),
             "num_res_blocks": 1,
-            "attention_downsamples": (1, 2),  # 1: columns of 125 ms, finer than the rows
+            "attention_downsamples": (1, 2),  # 1: columns of 125 ms, finer than the features
             "self_attention_downsamples": (),
             "num_groups": 8,
             "num_heads": 4,

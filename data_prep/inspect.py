@@ -39,7 +39,7 @@ def summary(folder: pathlib.Path, index: records.Index) -> list[str]:
     what = f"{index.height}x{index.width} at {index.fps:g} frames/s ({index.fit}"
     what += ")" if index.antialias else ", not antialiased)"
     if index.cavp_dim:
-        what = f"feature rows of {index.cavp_dim} numbers, {index.fps:g} a second, from {what}"
+        what = f"features of {index.cavp_dim} numbers, {index.fps:g} a second, from {what}"
     lines = [
         f"{folder}: {count} clips in {len(index.shards)} shards, {size / 1e6:.1f} MB "
         f"({size / max(count, 1) / 1e3:.0f} kB a clip), schema version {records.SCHEMA_VERSION}",
@@ -100,7 +100,7 @@ def save_sheet(path: pathlib.Path, folder: pathlib.Path, num_clips: int) -> None
     """
     index = records.read_index(folder)
     if index.cavp_dim:
-        raise ValueError(f"{folder} holds feature rows, no images; draw the set it was made from")
+        raise ValueError(f"{folder} holds features, no images; draw the set it was made from")
     whole = sum(shard.num_records for shard in index.shards)
     rows = []
     for split in index.splits:

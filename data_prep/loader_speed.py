@@ -19,12 +19,12 @@ import numpy as np
 from foley_jax.data import clips, pipeline, records
 from foley_jax.media import specs
 
-STAGES = ("read", "unpack", "pictures", "sound", "arrange", "stack")
+STAGES = ("read", "unpack", "images", "audio", "arrange", "stack")
 MEANING = {
     "read": "bytes of a record out of its shard, with the comparison of its hash",
     "unpack": "msgpack to a clip",
-    "pictures": "JPEG to RGB, only the frames that are used",
-    "sound": "brought to its length",
+    "images": "JPEG to RGB, only the frames that are used",
+    "audio": "brought to its length",
     "arrange": "drawing of stretches, copies into clips or windows",
     "stack": "examples to a batch",
 }

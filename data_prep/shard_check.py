@@ -189,7 +189,7 @@ def clip_fault(
         if index.cavp_dim and clip.cavp_TD.shape[1] != index.cavp_dim:
             return f"has rows of {clip.cavp_TD.shape[1]} numbers, the index says {index.cavp_dim}"
         if not np.isfinite(clip.cavp_TD).all():
-            return "has feature rows that are not finite"
+            return "has features that are not finite"
     if images and clip.frames:
         try:
             shape = clip.frames_THWC().shape[1:3]

@@ -95,12 +95,13 @@ passed over, and one line says so. Of equal names the later ones get a number (N
 
 
 def _foley_job(args: argparse.Namespace, networks: dict) -> tuple[jobs.Job, list]:
+    from foley_jax.diff_foley.sampling import pipeline
     from foley_jax.inference import foley
 
     settings = flags.settings(flags.foley_settings.Settings, args)  # before anything is loaded
     model = load(args.model, devices=args.devices, **networks)
     model.model.check(settings)
-    model.model.scratch = Path(args.out)
+    model = model.within(pipeline.Run(scratch=Path(args.out)))
     videos = jobs.find_inputs(args.inputs, args.out)
     if args.reconstruct:
         return foley.ReconstructJob(model), videos

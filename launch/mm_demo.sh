@@ -58,7 +58,7 @@ pair "$SAMPLE demo/mm_videos/test --model=$MODEL --method=replacement --steps=50
 
 step "Videos for their audio"
 run $SAMPLE demo/mm_out/replacement/simple_0000[0-1].wav --model=$MODEL --steps=50 \
-  --out=demo/mm_out/pictures
+  --out=demo/mm_out/videos
 
 systems=("--system=noise=demo/mm_out/noise")
 if [ -n "$ABLATION" ]; then

@@ -100,8 +100,8 @@ def _diff_foley(
     audio, video = specs.AudioSpec(**config.audio), specs.VideoSpec(**config.video)
     window = foley_pipeline.window_of(model, config, audio, video)
     latent_shape = model.latent_shape(audio.num_mels, config.data.window_frames)
-    plan = windows.plan(window.num_rows, window)
-    features_RD = np.zeros((window.num_rows, model.conditioner.in_dim), np.float32)
+    plan = windows.plan(window.num_features, window)
+    features_RD = np.zeros((window.num_features, model.conditioner.in_dim), np.float32)
     requests = [
         packed_windows.Request(plan, features_RD, "blank", packed_windows.NoiseSeed(0, i))
         for i in range(count)

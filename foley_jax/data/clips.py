@@ -168,7 +168,7 @@ def window_sizes(
     video: specs.VideoSpec,
     audio: specs.AudioSpec,
     window_frames: int,
-    num_rows: int,
+    num_features: int,
     clip_seconds: float,
 ) -> split_merge.WindowSizes:
     """Lengths of records of `clip_seconds` and of windows in them.
@@ -182,15 +182,15 @@ def window_sizes(
         fps=video.fps,
         num_samples=num_samples + 1,
         num_frames=audio.num_frames(num_samples),
-        num_rows=video.num_frames(clip_seconds),
+        num_features=video.num_frames(clip_seconds),
         window_frames=window_frames,
-        window_features=num_rows,
+        window_features=num_features,
     )
-    if sizes.num_frames < window_frames or sizes.num_rows < num_rows:
+    if sizes.num_frames < window_frames or sizes.num_features < num_features:
         raise ValueError(
-            f"a window of {window_frames} mel frames and {num_rows} features is longer "
+            f"a window of {window_frames} mel frames and {num_features} features is longer "
             f"than a record of {clip_seconds:g} s ({sizes.num_frames} mel frames, "
-            f"{sizes.num_rows} features)"
+            f"{sizes.num_features} features)"
         )
     return sizes
 
@@ -201,7 +201,8 @@ class LdmWindows:
 
     Example: "audio_BPL" int16 [P, L], P = 2 where merging is possible, else 1; "mel_frame_BT"
     int32 [window_frames], into the mels of the P audio clips laid end to end; "cavp_BLD" float32
-    [num_rows, D]; "context_s_BL" float32 [num_rows], start of each feature relative to the window.
+    [num_features, D]; "context_s_BL" float32 [num_features], start of each feature relative to
+    the window.
 
     With `aligned=False` features are chosen as in the official code and said to be at 0, 1/fps,
     ...; with True they are the features of that very time, and said to be where they are.
@@ -210,7 +211,7 @@ class LdmWindows:
     video: specs.VideoSpec
     audio: specs.AudioSpec
     window_frames: int = 512
-    num_rows: int = 32
+    num_features: int = 32
     merge_probability: float = 0.5
     aligned: bool = False
     clip_seconds: float = CLIP_SECONDS
@@ -222,7 +223,7 @@ class LdmWindows:
     def sizes(self) -> split_merge.WindowSizes:
         """Lengths of records and windows."""
         return window_sizes(
-            self.video, self.audio, self.window_frames, self.num_rows, self.clip_seconds
+            self.video, self.audio, self.window_frames, self.num_features, self.clip_seconds
         )
 
     def __call__(
@@ -240,16 +241,16 @@ class LdmWindows:
             line = Timeline.of(
                 clip,
                 fps=sizes.fps,
-                num_frames=sizes.num_rows,
+                num_frames=sizes.num_features,
                 num_samples=audio_PL.shape[1],
             )
             audio_PL[p] = line.audio
-            cavp.append(features(clip, line.index[part.row : part.row + part.num_rows]))
+            cavp.append(features(clip, line.index[part.feature : part.feature + part.num_features]))
             frames.append(p * sizes.num_frames + part.frame + np.arange(part.num_frames))
         if self.aligned:
             times = split_merge.part_times(parts, sizes)
         else:
-            times = (np.arange(self.num_rows) / sizes.fps).astype(np.float32)
+            times = (np.arange(self.num_features) / sizes.fps).astype(np.float32)
         return {
             "audio_BPL": audio_PL,
             "mel_frame_BT": np.concatenate(frames).astype(np.int32),

@@ -17,6 +17,7 @@ import numpy as np
 from foley_jax.data import damage, records, shared_memory
 from foley_jax.media import specs
 
+MAX_DAMAGED = 4  # places of the data, for configs that do not say
 MAX_OPEN_SHARDS = 512  # half of the files that a process may usually have open
 
 
@@ -181,6 +182,12 @@ class _Unreadable(Exception):
         self.whole_shard = whole_shard
 
 
+def open_split(data: Mapping[str, Any], split: str, video: specs.VideoSpec | None = None) -> Source:
+    """Opens one split of a config's `data`; see `open_source`."""
+    limit = data.get("max_damaged", MAX_DAMAGED)
+    return open_source(data["dir"], split, video, max_damaged=limit)
+
+
 def open_source(
     folder: epath.PathLike,
     split: str,
@@ -242,7 +249,7 @@ def make_iterator(
     read_threads: int = 4,
     workers: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Iterates over this process's rows of the batches that follow the first `position` records.
+    """Iterates over this process's share of the batches that follow the first `position` records.
 
     Args:
       source: random access to records.

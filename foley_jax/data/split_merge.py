@@ -19,8 +19,8 @@ class Part(NamedTuple):
     record: int
     frame: int
     num_frames: int
-    row: int
-    num_rows: int
+    feature: int
+    num_features: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class WindowSizes:
       fps: features per second.
       num_samples: samples of a record's audio.
       num_frames: mel frames of a record.
-      num_rows: features of a record.
+      num_features: features of a record.
       window_frames: mel frames of a window.
       window_features: features of a window.
     """
@@ -41,7 +41,7 @@ class WindowSizes:
     fps: float
     num_samples: int
     num_frames: int
-    num_rows: int
+    num_features: int
     window_frames: int
     window_features: int
 
@@ -67,8 +67,8 @@ def official(
     merge = rng.uniform(0, 1) < merge_probability
     if not merge or num_records == 1:
         start = rng.randint(0, s.num_samples - s.window_frames * hop - 1)
-        row = int(s.fps * start / rate)
-        return [Part(index, start // hop, s.window_frames, row, s.window_features)]
+        feature = int(s.fps * start / rate)
+        return [Part(index, start // hop, s.window_frames, feature, s.window_features)]
     other = index
     while other == index:
         other = rng.randint(0, num_records - 1)
@@ -78,11 +78,11 @@ def official(
     # bounded by the window, not by the record: the record's last frames are never used here
     start1 = rng.randint(0, s.window_frames - first - 1)
     start2 = rng.randint(0, s.window_frames - second - 1)
-    row1, row2 = (int(s.fps * start * hop / rate) for start in (start1, start2))
-    rows = int(s.fps * first * hop / rate)
+    feature1, feature2 = (int(s.fps * start * hop / rate) for start in (start1, start2))
+    count = int(s.fps * first * hop / rate)
     return [
-        Part(index, start1, first, row1, rows),
-        Part(other, start2, second, row2, s.window_features - rows),
+        Part(index, start1, first, feature1, count),
+        Part(other, start2, second, feature2, s.window_features - count),
     ]
 
 
@@ -93,38 +93,38 @@ def aligned(
     s = sizes
     merge = num_records > 1 and rng.uniform(0, 1) < merge_probability
     if not merge:
-        row = rng.randint(0, last_row(s, s.window_frames, s.window_features))
-        return [Part(index, frame_of(s, row), s.window_frames, row, s.window_features)]
+        feature = rng.randint(0, last_feature(s, s.window_frames, s.window_features))
+        return [Part(index, frame_of(s, feature), s.window_frames, feature, s.window_features)]
     other = (index + rng.randint(1, num_records - 1)) % num_records
     shortest = min(round(2 * s.fps), s.window_features // 2)
-    rows1 = rng.randint(shortest, s.window_features - shortest)
-    rows2 = s.window_features - rows1
-    frames1 = frame_of(s, rows1)
+    count1 = rng.randint(shortest, s.window_features - shortest)
+    count2 = s.window_features - count1
+    frames1 = frame_of(s, count1)
     frames2 = s.window_frames - frames1
-    row1 = rng.randint(0, last_row(s, frames1, rows1))
-    row2 = rng.randint(0, last_row(s, frames2, rows2))
+    feature1 = rng.randint(0, last_feature(s, frames1, count1))
+    feature2 = rng.randint(0, last_feature(s, frames2, count2))
     return [
-        Part(index, frame_of(s, row1), frames1, row1, rows1),
-        Part(other, frame_of(s, row2), frames2, row2, rows2),
+        Part(index, frame_of(s, feature1), frames1, feature1, count1),
+        Part(other, frame_of(s, feature2), frames2, feature2, count2),
     ]
 
 
-def frame_of(sizes: WindowSizes, row: int) -> int:
+def frame_of(sizes: WindowSizes, feature: int) -> int:
     """Mel frame nearest to the beginning of a feature."""
-    return round(row / sizes.fps / sizes.audio.frame_s)
+    return round(feature / sizes.fps / sizes.audio.frame_s)
 
 
-def last_row(sizes: WindowSizes, num_frames: int, num_rows: int) -> int:
+def last_feature(sizes: WindowSizes, num_frames: int, num_features: int) -> int:
     """Last feature at which a stretch of that many frames and features can begin."""
     by_frames = int((sizes.num_frames - num_frames) * sizes.audio.frame_s * sizes.fps)
-    return min(sizes.num_rows - num_rows, by_frames)
+    return min(sizes.num_features - num_features, by_frames)
 
 
 def part_times(parts: Sequence[Part], sizes: WindowSizes) -> np.ndarray:
     """Seconds from the start of the window to every feature, float32 [window_features]."""
     times, offset = [], 0
     for part in parts:
-        rows = part.row + np.arange(part.num_rows)
-        times.append(rows / sizes.fps + (offset - part.frame) * sizes.audio.frame_s)
+        features = part.feature + np.arange(part.num_features)
+        times.append(features / sizes.fps + (offset - part.frame) * sizes.audio.frame_s)
         offset += part.num_frames
     return np.concatenate(times).astype(np.float32)

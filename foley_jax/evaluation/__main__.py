@@ -246,7 +246,7 @@ def judge(classifier: str, cavp: str) -> align_acc_protocol.Judge:
             for name, p in (("classifier", classifier), ("cavp", cavp))
         },
         loaded.window_frames,
-        loaded.num_rows,
+        loaded.num_features,
     )
 
 

@@ -17,7 +17,7 @@ from foley_jax.diff_foley.models import alignment
 from foley_jax.runtime import seed_keys
 
 NUM_FRAMES = 512  # 8.192 s at hop 256
-NUM_ROWS = 32  # 8 s at 4 features per second
+NUM_FEATURES = 32  # 8 s at 4 features per second
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ def align_acc(
     seed: int = 0,
     batch_size: int = 16,
     num_frames: int = NUM_FRAMES,
-    num_rows: int = NUM_ROWS,
+    num_features: int = NUM_FEATURES,
 ) -> AlignAcc:
     """Judges generated mels against the CAVP features of the videos they were made for.
 
@@ -60,7 +60,7 @@ def align_acc(
       model: an evaluation classifier, with autoencoder.
       mels_NFT: float arrays [F, >= num_frames] in [0, 1], in the model's front end (official: 128
         bins, hop 256 at 16 kHz).
-      features_NLD: float arrays [>= num_rows, D], unit CAVP features from the start of the video.
+      features_NLD: float arrays [>= num_features, D], unit CAVP features from the video's start.
       seed: of the posterior's noise.
       batch_size: items judged together.
     Raises:
@@ -68,7 +68,7 @@ def align_acc(
     Source: Diff-Foley evaluation/align_acc.py:67-87, dataset.py:87-109.
     """
     mels = _cut("mel", mels_NFT, num_frames, axis=1)
-    features = _cut("features", features_NLD, num_rows, axis=0)
+    features = _cut("features", features_NLD, num_features, axis=0)
     if len(mels) != len(features) or not len(mels):
         raise ValueError(
             f"{len(mels)} mels and {len(features)} sets of features; expected as many, not 0"

@@ -75,6 +75,10 @@ class Foley:
     def __init__(self, model: pipeline.DiffFoley, source: str):
         self.model, self.source = model, source
 
+    def within(self, run: pipeline.Run) -> "Foley":
+        """Returns the same model, its work part of `run`."""
+        return Foley(self.model.within(run), self.source)
+
     def __call__(
         self,
         video: str | os.PathLike,

@@ -90,7 +90,7 @@ class Judge(NamedTuple):
     Attributes:
       classifier, cavp: their networks.
       audio, video: what both read.
-      window_frames, num_rows: mel frames and features of one judgement.
+      window_frames, num_features: mel frames and features of one judgement.
     """
 
     classifier: network_lib.Network
@@ -98,7 +98,7 @@ class Judge(NamedTuple):
     audio: specs.AudioSpec
     video: specs.VideoSpec
     window_frames: int
-    num_rows: int
+    num_features: int
 
 
 def alignment_judge(
@@ -129,7 +129,7 @@ def alignment_judge(
         audio=specs.AudioSpec(**part.config.audio),
         video=specs.VideoSpec(**encoder.config.video),
         window_frames=part.config.data.window_frames,
-        num_rows=part.config.data.num_rows,
+        num_features=part.config.data.num_rows,
     )
 
 

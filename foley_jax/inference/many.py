@@ -3,8 +3,7 @@
 report = many.run(sample.load("runs/ldm"), ["videos/test"], "out", samples=10)
 """
 
-from collections.abc import Callable, Iterator, Sequence
-import contextlib
+from collections.abc import Callable, Sequence
 import dataclasses
 import os
 from pathlib import Path
@@ -205,9 +204,11 @@ def run(
     folders = [out / f"seed{settings.seed}_sample{k}" for k in range(samples)]
     store = SeedFolders(folders, described, index=index, videos=mux, clock=clock)
     names = dict(zip(paths, store.names(paths)))
+    # told of its stages; and the last group needs no program of its own
+    model = model.within(pipeline.Run(watch=clock, pad_groups=True, scratch=out))
     job = Job(model, settings, lambda path: store.missing(names[path]), clock)
     with ProcessGroup(out, index, count) as team:
-        failures = _make(job, store, names, team.share(paths), max(1, group // samples), out)
+        failures = _make(job, store, names, team.share(paths), max(1, group // samples))
         tally = clock.tally(store.made, store.warming, store.audio_s)
         accounts = team.gather({"failures": failures, "tally": dataclasses.asdict(tally)})
         failures = {k: why for account in accounts for k, why in account["failures"].items()}
@@ -228,13 +229,12 @@ def _make(
     names: dict[Path, str],
     paths: Sequence[Path],
     group: int,
-    scratch: Path,
 ) -> dict[str, str]:
     """This process's share; path -> reason of what failed."""
     bar = tqdm.tqdm(
         total=len(paths), unit="video", desc="generate", disable=jax.process_index() > 0
     )
-    with bar, job.clock.running(), _watched(job.foley.model, job.clock, scratch):
+    with bar, job.clock.running():
         return jobs.Batch(
             job,
             paths,
@@ -244,17 +244,6 @@ def _make(
             progress=bar.update,
             when_warm=store.warmed,
         ).run()
-
-
-@contextlib.contextmanager
-def _watched(model: pipeline.DiffFoley, clock: timing.Clock, scratch: Path) -> Iterator[None]:
-    """The model tells the clock its stages, and its last group needs no program of its own."""
-    before = model.watch, model.room, model.scratch
-    model.watch, model.room, model.scratch = clock, 0, scratch
-    try:
-        yield
-    finally:
-        model.watch, model.room, model.scratch = before
 
 
 def _about(

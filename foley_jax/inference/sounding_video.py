@@ -3,7 +3,7 @@
 av = sample.load("runs/mm_diffusion")  # or the official base model's file
 clips = av.generate(num_samples=4, sampler="dpm_solver", steps=20)
 av.audio_for("silent.mp4").save("with_sound.mp4")
-av.video_for("music.wav", method="replacement").save("with_picture.mp4")
+av.video_for("music.wav", method="replacement").save("with_video.mp4")
 """
 
 from collections.abc import Callable, Sequence

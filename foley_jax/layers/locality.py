@@ -1,8 +1,8 @@
-"""A learned preference of cross-attention for the feature rows that are near in time.
+"""A learned preference of cross-attention for the features that are near in time.
 
-Beyond the paper: plain cross-attention needs hundreds of steps to find out which row belongs to
+Beyond the paper: plain cross-attention needs hundreds of steps to find out which feature belongs to
 which latent column; this prior makes a short training synchronous and stays learnable.
-B batch, H W latent rows and columns, L feature rows, N heads, C channels.
+B batch, H W latent rows and columns, L features, N heads, C channels.
 """
 
 from flax import nnx
@@ -11,26 +11,26 @@ import jax.numpy as jnp
 
 from foley_jax.layers import dense
 
-ROW_S = 0.25  # seconds between features: the unit of all times here (CAVP features at 4 fps)
+FEATURE_S = 0.25  # seconds between features: the unit of all times here (CAVP features at 4 fps)
 OFFSETS = (0.0, -1.0, 1.0, 0.0)  # initial distance, in features, of the feature each head looks at
 
 
-def relative_rows(num_columns: int, column_s: float, context_s_BL: jax.Array) -> jax.Array:
-    """Time of every column's centre minus time of every feature row, in rows of 0.25 s.
+def relative_times(num_columns: int, column_s: float, context_s_BL: jax.Array) -> jax.Array:
+    """Time of every column's centre minus time of every feature, in features of 0.25 s.
 
     Args:
       num_columns: latent columns W at this resolution.
       column_s: seconds that one of these columns lasts; column 0 starts at 0 s.
-      context_s_BL: seconds of each feature row, relative to the start of the window.
+      context_s_BL: seconds of each feature, relative to the start of the window.
     Returns:
       float32 [B, W, L].
     """
     centre_W = (jnp.arange(num_columns, dtype=jnp.float32) + 0.5) * column_s
-    return (centre_W[None, :, None] - context_s_BL.astype(jnp.float32)[:, None, :]) / ROW_S
+    return (centre_W[None, :, None] - context_s_BL.astype(jnp.float32)[:, None, :]) / FEATURE_S
 
 
 class Locality(nnx.Module):
-    """Bias -(t_query - t_row - offset_h)^2 exp(log_sharpness_h) and a position added to queries."""
+    """Bias -(t_query - t_feature - offset_h)^2 exp(log_sharpness_h), and a position for queries."""
 
     def __init__(
         self, num_heads: int, channels: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs
@@ -47,10 +47,10 @@ class Locality(nnx.Module):
         return -((relative_BWL[:, None] - offset) ** 2) * sharpness
 
     def position(self, relative_BWL: jax.Array) -> jax.Array:
-        """[B, 1, W, C]: where inside its feature row a column lies, as a projected sine and cosine.
+        """[B, 1, W, C]: where inside its feature a column lies, as a projected sine and cosine.
 
-        The row is the last one that starts at or before the column's centre, so a window merged
-        from two clips has the right phase on both sides of the cut.
+        That feature is the last one that starts at or before the column's centre, so a window
+        merged from two clips has the right phase on both sides of the cut.
         """
         since = jnp.where(relative_BWL >= 0, relative_BWL, jnp.inf).min(-1)
         nearest = jnp.where(jnp.isfinite(since), since, relative_BWL.max(-1))

@@ -1,6 +1,6 @@
 """Transformer over the pixels of a feature map, with cross-attention to a context.
 
-B batch, H W space, C channels, L context rows, D context width, N heads.
+B batch, H W space, C channels, L context features, D context width, N heads.
 """
 
 from flax import nnx
@@ -99,7 +99,7 @@ class TransformerBlock(nnx.Module):
         context: jax.Array | attention.KeysValues,
         relative_BWL: jax.Array | None = None,
     ) -> jax.Array:
-        """[B, H, W, C] -> [B, H, W, C]; `relative_BWL` as `locality.relative_rows` gives it."""
+        """[B, H, W, C] -> [B, H, W, C]; `relative_BWL` as `locality.relative_times` gives it."""
         b, h, w, c = h_BHWC.shape
         if self.attn1 is not None:
             tokens = self.norm1(h_BHWC).reshape(b, h * w, c)

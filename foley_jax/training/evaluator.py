@@ -14,16 +14,6 @@ from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training import state as state_lib
 from foley_jax.training import task as task_lib
 
-MAX_DAMAGED = 4  # places of the data, for configs that do not say
-
-
-def open_source(
-    config: ml_collections.ConfigDict, split: str, task: task_lib.Task
-) -> pipeline.Source:
-    """The records of one split of `config.data`; see `pipeline.open_source`."""
-    limit = config.data.get("max_damaged", MAX_DAMAGED)
-    return pipeline.open_source(config.data.dir, split, task.video, max_damaged=limit)
-
 
 class Evaluator:
     """Mean loss and the task's own metrics over held-out batches, with EMA parameters if any.
@@ -46,7 +36,7 @@ class Evaluator:
     def _open(self) -> pipeline.Source:
         data = self.config.data
         try:
-            return open_source(self.config, data.eval_split, self.task)
+            return pipeline.open_split(data, data.eval_split, self.task.video)
         except ValueError as error:
             raise ValueError(
                 f"{error} (to train without evaluation: --config.eval_batches=0)"
@@ -55,9 +45,9 @@ class Evaluator:
     def __call__(self, state: state_lib.TrainState) -> dict[str, float]:
         """Metrics as Python floats; the same on every process."""
         model_fn, batches = self.model_fn(state), self._batches()
-        rows = [model_fn(self._loss, batch, np.int32(i)) for i, batch in enumerate(batches)]
-        rows = jax.device_get(rows)
-        mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+        values = [model_fn(self._loss, batch, np.int32(i)) for i, batch in enumerate(batches)]
+        values = jax.device_get(values)
+        mean = {key: float(np.mean([value[key] for value in values])) for key in values[0]}
         return {**mean, **self.task.evaluate(model_fn, batches)}
 
     def _loss(
@@ -68,34 +58,34 @@ class Evaluator:
         loss, metrics = self.task.loss(model, batch, key, train=False)
         return {"loss": loss, **metrics}
 
-    def model_fn(self, state: state_lib.TrainState, *, rows: int | None = None) -> Callable:
+    def model_fn(self, state: state_lib.TrainState, *, examples: int | None = None) -> Callable:
         """Returns what tasks are given.
 
         (fn, *args) -> fn(model, *args) with the parameters of `state`.
 
         Args:
-          rows: so many rows of every result are wanted; None: all.
+          examples: of so many the results are wanted; None: all.
         """
         params = state.params if state.ema is None else state.ema
 
         def run(fn: Callable, *args: Any) -> Any:
-            return self._compile(fn, rows)(params, state.rest, *args)
+            return self._compile(fn, examples)(params, state.rest, *args)
 
         return run
 
-    def _compile(self, fn: Callable, rows: int | None) -> Callable:
+    def _compile(self, fn: Callable, examples: int | None) -> Callable:
         """`fn(model, ...)` as a program of (params, rest, ...); one for each `fn`."""
-        if (fn, rows) not in self._compiled:
+        if (fn, examples) not in self._compiled:
 
             def program(params: Any, rest: Any, *args: Any) -> Any:
                 result = fn(nnx.merge(self.maker.graphdef, params, rest), *args)
-                return result if rows is None else jax.tree.map(lambda x: x[:rows], result)
+                return result if examples is None else jax.tree.map(lambda x: x[:examples], result)
 
             # every process gets the whole result
-            self._compiled[fn, rows] = jax.jit(
+            self._compiled[fn, examples] = jax.jit(
                 program, out_shardings=mesh_lib.replicated(self.mesh)
             )
-        return self._compiled[fn, rows]
+        return self._compiled[fn, examples]
 
     def _batches(self) -> list[task_lib.Batch]:
         """The first `eval_batches` batches; one smaller batch if there are too few records."""
@@ -119,7 +109,7 @@ def in_order(
     *,
     repeat: bool = False,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """This process's rows of batches of `size` examples as evaluation sees them, from the first."""
+    """This process's share of batches of `size` examples, from the first, as evaluated."""
     return pipeline.make_iterator(
         source,
         task.transform(train=False),

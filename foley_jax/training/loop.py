@@ -162,7 +162,7 @@ class Run:
     ):
         self.config, self.mesh = config, mesh
         data = config.data
-        source = evaluator.open_source(config, data.train_split, task)
+        source = pipeline.open_split(data, data.train_split, task.video)
         self.order = position.Order.of(data.dir, data.train_split, source, config.seed)
         self.maker = maker_of(task, config, mesh)
         self.evaluate = evaluator.Evaluator(task, config, self.maker, mesh)

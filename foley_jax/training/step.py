@@ -45,7 +45,7 @@ def _accumulated(
 ) -> tuple[Any, Any, dict[str, jax.Array]]:
     """`gradients` of `count` parts of a batch, one after another: means, and the last `rest`.
 
-    Part i holds the rows i, i + count, ...: every device keeps the rows that it has. Each part
+    Part i holds the examples i, i + count, ...: every device keeps those that it has. Each part
     has noise of its own, fold_in(key, i).
     """
     if count == 1:
@@ -54,9 +54,9 @@ def _accumulated(
 
     def add(carry: tuple[Any, Any], part: tuple[jax.Array, task_lib.Batch]):
         total, rest = carry
-        index, rows = part
-        rows = jax.tree.map(partition.shard_batch, rows)
-        grads, rest, metrics = gradients(params, rest, rows, jax.random.fold_in(key, index))
+        index, some = part
+        some = jax.tree.map(partition.shard_batch, some)
+        grads, rest, metrics = gradients(params, rest, some, jax.random.fold_in(key, index))
         return (jax.tree.map(jnp.add, total, grads), rest), metrics
 
     zeros = jax.tree.map(jnp.zeros_like, params)
@@ -68,7 +68,7 @@ def _accumulated(
 
 
 def _interleaved(x: jax.Array, count: int) -> jax.Array:
-    """[B, ...] -> [count, B / count, ...], part i the rows i, i + count, ..."""
+    """[B, ...] -> [count, B / count, ...], part i the examples i, i + count, ..."""
     return jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0)
 
 
@@ -107,10 +107,10 @@ def make(
     def step(
         state: state_lib.TrainState, batch: task_lib.Batch
     ) -> tuple[state_lib.TrainState, dict[str, jax.Array]]:
-        rows = len(jax.tree.leaves(batch)[0])
-        if rows % (accumulate * mesh.size):
+        size = len(jax.tree.leaves(batch)[0])
+        if size % (accumulate * mesh.size):
             raise ValueError(
-                f"a batch of {rows} cannot be cut into {accumulate} parts for {mesh.size} devices; "
+                f"a batch of {size} cannot be cut into {accumulate} parts for {mesh.size} devices; "
                 f"set batch_size to a multiple of {accumulate * mesh.size}, or config.accumulate"
             )
         key = jax.random.fold_in(seed_keys.key(seed), state.step)

@@ -71,7 +71,7 @@ def official_sizes():
         fps=4.0,
         num_samples=160_000,
         num_frames=625,
-        num_rows=40,
+        num_features=40,
         window_frames=512,
         window_features=32,
     )
@@ -92,7 +92,7 @@ def test_split_merge_is_the_official_one():
             video = int(order[part.record])
             index = (part.frame + np.arange(part.num_frames)) % frames_of[video]
             frames.append(10000 * (video + 1) + index)
-            index = (part.row + np.arange(part.num_rows)) % rows_of[video]
+            index = (part.feature + np.arange(part.num_features)) % rows_of[video]
             rows.append(10000 * (video + 1) + index)
         np.testing.assert_array_equal(np.concatenate(frames), golden["mix_spec_row"][i])
         np.testing.assert_array_equal(

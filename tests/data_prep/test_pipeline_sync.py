@@ -2,7 +2,7 @@
 
 Numbered frames and clicks (`tests.media.sync_media`) go through prepare into shards and through the
 pipeline into batches of CAVP, of the latent diffusion model and of MM-Diffusion. Only what is in a
-batch is measured: the number of each image (or feature row) against the nearest click in its
+batch is measured: the number of each image (or feature) against the nearest click in its
 audio. An image's number may be half a source frame from the middle of its frame, never more.
 Fast tests take one file of every way in which containers keep time, slow ones all of them.
 """

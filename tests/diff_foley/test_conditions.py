@@ -51,8 +51,8 @@ def _program(
     model = _networks()[0].module()
     audio, video = specs.AudioSpec(**config.audio), specs.VideoSpec(**tiny_foley.cavp().video)
     window = pipeline.window_of(model, config, audio, video)
-    plan = windows.plan(2 * window.num_rows, window)
-    features_RD = np.random.default_rng(0).standard_normal((2 * window.num_rows, 8))
+    plan = windows.plan(2 * window.num_features, window)
+    features_RD = np.random.default_rng(0).standard_normal((2 * window.num_features, 8))
     features_RD /= np.linalg.norm(features_RD, axis=1, keepdims=True)
     request = packed_windows.Request(
         plan, features_RD.astype(np.float32), "x", packed_windows.NoiseSeed(0)

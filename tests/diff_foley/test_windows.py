@@ -5,48 +5,52 @@ import pytest
 
 from foley_jax.diff_foley.sampling import windows
 
-PAPER = windows.WindowSpec(num_rows=32, num_columns=64, row_s=0.25, column_s=0.128)  # hop 256
-EXACT = windows.WindowSpec(num_rows=32, num_columns=64, row_s=0.25, column_s=0.125)  # hop 250
+PAPER = windows.WindowSpec(
+    num_features=32, num_columns=64, feature_s=0.25, column_s=0.128
+)  # hop 256
+EXACT = windows.WindowSpec(
+    num_features=32, num_columns=64, feature_s=0.25, column_s=0.125
+)  # hop 250
 LENGTHS = [1, 2, 31, 32, 33, 40, 41, 60, 61, 100, 2399, 2400]
 
 
 @pytest.mark.parametrize("spec", [PAPER, EXACT])
-@pytest.mark.parametrize("num_rows", LENGTHS)
-def test_windows_cover_every_row_and_overlap(num_rows, spec):
-    plan = windows.plan(num_rows, spec)
-    covered = np.zeros(plan[-1].row + 32, int)
+@pytest.mark.parametrize("num_features", LENGTHS)
+def test_windows_cover_every_row_and_overlap(num_features, spec):
+    plan = windows.plan(num_features, spec)
+    covered = np.zeros(plan[-1].feature + 32, int)
     for window in plan:
-        covered[window.row : window.row + 32] += 1
-    assert covered.min() >= 1 and len(covered) >= num_rows
-    assert len(plan) == 1 if num_rows <= 32 else plan[-2].row < num_rows - 32
-    gaps = np.diff([w.row for w in plan])
+        covered[window.feature : window.feature + 32] += 1
+    assert covered.min() >= 1 and len(covered) >= num_features
+    assert len(plan) == 1 if num_features <= 32 else plan[-2].feature < num_features - 32
+    gaps = np.diff([w.feature for w in plan])
     assert (gaps > 0).all() and (gaps <= 28).all()
     columns = np.diff([w.column for w in plan])
     assert (columns > 0).all() and (columns < 64).all()
 
 
 def test_rows_and_columns_of_every_window_begin_together_for_ten_minutes():
-    for num_rows in range(1, 2401):
-        for window in windows.plan(num_rows, PAPER):
-            assert abs(window.row * 0.25 - window.column * 0.128) <= 0.016 + 1e-9
+    for num_features in range(1, 2401):
+        for window in windows.plan(num_features, PAPER):
+            assert abs(window.feature * 0.25 - window.column * 0.128) <= 0.016 + 1e-9
     for window in windows.plan(2400, EXACT):
-        assert window.row * 0.25 == window.column * 0.125
+        assert window.feature * 0.25 == window.column * 0.125
 
 
 def test_exact_windows_end_with_the_video_and_others_soon_after():
-    assert all(windows.plan(n, EXACT)[-1].row == n - 32 for n in range(33, 300))
-    beyond = [windows.plan(n, PAPER)[-1].row - (n - 32) for n in range(33, 2401)]
+    assert all(windows.plan(n, EXACT)[-1].feature == n - 32 for n in range(33, 300))
+    beyond = [windows.plan(n, PAPER)[-1].feature - (n - 32) for n in range(33, 2401)]
     assert min(beyond) == 0 and max(beyond) <= 17
 
 
 def test_row_times_say_how_far_rows_are_from_the_first_column():
     plan = windows.plan(200, PAPER)
-    times_NL = windows.row_times(plan, PAPER)
+    times_NL = windows.feature_times(plan, PAPER)
     np.testing.assert_allclose(times_NL[0], np.arange(32) * 0.25)
     assert np.abs(times_NL[:, 0]).max() > 0.001  # not exact, and the model may know it
     for window, times_L in zip(plan, times_NL):
         absolute_s = window.column * 0.128 + times_L
-        np.testing.assert_allclose(absolute_s, (window.row + np.arange(32)) * 0.25, atol=1e-5)
+        np.testing.assert_allclose(absolute_s, (window.feature + np.arange(32)) * 0.25, atol=1e-5)
 
 
 def test_official_windows_lie_side_by_side_and_drop_the_rest():
@@ -54,7 +58,7 @@ def test_official_windows_lie_side_by_side_and_drop_the_rest():
     assert windows.official(5, PAPER) == [(0, 0)]
 
 
-def test_short_video_repeats_its_last_row():
+def test_short_video_repeats_its_last_feature():
     features_LD = np.arange(5, dtype=np.float32)[:, None]
     cut_NLD = windows.window_features(features_LD, windows.plan(5, PAPER), PAPER)
     np.testing.assert_array_equal(cut_NLD[0, :, 0], np.minimum(np.arange(32), 4))
@@ -87,7 +91,7 @@ def test_join_places_windows_by_absolute_time():
         for window in plan:
             mel_FT = np.zeros((2, 512), np.float32)
             # where a model puts it that takes the first feature for the first column
-            frame = round((event_s - window.row * 0.25) / frame_s)
+            frame = round((event_s - window.feature * 0.25) / frame_s)
             if 0 <= frame < 512:
                 mel_FT[:, frame] = 1.0
             mels.append(mel_FT)

@@ -13,13 +13,13 @@ FPS, SECONDS = 10.0, 4.0
 NUM_FRAMES = 250  # 4 s at hop 256
 
 
-def _judged(model, mels, features, *, seed, num_frames, num_rows):
+def _judged(model, mels, features, *, seed, num_frames, num_features):
     """Probability 0.9 where loud moments are bright ones."""
     model.append(len(mels))
     prob = []
     for mel_FT, features_LD in zip(mels, features, strict=True):
-        assert mel_FT.shape == (128, num_frames) and len(features_LD) == num_rows
-        frame = (np.arange(num_rows) / FPS / 0.016 + 2).astype(int)  # a little after the video
+        assert mel_FT.shape == (128, num_frames) and len(features_LD) == num_features
+        frame = (np.arange(num_features) / FPS / 0.016 + 2).astype(int)  # a little after the video
         loud = mel_FT.max(0)[frame.clip(0, num_frames - 1)]
         prob.append(0.9 if np.corrcoef(loud, features_LD[:, 0])[0, 1] > 0.5 else 0.1)
     return alignment.AlignAcc(0.0, np.array(prob, np.float32))

@@ -19,7 +19,7 @@ SMALL = {
     "autoencoder": tiny.AUTOENCODER,
     "latent_scale": 0.5,
 }
-SIZES = {"num_frames": 8, "num_rows": 4, "batch_size": 2}
+SIZES = {"num_frames": 8, "num_features": 4, "batch_size": 2}
 
 
 BIAS = 6.0
@@ -92,7 +92,7 @@ def test_the_seed_decides_and_the_batch_size_does_not():
 def test_items_that_do_not_fit_are_refused():
     mels, features = _items()
     with pytest.raises(ValueError, match=r"mel of item 0: shape \(4, 8\).* at least 512"):
-        alignment.align_acc(_model(), mels, features, num_rows=4)
+        alignment.align_acc(_model(), mels, features, num_features=4)
     with pytest.raises(ValueError, match="features of item 0.* at least 32"):
         alignment.align_acc(_model(), mels, features, num_frames=8)
     with pytest.raises(ValueError, match="5 mels and 4 sets"):

@@ -113,7 +113,7 @@ def _key_of(results, rules):
 
 @pytest.mark.slow
 @each_protocol
-def test_truth_against_itself_is_the_best_row(results, rules):
+def test_truth_against_itself_is_the_best_feature(results, rules):
     found = _key_of(results, rules)
     truth, exact = found.pop("reference"), found.pop("true 0")
     assert exact == pytest.approx(truth, abs=0.1)  # the reference's audio has been through AAC

@@ -169,7 +169,7 @@ def test_files_of_dropped_audio_are_closed_and_lie_in_the_output_folder(
         return [link for link in links if link.startswith(str(tmp_path))]
 
     monkeypatch.setattr(foley.model, "vocoder", long_media.Tone())
-    monkeypatch.setattr(foley.model, "scratch", tmp_path)
+    foley = foley.within(pipeline.Run(scratch=tmp_path))
     settings = pipeline.Settings(steps=2, num_samples=4)
     source = foley.read(long_media.write(tmp_path / "v.mp4", 2.0))
     (kept,) = foley.model.generate([source], settings)[0]

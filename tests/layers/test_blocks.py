@@ -110,12 +110,12 @@ def test_transformer_starts_as_identity_and_sees_its_context():
 
 def test_relative_rows_are_column_centres_minus_row_times():
     context_s = jnp.array([[0.0, 0.25]])
-    got = locality.relative_rows(2, 0.5, context_s)
+    got = locality.relative_times(2, 0.5, context_s)
     np.testing.assert_allclose(got, [[[1.0, 0.0], [3.0, 2.0]]])
 
 
 def test_locality_prefers_the_row_at_its_offset():
-    relative = locality.relative_rows(8, 0.25, jnp.arange(8.0)[None] * 0.25)
+    relative = locality.relative_times(8, 0.25, jnp.arange(8.0)[None] * 0.25)
     prior = locality.Locality(4, 6, rngs=nnx.Rngs(0))
     favourite = np.argmax(prior.bias(relative)[0], axis=-1)  # [heads, columns]
     # column w's centre lies half a row after row w; offset -1 looks one row later, 1 earlier
@@ -127,7 +127,7 @@ def test_locality_prefers_the_row_at_its_offset():
 def test_position_restarts_at_a_cut_between_two_clips():
     # features of the second clip lie 0.1 s off the grid of the first
     context_s = jnp.array([[0.0, 0.25, 0.6, 0.85]])
-    relative = locality.relative_rows(4, 0.25, context_s)
+    relative = locality.relative_times(4, 0.25, context_s)
     prior = locality.Locality(1, 6, rngs=nnx.Rngs(0))
     got = prior.position(relative)[0, 0]
     centres = np.array([0.125, 0.375, 0.625, 0.875])
@@ -150,7 +150,7 @@ def test_config_fields_build_a_module_and_unknown_ones_are_named():
 
 def test_gradients_of_a_transformer_are_finite():
     x, context = _normal(1, 2, 4, 8), _normal(1, 5, 6, seed=1)
-    relative = locality.relative_rows(4, 0.25, jnp.arange(5.0)[None] * 0.25)
+    relative = locality.relative_times(4, 0.25, jnp.arange(5.0)[None] * 0.25)
     model = filled.module(
         lambda keys: transformer.SpatialTransformer(
             8, 2, 6, num_groups=4, use_locality=True, rngs=keys

@@ -19,7 +19,7 @@ from foley_jax.runtime import network
 pytestmark = pytest.mark.slow
 PREFIX = full_size.PREFIX
 ATOL = 1e-3  # absolute, of unit deviation
-SPEC = windows.WindowSpec(num_rows=32, num_columns=64, row_s=0.25, column_s=0.128)
+SPEC = windows.WindowSpec(num_features=32, num_columns=64, feature_s=0.25, column_s=0.128)
 
 
 def _network(kind: str, name: str) -> network.Network:

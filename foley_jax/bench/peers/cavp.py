@@ -3,7 +3,7 @@
 The official 3-D convolutions have kernels 1xkxk or 3x1x1; here they are 2-D convolutions over B*T
 frames, or over time and pixels, which torch computes faster. BatchNorm is folded into them by
 torch's own `fuse_conv_bn_eval`, and memory is channels-last throughout.
-B batch, T frames, N = B*T, H W, C channels, F mel bins, L mel frames, D width of a row.
+B batch, T frames, N = B*T, H W, C channels, F mel bins, L mel frames, D width of a feature.
 Source: inference/model/cavp_modules.py `ResNet3dSlowOnly`, `Cnn14`; cavp_model.py.
 """
 

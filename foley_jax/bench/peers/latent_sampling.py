@@ -1,6 +1,6 @@
 """Diff-Foley's sampling in torch: DPM-Solver++ with guidance, decoding, Griffin-Lim.
 
-B windows, H V C latent rows, columns, channels, L feature rows, D width.
+B windows, H V C latent rows, columns, channels, L features, D width.
 """
 
 from collections.abc import Mapping

@@ -9,7 +9,7 @@ from foley_jax.bench import case
 MODULES = {
     "unet_forward": "latent_diffusion",
     "vae_decode": "latent_diffusion",
-    "griffin_lim": "sound",
+    "griffin_lim": "griffin_lim",
     "ldm_sample": "windows",
     "ldm_cached": "windows",
     "ldm_train": "windows",

@@ -46,11 +46,11 @@ def cavp_encode(ask: case.Ask) -> Iterator[case.Case]:
     rng = np.random.default_rng(0)
     side = config.video.height
     given = {
-        "pictures": rng.random((1, frames, side, side, 3), np.float32),
-        "sound": rng.random((1, config.audio.num_mels, MEL_PER_FRAME * frames), np.float32),
+        "frames": rng.random((1, frames, side, side, 3), np.float32),
+        "audio": rng.random((1, config.audio.num_mels, MEL_PER_FRAME * frames), np.float32),
     }
     peers = _encoders(ask, weights.official("diff_foley/cavp", network.state))
-    encoders = {"pictures": "encode_video", "sound": "encode_spec"}
+    encoders = {"frames": "encode_video", "audio": "encode_spec"}
     for name, method in encoders.items():
         x = given[name]
         run = jax.jit(lambda state, x, method=method: getattr(network.module(state), method)(x))
@@ -79,7 +79,7 @@ def _encoders(ask: case.Ask, official: Mapping[str, np.ndarray]) -> dict[str, An
         return {}
     from foley_jax.bench.peers import cavp as peer
 
-    made = {"pictures": peer.video_encoder(official), "sound": peer.audio_encoder(official)}
+    made = {"frames": peer.video_encoder(official), "audio": peer.audio_encoder(official)}
     return {name: torch_side.placed(module, ours=ask.dtype) for name, module in made.items()}
 
 

@@ -1,6 +1,6 @@
 """Networks of latent diffusion by themselves: one U-Net forward, one decoding.
 
-B windows, H W latent rows and columns, L feature rows, D their width.
+B windows, H W latent rows and columns, L features, D their width.
 """
 
 from collections.abc import Iterator, Mapping

@@ -119,12 +119,12 @@ def foley_walk(
 
 
 def _foley_flops(
-    model: foley_pipeline.DiffFoley, config: Any, num_rows: int, count: int, steps: int
+    model: foley_pipeline.DiffFoley, config: Any, num_features: int, count: int, steps: int
 ) -> float:
     """Returns the FLOPs of all solver steps and of the decoding."""
-    plan = windows.plan(num_rows, model.window)
+    plan = windows.plan(num_features, model.window)
     width = model.ldm.module().conditioner.in_dim
-    features_RD = np.zeros((num_rows, width), np.float32)
+    features_RD = np.zeros((num_features, width), np.float32)
     requests = [
         packed_windows.Request(plan, features_RD, str(i), packed_windows.NoiseSeed(0))
         for i in range(count)

@@ -138,10 +138,10 @@ class Sampling:
         self.spec, video = task.audio, specs.VideoSpec(**config.video)
         window = foley_pipeline.window_of(model, config, self.spec, video)
         self.latent_shape = model.latent_shape(self.spec.num_mels, config.data.window_frames)
-        plan = windows.plan(window.num_rows, window)
+        plan = windows.plan(window.num_features, window)
         rng = np.random.default_rng(0)
         width = model.conditioner.in_dim
-        features_BLD = rng.standard_normal((batch, window.num_rows, width), np.float32)
+        features_BLD = rng.standard_normal((batch, window.num_features, width), np.float32)
         features_BLD /= np.linalg.norm(features_BLD, axis=-1, keepdims=True)
         requests = [
             packed_windows.Request(plan, rows, "noise", packed_windows.NoiseSeed(0, i))

@@ -1,6 +1,6 @@
 """Does this audio belong to this video, at this time? The alignment classifier and its parts.
 
-B batch, H W latent rows (frequency) and columns (time), C channels, L feature rows, D their width,
+B batch, H W latent rows (frequency) and columns (time), C channels, L features, D their width,
 F mel bins, T mel frames.
 """
 

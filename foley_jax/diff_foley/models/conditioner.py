@@ -54,14 +54,14 @@ class VideoFeatureConditioner(nnx.Module):
         Raises:
           ValueError: too many features, or features of another width.
         """
-        _, num_rows, width = features_BLD.shape
-        if num_rows > self.max_len or width != self.in_dim:
+        _, num_features, width = features_BLD.shape
+        if num_features > self.max_len or width != self.in_dim:
             raise ValueError(
-                f"there are {num_rows} features of width {width}; the conditioner takes at most "
-                f"{self.max_len} features of width {self.in_dim}: cut the video into windows"
+                f"there are {num_features} features of width {width}; the conditioner takes at "
+                f"most {self.max_len} features of width {self.in_dim}: cut the video into windows"
             )
         h = self.embedder(features_BLD * self.feature_gain)
-        return h + self.pos_emb(jnp.arange(num_rows))[None]
+        return h + self.pos_emb(jnp.arange(num_features))[None]
 
 
 def from_config(

@@ -91,8 +91,8 @@ def row_loss(video_BTD: jax.Array, audio_BTD: jax.Array, logit_scale: jax.Array)
     """
     if video_BTD.shape != audio_BTD.shape:
         raise ValueError(
-            f"video has features {video_BTD.shape} and audio {audio_BTD.shape}; the row loss needs "
-            "one of each per moment (4 frames and 64 mel frames a second)"
+            f"video has features {video_BTD.shape} and audio {audio_BTD.shape}; the loss between "
+            "moments needs one of each per moment (4 frames and 64 mel frames a second)"
         )
     width = video_BTD.shape[-1]
     video_ND, audio_ND = (x.reshape(-1, width) for x in (video_BTD, audio_BTD))

@@ -1,6 +1,6 @@
 """The three networks of Diff-Foley's second stage and the scale between two of them.
 
-B batch, F mel bins, T mel frames, H W latent rows and columns, C latent channels, L feature rows.
+B batch, F mel bins, T mel frames, H W latent rows and columns, C latent channels, L features.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """The latent-diffusion U-Net: Stable Diffusion v1's, over mel latents and video features.
 
-B batch, H W latent rows (frequency) and columns (time), C channels, L feature rows, D their width.
+B batch, H W latent rows (frequency) and columns (time), C channels, L features, D their width.
 The nesting `input_blocks` / `middle_block` / `output_blocks` is the official one, so conversion is
 renames only.
 """
@@ -92,7 +92,7 @@ class Trunk(nnx.Module):
         self._check_context(context)
         return [context.astype(self.dtype)] * len(self.entries())
 
-    def _relative_rows(
+    def _relative_times(
         self, x_BHWC: jax.Array, context_s_BL: jax.Array, column_s: float
     ) -> dict[int, jax.Array]:
         """Column-to-feature distances of every level, by the level's number of columns."""
@@ -100,7 +100,7 @@ class Trunk(nnx.Module):
             return {}
         w = x_BHWC.shape[2]
         return {
-            w >> i: locality.relative_rows(w >> i, column_s * 2**i, context_s_BL)
+            w >> i: locality.relative_times(w >> i, column_s * 2**i, context_s_BL)
             for i in range(self.num_halvings + 1)
         }
 
@@ -150,11 +150,11 @@ class Trunk(nnx.Module):
         """Returns what runs one of `entries`, by its number; arguments as of `UNet.__call__`."""
         self._check(x_BHWC)
         entries, contexts = self.entries(), self._contexts(context)
-        b, num_rows = jax.tree.leaves(context)[0].shape[:2]
+        b, num_features = jax.tree.leaves(context)[0].shape[:2]
         if context_s_BL is None:
-            features = jnp.arange(num_rows, dtype=jnp.float32) * locality.ROW_S
-            context_s_BL = jnp.broadcast_to(features[None], (b, num_rows))
-        relative = self._relative_rows(
+            features = jnp.arange(num_features, dtype=jnp.float32) * locality.FEATURE_S
+            context_s_BL = jnp.broadcast_to(features[None], (b, num_features))
+        relative = self._relative_times(
             x_BHWC, context_s_BL, self.column_s if column_s is None else column_s
         )
         time_BD = self.time_embed[0](embedding.timestep_embedding(t_B, self.model_channels))
@@ -180,7 +180,7 @@ class Trunk(nnx.Module):
 
 
 class UNet(Trunk):
-    """Predicts the noise (or v) in a latent, given the step and the feature rows of the video.
+    """Predicts the noise (or v) in a latent, given the step and the features of the video.
 
     Defaults are Stable Diffusion v1 exactly: 859,520,964 parameters.
     Fields beyond it: `locality_bias` (see `layers.locality`), `column_s` the seconds of one latent

@@ -2,7 +2,7 @@
 
 Keys and values of cross-attention depend on nothing that changes from step to step. XLA leaves
 their projections inside the loop over the steps, so they are made here, once.
-Axis letters: N windows in M batches of B; L rows of a window, R rows of a whole video, D width.
+Axis letters: N windows in M batches of B; L features of a window, R of a whole video, D width.
 """
 
 from collections.abc import Callable

@@ -3,7 +3,7 @@
 It holds the videos of a device batch one after the other, each in a whole number of blocks of one
 window's width. Windows never reach across two videos, so a video's audio does not depend on its
 neighbours on the tape.
-Axis letters: N windows, V columns of one, L rows, R those of a whole video, D width, K blocks.
+Axis letters: N windows, V columns of one, L features, R those of a whole video, D width, K blocks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -128,7 +128,7 @@ def pack_windows(
         starts.append(column)
         first.extend(column + c for c in columns)
         shares.append(windows_lib.weights(columns, spec.num_columns))
-        times.append(windows_lib.row_times(request.windows, spec))
+        times.append(windows_lib.feature_times(request.windows, spec))
         keys.append(block_keys(request.draw.seed, request.name, request.draw.sample, count))
         column += count * spec.num_columns
     room = max(room, len(first))
@@ -146,7 +146,7 @@ def pack_windows(
 def _features(requests: Sequence[Request], spec: windows_lib.WindowSpec, size: int) -> np.ndarray:
     """Features of all windows, then the last ones again: the largest array, so without copies."""
     width, at = requests[0].features_RD.shape[1], 0
-    features_NLD = np.empty((size, spec.num_rows, width), np.float32)
+    features_NLD = np.empty((size, spec.num_features, width), np.float32)
     for request in requests:
         stop = at + len(request.windows)
         features_NLD[at:stop] = windows_lib.window_features(

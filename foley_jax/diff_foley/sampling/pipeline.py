@@ -3,11 +3,10 @@
 Axis letters: B clips in one device batch, T frames, H W, C channels, L features, D width, F mels.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+import copy
 import itertools
 import math
-from pathlib import Path
 from typing import Any
 
 from flax import nnx
@@ -30,6 +29,7 @@ from foley_jax.diff_foley.sampling import (
     windows,
 )
 from foley_jax.diff_foley.sampling import results as results_lib
+from foley_jax.diff_foley.sampling import run as run_lib
 from foley_jax.diff_foley.sampling import settings as settings_lib
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs, spool
@@ -37,12 +37,11 @@ from foley_jax.runtime import network, seed_keys
 from foley_jax.vocoders import griffin_lim as vocoder_lib
 
 NoiseSeed, Settings = packed_windows.NoiseSeed, settings_lib.Settings
+Run = run_lib.Run
 Source, Audio = sources_lib.Source, sources_lib.Audio
 Result, GeneratedMel, ranked = results_lib.Result, results_lib.GeneratedMel, results_lib.ranked
 TAPE_WINDOWS = 1024  # denoised together, unless one video has more: two hours
 OFFICIAL_S = 600.0  # preset "official" compares every window with all features of the video
-# what `DiffFoley.watch` is told of
-STAGES = ("features", "diffusion", "autoencoder", "vocoder", "scores")
 
 
 def window_of(
@@ -56,9 +55,9 @@ def window_of(
     # a model that is told when its features are needs no feature to begin with a column
     exact = {"max_skew_s": float("inf")} if model.unet.locality_bias else {}
     return windows.WindowSpec(
-        num_rows=config.data.num_rows,
+        num_features=config.data.num_rows,
         num_columns=columns,
-        row_s=1.0 / video.fps,
+        feature_s=1.0 / video.fps,
         column_s=model.autoencoder.downsampling[1] * audio.frame_s,
         **exact,
     )
@@ -77,11 +76,7 @@ class DiffFoley:
       mesh: devices of this process that share the work, see `mesh.local_mesh`; None is one.
 
     Attributes:
-      watch: called with the name of a stage (`STAGES`), gives a context for its work; stages of
-        `draft` and `finish` overlap where these run in two threads.
-      room: None, or 0 from when on small batches are padded to the size of the largest before them,
-        instead of compiling a program of their own; it grows to that one's windows.
-      scratch: folder for what is too long for memory; None is the system's for temporary files.
+      run: what the work is part of, see `Run` and `within`.
       similarity: scores pairs of video and audio, see `similarity.Similarity`.
     """
 
@@ -99,9 +94,8 @@ class DiffFoley:
         device_windows: int | None = None,
         mesh: Mesh | None = None,
     ):
-        self.watch: Callable[[str], contextlib.AbstractContextManager] = contextlib.nullcontext
-        self.room: int | None = None
-        self.scratch: Path | None = None
+        self.run = Run()
+        self._most_made = 0  # windows of the largest batch of `run`
         self.num_devices = 1 if mesh is None else mesh.size
         ldm, cavp = ldm.on(mesh), cavp.on(mesh)
         classifier, scorer = classifier and classifier.on(mesh), scorer and scorer.on(mesh)
@@ -129,6 +123,12 @@ class DiffFoley:
         self._encode_video = cavp.jit(features.encode_frames, name="encode_frames")
         self.similarity = similarity.Similarity(cavp, self.video, self.cavp_audio)
         self._decode = ldm.jit(_autoencode, name="autoencode")
+
+    def within(self, run: Run) -> "DiffFoley":
+        """Returns the same model, its work part of `run`."""
+        model = copy.copy(self)
+        model.run, model._most_made = run, 0
+        return model
 
     def check(self, settings: Settings) -> None:
         """Whether the networks can follow the settings.
@@ -218,7 +218,7 @@ class DiffFoley:
     ) -> list[list[GeneratedMel]]:
         """Drafts of each source, from device batches that they share."""
         official = settings.preset == "official"
-        with self.watch("features"):
+        with self.run.watch("features"):
             seen, video_features = sources_lib.view(
                 sources,
                 self._encode_video,
@@ -247,27 +247,28 @@ class DiffFoley:
         self, requests: Sequence[packed_windows.Request], settings: Settings
     ) -> list[tuple[np.ndarray, float | None, str]]:
         """(joined mel, alignment or None, fault) of every request."""
-        if self.room is not None:
-            self.room = max(self.room, sum(len(request.windows) for request in requests))
+        if self.run.pad_groups:
+            made = sum(len(request.windows) for request in requests)
+            self._most_made = max(self._most_made, made)
         packed, _, batch = packed_windows.pack_windows(
             requests,
             self.window,
             self.device_windows,
             num_devices=self.num_devices,
-            room=self.room or 0,
+            room=self._most_made,
         )
         official = settings.preset == "official"
-        with self.watch("diffusion"):
+        with self.run.watch("diffusion"):
             # of all features of a video, where it needs them, there is only one on the tape
             raw_features_RD = requests[0].features_RD if official else None
             z_HWC = self.sampler.latents(packed, settings, batch, raw_features_RD)
             z_HWC = jax.block_until_ready(z_HWC)  # the next step would wait as long
-        with self.watch("autoencoder"):
+        with self.run.watch("autoencoder"):
             finite: list[bool] = []  # of every window, before clipping hides what is not
             parts = self._checked(self.sampler.mels(z_HWC, packed, batch), finite)
             parts = parts if official else (np.clip(part_FT, 0.0, 1.0) for part_FT in parts)
             mels = [self._joined(r, itertools.islice(parts, len(r.windows))) for r in requests]
-        with self.watch("scores"):
+        with self.run.watch("scores"):
             match_N = self.sampler.alignment(z_HWC, packed, batch)
         made, at = [], 0
         for request, mel_FT in zip(requests, mels, strict=True):
@@ -297,7 +298,7 @@ class DiffFoley:
     def _joined(self, request: packed_windows.Request, parts: Iterable[np.ndarray]) -> np.ndarray:
         """The mel [F, T] of one audio clip from those of its windows."""
         first = [window.column * self.column_frames for window in request.windows]
-        made = spool.Spool((self.audio.num_mels,), self.scratch)
+        made = spool.Spool((self.audio.num_mels,), self.run.scratch)
         for part_FT in windows.joined(parts, first):
             made.append(part_FT.T)
         return made.array().T
@@ -318,12 +319,12 @@ class DiffFoley:
     def audio_clips(self, drafts: Sequence[GeneratedMel], settings: Settings) -> list[Result]:
         """Mels to audio and scores: one result for each draft, in order."""
         lengths = [self.audio.num_samples(d.source.duration_s) for d in drafts]
-        with self.watch("vocoder"):
+        with self.run.watch("vocoder"):
             if settings.preset == "official":
                 audios = [self._vocode_official(d, n) for d, n in zip(drafts, lengths)]
             else:
                 audios = self.vocode([d.mel_FT for d in drafts], lengths)
-        with self.watch("scores"):
+        with self.run.watch("scores"):
             similar = self.similarity([d.source.clips_BD for d in drafts], audios)
         results = []
         for draft, audio, own in zip(drafts, audios, similar):
@@ -347,7 +348,7 @@ class DiffFoley:
             max_batch=max_batch,
             through=self.vocoder,
             num_devices=self.num_devices,
-            folder=self.scratch,
+            folder=self.run.scratch,
         )
 
     def _vocode_official(self, draft: GeneratedMel, length: int) -> np.ndarray:
@@ -358,7 +359,7 @@ class DiffFoley:
         keys_N = seed_keys.wrapped(raw)
         windows_FT = (spool.part(draft.mel_FT, slice(None), slice(s, s + width)) for s in starts)
         return decode.vocode_official(
-            windows_FT, length, self.audio, keys_N=keys_N, folder=self.scratch
+            windows_FT, length, self.audio, keys_N=keys_N, folder=self.run.scratch
         )
 
     def reconstruct(self, audio_clips: Sequence[Audio]) -> list[Result]:

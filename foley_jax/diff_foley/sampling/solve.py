@@ -2,7 +2,7 @@
 
 The windows lie on a tape (`packed_windows`).
 Axis letters: N windows, B of them evaluated at once, H V C latent rows, columns of a window and
-channels, W columns of the tape, L rows, D width, K blocks, R rows of a whole video.
+channels, W columns of the tape, L features, D width, K blocks, R features of a whole video.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,8 +1,8 @@
-"""Where the windows of a video lie: feature rows on one side, latent columns on the other.
+"""Where the windows of a video lie: features on one side, latent columns on the other.
 
-Both are placed by absolute time, so nothing drifts. A row is 250 ms, a column 128 ms (hop 256) or
-125 ms (hop 250): a window begins where a row and a column begin together, nearly enough.
-Axis letters: L feature rows of a window, V latent columns of a window, D feature width, F mel
+Both are placed by absolute time, so nothing drifts. A feature is 250 ms, a column 128 ms (hop 256)
+or 125 ms (hop 250): a window begins where a feature and a column begin together, nearly enough.
+Axis letters: L features of a window, V latent columns of a window, D feature width, F mel
 bins, T mel frames, N windows.
 """
 
@@ -14,9 +14,9 @@ import numpy as np
 
 
 class Window(NamedTuple):
-    """First feature row and first latent column of one window."""
+    """First feature and first latent column of one window."""
 
-    row: int
+    feature: int
     column: int
 
 
@@ -25,34 +25,34 @@ class WindowSpec:
     """The lengths of one window.
 
     Attributes:
-      num_rows: feature rows the model is conditioned on (32).
+      num_features: features the model is conditioned on (32).
       num_columns: latent columns the model makes (64).
-      row_s, column_s: seconds of each.
+      feature_s, column_s: seconds of each.
       overlap_s: least time that two neighbouring windows share.
-      max_skew_s: most that the first row and the first column of a window should lie apart;
-        infinite for models that are told the exact times of their rows.
+      max_skew_s: most that the first feature and the first column of a window should lie apart;
+        infinite for models that are told the exact times of their features.
     """
 
-    num_rows: int
+    num_features: int
     num_columns: int
-    row_s: float
+    feature_s: float
     column_s: float
     overlap_s: float = 1.0
     max_skew_s: float = 0.016
 
-    def column_of(self, row: int) -> int:
-        """The column whose start is nearest to that of a row."""
-        return round(row * self.row_s / self.column_s)
+    def column_of(self, feature: int) -> int:
+        """The column whose start is nearest to that of a feature."""
+        return round(feature * self.feature_s / self.column_s)
 
-    def skew_s(self, row: int) -> float:
-        """How far a row and its nearest column lie apart."""
-        return abs(row * self.row_s - self.column_of(row) * self.column_s)
+    def skew_s(self, feature: int) -> float:
+        """How far a feature and its nearest column lie apart."""
+        return abs(feature * self.feature_s - self.column_of(feature) * self.column_s)
 
-    def window(self, row: int) -> Window:
-        return Window(row, self.column_of(row))
+    def window(self, feature: int) -> Window:
+        return Window(feature, self.column_of(feature))
 
 
-def plan(num_rows: int, spec: WindowSpec) -> list[Window]:
+def plan(num_features: int, spec: WindowSpec) -> list[Window]:
     """Windows that cover all features, neighbours overlapping by at least `overlap_s`.
 
     A video of one window or less has the single window at 0. Where no window can both end with
@@ -60,51 +60,51 @@ def plan(num_rows: int, spec: WindowSpec) -> list[Window]:
     Raises:
       ValueError: no features.
     """
-    if num_rows < 1:
+    if num_features < 1:
         raise ValueError("the video has no features; it must show at least one frame")
-    stride = max(1, spec.num_rows - round(spec.overlap_s / spec.row_s))
-    last = max(0, num_rows - spec.num_rows)
-    rows = [0]
-    while rows[-1] < last:
-        reach = rows[-1] + stride
+    stride = max(1, spec.num_features - round(spec.overlap_s / spec.feature_s))
+    last = max(0, num_features - spec.num_features)
+    first = [0]
+    while first[-1] < last:
+        reach = first[-1] + stride
         in_step = [
-            r for r in range(rows[-1] + 1, reach + 1) if spec.skew_s(r) <= spec.max_skew_s + 1e-9
+            r for r in range(first[-1] + 1, reach + 1) if spec.skew_s(r) <= spec.max_skew_s + 1e-9
         ]
         final = [r for r in in_step if r >= last]
-        onward = [r for r in in_step if r > rows[-1] + stride // 2]
+        onward = [r for r in in_step if r > first[-1] + stride // 2]
         if final:
-            rows.append(final[0])
+            first.append(final[0])
         elif onward:
-            rows.append(onward[-1])
+            first.append(onward[-1])
         else:
             choice = range(min(last, reach), reach + 1)
-            rows.append(min(choice, key=spec.skew_s))
-    return [spec.window(row) for row in rows]
+            first.append(min(choice, key=spec.skew_s))
+    return [spec.window(feature) for feature in first]
 
 
-def official(num_rows: int, spec: WindowSpec) -> list[Window]:
+def official(num_features: int, spec: WindowSpec) -> list[Window]:
     """The notebook's windows: side by side, a rest of less than a window dropped (spec D4).
 
     8 s of features answer to 8.192 s of columns, so the audio falls behind by that much a window. A
     video shorter than a window, which the notebook cannot do, has one.
     """
-    count = max(1, num_rows // spec.num_rows)
-    return [Window(i * spec.num_rows, i * spec.num_columns) for i in range(count)]
+    count = max(1, num_features // spec.num_features)
+    return [Window(i * spec.num_features, i * spec.num_columns) for i in range(count)]
 
 
 def window_features(
     features_LD: np.ndarray, windows: Sequence[Window], spec: WindowSpec
 ) -> np.ndarray:
     """The features of every window, float32 [N, L, D]; past the end the last one repeats."""
-    first = np.array([w.row for w in windows])
-    index = np.minimum(first[:, None] + np.arange(spec.num_rows), len(features_LD) - 1)
+    first = np.array([w.feature for w in windows])
+    index = np.minimum(first[:, None] + np.arange(spec.num_features), len(features_LD) - 1)
     return np.asarray(features_LD, np.float32)[index]  # [N, L, D]
 
 
-def row_times(windows: Sequence[Window], spec: WindowSpec) -> np.ndarray:
-    """Seconds from the start of each window's first column to its rows, float32 [N, L]."""
-    first_s = np.array([w.row * spec.row_s - w.column * spec.column_s for w in windows])
-    return (first_s[:, None] + np.arange(spec.num_rows) * spec.row_s).astype(np.float32)
+def feature_times(windows: Sequence[Window], spec: WindowSpec) -> np.ndarray:
+    """Seconds from the start of each window's first column to its features, float32 [N, L]."""
+    first_s = np.array([w.feature * spec.feature_s - w.column * spec.column_s for w in windows])
+    return (first_s[:, None] + np.arange(spec.num_features) * spec.feature_s).astype(np.float32)
 
 
 def weights(first: Sequence[int], width: int) -> np.ndarray:

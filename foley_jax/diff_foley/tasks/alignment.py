@@ -59,7 +59,7 @@ class AlignmentTask(window_task.WindowTask):
             video=self.video,
             audio=self.audio,
             window_frames=data.window_frames,
-            num_rows=data.num_rows,
+            num_features=data.num_rows,
             true_share=data.true_share,
             shifted_share=data.shifted_share,
             min_shift_s=data.min_shift_s,

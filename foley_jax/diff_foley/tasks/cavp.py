@@ -92,7 +92,7 @@ class CavpTask(task_lib.Task):
     def loss(
         self, model: cavp.Cavp, batch: task_lib.Batch, key: jax.Array, *, train: bool
     ) -> tuple[jax.Array, task_lib.Metrics]:
-        """Semantic + temporal contrast over the global batch, plus `row_weight` * row loss."""
+        """Semantic + temporal contrast over the global batch, + `row_weight` * that of moments."""
         video, audio = self.features(model, batch, key, train=train)
         scale = jnp.exp(model.logit_scale[...])
         total, metrics = contrastive.contrastive_loss(

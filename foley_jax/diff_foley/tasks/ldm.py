@@ -63,7 +63,7 @@ class LatentDiffusionTask(window_task.WindowTask):
             video=self.video,
             audio=self.audio,
             window_frames=data.window_frames,
-            num_rows=data.num_rows,
+            num_features=data.num_rows,
             merge_probability=data.merge_probability if train else 0.0,
             aligned=data.aligned,
         )

@@ -26,7 +26,7 @@ from foley_jax.media import video as video_io
 Medium = Literal["audio", "image"]
 AUDIO = specs.AudioSpec(num_mels=64)
 RANGE_DB = 50.0  # below the loudest band of the clip; what is weaker counts as silence
-ROW_S = 0.25  # between features of the audio's descriptor; each reaches as far to either side
+FEATURE_S = 0.25  # between features of the audio's descriptor; each reaches as far to either side
 IMAGE_SIDE, IMAGE_FPS = 16, 8.0
 MAX_FRAMES = 16  # of longer clips, evenly spread
 NETWORKS = ("vggish", "panns_16k", "i3d")
@@ -63,7 +63,12 @@ def waveform(seconds: float) -> Descriptor:
     Silence is all -50.
     """
     length = AUDIO.num_samples(seconds)
-    settings = {"descriptor": "log-mel", "seconds": seconds, "range_db": RANGE_DB, "row_s": ROW_S}
+    settings = {
+        "descriptor": "log-mel",
+        "seconds": seconds,
+        "range_db": RANGE_DB,
+        "row_s": FEATURE_S,
+    }
 
     def compute(audio_BL: np.ndarray) -> dict[str, np.ndarray]:
         return {"features": pooled_log_mel(audio_BL)}
@@ -167,8 +172,8 @@ def pooled_log_mel(audio_BL: np.ndarray) -> np.ndarray:
     relative = power_BTF / np.where(loudest > 0, loudest, 1.0)
     level_BTF = 10.0 * np.log10(np.maximum(relative, faintest))
     times_s = np.arange(level_BTF.shape[1]) * AUDIO.frame_s
-    centres_s = np.arange(1 + int(audio_BL.shape[1] / AUDIO.sample_rate_hz / ROW_S)) * ROW_S
-    apart = np.abs(times_s - centres_s[:, None]) / ROW_S
+    centres_s = np.arange(1 + int(audio_BL.shape[1] / AUDIO.sample_rate_hz / FEATURE_S)) * FEATURE_S
+    apart = np.abs(times_s - centres_s[:, None]) / FEATURE_S
     weight_RT = np.where(apart < 1, 0.5 + 0.5 * np.cos(np.pi * apart), 0.0)
     weight_RT /= weight_RT.sum(axis=1, keepdims=True)
     pooled_BRF = weight_RT @ level_BTF

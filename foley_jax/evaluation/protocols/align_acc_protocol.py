@@ -34,7 +34,7 @@ class Judge:
       classifier: `diff_foley.alignment.AlignmentModel` trained on clean latents.
       features: uint8 frames [B, T, H, W, 3] -> unit CAVP features float32 [B, T, D].
       audio, video: what both read.
-      num_frames, num_rows: mel frames and features that are judged.
+      num_frames, num_features: mel frames and features that are judged.
       identity: which weights, by content, for the run card and the store.
     """
 
@@ -44,7 +44,7 @@ class Judge:
     video: specs.VideoSpec
     identity: Mapping[str, str]
     num_frames: int = alignment.NUM_FRAMES
-    num_rows: int = alignment.NUM_ROWS
+    num_features: int = alignment.NUM_FEATURES
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ class AlignAcc(rules_lib.ListeningRules):
         return {
             "weights": dict(self.judge.identity),
             "mel_frames": self.judge.num_frames,
-            "rows": self.judge.num_rows,
+            "rows": self.judge.num_features,
             "seed": self.seed,
             "num_pairings": PAIRINGS,
             "num_bootstrap": bootstrap.NUM_RESAMPLES,
@@ -157,7 +157,7 @@ class AlignAcc(rules_lib.ListeningRules):
                 [seen[place].features_LD for place in new],
                 seed=self.seed,
                 num_frames=self.judge.num_frames,
-                num_rows=self.judge.num_rows,
+                num_features=self.judge.num_features,
             )
             for place, prob in zip(new, found.prob_N, strict=True):
                 # the objects are held, so that their ids stay theirs
@@ -166,7 +166,7 @@ class AlignAcc(rules_lib.ListeningRules):
 
     def _frames(self, path: Path) -> np.ndarray:
         """The frames of the features, uint8 [T, H, W, 3]."""
-        count = self.judge.num_rows
+        count = self.judge.num_features
         frames = video_io.read_frames(path, self.judge.video)[:count]
         if len(frames) < count:
             raise container.MediaError(

@@ -45,7 +45,7 @@ class Exhibition:
         """Makes and writes everything; every process must call it at the same step."""
         try:
             batch = self._examples_batch()
-            model_fn = self._evaluator.model_fn(state, rows=self._examples)
+            model_fn = self._evaluator.model_fn(state, examples=self._examples)
             shown = self._task.show(model_fn, batch)
         except Exception as error:
             self._warn(f"what {self._config.task} shows cannot be made", error)
@@ -68,9 +68,9 @@ class Exhibition:
         if self._batch is None:
             size = self._evaluator.mesh.size
             size *= -(-self._examples // size)
-            rows, error = None, None
+            batch, error = None, None
             try:
-                rows = next(
+                batch = next(
                     evaluator_lib.in_order(
                         self._source, self._task, self._config, size, repeat=True
                     )
@@ -79,5 +79,5 @@ class Exhibition:
                 error = caught
             if not distributed.all_processes_true(error is None):
                 raise error or ValueError("another process cannot read its examples")
-            self._batch = distributed.global_batch(rows, self._evaluator.mesh)
+            self._batch = distributed.global_batch(batch, self._evaluator.mesh)
         return self._batch

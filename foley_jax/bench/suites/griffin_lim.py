@@ -38,7 +38,7 @@ def griffin_lim(ask: case.Ask) -> Iterator[case.Case]:
             ask.size,
             case.Program(run, args),
             batch,
-            "sound",
+            "audio",
             _peers(ask, magnitude, phase, spec, options),
             # 16 rounds through angles of numbers that may be close to zero
             tolerance=5e-2,

@@ -156,9 +156,9 @@ def test_a_killed_batch_is_continued(videos, tmp_path):
         tmp_path / "out",
         """
 import pathlib, sys, time
-from foley_jax import batch
+from foley_jax.inference import score_file
 out, name = pathlib.Path(sys.argv[1]), sys.argv[2]
-scores = batch.ScoreFile(out, {"steps": (25,)}, index=1)
+scores = score_file.ScoreFile(out, {"steps": (25,)}, index=1)
 scores.add(name, {"score": 1.0})
 scores.add("b", {"score": 2.0})
 with open(out / "scores.1.jsonl", "a") as file:

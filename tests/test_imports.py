@@ -254,3 +254,19 @@ def test_importing_touches_no_device():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_no_test_imports_another():
+    tests = ROOT / "tests"
+    found = []
+    for path in sorted(tests.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [
+                alias.name for alias in getattr(node, "names", []) if isinstance(alias, ast.alias)
+            ]
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names.append(getattr(node, "module", None) or "")
+                found += [
+                    f"{path.name}: {n}" for n in names if n.split(".")[-1].startswith("test_")
+                ]
+    assert not found

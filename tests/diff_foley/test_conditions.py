@@ -1,90 +1,29 @@
 """Keys and values of a sample's condition: made once, not at every solver step."""
 
-import functools
-
 import filled
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_foley
+import window_program
 
 from foley_jax.diff_foley.sampling import (
     conditions,
-    feature_cache,
     packed_windows,
-    pipeline,
-    solve,
-    windows,
 )
-from foley_jax.media import specs
 from foley_jax.runtime import flops
-from foley_jax.runtime import network as network_lib
-from foley_jax.training import task as task_lib
 
-EXACT = feature_cache.FeatureCache()
 BATCHES = [
     pytest.param(8, id="one_batch", marks=pytest.mark.slow),
     pytest.param(2, id="several_batches"),
 ]
-SCALES = (jnp.float32(4.5), jnp.float32(50.0))
-
-
-@functools.cache
-def _networks():
-    """The latent diffusion model and the alignment classifier, no layer zero."""
-    return [
-        network_lib.Network.of(filled.model(c())) for c in (tiny_foley.ldm, tiny_foley.alignment)
-    ]
-
-
-def _program(
-    batch,
-    steps,
-    guided=True,
-    preset="default",
-    sampler="dpm_solver",
-    cache=EXACT,
-):
-    """A sampling program of five windows: traceable, and its arguments."""
-    config = tiny_foley.ldm()
-    model = _networks()[0].module()
-    audio, video = specs.AudioSpec(**config.audio), specs.VideoSpec(**tiny_foley.cavp().video)
-    window = pipeline.window_of(model, config, audio, video)
-    plan = windows.plan(2 * window.num_features, window)
-    features_RD = np.random.default_rng(0).standard_normal((2 * window.num_features, 8))
-    features_RD /= np.linalg.norm(features_RD, axis=1, keepdims=True)
-    request = packed_windows.Request(
-        plan, features_RD.astype(np.float32), "x", packed_windows.NoiseSeed(0)
-    )
-    packed, _, batch = packed_windows.pack_windows([request], window, batch)
-    shape = model.latent_shape(audio.num_mels, config.data.window_frames)
-    task = task_lib.resolve(config)
-    program = solve.Program(
-        task.schedule,
-        config.loss.prediction,
-        shape,
-        steps,
-        sampler,
-        preset,
-        True,
-        batch,
-        cache,
-    )
-
-    def run(states, packed, raw_features_RD=None):
-        model, classifier = (n.module(s) for n, s in zip(_networks(), states))
-        classifier = classifier if guided else None
-        return solve.sample(program, model, classifier, packed, *SCALES, raw_features_RD)
-
-    return run, ([n.state for n in _networks()], packed), program
 
 
 def _per_step(batch, **options):
     """FLOPs of one more solver step; a loop over batches counts once."""
     counts = []
     for steps in (2, 3):
-        run, args, _ = _program(batch, steps, **options)
+        run, args, _ = window_program.program(batch, steps, **options)
         counts.append(flops.count(run, *args))
     return counts[1] - counts[0]
 
@@ -94,8 +33,8 @@ def _of_denoiser(batch):
 
     And of that which makes them, and the windows' context, from features.
     """
-    model = _networks()[0].module()
-    _, _, program = _program(batch, 2)
+    model = window_program.networks()[0].module()
+    _, _, program = window_program.program(batch, 2)
     batch = program.batch
     z = jnp.zeros((2 * batch, *program.latent_shape))
     context = jnp.zeros((2 * batch, 4, 8))
@@ -130,7 +69,7 @@ def test_nor_does_a_step_with_the_classifier(monkeypatch):
 
 @pytest.mark.parametrize("batch", BATCHES)
 def test_audio_are_the_same_as_with_a_projection_at_every_step(monkeypatch, batch):
-    run, args, _ = _program(batch, 2, guided=False)
+    run, args, _ = window_program.program(batch, 2, guided=False)
     made = []
     for kept in (conditions.KEPT_BYTES, 0):
         monkeypatch.setattr(conditions, "KEPT_BYTES", kept)
@@ -140,14 +79,14 @@ def test_audio_are_the_same_as_with_a_projection_at_every_step(monkeypatch, batc
 
 
 def test_all_steps_are_one_program_that_never_asks_the_host():
-    run, args, _ = _program(8, 3)
+    run, args, _ = window_program.program(8, 3)
     text = str(jax.make_jaxpr(run)(*args))
     assert text.count("scan[") >= 1 and "length=3" in text
     assert "callback" not in text and "while[" not in text
 
 
 def test_one_null_condition_serves_all_windows():
-    model = _networks()[0].module()
+    model = window_program.networks()[0].module()
     features_NLD = np.ones((6, 4, 8), np.float32)
     for zero_null in (False, True):
         contexts, null = conditions.of_model(model, features_NLD, 2, zero_null=zero_null)
@@ -163,11 +102,11 @@ def test_the_classifier_judges_by_keys_and_values(official):
     """Takes its window's features; preset "official" all features of the video, in every batch."""
     rng = np.random.default_rng(1)
     features_NLD, raw_RD = (rng.standard_normal(n).astype(np.float32) for n in ((4, 4, 8), (9, 8)))
-    z, t = jnp.ones((2, *_program(2, 2)[2].latent_shape)), jnp.zeros(2)
+    z, t = jnp.ones((2, *window_program.program(2, 2)[2].latent_shape)), jnp.zeros(2)
 
     @filled.jit
     def judged(state, features_NLD, raw_RD, number):
-        classifier = _networks()[1].module(state)
+        classifier = window_program.networks()[1].module(state)
         made = conditions.of_classifier(classifier, features_NLD, 2, raw_RD if official else None)
         raw_BRD = jnp.stack([raw_RD, raw_RD])
         own_BLD = jax.lax.dynamic_slice_in_dim(features_NLD, 2 * number, 2)
@@ -175,7 +114,9 @@ def test_the_classifier_judges_by_keys_and_values(official):
         return classifier.log_prob(z, t, conditions.at(made, number)), want
 
     for number in (0, 1):
-        got, want = judged(_networks()[1].state, features_NLD, raw_RD, jnp.int32(number))
+        got, want = judged(
+            window_program.networks()[1].state, features_NLD, raw_RD, jnp.int32(number)
+        )
         np.testing.assert_allclose(got, want, atol=1e-5)
 
 

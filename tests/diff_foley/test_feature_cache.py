@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import test_conditions
-import test_unet
+import small_unet
+import window_program
 
 from foley_jax.diff_foley.sampling import feature_cache, settings, solve
 from foley_jax.diffusion import schedule, stateful
@@ -22,12 +22,12 @@ TIMES = np.float32([3.0, 500.25])
 
 @functools.cache
 def _unet():
-    graphdef, params = test_unet._filled(**DEEP)
+    graphdef, params = small_unet.definition(**DEEP)
     return nnx.merge(graphdef, params)
 
 
 def _inputs():
-    x, _, context = test_unet._inputs()
+    x, _, context = small_unet.inputs()
     return x, context
 
 
@@ -75,7 +75,7 @@ def test_a_depth_that_the_network_has_not_is_refused():
 
 def _made(batch, interval):
     cache = feature_cache.FeatureCache(interval)
-    run, args, _ = test_conditions._program(batch, 6, guided=False, cache=cache)
+    run, args, _ = window_program.program(batch, 6, guided=False, cache=cache)
     return np.asarray(filled.jit(lambda *a: run(*a))(*args))
 
 

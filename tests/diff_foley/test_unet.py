@@ -8,46 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_unet
 
-from foley_jax.diff_foley.models import unet
-
-SMALL = {
-    "model_channels": 8,
-    "channel_mult": (1, 2),
-    "num_res_blocks": 1,
-    "attention_downsamples": (),  # the middle has attention in any case
-    "num_heads": 2,
-    "context_dim": 6,
-    "num_groups": 4,
-}
 TIMES_S = np.broadcast_to(np.arange(8, dtype=np.float32) * 0.25, (2, 8))
-
-
-def _normal(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def _filled(**fields):
-    """Definition and parameters of a small U-Net, no layer zero."""
-    model = filled.module(lambda keys: unet.from_config({**SMALL, **fields}, rngs=keys))
-    graphdef, params = nnx.split(model)
-    return graphdef, nnx.to_pure_dict(params)
 
 
 @functools.cache
 def _compiled(**fields):
-    graphdef, params = _filled(**fields)
+    graphdef, params = small_unet.definition(**fields)
     call = filled.jit(lambda p, x, t, c, s: nnx.merge(graphdef, p)(x, t, c, context_s_BL=s))
     return lambda x, t, c, s=TIMES_S: np.asarray(call(params, x, t, c, s))
 
 
-def _inputs():
-    return _normal(2, 4, 8, 4), np.float32([3.0, 500.25]), _normal(2, 8, 6, seed=1)
-
-
 @pytest.mark.parametrize("fields", [{}, {"locality_bias": True, "attention_downsamples": (1,)}])
 def test_prediction_depends_on_step_and_context(fields):
-    run, (x, t, context) = _compiled(**fields), _inputs()
+    run, (x, t, context) = _compiled(**fields), small_unet.inputs()
     out = run(x, t, context)
     assert out.shape == x.shape and out.dtype == np.float32
     assert np.abs(out - run(x, t + 100, context)).max() > 1e-3
@@ -58,8 +33,8 @@ def test_prediction_depends_on_step_and_context(fields):
     "fields", [{"depth": 2}, {"locality_bias": True, "attention_downsamples": (1,), "remat": True}]
 )
 def test_keys_and_values_stand_for_their_context(fields):
-    graphdef, params = _filled(**fields)
-    x, t, context = _inputs()
+    graphdef, params = small_unet.definition(**fields)
+    x, t, context = small_unet.inputs()
 
     @filled.jit
     def both(params, x, t, context):
@@ -75,7 +50,7 @@ def test_keys_and_values_stand_for_their_context(fields):
 
 
 def test_examples_do_not_see_each_other():
-    run, (x, t, context) = _compiled(), _inputs()
+    run, (x, t, context) = _compiled(), small_unet.inputs()
     out = run(x, t, context)
     other = run(np.stack([x[1], x[1]]), t[[1, 1]], context[[1, 1]])
     np.testing.assert_allclose(out[1], other[1], atol=2e-6)  # float32 re-ordering
@@ -83,7 +58,7 @@ def test_examples_do_not_see_each_other():
 
 
 def test_times_of_rows_matter_only_with_locality():
-    inputs = _inputs()
+    inputs = small_unet.inputs()
     for fields in ({}, {"locality_bias": True, "attention_downsamples": (1,)}):
         run = _compiled(**fields)
         moved = np.abs(run(*inputs, TIMES_S + 0.5) - run(*inputs)).max()
@@ -91,10 +66,10 @@ def test_times_of_rows_matter_only_with_locality():
 
 
 def test_remat_changes_nothing():
-    x, t, context = _inputs()
+    x, t, context = small_unet.inputs()
 
     def gradient(remat):
-        graphdef, params = _filled(channel_mult=(1,), remat=remat)
+        graphdef, params = small_unet.definition(channel_mult=(1,), remat=remat)
 
         def loss(params):
             return jnp.square(nnx.merge(graphdef, params)(x, t, context)).sum()
@@ -109,7 +84,7 @@ def test_remat_changes_nothing():
 
 
 def test_bfloat16_follows_float32():
-    inputs = _inputs()
+    inputs = small_unet.inputs()
     exact, rough = _compiled()(*inputs), _compiled(dtype="bfloat16")(*inputs)
     assert rough.dtype == np.float32
     # bfloat16 keeps 8 bits: a few steps of 2^-8 over the depth of the network
@@ -117,8 +92,8 @@ def test_bfloat16_follows_float32():
 
 
 def test_sizes_that_do_not_fit_are_refused():
-    graphdef, params = _filled()
-    model, (x, t, context) = nnx.merge(graphdef, params), _inputs()
+    graphdef, params = small_unet.definition()
+    model, (x, t, context) = nnx.merge(graphdef, params), small_unet.inputs()
     with pytest.raises(ValueError, match="latent is 3x8x4"):
         model(x[:, :3], t, context)
     with pytest.raises(ValueError, match="width 5, the UNet expects 6"):

@@ -74,7 +74,7 @@ CASES = {
 def test_classifier(guide, golden, case):
     x = full_size.last(fill.inp("cls_x", (2, 4, 16, 64), PREFIX))
     t_B, embed = np.float32([500, 12.25]), CASES[case]["embed"]
-    features = fill.unit_features(fill.inp("cls_feat", (2, 33, 512), PREFIX))
+    features = fill.unit_rows(fill.inp("cls_feat", (2, 33, 512), PREFIX))
     if case == "normal_ctx":
         features = fill.inp("cls_ctx_normal", (2, 32, 512), PREFIX)
 
@@ -103,7 +103,7 @@ def test_classifier(guide, golden, case):
 
 
 def test_embedded_rows(guide, golden):
-    features = fill.unit_features(fill.inp("cls_feat", (2, 33, 512), PREFIX))
+    features = fill.unit_rows(fill.inp("cls_feat", (2, 33, 512), PREFIX))
     got = full_size.jitted(guide, lambda model, features: model.conditioner(features), features)
     _close("cond_model_out", got, golden["cond_model_out"], ATOL, 1.0)
 
@@ -111,7 +111,7 @@ def test_embedded_rows(guide, golden):
 def test_training_loss_on_noised_latents(guide, golden):
     x0 = full_size.last(fill.inp("bce_x0", (4, 4, 16, 64), PREFIX))
     noise = full_size.last(fill.inp("bce_noise", (4, 4, 16, 64), PREFIX))
-    features = fill.unit_features(fill.inp("bce_feat", (4, 32, 512), PREFIX))
+    features = fill.unit_rows(fill.inp("bce_feat", (4, 32, 512), PREFIX))
     table, t_B = schedule.scaled_linear(), np.int32([3, 250, 500, 900])
 
     def run(model, x0, noise, features):
@@ -128,7 +128,7 @@ def test_training_loss_on_noised_latents(guide, golden):
 
 def test_evaluation_classifier_on_clean_latents(judge, golden):
     x0 = full_size.last(fill.inp("bce_x0", (4, 4, 16, 64), PREFIX))
-    features = fill.unit_features(fill.inp("bce_feat", (4, 32, 512), PREFIX))
+    features = fill.unit_rows(fill.inp("bce_feat", (4, 32, 512), PREFIX))
 
     def run(model, x0, features):
         scale = model.latent_scale[...]
@@ -144,7 +144,7 @@ def test_evaluation_classifier_on_clean_latents(judge, golden):
 def test_double_guidance_with_the_full_unet(guide, golden):
     ldm = registry.from_state_dict("diff_foley/ldm", full_size.state("ldm"))
     x = full_size.last(fill.inp("dg_x", (1, 4, 16, 64), PREFIX))
-    features = fill.unit_features(fill.inp("dg_feat", (1, 33, 512), PREFIX))
+    features = fill.unit_rows(fill.inp("dg_feat", (1, 33, 512), PREFIX))
     table = schedule.scaled_linear()
     # the solver's time in (0, 1] -> model time
     t_B = np.float32([(0.52 - 1 / 1000) * 1000])

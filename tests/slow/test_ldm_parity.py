@@ -82,7 +82,7 @@ def test_unet_activations(model):
 
 def test_unet_behind_the_conditioner_at_a_fractional_step(model):
     x = full_size.last(fill.inp("unet_x", (1, 4, 16, 64), PREFIX))
-    features = fill.unit_features(fill.inp("video_feat", (1, 32, 512), PREFIX))
+    features = fill.unit_rows(fill.inp("video_feat", (1, 32, 512), PREFIX))
 
     def run(model, x, t_B, features):
         return model.denoise(x, t_B, model.conditioner(features))
@@ -100,8 +100,8 @@ def test_unet_with_the_published_null_context(model):
 
 def test_conditioner(model):
     golden = _load("cond")
-    features = fill.unit_features(fill.inp("video_feat", (1, 32, 512), PREFIX))
-    long = fill.unit_features(fill.inp("video_feat40", (2, 40, 512), PREFIX))
+    features = fill.unit_rows(fill.inp("video_feat", (1, 32, 512), PREFIX))
+    long = fill.unit_rows(fill.inp("video_feat40", (2, 40, 512), PREFIX))
 
     def run(model, features, long):
         zeros = jnp.zeros_like(features)

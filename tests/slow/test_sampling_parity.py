@@ -38,7 +38,7 @@ def _close(name: str, got: np.ndarray, want: np.ndarray) -> None:
 def test_double_guided_sampling_equals_the_notebook():
     ldm = _network("diff_foley/ldm", "ldm")
     classifier = _network("diff_foley/guidance_classifier", "classifier")
-    features_RD = fill.unit_features(fill.inp("e2e_feat", (1, 33, 512), PREFIX))[0]
+    features_RD = fill.unit_rows(fill.inp("e2e_feat", (1, 33, 512), PREFIX))[0]
     plan = windows.official(len(features_RD), SPEC)
     request = packed_windows.Request(plan, features_RD, "e2e", packed_windows.NoiseSeed(0))
     packed, _, batch = packed_windows.pack_windows([request], SPEC, max_batch=1)

@@ -16,6 +16,8 @@ import filled
 import jax
 import pytest
 
+from foley_jax.runtime import mesh as mesh_lib
+
 _CACHE = Path(__file__).parents[1] / ".pytest_cache"
 os.environ["NUMBA_CACHE_DIR"] = str(
     _CACHE / "numba" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
@@ -64,3 +66,12 @@ def quick_compilation():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "jit", filled.jit)
         yield
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """Training sees the first device only."""
+    make = mesh_lib.make_mesh
+    monkeypatch.setattr(
+        mesh_lib, "make_mesh", lambda **sizes: make(**sizes, devices=jax.devices()[:1])
+    )

@@ -1,30 +1,21 @@
 """Going on with a run under another config: no record twice, and one line for all that differs."""
 
-import functools
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 import runs
 
 from foley_jax.data import pipeline, records
 from foley_jax.data import position as position_lib
-from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training import continuation, loop
 from foley_jax.training.checkpointing import checkpoint, run_directory
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+# of one device, so that batches of any size fit
+pytestmark = pytest.mark.usefixtures("quick_compilation", "one_device")
 RECORDS = 40  # of the toy data
 INDEXED = {"task": "indexed_task:IndexedTask", "eval_batches": 0, "checkpoint__every_steps": 0}
-
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-    """Batches of any size fit."""
-    make_mesh = functools.partial(mesh_lib.make_mesh, devices=jax.devices()[:1])
-    monkeypatch.setattr(mesh_lib, "make_mesh", make_mesh)
 
 
 @pytest.fixture

@@ -4,18 +4,10 @@ import jax
 import pytest
 import runs
 
-from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training import loop
 from foley_jax.training.logging import profiler
 
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-    """The loop sees the first device only."""
-    make = mesh_lib.make_mesh
-    monkeypatch.setattr(
-        mesh_lib, "make_mesh", lambda **sizes: make(**sizes, devices=jax.devices()[:1])
-    )
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 def traced(workdir):

@@ -2,7 +2,6 @@
 
 import io
 
-import jax
 import numpy as np
 import PIL.Image
 import pytest
@@ -12,7 +11,6 @@ import showing_task
 import soundfile
 from tensorboard.backend.event_processing import event_accumulator
 
-from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.training import loop
 from foley_jax.training import task as task_lib
 from foley_jax.training.checkpointing import checkpoint
@@ -31,15 +29,6 @@ def config(data, **fields):
     result = showing_config.get_config(str(data))
     result.update(fields)
     return result
-
-
-@pytest.fixture
-def one_device(monkeypatch):
-    """The loop sees the first device only."""
-    make = mesh_lib.make_mesh
-    monkeypatch.setattr(
-        mesh_lib, "make_mesh", lambda **sizes: make(**sizes, devices=jax.devices()[:1])
-    )
 
 
 def test_images_and_audio_are_written_at_intervals(toy_data, tmp_path):

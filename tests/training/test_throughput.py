@@ -47,15 +47,6 @@ def clock(monkeypatch):
     return clock
 
 
-@pytest.fixture
-def one_device(monkeypatch):
-    """The loop sees the first device only."""
-    make = mesh_lib.make_mesh
-    monkeypatch.setattr(
-        mesh_lib, "make_mesh", lambda **sizes: make(**sizes, devices=jax.devices()[:1])
-    )
-
-
 def idle(meter):
     """Waits until the meter has seen that the device is idle."""
     deadline = time.monotonic() + 60

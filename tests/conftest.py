@@ -1,7 +1,8 @@
 """Test session: 8 CPU devices, exact matmuls, no silent broadcasting, programs kept for next time.
 
-Fast tests compile far longer than they run: XLA leaves its optimisations out, also in processes
-that they start. Slow ones (`-m slow`) run what it makes of a program for everybody else.
+Most tests compile far longer than they run: XLA leaves its optimisations out, also in processes
+that they start. Full-size ones (`-m slow tests/slow`) run what it makes of a program for everybody
+else.
 
 The first run compiles, later ones find the programs. Processes that tests start do not: two of one
 run that shared them once waited for ever for each other. Numba's programs, of librosa, are kept for
@@ -38,7 +39,9 @@ flags.FLAGS.mark_as_parsed()
 
 def pytest_configure(config):
     """No device has been asked for yet: flags of XLA are read when the first one is."""
-    if config.option.markexpr != "slow":
+    # asked for with all others, or alone
+    full_size = config.option.markexpr == "slow" and not config.option.ignore
+    if not full_size:
         quick = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
 

@@ -20,7 +20,7 @@ ROWS = 32  # features of such a window
 
 
 def model_config(size: str) -> dict[str, Any]:
-    """`config.model` of configs/ldm.py: for "tiny" a tenth of the widths, for "small" 0.4 of them.
+    """`config.model` of configs/ldm.py: for "small" 0.4 of the widths; "tiny" is shallow, too.
 
     The demo's network has parts that Stable Diffusion lacks, and hence no peer.
     """
@@ -32,6 +32,9 @@ def model_config(size: str) -> dict[str, Any]:
     model["unet"].update({"model_channels": width, "context_dim": context})
     model["autoencoder"]["ch"] = ch
     model["conditioner"]["out_dim"] = context
+    if size == "tiny":
+        model["unet"].update({"channel_mult": (1, 2), "attention_downsamples": (1,)})
+        model["autoencoder"]["num_res_blocks"] = 1
     return model
 
 

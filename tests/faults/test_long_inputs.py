@@ -92,7 +92,7 @@ def test_memory_does_not_grow_with_the_length(foley, small, tmp_path, monkeypatc
     """That of Python and NumPy; of whole processes see `foley_jax.bench long_inputs`."""
     monkeypatch.setattr(foley.model, "vocoder", long_media.Tone())
     monkeypatch.setattr(decode, "CHUNK_FRAMES", 512)
-    monkeypatch.setattr(foley.model, "room", 80)  # one program for both
+    foley = foley.within(pipeline.Run(pad_groups=True))  # one program for both
     settings = pipeline.Settings(steps=2)
 
     def run(seconds):

@@ -12,7 +12,10 @@ from jax.experimental import topologies
 from foley_jax.runtime import init_keys
 
 FOLDER = pathlib.Path(__file__).parent / "gpus"
-INSTALL = "pip install --no-deps jax-cuda12-pjrt=={0} jax-cuda12-plugin=={0} nvidia-cuda-nvcc-cu12"
+INSTALL = (
+    "pip install --no-deps jax-cuda12-pjrt=={0} jax-cuda12-plugin=={0} nvidia-cuda-nvcc-cu12 "
+    "'nvidia-cudnn-cu12<10'"
+)
 # Nothing can be tried out without a card. Triton's matrix products need that: left alone they fail
 # on large shapes ("Couldn't find output tile sizes"); cuBLAS takes them as they are.
 OPTIONS = {"xla_gpu_enable_triton_gemm": False, "xla_gpu_autotune_level": 0}

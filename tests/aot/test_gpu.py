@@ -11,12 +11,24 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import pytest
 
 from foley_jax.aot import cost, gpu, gpu_program, programs, report, samplers, topology
-from foley_jax.runtime import chips
+from foley_jax.kernels import dispatch
+from foley_jax.kernels.gpu import attention
+from foley_jax.runtime import chips, flops
+from foley_jax.runtime import mesh as mesh_lib
 from tests.training import stage_config
 
 compiles = pytest.mark.skipif(
     not gpu.installed(), reason="XLA's compiler for GPUs is missing; see foley_jax/aot/README.md"
 )
+
+
+@pytest.fixture(autouse=True)
+def _no_programs_kept():
+    """Those for absent devices can be written to JAX's cache of programs, but not read."""
+    kept = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    yield
+    jax.config.update("jax_enable_compilation_cache", kept)
 
 
 @pytest.mark.parametrize("card", gpu.cards())
@@ -137,6 +149,31 @@ def test_traffic_of_a_known_program():
     compiled = jax.jit(lambda x, w: x @ w).lower(x, w).compile(compiler_options=gpu.OPTIONS)
     kinds = gpu_program.Program(compiled.as_text()).kinds()
     assert kinds == {"cublas lt matmul": (1, 2.0 * (512 * 256 + 256 * 1024 + 512 * 1024))}
+
+
+@compiles
+@pytest.mark.skipif(
+    not attention.installed(), reason="cuDNN is missing, whose version JAX asks for"
+)
+@pytest.mark.parametrize("count", [1, 8])
+def test_attention_keeps_its_logits_on_the_chip(count):
+    """cuDNN computes it, on every GPU for its own examples, forwards and backwards."""
+    mesh = mesh_lib.make_mesh(devices=topology.devices(f"h100:{count}"))
+    q = jax.ShapeDtypeStruct((8, 256, 4, 40), jnp.bfloat16, sharding=mesh_lib.batch(mesh))
+
+    def loss(q, k, v):
+        return dispatch.attention(q, k, v).astype(jnp.float32).sum()
+
+    with jax.set_mesh(mesh):
+        traced = jax.jit(jax.grad(loss, (0, 1, 2))).trace(q, q, q)
+        text = traced.lower().compile(compiler_options=gpu.OPTIONS).as_text()
+    kinds = gpu_program.Program(text).kinds()
+    assert kinds["cudnn fmhaSoftmax"][0] == kinds["cudnn fmhaSoftmaxBackward"][0] == 1
+    moved, each = sum(total for _, total in kinds.values()), 2 * 256 * 4 * 40 * 8 // count
+    assert moved < 16 * each  # logits alone would be 256 / 40 of it each time
+    assert not gpu_program.Program(text).module.collectives()
+    # two products forwards; backwards four, and the logits again
+    assert flops.of_jaxpr(traced.jaxpr.jaxpr) == 7 * 2 * 8 * 4 * 256 * 256 * 40
 
 
 def compiled(program):

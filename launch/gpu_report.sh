@@ -6,7 +6,8 @@
 #   bash launch/gpu_report.sh --platform=cpu --small   everything in small, to see that it works:
 #                                                      writes a copy of the README instead
 #   bash launch/gpu_report.sh --dry-run                only shows the commands
-# PYTHON=DIR/bin/python: an environment with `pip install -e '.[gpu,bench]'`; OUT=DIR, MINUTES=12.
+# PYTHON=DIR/bin/python: an environment with `pip install -e '.[gpu,bench]'`; OUT=DIR; MINUTES=24
+# gives every step twice the time.
 # A step that fails or takes too long is named in the section, and the next one runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,10 +20,11 @@ for arg in "$@"; do
     --platform=*) PLATFORM=${arg#*=} ;;
     --small) SMALL=--small SIZE=tiny DTYPE=float32 REPEATS=1 ;;
     --dry-run) DRY_RUN=1 ;;
-    *) sed -n '2,12p' "$0"; exit 2 ;;
+    *) sed -n '2,13p' "$0"; exit 2 ;;
   esac
 done
 export JAX_PLATFORMS=$PLATFORM PYTHONPATH=. XLA_PYTHON_CLIENT_PREALLOCATE=false
+[ "$PLATFORM" = cpu ] || JAX_PLATFORMS=$PLATFORM,cpu
 END=$(( $(date +%s) + 60 * MINUTES ))
 README=foley_jax/bench/README.md
 
@@ -31,6 +33,7 @@ step() {
   local name=$1 most=$2 left; shift 2
   echo "+ $*" >&2
   [ -z "$DRY_RUN" ] || return 0
+  most=$(( most * MINUTES / 12 ))
   left=$(( END - $(date +%s) - 15 ))
   [ "$left" -lt "$most" ] && most=$left
   if [ "$most" -lt 20 ]; then echo "$name: no time was left" | tee -a "$OUT/steps.txt"; return 0; fi

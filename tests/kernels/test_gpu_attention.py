@@ -32,9 +32,11 @@ def best(shape, dtype=jnp.bfloat16, keys=None):
         ((2, 1024, 8, 40), jnp.float32, "xla"),
         ((2, 64, 8, 160), jnp.bfloat16, "xla"),
         ((2, 64, 8, 36), jnp.bfloat16, "xla"),
+        ((2, 16, 8, 64), jnp.bfloat16, "xla"),
+        ((2**14, 64, 4, 64), jnp.bfloat16, "xla"),
     ],
 )
-def test_half_precision_and_narrow_heads_get_it(on_gpu, shape, dtype, wanted):
+def test_half_precision_narrow_heads_and_many_queries_get_it(on_gpu, shape, dtype, wanted):
     assert best(shape, dtype) == wanted
 
 

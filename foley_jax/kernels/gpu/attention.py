@@ -13,6 +13,8 @@ from foley_jax.runtime import partition
 
 HALF = (jnp.bfloat16, jnp.float16)
 MAX_WIDTH = 128  # Hopper takes 256, which shows only where one is
+MIN_QUERIES = 64  # its tiles are of 64 or 128: of fewer most would be empty
+MAX_EXAMPLES = 65535  # of one head: the limit of a launch's second and third axes
 
 
 @functools.cache
@@ -28,10 +30,12 @@ def installed() -> bool:
 
 def fits(q_BTND: jax.Array, k_BSND: jax.Array) -> bool:
     """Whether cuDNN takes these arguments, and is there."""
-    batch, width = q_BTND.shape[0], q_BTND.shape[-1]
+    batch, queries, heads, width = q_BTND.shape
     if q_BTND.dtype not in HALF or k_BSND.dtype != q_BTND.dtype:
         return False
     if width % 8 or width > MAX_WIDTH or batch % partition.num_devices():
+        return False
+    if queries < MIN_QUERIES or batch * heads // partition.num_devices() > MAX_EXAMPLES:
         return False
     return installed()
 

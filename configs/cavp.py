@@ -14,9 +14,17 @@ Any folder of shards trains with either: `--config.data.dir=my/shards`.
 
 from configs import base
 
+# one GPU: fewer videos, since every clip is compared with all others: no parts. Checked by
+# tests/test_one_gpu_configs.py (slow); which were compiled stands in foley_jax/aot/README.md
+CARDS = {
+    "h100": {"batch_size": 64, "model.video.remat": "blocks"},
+    "h200": {"batch_size": 120, "model.video.remat": "blocks"},
+    "rtx4090": {"batch_size": 20, "model.video.remat": "blocks"},
+}
+
 
 def get_config(arg: str = ""):
-    """'' = the paper; 'h200' = what fits on one GPU of 141 GB; 'demo' = the embedded set."""
+    """'' = the paper; 'h100', 'h200', 'rtx4090' = on one such GPU; 'demo' = the embedded set."""
     config = base.base("cavp")
     config.audio.hop = 250  # 256 mel frames are 4 s, 64 of them one second
     config.total_steps = 711_000  # 300 epochs of 2370 batches
@@ -51,11 +59,10 @@ def get_config(arg: str = ""):
     )
     if arg == "demo":
         _demo(config)
-    elif arg == "h200":
-        config.batch_size = 120  # every clip is compared with all others: no parts
-        config.model.video.remat = "blocks"
+    elif arg in CARDS:
+        base.for_card(config, CARDS[arg])
     elif arg:
-        raise base.unknown_variant("cavp", arg, ("", "h200", "demo"))
+        raise base.unknown_variant("cavp", arg, ("", *CARDS, "demo"))
     return config
 
 

@@ -5,12 +5,15 @@
       --config.batch_size=512 --config.mesh.fsdp=4 --config.accumulate=2
   python -m foley_jax.aot --config=configs/ldm.py --guide=configs/alignment.py \\
       --topology=v5p:2x2x4 --step=sample
+  python -m foley_jax.aot --config=configs/ldm.py --topology=h100:8
   python -m foley_jax.aot --table                      # all results so far, as Markdown
 
-Needs no accelerator, only `pip install 'foley_jax[tpu]'` (Linux), and some minutes for a big
-network: results are kept in --cache, by everything that they depend on. Printed are the memory of
-one chip by part, FLOPs, bytes moved in memory and between chips, and the roofline: the time of
-each at the chip's peak rate, the largest of which bounds the step. A real step takes longer.
+Needs no accelerator, only `pip install 'foley_jax[tpu]'` (Linux) or XLA's compiler for GPUs (the
+extra gpu-aot, see foley_jax/aot/README.md), and some minutes for a big network: results are kept in
+--cache, by everything that they depend on. Printed are the memory of one chip by part, FLOPs, bytes
+moved in memory and between chips, and the roofline: the time of each at the chip's peak rate, the
+largest of which bounds the step. A real step takes longer. Of GPUs also: which kernels are calls of
+cuDNN and cuBLAS, which XLA wrote, which loops are left.
 """
 
 from collections.abc import Sequence
@@ -40,7 +43,8 @@ _GUIDE = config_flags.DEFINE_config_file(
 _TOPOLOGY = flags.DEFINE_string(
     "topology",
     None,
-    "Slice: v5e:2x4, v5e:16x16, v5p:2x2x4, v6e:4x4, ...; cpu:8 for made-up CPUs",
+    "Slice: v5e:2x4, v5e:16x16, v5p:2x2x4, v6e:4x4, ...; GPUs: h100:8, h100:2x8 (two hosts), "
+    "h200:1, a100-80:8, a100-40:1, l4:1, rtx4090:1; cpu:8 for made-up CPUs",
     flag_values=_FLAGS,
 )
 _STEP = flags.DEFINE_enum(
@@ -54,8 +58,9 @@ _PER_CHIP = flags.DEFINE_integer(
 )
 _EFFORT = flags.DEFINE_float(
     "effort",
-    -1.0,
-    "Of the compiler, -1 to 1; more takes several times as long and fuses a little better",
+    None,
+    "Of the compiler, -1 to 1; more takes several times as long and fuses a little better "
+    "(default: -1 for TPUs, 0 for GPUs)",
     flag_values=_FLAGS,
 )
 _OPTIONS = flags.DEFINE_list(
@@ -68,8 +73,14 @@ _CACHE = flags.DEFINE_string("cache", "aot", "Folder of the results", flag_value
 _TABLE = flags.DEFINE_bool(
     "table", False, "Only print the results of --cache as Markdown", flag_values=_FLAGS
 )
+_HEAVIEST = flags.DEFINE_integer(
+    "heaviest",
+    0,
+    "GPUs: also print so many kernels that move the most, with their place in the network",
+    flag_values=_FLAGS,
+)
 _OURS = ("config", "topology", "step", "guide", "per_chip", "effort", "compiler_options")
-_OURS += ("cache", "table")
+_OURS += ("cache", "table", "heaviest")
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -99,8 +110,24 @@ def _key(request: dict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _options() -> dict[str, str]:
-    return dict(option.split("=", 1) for option in _OPTIONS.value)
+def _options() -> dict[str, str | bool]:
+    named = {"true": True, "false": False}
+    options = dict(option.split("=", 1) for option in _OPTIONS.value)
+    if not _for_gpu():
+        return options
+    return {name: named.get(value, value) for name, value in options.items()}
+
+
+def _effort() -> float:
+    if _EFFORT.value is not None:
+        return _EFFORT.value
+    return 0.0 if _for_gpu() else -1.0
+
+
+def _for_gpu() -> bool:
+    from foley_jax.aot import gpu
+
+    return gpu.is_gpu(_TOPOLOGY.value or "")
 
 
 def _request() -> dict:
@@ -114,7 +141,7 @@ def _request() -> dict:
         "topology": _TOPOLOGY.value,
         "step": _STEP.value,
         "per_chip": _PER_CHIP.value,
-        "effort": _EFFORT.value,
+        "effort": _effort(),
         "jax": jax.__version__,
         **({"options": _options()} if _OPTIONS.value else {}),
     }
@@ -126,7 +153,7 @@ def run(argv: Sequence[str]) -> None:
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_exec_time_optimization_effort", _EFFORT.value)
+    jax.config.update("jax_exec_time_optimization_effort", _effort())
     from foley_jax.aot import report
 
     cache = pathlib.Path(_CACHE.value)
@@ -141,7 +168,7 @@ def run(argv: Sequence[str]) -> None:
         costs = _compile()
         report.save(file, request, costs)
     for cost in costs:
-        print(report.describe(cost))
+        print(report.describe(cost, heaviest=_HEAVIEST.value))
 
 
 def _compile() -> list:

@@ -71,11 +71,12 @@ class Array:
 
     bytes: int
     on_chip: bool
+    dtype: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line of a program."""
+    """One line of a program; `value` is a constant's, or a parameter's number."""
 
     name: str
     opcode: str
@@ -165,7 +166,8 @@ class Module:
             return one.trips or 1
         condition = re.search(r"condition=%?([\w.\-]+)", one.rest)
         inside = self.computations.get(condition[1], ()) if condition else ()
-        limits = {each.value for each in inside if each.value.isdigit()}
+        constants = (each.value for each in inside if each.opcode == "constant")
+        limits = {value for value in constants if value.isdigit()}
         return max(1, int(limits.pop())) if len(limits) == 1 else 1
 
     @functools.cached_property
@@ -211,14 +213,25 @@ class Module:
 
     def traffic_by_instruction(self, *, loops: bool = True) -> Iterator[tuple[Instruction, float]]:
         """(instruction, bytes) of all that moves something."""
+        for one, by_name, times in self.moving():
+            yield one, (times if loops else 1) * moved(one, by_name)
+
+    def moving(self) -> Iterator[tuple[Instruction, dict[str, Instruction], int]]:
+        """(instruction, those beside it by name, how often it runs) of all that moves something."""
         for name, times in self.runs.items():
             if name in self._inside:
                 continue
             by_name = {one.name: one for one in self.computations.get(name, ())}
             for one in by_name.values():
-                if one.opcode in _FREE or one.opcode.endswith("-done"):
-                    continue
-                yield one, (times if loops else 1) * _moved(one, by_name)
+                if one.opcode not in _FREE and not one.opcode.endswith("-done"):
+                    yield one, by_name, times
+
+    def loops(self) -> Iterator[tuple[Instruction, int, int]]:
+        """(loop, how often it is entered, how often its body then runs) of every loop."""
+        for name, times in self.runs.items():
+            for one in self.computations.get(name, ()):
+                if one.opcode == "while":
+                    yield one, times, self._trips(one)
 
 
 def _parse(name: str, text: str) -> Instruction:
@@ -239,7 +252,7 @@ def _parse(name: str, text: str) -> Instruction:
         operands=tuple(re.findall(r"%([\w.\-]+)", inside)),
         called=tuple(called),
         trips=int(trips[1]) if trips else None,
-        value=inside if opcode and opcode[1] == "constant" else "",
+        value=inside if opcode and opcode[1] in ("constant", "parameter") else "",
         rest=attributes,
     )
 
@@ -271,10 +284,10 @@ def _arrays(kind: str) -> Iterator[Array]:
     for name, shape, layout in _ARRAY.findall(kind):
         if name in BYTES or name.startswith("f8"):
             count = math.prod(int(n) for n in shape.split(",") if n)
-            yield Array(count * BYTES.get(name, 1), "S(1)" in layout)
+            yield Array(count * BYTES.get(name, 1), "S(1)" in layout, name)
 
 
-def _moved(one: Instruction, by_name: dict[str, Instruction]) -> int:
+def moved(one: Instruction, by_name: dict[str, Instruction]) -> int:
     """Bytes in memory that an instruction reads and writes."""
     written = sum(a.bytes for a in one.result if not a.on_chip)
     if one.opcode == "dynamic-update-slice":  # in place: the slice alone is written

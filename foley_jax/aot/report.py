@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 from foley_jax.aot import cost as cost_lib
+from foley_jax.aot import gpu
 
 GIB = 2**30
 
@@ -40,14 +41,14 @@ def read(folder: pathlib.Path) -> list[tuple[dict[str, Any], cost_lib.Cost]]:
     return rows
 
 
-def describe(cost: cost_lib.Cost) -> str:
-    """Some lines about one program."""
+def describe(cost: cost_lib.Cost, *, heaviest: int = 0) -> str:
+    """Some lines about one program.
+
+    Args:
+      heaviest: so many kernels of a GPU, with their place in the traced program.
+    """
     lines = [f"{cost.name} on {cost.num_chips} x {cost.chip}, {cost.examples} examples a call:"]
-    known = sum(cost.parts.values())
-    parts = {**cost.parts, "temporary, results, code": max(0.0, cost.peak_bytes - known)}
-    for name, size in parts.items():
-        if size:
-            lines.append(f"  {name:<26}{size / GIB:8.2f} GiB a chip")
+    lines += [f"  {name:<26}{size / GIB:8.2f} GiB a chip" for name, size in _parts(cost) if size]
     memory = f" of {cost.hbm_bytes / GIB:.2f}" if cost.hbm_bytes else ""
     verdict = "fits" if cost.fits else "does NOT fit"
     lines.append(
@@ -67,7 +68,52 @@ def describe(cost: cost_lib.Cost) -> str:
             f"ms, links {1e3 * cost.links_s:.1f} ms: {cost.bound}-bound, at most "
             f"{cost.examples / cost.roofline_s:.1f} examples/s"
         )
-    return "\n".join(lines)
+    return "\n".join(lines + (_kernels(cost, heaviest) if cost.kinds else []))
+
+
+def _parts(cost: cost_lib.Cost) -> list[tuple[str, float]]:
+    """(name, bytes) of a chip's memory: our arguments by name, then the compiler's parts."""
+    parts = list(cost.parts.items())
+    if not cost.memory:
+        rest = cost.peak_bytes - sum(cost.parts.values())
+        return [*parts, ("temporary, results, code", max(0.0, rest))]
+    told = cost.memory
+    return [
+        *parts,
+        ("= arguments", told["arguments"]),
+        ("+ outputs", told["outputs"]),
+        ("- of these in arguments", told["aliased"]),
+        ("+ temporary", told["temporary"]),
+        ("+ code", told["code"]),
+    ]
+
+
+def _kernels(cost: cost_lib.Cost, heaviest: int) -> list[str]:
+    """Lines about a GPU's kernels: of libraries all, of others those that move the most."""
+    libraries = [name for name in cost.kinds if not _is_ours(name)]
+    others = [name for name in cost.kinds if _is_ours(name)][:8]
+    lines = ["  kernels of libraries:"] + [_kernel(cost, name) for name in libraries]
+    lines += ["  kernels that XLA wrote, the largest traffic first:"]
+    lines += [_kernel(cost, name) for name in others]
+    loops = sorted(cost.loops, key=lambda loop: -loop[1] * loop[2])
+    lines += [
+        f"  a loop of {rounds} rounds, entered {times} x: {scope[-70:]}"
+        for scope, times, rounds in loops[:8]
+    ]
+    for name, count in cost.without_library.items():
+        lines.append(f"  {count} x {name} in a kernel of XLA's own: no library computes them")
+    for name, scope, moved in cost.heaviest[:heaviest]:
+        lines.append(f"    {moved / 1e9:9.2f} GB {name}: {scope[-100:]}")
+    return [*lines, f"  {gpu.NOT_TUNED}"]
+
+
+def _kernel(cost: cost_lib.Cost, name: str) -> str:
+    count, moved = cost.kinds[name]
+    return f"    {count:6d} x {name}: {moved / 1e9:.1f} GB"
+
+
+def _is_ours(kind: str) -> bool:
+    return not kind.startswith(("cu", "triton", "xla."))
 
 
 def markdown(rows: Sequence[tuple[Mapping[str, Any], cost_lib.Cost]]) -> str:

@@ -6,6 +6,8 @@ import re
 import jax
 from jax.experimental import topologies
 
+from foley_jax.aot import gpu
+
 # libtpu asks a machine's metadata server what it runs on, unless it is told; and it wants to be
 # the only one, which matters where there are TPUs.
 _ENVIRONMENT = {
@@ -23,11 +25,14 @@ def devices(name: str) -> list[jax.Device]:
 
     Args:
       name: "v5e:2x4", "v5e:16x16", "v5p:2x2x4", "v6e:4x4": generation and shape as in Cloud TPU's
-        documentation; "cpu:8": as many made-up devices of this machine's CPU, for which the
-        programs have the same collectives.
+        documentation; "h100:8", "h100:2x8": GPUs of one host, or of two, see `gpu.cards`; "cpu:8":
+        as many made-up devices of this machine's CPU, for which the programs have the same
+        collectives.
     Raises:
-      ValueError: no such slice, or the TPU compiler is not installed.
+      ValueError: no such slice, or the compiler for it is not installed.
     """
+    if gpu.is_gpu(name):
+        return gpu.devices(name)
     if match := re.fullmatch(r"cpu:(\d+)", name):
         return _cpus(int(match[1]))
     for key, value in _ENVIRONMENT.items():
@@ -39,7 +44,8 @@ def devices(name: str) -> list[jax.Device]:
         if "libtpu" in text.lower() or "not installed" in text:
             text += "; compiling for TPUs takes libtpu: `pip install 'foley_jax[tpu]'`"
         raise ValueError(
-            f"--topology={name}: {text} (known are names like v5e:2x4, v5p:2x2x4, v6e:4x4, cpu:8)"
+            f"--topology={name}: {text} (known are names like v5e:2x4, v5p:2x2x4, v6e:4x4, cpu:8, "
+            f"and of GPUs {', '.join(f'{card}:8' for card in gpu.cards())})"
         ) from error
 
 
@@ -65,6 +71,9 @@ def one_host(name: str, slice_devices: list[jax.Device]) -> str:
     generation = name.split(":")[0]
     if generation == "cpu":
         return name
+    if gpu.is_gpu(name):
+        card, _, count = gpu.size(name)
+        return f"{card}:{count}"
     count = sum(d.process_index == slice_devices[0].process_index for d in slice_devices)
     shape = _ONE_HOST.get(generation, _FLAT).get(count)
     if shape is None:

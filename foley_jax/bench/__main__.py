@@ -55,7 +55,10 @@ _DTYPE = flags.DEFINE_enum(
     "Of our computation; PyTorch's half precision is float16 on GPUs",
     flag_values=_FLAGS,
 )
-_OURS = ("size", "threads", "repeats", "dtype", "no_peer", "out", "table")
+_ONLY = flags.DEFINE_string(
+    "only", "", "Only cases that have this in their names: CFG, batch 8", flag_values=_FLAGS
+)
+_OURS = ("size", "threads", "repeats", "dtype", "no_peer", "only", "out", "table")
 
 
 def _suites() -> tuple[str, ...]:
@@ -163,6 +166,8 @@ def _suite(name: str, place, out: pathlib.Path) -> bool:
     ask = case.Ask(_SIZE.value, _DTYPE.value, peers=not place.no_peers)
     results, good = [], True
     for one in suites.cases(name, ask):
+        if _ONLY.value not in one.name:
+            continue
         try:
             results.append(measure.run(one, repeats=_REPEATS.value))
         except (ValueError, RuntimeError, MemoryError) as error:

@@ -1,11 +1,11 @@
 """The one place that chooses which form of an operation is traced.
 
 A form gives the same numbers in another order, as its platform likes it: XLA:CPU, TPUs through
-Pallas. Everywhere else, and inside `plain_forms`, the plain mathematics is traced, which JAX
-differentiates in any mode. The forms bring gradients of their own (`jax.custom_vjp`) and therefore
-no forward mode: where a call sees that it is being differentiated forwards it is plain, too; a
-function that was jitted or rematerialised before `jax.jvp` has to be traced in `plain_forms`, or
-with FOLEY_JAX_PLAIN_FORMS=1 in the environment.
+Pallas, NVIDIA GPUs through cuDNN. Everywhere else, and inside `plain_forms`, the plain mathematics
+is traced, which JAX differentiates in any mode. The forms bring gradients of their own
+(`jax.custom_vjp`) and therefore no forward mode: where a call sees that it is being differentiated
+forwards it is plain, too; a function that was jitted or rematerialised before `jax.jvp` has to be
+traced in `plain_forms`, or with FOLEY_JAX_PLAIN_FORMS=1 in the environment.
 """
 
 from collections.abc import Callable, Iterator
@@ -69,6 +69,15 @@ def _tpu(*arrays: jax.Array) -> types.ModuleType | None:
     from foley_jax.kernels import tpu
 
     return tpu
+
+
+def _gpu(*arrays: jax.Array) -> types.ModuleType | None:
+    """The forms for NVIDIA GPUs, if these arguments may have them."""
+    if not (partition.on_gpu() and _forms(*arrays)):
+        return None
+    from foley_jax.kernels import gpu
+
+    return gpu
 
 
 def conv2d(
@@ -146,6 +155,17 @@ def broadcast_channels(a_BC: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.expand_dims(a_BC, tuple(range(1, x.ndim - 1)))
 
 
+def centred(x_BSC: jax.Array, num_groups: int) -> tuple[jax.Array, jax.Array]:
+    """x less its mean of each group and all pixels, and the variance there: [B, S, C], [B, C].
+
+    Args:
+      x_BSC: float32.
+      num_groups: of neighbouring channels; divides C.
+    """
+    gpu = _gpu(x_BSC)
+    return (gpu.norm if gpu else plain).centred(x_BSC, num_groups)
+
+
 def dot_general(x: jax.Array, kernel_CO: jax.Array, dimension_numbers: Any, **options: Any):
     """`lax.dot_general` as `nnx.Linear` calls it: over the last axis of x."""
     cpu = _cpu(x, kernel_CO)
@@ -190,10 +210,10 @@ def attention(
     Args:
       q_BTND, k_BSND, v_BSND: queries, keys, values, any float dtype.
       bias_BNTS: added to the logits; its axes may be 1.
-      implementation: "xla" anywhere; "cudnn" on NVIDIA GPUs in half precision, D % 8 == 0;
-        "fused" and "flash" on TPUs, without bias, for the shapes that `tpu.attention.fits` and
-        `tpu.splash.fits` take; "cpu" without bias, see `cpu.attention`; "auto": the best of
-        these (but "cudnn") that is possible here.
+      implementation: "xla" anywhere; "cudnn" on NVIDIA GPUs in half precision, for what
+        `gpu.attention.fits` takes ("auto": without bias only); "fused" and "flash" on TPUs, without
+        bias, for the shapes that `tpu.attention.fits` and `tpu.splash.fits` take; "cpu" without
+        bias, see `cpu.attention`; "auto": the best of these that is possible here.
     Returns:
       [B, T, N, D], dtype of the values.
     Raises:
@@ -201,7 +221,7 @@ def attention(
     """
     if implementation == "auto":
         implementation = "xla" if bias_BNTS is not None else _best(q_BTND, k_BSND, v_BSND)
-    if implementation == "cudnn":
+    if implementation == "cudnn" and bias_BNTS is not None:
         return jax.nn.dot_product_attention(
             q_BTND, k_BSND, v_BSND, bias=bias_BNTS, implementation="cudnn"
         )
@@ -209,9 +229,10 @@ def attention(
         return plain.attention(q_BTND, k_BSND, v_BSND, bias_BNTS)
     if implementation not in ATTENTION:
         raise ValueError(f"attention implementation {implementation!r} is not in {ATTENTION}")
-    from foley_jax.kernels import cpu, tpu
+    from foley_jax.kernels import cpu, gpu, tpu
 
     forms = {"cpu": cpu.attention, "fused": tpu.attention, "flash": tpu.splash}
+    forms["cudnn"] = gpu.attention
     return forms[implementation].attention(q_BTND, k_BSND, v_BSND)
 
 
@@ -219,6 +240,8 @@ def _best(*qkv: jax.Array) -> str:
     """The implementation for these shapes, without bias, where it is traced for."""
     if _one_cpu(*qkv):
         return "cpu"
+    if gpu := _gpu(*qkv):
+        return "cudnn" if gpu.attention.fits(*qkv[:2]) else "xla"
     tpu = _tpu(*qkv)
     if tpu is None:
         return "xla"

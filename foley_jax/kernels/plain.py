@@ -76,6 +76,19 @@ def max_pool(x_BHWC: jax.Array) -> jax.Array:
     )
 
 
+def of_groups(x_BC: jax.Array, num_groups: int) -> jax.Array:
+    """[B, C] -> [B, C], each channel the mean over its group of neighbouring channels."""
+    b, c = x_BC.shape
+    mean_BG1 = x_BC.reshape(b, num_groups, -1).mean(-1, keepdims=True)
+    return jnp.broadcast_to(mean_BG1, (b, num_groups, c // num_groups)).reshape(b, c)
+
+
+def centred(x_BSC: jax.Array, num_groups: int) -> tuple[jax.Array, jax.Array]:
+    """x less its mean of each group and all pixels, and the variance there: [B, S, C], [B, C]."""
+    centred = x_BSC - of_groups(x_BSC.mean(1), num_groups)[:, None]
+    return centred, of_groups((centred * centred).mean(1), num_groups)
+
+
 class FeedForwardWeights(NamedTuple):
     """(x value + value_bias) gelu(x gate + gate_bias), times out, + out_bias."""
 

@@ -29,19 +29,11 @@ class GroupNorm32(nnx.Module):
         self.num_groups = num_groups
         self.epsilon = epsilon
 
-    def _group_mean(self, x_BSC: jax.Array) -> jax.Array:
-        """[B, S, C] -> [B, C], the mean over pixels and over each channel's group."""
-        b, _, c = x_BSC.shape
-        mean_BG1 = x_BSC.mean(1).reshape(b, self.num_groups, -1).mean(-1, keepdims=True)
-        return jnp.broadcast_to(mean_BG1, (b, self.num_groups, c // self.num_groups)).reshape(b, c)
-
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises [B, ..., C] over the middle axes and each group of channels."""
         b, c = x.shape[0], x.shape[-1]
         x_BSC = x.reshape(b, -1, c).astype(jnp.float32)
-        mean_BC = self._group_mean(x_BSC)
-        centred = x_BSC - mean_BC[:, None]
-        variance_BC = self._group_mean(centred * centred)
+        centred, variance_BC = dispatch.centred(x_BSC, self.num_groups)
         a_BC = lax.rsqrt(variance_BC + self.epsilon) * self.scale[...][None]
         y = centred * dispatch.broadcast_channels(a_BC, x_BSC) + self.bias[...].reshape(1, 1, c)
         return y.reshape(x.shape).astype(x.dtype)

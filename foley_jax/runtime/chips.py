@@ -6,6 +6,7 @@ architecture in Cloud TPU's documentation, NVIDIA's data sheets.
 
 from collections.abc import Mapping
 import dataclasses
+import re
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +54,15 @@ CHIPS = {
     "h100": _gpu("H100", 989.4, 80, 3350, 450),
     "a100-sxm4-80gb": _gpu("A100 80 GB", 312, 80, 2039, 300),
     "a100": _gpu("A100 40 GB", 312, 40, 1555, 300),
+    # by PCIe 4.0 x16: they have no NVLink
+    "nvidia l4": _gpu("L4", 121, 24, 300, 32),
+    "rtx 4090": _gpu("RTX 4090", 165.2, 24, 1008, 32),
 }
 
 
 def find(device_kind: str) -> Chip | None:
     """The chip that jax calls `device_kind` ("TPU v5 lite", "NVIDIA H200"); None if unknown."""
     kind = device_kind.lower()
-    return next((chip for part, chip in CHIPS.items() if part in kind), None)
+    # "NVIDIA L40" is no L4
+    fits = (chip for part, chip in CHIPS.items() if re.search(rf"{re.escape(part)}(?!\d)", kind))
+    return next(fits, None)

@@ -44,6 +44,8 @@ def _of_equation(equation: Any, loops: bool, branch: Callable[[Sequence[float]],
         return _dot(equation)
     if name == "conv_general_dilated":
         return _convolution(equation)
+    if name in _CUDNN_ATTENTION:
+        return _CUDNN_ATTENTION[name] * _attention(equation)
     inner = [of_jaxpr(x, loops=loops, branch=branch) for x in _inner(equation.params)]
     if not inner:
         return 0.0
@@ -67,6 +69,16 @@ def _inner(params: dict[str, Any]) -> Iterator[Any]:
                 yield x
             elif hasattr(x, "jaxpr"):
                 yield x.jaxpr
+
+
+# JAX's calls of cuDNN -> their matrix products; the backward pass computes the logits again
+_CUDNN_ATTENTION = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}
+
+
+def _attention(equation: Any) -> float:
+    """FLOPs of one product of queries [B, T, N, D] and keys [B, S, N, D]."""
+    queries, keys = (x.aval.shape for x in equation.invars[:2])
+    return 2.0 * math.prod(queries) * keys[1]
 
 
 def _dot(equation: Any) -> float:

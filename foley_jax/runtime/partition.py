@@ -87,6 +87,14 @@ def on_tpu() -> bool:
     return _traced_for("tpu")
 
 
+def on_gpu() -> bool:
+    """Whether what is traced now is for NVIDIA GPUs: those of the mesh, else of this process."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return jax.default_backend() == "gpu"
+    return _traced_for("nvidia")
+
+
 def on_cpu() -> bool:
     """Whether what is traced now is for CPUs: those of the mesh, else of this process."""
     return _traced_for("cpu")
@@ -98,7 +106,7 @@ def on_one_cpu() -> bool:
 
 
 def _traced_for(platform: str) -> bool:
-    """Whether a "cpu" or "tpu" is what the mesh has, or without one this process."""
+    """Whether a "cpu", "tpu" or "nvidia" is what the mesh has, or without one this process."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return jax.default_backend() == platform

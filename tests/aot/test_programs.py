@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from foley_jax.aot import __main__ as command
-from foley_jax.aot import cost, programs, report, topology
+from foley_jax.aot import cost, programs, report, seen, topology
 from foley_jax.runtime import partition
 from tests.training import stage_config
 
@@ -148,3 +148,23 @@ def test_help_and_wrong_flags(capsys):
         assert end.value.code == code
         said = capsys.readouterr()
         assert shown in said.out + said.err
+
+
+def test_a_step_is_run_once_where_devices_are():
+    """CPUs keep no count of their memory; what the compiler says is known."""
+    program = programs.training(config_of("autoencoder", devices=1), topology.devices("cpu:1"))
+    says, used = seen.peak_bytes(program)
+    assert says >= sum(program.part_bytes().values()) and used is None
+
+
+def test_predictions_are_found_by_config_and_device(tmp_path):
+    config = config_of("autoencoder", devices=1)
+    made = cost.Cost("train", "H100", 1, 2, {}, 123.0, 80e9, flops=1.0)
+    request = {"config": config.to_dict(), "topology": "h100:1", "step": "train"}
+    report.save(tmp_path / "a.json", request, [made])
+    kind = "NVIDIA H100 80GB HBM3"
+    assert seen.predicted(str(tmp_path), config.to_dict(), kind) == 123.0
+    assert seen.predicted(str(tmp_path), config.to_dict(), "NVIDIA H200") is None
+    config.batch_size = 64
+    assert seen.predicted(str(tmp_path), config.to_dict(), kind) is None
+    assert seen.predicted(str(tmp_path / "nothing"), config.to_dict(), kind) is None

@@ -1,0 +1,49 @@
+"""Attention on NVIDIA GPUs whose logits never reach memory: cuDNN's, where it fits.
+
+B batch, T queries, S keys, N heads, D width of a head.
+"""
+
+import functools
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+
+from foley_jax.runtime import partition
+
+HALF = (jnp.bfloat16, jnp.float16)
+MAX_WIDTH = 128  # Hopper takes 256, which shows only where one is
+MIN_QUERIES = 64  # its tiles are of 64 or 128: of fewer most would be empty
+MAX_EXAMPLES = 65535  # of one head: the limit of a launch's second and third axes
+
+
+@functools.cache
+def installed() -> bool:
+    """Whether cuDNN is: JAX asks for its version where attention is traced."""
+    if jax.default_backend() == "gpu":
+        return True
+    try:
+        return importlib.util.find_spec("nvidia.cudnn") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def fits(q_BTND: jax.Array, k_BSND: jax.Array) -> bool:
+    """Whether cuDNN takes these arguments, and is there."""
+    batch, queries, heads, width = q_BTND.shape
+    if q_BTND.dtype not in HALF or k_BSND.dtype != q_BTND.dtype:
+        return False
+    if width % 8 or width > MAX_WIDTH or batch % partition.num_devices():
+        return False
+    if queries < MIN_QUERIES or batch * heads // partition.num_devices() > MAX_EXAMPLES:
+        return False
+    return installed()
+
+
+def attention(q_BTND: jax.Array, k_BSND: jax.Array, v_BSND: jax.Array) -> jax.Array:
+    """softmax(q k^T / sqrt(D)) v -> [B, T, N, D], softmax in float32.
+
+    Every device of the mesh computes its own examples. The arguments must be such as `fits` takes.
+    """
+    own = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
+    return partition.shard_map_batch(own)(q_BTND, k_BSND, v_BSND)

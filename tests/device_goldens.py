@@ -61,7 +61,7 @@ def _official(name: str) -> Mapping[str, np.ndarray]:
 
 def _unet_args() -> tuple[Any, ...]:
     x = full_size.last(fill.inp("unet_x", (1, 4, 16, 64), PREFIX))
-    features = fill.unit_features(fill.inp("video_feat", (1, 32, 512), PREFIX))
+    features = fill.unit_rows(fill.inp("video_feat", (1, 32, 512), PREFIX))
     return x, np.float32([959.04]), features
 
 

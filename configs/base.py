@@ -75,16 +75,6 @@ def base(task: str) -> ConfigDict:
     return config
 
 
-def for_card(config: ConfigDict, fields: dict):
-    """Sets what the memory of one card asks for.
-
-    Args:
-      config: the paper's.
-      fields: "accumulate", "model.video.remat" -> value; from a stage's CARDS.
-    """
-    config.update_from_flattened_dict(fields)
-
-
 def unknown_variant(name: str, arg: str, known: tuple[str, ...]) -> ValueError:
     """The error for `--config=configs/NAME.py:ARG` with an ARG that does not exist."""
     shown = ", ".join(repr(k) for k in known)

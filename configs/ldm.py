@@ -72,7 +72,7 @@ def get_config(arg: str = ""):
     if arg == "demo":
         _demo(config)
     elif arg in CARDS:
-        base.for_card(config, CARDS[arg])
+        config.update_from_flattened_dict(CARDS[arg])
     elif arg:
         raise base.unknown_variant("ldm", arg, ("", *CARDS, "demo"))
     return config

@@ -70,7 +70,7 @@ def get_config(arg: str = ""):
         config.video.antialias = False
         config.data.mirror = True
     elif arg in CARDS:
-        base.for_card(config, CARDS[arg])
+        config.update_from_flattened_dict(CARDS[arg])
     elif arg == "demo":
         _demo(config)
     elif arg:

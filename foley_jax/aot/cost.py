@@ -115,7 +115,7 @@ def of(program: programs.Program, *, dtype: str, options: Mapping[str, Any] | No
     figures = read(compiled, traced.jaxpr.jaxpr, program.mesh.size)
     return Cost(
         **about,
-        peak_bytes=_peak_bytes(compiled),
+        peak_bytes=compiled_bytes(compiled),
         **figures,
         **(_times(figures, chip, dtype) if chip else {}),
     )
@@ -178,7 +178,8 @@ def _times(figures: Mapping[str, Any], chip: chips.Chip, dtype: str) -> dict[str
     }
 
 
-def _peak_bytes(compiled: Any) -> float:
+def compiled_bytes(compiled: Any) -> float:
+    """Returns the memory that a compiled program takes on a device, its code included."""
     told = compiled.memory_analysis()
     return float(
         told.argument_size_in_bytes

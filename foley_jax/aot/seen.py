@@ -46,7 +46,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def peak_bytes(program: Any) -> tuple[int, int | None]:
+def peak_bytes(program: Any) -> tuple[float, int | None]:
     """Runs a program once on zeros.
 
     Args:
@@ -58,6 +58,8 @@ def peak_bytes(program: Any) -> tuple[int, int | None]:
     import jax
     import jax.numpy as jnp
 
+    from foley_jax.aot import cost
+
     def zeros(x: jax.ShapeDtypeStruct) -> jax.Array:
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             return jax.device_put(jax.random.key(0), x.sharding)
@@ -67,10 +69,8 @@ def peak_bytes(program: Any) -> tuple[int, int | None]:
     with program.running():
         compiled = program.jitted.lower(*program.args).compile()
         jax.block_until_ready(compiled(*args))
-    told = compiled.memory_analysis()
-    says = told.argument_size_in_bytes + told.output_size_in_bytes + told.temp_size_in_bytes
     stats = program.mesh.devices.flat[0].memory_stats()
-    return says - told.alias_size_in_bytes, (stats or {}).get("peak_bytes_in_use")
+    return cost.compiled_bytes(compiled), (stats or {}).get("peak_bytes_in_use")
 
 
 def predicted(folder: str, config: dict[str, Any], kind: str) -> float | None:
@@ -88,9 +88,9 @@ def predicted(folder: str, config: dict[str, Any], kind: str) -> float | None:
     if chip is None or not folder or not list(pathlib.Path(folder).glob("*.json")):
         return None
     asked = json.loads(json.dumps(config, default=str))
-    for request, cost in report.read(pathlib.Path(folder)):
-        if request["config"] == asked and (cost.chip, cost.num_chips) == (chip.name, 1):
-            return cost.peak_bytes
+    for request, made in report.read(pathlib.Path(folder)):
+        if request["config"] == asked and (made.chip, made.num_chips) == (chip.name, 1):
+            return made.peak_bytes
     return None
 
 

@@ -221,18 +221,15 @@ def attention(
     """
     if implementation == "auto":
         implementation = "xla" if bias_BNTS is not None else _best(q_BTND, k_BSND, v_BSND)
-    if implementation == "cudnn" and bias_BNTS is not None:
-        return jax.nn.dot_product_attention(
-            q_BTND, k_BSND, v_BSND, bias=bias_BNTS, implementation="cudnn"
-        )
     if implementation == "xla":
         return plain.attention(q_BTND, k_BSND, v_BSND, bias_BNTS)
     if implementation not in ATTENTION:
         raise ValueError(f"attention implementation {implementation!r} is not in {ATTENTION}")
     from foley_jax.kernels import cpu, gpu, tpu
 
+    if implementation == "cudnn":
+        return gpu.attention.attention(q_BTND, k_BSND, v_BSND, bias_BNTS)
     forms = {"cpu": cpu.attention, "fused": tpu.attention, "flash": tpu.splash}
-    forms["cudnn"] = gpu.attention
     return forms[implementation].attention(q_BTND, k_BSND, v_BSND)
 
 

@@ -40,10 +40,15 @@ def fits(q_BTND: jax.Array, k_BSND: jax.Array) -> bool:
     return installed()
 
 
-def attention(q_BTND: jax.Array, k_BSND: jax.Array, v_BSND: jax.Array) -> jax.Array:
-    """softmax(q k^T / sqrt(D)) v -> [B, T, N, D], softmax in float32.
+def attention(
+    q_BTND: jax.Array, k_BSND: jax.Array, v_BSND: jax.Array, bias_BNTS: jax.Array | None = None
+) -> jax.Array:
+    """softmax(q k^T / sqrt(D) + bias) v -> [B, T, N, D], softmax in float32.
 
-    Every device of the mesh computes its own examples. The arguments must be such as `fits` takes.
+    Every device of the mesh computes its own examples; with a bias, JAX divides the work. The
+    arguments must be such as `fits` takes.
     """
     own = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
+    if bias_BNTS is not None:
+        return own(q_BTND, k_BSND, v_BSND, bias=bias_BNTS)
     return partition.shard_map_batch(own)(q_BTND, k_BSND, v_BSND)

@@ -32,6 +32,13 @@ def gelu(x: jax.Array, form: Gelu) -> jax.Array:
     return jax.nn.gelu(x, approximate=form == "tanh")
 
 
+def with_token(token: nnx.Param | jax.Array, x_BTC: jax.Array) -> jax.Array:
+    """Puts tokens [1, n, C], the same for all, before others: [B, T, C] -> [B, n + T, C]."""
+    first = token[...].astype(x_BTC.dtype)
+    first = jnp.broadcast_to(first, (x_BTC.shape[0], *first.shape[1:]))
+    return jnp.concatenate([first, x_BTC], axis=1)
+
+
 class SelfAttention(nnx.Module):
     """Multi-head self-attention with biases; q, k and v from one layer or from three.
 

@@ -62,14 +62,7 @@ class Aggregator(nnx.Module):
 
     def __call__(self, x_BPC: jax.Array) -> jax.Array:
         """[B, P, C] -> [B, C]."""
-        return self.block(with_token(self.cls_token, x_BPC))[:, 0]
-
-
-def with_token(token: nnx.Param, x_BPC: jax.Array) -> jax.Array:
-    """Puts a token [1, n, C] before others: [B, P, C] -> [B, n + P, C]."""
-    first = token[...].astype(x_BPC.dtype)
-    first = jnp.broadcast_to(first, (x_BPC.shape[0], *first.shape[1:]))
-    return jnp.concatenate([first, x_BPC], axis=1)
+        return self.block(encoder_block.with_token(self.cls_token, x_BPC))[:, 0]
 
 
 class DividedAttention(encoder_block.SelfAttention):
@@ -171,7 +164,7 @@ class VisualEncoder(nnx.Module):
         where, when = (p[...].astype(x.dtype) for p in (self.pos_embed, self.temp_embed))
         # [1, 1, P, C] + [1, T, 1, C] -> [1, T*P, C]
         position = where[:, None, 1:] + when[:, :, None]
-        x = with_token(self.cls_token, x)
+        x = encoder_block.with_token(self.cls_token, x)
         position = jnp.concatenate([where[:, :1], position.reshape(1, -1, x.shape[-1])], axis=1)
         return x + position
 

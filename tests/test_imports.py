@@ -54,6 +54,7 @@ ONLY_IN = {
     "diffusers": ("foley_jax.bench.peers",),
     "huggingface_hub": ("foley_jax.interop.hub",),
     "librosa": ("foley_jax.media", "foley_jax.vocoders"),
+    "transformers": ("foley_jax.evaluation.networks.captions",),
     "tensorboardX": ("foley_jax.training.logging",),
     "tensorflow_datasets": ("data_prep.tfds_export",),
 }

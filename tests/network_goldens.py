@@ -29,11 +29,12 @@ def golden(name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def plain(name: str, prefix: str) -> Mapping[str, np.ndarray]:
     """The filled state dict of a network, by official name."""
     keys = json.loads((GOLDENS / f"{name}_keys.json").read_text())
+    types = {key: (shape, dtype.removeprefix("torch.")) for key, (shape, dtype) in keys.items()}
     return {
         key: fill.fill_value(key, shape, prefix)
         if fill.is_filled(key, shape, dtype)
         else np.zeros(shape, dtype)
-        for key, (shape, dtype) in keys.items()
+        for key, (shape, dtype) in types.items()
     }
 
 

@@ -17,7 +17,7 @@ FLOORS = (
     ("foley_jax.interop", "foley_jax.kernels"),
     ("foley_jax.layers", "foley_jax.data"),
     ("foley_jax.vocoders", "foley_jax.training"),
-    ("foley_jax.diff_foley", "foley_jax.mm_diffusion"),
+    ("foley_jax.diff_foley", "foley_jax.mm_diffusion", "foley_jax.mmaudio"),
     (
         "foley_jax.inference",
         "foley_jax.evaluation",
@@ -54,6 +54,7 @@ ONLY_IN = {
     "diffusers": ("foley_jax.bench.peers",),
     "huggingface_hub": ("foley_jax.interop.hub",),
     "librosa": ("foley_jax.media", "foley_jax.vocoders"),
+    "transformers": ("foley_jax.evaluation.networks.captions",),
     "tensorboardX": ("foley_jax.training.logging",),
     "tensorflow_datasets": ("data_prep.tfds_export",),
 }

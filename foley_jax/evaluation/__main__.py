@@ -22,7 +22,8 @@ protocols
   align-acc             Diff-Foley's evaluation classifier; --classifier, --cavp
   specvqgan-melception  FID, IS, MKL, KID of the Diff-Foley paper; --weights
   audioldm-eval[-32k]   FD, FAD, KL, IS of AudioLDM; --weights
-  av-benchmark          FD-VGG, FD-PANN, KL-PANNS-softmax, ... ; --weights, or that tool's caches
+  av-benchmark          FD-VGG, FD-PANN, KL-PANNS-softmax, ... ; --weights, or that tool's caches;
+                        --captions for CLAP
   mm-diffusion          FVD, KVD, FAD x 10^4; --weights, --split
 
 Written into --out (with several protocols, into a folder for each): metrics.json, table.md,
@@ -114,6 +115,9 @@ def parser() -> argparse.ArgumentParser:
     means.add_argument("--train", type=Path, help="embedded: training scenes, for materials")
     means.add_argument(
         "--seconds", type=limits.number_argument, help="of every audio clip that count"
+    )
+    means.add_argument(
+        "--captions", type=Path, help="av-benchmark: CSV file, columns name and caption"
     )
     means.add_argument("--split", help="mm-diffusion: part of the data the reference is, in words")
     return p
@@ -229,6 +233,7 @@ def _means(args: argparse.Namespace) -> by_name.Means:
         split=args.split,
         cache=args.cache,
         preset=args.preset,
+        captions=args.captions,
     )
 
 

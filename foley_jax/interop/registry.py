@@ -30,8 +30,10 @@ KIND_MODULES = (
     "foley_jax.diff_foley.weights.tables",
     "foley_jax.diff_foley.weights.image_weights",
     "foley_jax.evaluation.networks.weights",
+    "foley_jax.evaluation.networks.encoder_weights",
     "foley_jax.vocoders.weights",
     "foley_jax.mm_diffusion.weights",
+    "foley_jax.mmaudio.synchformer_weights",
 )
 
 

@@ -11,7 +11,7 @@ import network_goldens
 import numpy as np
 import pytest
 
-from foley_jax.evaluation.networks import melception, registry
+from foley_jax.evaluation.networks import laion_clap, melception, ms_clap, registry
 from foley_jax.interop import fill
 from foley_jax.interop import registry as checkpoints
 from foley_jax.runtime import network as network_lib
@@ -33,7 +33,9 @@ def test_entries_agree_with_the_converter(name):
 
 
 def test_every_metric_has_one_network():
-    metrics = [metric for entry in registry.NETWORKS.values() for metric in entry.metrics]
+    """Captions are another half of the network that hears the audio clips."""
+    entries = [entry for entry in registry.NETWORKS.values() if entry.reads != "tokens"]
+    metrics = [metric for entry in entries for metric in entry.metrics]
     assert len(metrics) == len(set(metrics))
     assert all("/" in metric for metric in metrics)  # its protocol stands before it
 
@@ -49,7 +51,12 @@ SHAPES = {
     },
     "i3d": {"logits": (2, 400)},
     "audioclip": {"embedding": (2, 1024)},
+    "laion_clap": {"embedding": (2, 512)},
+    "laion_clap_text": {"embedding": (2, 512)},
+    "ms_clap": {"embedding": (2, 1024)},
+    "ms_clap_text": {"embedding": (2, 1024)},
 }
+LENGTHS = {"laion_clap": laion_clap.LENGTH, "ms_clap": ms_clap.LENGTH}  # others take any
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -61,8 +68,10 @@ def test_features_have_names_and_shapes(name):
     model = network_lib.shapes(lambda keys: kind.build(fields, rngs=keys))
     if entry.reads == "video":
         batch = jax.ShapeDtypeStruct((2, 16, 64, 64, 3), jnp.uint8)
+    elif entry.reads == "tokens":
+        batch = jax.ShapeDtypeStruct((2, 2, 77), jnp.int32)
     else:
-        batch = jax.ShapeDtypeStruct((2, 2 * entry.rate_hz), jnp.float32)
+        batch = jax.ShapeDtypeStruct((2, LENGTHS.get(name, 2 * entry.rate_hz)), jnp.float32)
     beside = tuple(jax.ShapeDtypeStruct((80, 2), jnp.float32) for _ in entry.beside)
     graphdef, state = nnx.split(model)
     for preset in entry.presets:

@@ -20,7 +20,15 @@ from flax import nnx
 import jax
 import numpy as np
 
-from foley_jax.evaluation.networks import audioclip, i3d, melception, vggish
+from foley_jax.evaluation.networks import (
+    audioclip,
+    captions,
+    i3d,
+    laion_clap,
+    melception,
+    ms_clap,
+    vggish,
+)
 from foley_jax.runtime import network
 
 Features = Mapping[str, jax.Array]
@@ -53,6 +61,16 @@ def _audio(model: nnx.Module, audio_BL: jax.Array, beside: tuple, preset: Preset
     return {"embedding": model.embed(audio_BL, preset)}
 
 
+def _clap_audio(model: nnx.Module, audio_BL: jax.Array, beside: tuple, preset: Preset) -> Features:
+    del beside, preset
+    return {"embedding": model.embed_audio(audio_BL)}
+
+
+def _clap_text(model: nnx.Module, tokens_B2T: jax.Array, beside: tuple, preset: Preset) -> Features:
+    del beside, preset
+    return {"embedding": model.embed_text(tokens_B2T[:, 0], tokens_B2T[:, 1])}
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """One network.
@@ -61,25 +79,39 @@ class Entry:
       kind: name of its checkpoint for `foley_jax.convert`.
       files: names under which its weights are published; one of them is needed.
       reads: "audio", float [B, L] in [-1, 1] at `rate_hz`; "video", uint8 [B, T, H, W, 3];
-        "mels and rows", which `evaluation.alignment.align_acc` takes.
+        "mels and rows", which `evaluation.alignment.align_acc` takes; "tokens", int [B, 2, T] of
+        `captions`.
       rate_hz: samples a second of audio clips; 0 where the protocol sets the frames a second.
       metrics: what cannot be computed without it.
       features: (module, batch, arrays of `beside`, preset) -> arrays by name, traceable; None
         where a metric calls the module itself.
       model: fields of the converted module that differ from the kind's.
       beside: (file name, reader) of further files that the features need.
+      needs: further files that whoever makes the batches reads.
       presets: settings by which the features differ.
     """
 
     kind: str
     files: tuple[str, ...]
-    reads: Literal["audio", "video", "mels and rows"]
+    reads: Literal["audio", "video", "mels and rows", "tokens"]
     rate_hz: int
     metrics: tuple[str, ...]
     features: Callable[[nnx.Module, jax.Array, tuple, Preset], Features] | None
     model: Mapping[str, object] = dataclasses.field(default_factory=dict)
     beside: tuple[tuple[str, Callable[[Path], np.ndarray]], ...] = ()
     presets: tuple[Preset, ...] = ("default",)
+    needs: tuple[str, ...] = ()
+
+
+def _clap(kind: str, file: str, rate_hz: int, metric: str) -> dict[str, Entry]:
+    """The two towers of one file: a score needs both."""
+    both = {"kind": kind, "files": (file,), "metrics": (metric,)}
+    folder = captions.TOKENISERS[f"{kind}_text"][1]
+    needs = tuple(f"{folder}/{name}" for name in captions.FILES)
+    return {
+        kind: Entry(**both, reads="audio", rate_hz=rate_hz, features=_clap_audio),
+        f"{kind}_text": Entry(**both, reads="tokens", rate_hz=0, features=_clap_text, needs=needs),
+    }
 
 
 NETWORKS: Mapping[str, Entry] = {
@@ -154,6 +186,18 @@ NETWORKS: Mapping[str, Entry] = {
         features=_audio,
         presets=tuple(audioclip.PRESETS),
     ),
+    **_clap(
+        "laion_clap",
+        "music_speech_audioset_epoch_15_esc_89.98.pt",
+        laion_clap.SAMPLE_RATE_HZ,
+        "av-benchmark/LAION-CLAP-Score",
+    ),
+    **_clap(
+        "ms_clap",
+        "CLAP_weights_2023.pth",
+        ms_clap.SAMPLE_RATE_HZ,
+        "av-benchmark/MS-CLAP-Score",
+    ),
     "alignment": Entry(
         kind="diff_foley/eval_classifier",
         files=("eval_classifier.ckpt",),
@@ -192,8 +236,9 @@ def find(folder: str | os.PathLike) -> Found:
         absent = [] if present else [" or ".join(entry.files)]
         for file, _ in entry.beside:
             (present if (folder / file).is_file() else absent).append(folder / file)
+        absent += [file for file in entry.needs if not (folder / file).is_file()]
         if absent:
-            names = " and ".join(Path(file).name for file in absent)
+            names = " and ".join(str(Path(file)).removeprefix(f"{folder}/") for file in absent)
             missing[name] = f"no {names} in {folder}"
         else:
             files[name] = tuple(present)

@@ -5,7 +5,17 @@ See `interop/spec.py` for the fields and `foley_jax/convert.py` for the engine.
 
 import functools
 
-from foley_jax.evaluation.networks import audioclip, i3d, melception, panns, vggish
+import numpy as np
+
+from foley_jax.evaluation.networks import (
+    audioclip,
+    i3d,
+    laion_clap,
+    melception,
+    ms_clap,
+    panns,
+    vggish,
+)
 from foley_jax.interop import spec
 from foley_jax.layers import configured
 
@@ -30,6 +40,38 @@ def _panns(sample_rate_hz: int, *file_names: str) -> Checkpoint:
         file_names=file_names,
     )
 
+
+# HTSAT's tables, which are made here, and its classifier
+_HTSAT_IGNORE = (
+    (r".*\.(spectrogram_extractor\.stft|logmel_extractor)\..*", "tables of the front end"),
+    (r".*\.(attn_mask|relative_position_index)", "constants of the windows"),
+    (r".*\.(tscam_conv|head)\..*", "classifier of AudioSet, which no embedding needs"),
+)
+
+_ROBERTA_NAMES = (
+    (r"^text_branch\.embeddings\.(word|position|token_type)_embeddings\.", r"text_branch.\1s."),
+    (r"^text_branch\.token_types\.", "text_branch.types."),
+    (r"^text_branch\.embeddings\.LayerNorm\.", "text_branch.norm."),
+    (r"^text_branch\.encoder\.layer\.", "text_branch.layers."),
+    (r"\.attention\.self\.", ".attn."),
+    (r"\.attention\.output\.dense\.", ".attn.proj."),
+    (r"\.attention\.output\.LayerNorm\.", ".norm1."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"\.output\.LayerNorm\.", ".norm2."),
+    (r"\.pooler\.dense\.", ".pooler."),
+)
+_GPT2_NAMES = (
+    (r"^caption_encoder\.base\.wte\.", "text_branch.words."),
+    (r"^caption_encoder\.base\.wpe\.", "text_branch.positions."),
+    (r"^caption_encoder\.base\.h\.", "text_branch.layers."),
+    (r"^caption_encoder\.base\.ln_f\.", "text_branch.norm."),
+    (r"\.ln_(\d)\.", r".norm\1."),
+    (r"\.c_attn\.", ".qkv."),
+    (r"\.attn\.c_proj\.", ".attn.proj."),
+    (r"\.c_fc\.", ".fc1."),
+    (r"\.mlp\.c_proj\.", ".mlp.fc2."),
+)
 
 KINDS: dict[str, Checkpoint] = {
     # vggish-10086976.pth of torchvggish
@@ -90,6 +132,49 @@ KINDS: dict[str, Checkpoint] = {
         containers=("model", "state_dict"),
         signature=(r"Mixed_7c\.branch_pool\.conv\.weight", r"Conv2d_1a_3x3\.conv\.weight"),
         file_names=("melception-21-05-10T09-28-40.pt",),
+    ),
+    # music_speech_audioset_epoch_15_esc_89.98.pt of LAION-CLAP: HTSAT-base, no fusion
+    "laion_clap": Checkpoint(
+        build=functools.partial(configured.build, laion_clap.LaionClap),
+        model=configured.defaults(laion_clap.LaionClap),
+        renames=(
+            *_ROBERTA_NAMES,
+            (r"^(audio|text)_projection\.0\.", r"\1_projection.layers.0."),
+            (r"^(audio|text)_projection\.2\.", r"\1_projection.layers.1."),
+        ),
+        ignore=(
+            *_HTSAT_IGNORE,
+            (r"text_branch\.embeddings\.position_ids", "0, 1, 2, ..., of older transformers"),
+            (r"(audio|text)_transform\..*|logit_scale_[at]", "only training uses it"),
+        ),
+        signature=(r"audio_branch\.tscam_conv\.weight", r"text_projection\.2\.weight"),
+        file_names=("music_speech_audioset_epoch_15_esc_89.98.pt",),
+    ),
+    # CLAP_weights_2023.pth of MS-CLAP
+    "ms_clap": Checkpoint(
+        build=functools.partial(configured.build, ms_clap.MsClap),
+        model=configured.defaults(ms_clap.MsClap),
+        renames=(
+            *_GPT2_NAMES,
+            (r"^audio_encoder\.base\.htsat\.", "audio_branch."),
+            (r"^audio_encoder\.projection\.", "audio_projection."),
+            (r"^caption_encoder\.projection\.", "text_projection."),
+        ),
+        ignore=(
+            *_HTSAT_IGNORE,
+            (r"caption_encoder\.base\.h\.\d+\.attn\.(masked_)?bias", "causal masks"),
+            (r"logit_scale", "only training uses it"),
+        ),
+        # GPT-2 keeps its kernels as [in, out]
+        transforms=(
+            (r"text_branch\.layers\.\d+\.(attn\.(qkv|proj)|mlp\.fc\d)\.weight", np.asarray),
+        ),
+        containers=("model", "state_dict"),
+        signature=(
+            r"audio_encoder\.base\.htsat\.tscam_conv\.weight",
+            r"caption_encoder\.projection\.linear1\.weight",
+        ),
+        file_names=("CLAP_weights_2023.pth",),
     ),
     "panns/cnn14_16k": _panns(16000, "Cnn14_16k_mAP=0.438.pth"),
     "panns/cnn14_32k": _panns(32000, "Cnn14_mAP=0.431.pth"),

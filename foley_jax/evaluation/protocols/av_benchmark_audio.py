@@ -5,17 +5,23 @@ a shorter audio clip stays as short as it is (av-benchmark pads nothing here, an
 clips of unlike lengths one at a time). In two things 'default' differs from 'official':
 - resampling: soxr at high quality; torchaudio's short filter, as in the source.
 - the mean is taken off after resampling; before.
+For MS-CLAP, which reads files itself, nothing is taken off, and 'official' hears the whole file,
+not only `seconds`. Of what is longer than the two CLAPs take (10 s, MS-CLAP 7 s) the source hears a
+part by chance, so that nobody can repeat its figure; here it is the middle. The source also lays
+the channels of a file one after another for MS-CLAP; here they are averaged in both presets.
 L audio samples, B batch, N windows.
 Source: av-benchmark av_bench/data/audio_dataset.py `AudioDataset`, extract.py, panns/models.py.
 """
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
 from scipy import special
 
+from foley_jax.evaluation.networks import laion_clap, ms_clap
 from foley_jax.evaluation.protocols import av_benchmark_cache
 from foley_jax.media import audio as audio_io
 from foley_jax.media import container, hann_resample
@@ -35,8 +41,62 @@ def _tags(features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _windows(features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _embedding(features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {av_benchmark_cache.FEATURES: features["embedding"]}
+
+
+def read(
+    path: Path,
+    seconds: float,
+    min_s: float,
+    *,
+    as_torchaudio: bool = False,
+    rate_hz: int = RATE_HZ,
+    without_mean: bool = True,
+) -> np.ndarray:
+    """The first `seconds` of an audio clip less the mean of the whole, float32 [L].
+
+    Args:
+      min_s: a shorter audio clip is refused.
+      as_torchaudio: resample with torchaudio's filter, after the mean is off ('official').
+      rate_hz: of what is returned.
+      without_mean: False leaves the mean in.
+    Raises:
+      MediaError: as `audio.load`; "unsupported" of an audio clip shorter than `min_s`.
+    """
+    less_mean = _less_mean if without_mean else np.asarray
+    if as_torchaudio:
+        native_hz = _native_rate(path)
+        audio_L = less_mean(audio_io.load(path, native_hz))
+        audio_L = hann_resample.resample(audio_L, native_hz, rate_hz)
+    else:
+        audio_L = less_mean(audio_io.load(path, rate_hz))
+    audio_L = audio_L[: int(rate_hz * seconds)] if seconds < math.inf else audio_L
+    if len(audio_L) < max(1, min_s * rate_hz):
+        raise container.MediaError(
+            "unsupported",
+            f"{path}: {len(audio_L) / rate_hz:.3f} s of audio, the network needs {min_s} s",
+        )
+    return audio_L
+
+
+def _for_laion_clap(
+    path: Path, seconds: float, min_s: float, *, as_torchaudio: bool = False
+) -> np.ndarray:
+    rate_hz = laion_clap.SAMPLE_RATE_HZ
+    audio_L = read(path, seconds, min_s, as_torchaudio=as_torchaudio, rate_hz=rate_hz)
+    return laion_clap.fitted(audio_L)
+
+
+def _for_ms_clap(
+    path: Path, seconds: float, min_s: float, *, as_torchaudio: bool = False
+) -> np.ndarray:
+    reading = {"rate_hz": ms_clap.SAMPLE_RATE_HZ, "without_mean": False}
+    seconds = math.inf if as_torchaudio else seconds
+    return ms_clap.fitted(read(path, seconds, min_s, as_torchaudio=as_torchaudio, **reading))
+
+
+Read = Callable[..., np.ndarray]  # as `read`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,41 +107,23 @@ class Heard:
       network: of `networks.registry`.
       min_s: length of the shortest audio that the network takes.
       parts: its answers -> the parts of an item.
+      read: (path, seconds, min_s, as_torchaudio=) -> what the network takes.
+      batch_size: clips together; 1 where their lengths may differ.
     """
 
     network: str
     min_s: float
     parts: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+    read: Read = read
+    batch_size: int = 1
 
 
 HEARD: Mapping[str, Heard] = {
     "pann_features": Heard("panns_16k", _PANNS_MIN_S, _tags),
-    "vggish_features": Heard("vggish", _VGGISH_MIN_S, _windows),
+    "vggish_features": Heard("vggish", _VGGISH_MIN_S, _embedding),
+    "clap_laion_audio": Heard("laion_clap", 0.0, _embedding, _for_laion_clap, batch_size=8),
+    "clap_ms_audio": Heard("ms_clap", 0.0, _embedding, _for_ms_clap, batch_size=8),
 }
-
-
-def read(path: Path, seconds: float, min_s: float, *, as_torchaudio: bool = False) -> np.ndarray:
-    """The first `seconds` of an audio clip at 16 kHz less the mean of the whole, float32 [L].
-
-    Args:
-      min_s: a shorter audio clip is refused.
-      as_torchaudio: resample with torchaudio's filter, after the mean is off ('official').
-    Raises:
-      MediaError: as `audio.load`; "unsupported" of an audio clip shorter than `min_s`.
-    """
-    if as_torchaudio:
-        rate_hz = _native_rate(path)
-        audio_L = audio_io.load(path, rate_hz)
-        audio_L = hann_resample.resample(_less_mean(audio_L), rate_hz, RATE_HZ)
-    else:
-        audio_L = _less_mean(audio_io.load(path, RATE_HZ))
-    audio_L = audio_L[: int(RATE_HZ * seconds)]
-    if len(audio_L) < min_s * RATE_HZ:
-        raise container.MediaError(
-            "unsupported",
-            f"{path}: {len(audio_L) / RATE_HZ:.3f} s of audio, the network needs {min_s} s",
-        )
-    return audio_L
 
 
 def _less_mean(audio_L: np.ndarray) -> np.ndarray:

@@ -1,9 +1,10 @@
 """Protocol `av-benchmark`: the metrics of hkchengrex/av-benchmark (MMAudio) under its keys.
 
-FD-VGG, FD-PANN, KL-PANNS-softmax and ISC-PANNS come from VGGish and PANNs Cnn14 (16 kHz), which are
-here. PaSST, ImageBind and CLAP are not: FD-PASST, KL-PASST-softmax, ISC-PASST, IB-Score and the
-CLAP scores are computed from that tool's caches where they lie, and skipped by name where they do
-not. DeSync is always skipped: it needs Synchformer's last layers, which no cache holds.
+FD-VGG, FD-PANN, KL-PANNS-softmax and ISC-PANNS come from VGGish and PANNs Cnn14 (16 kHz), the CLAP
+scores from LAION-CLAP and MS-CLAP and from captions (`av_benchmark_text`), which are all here.
+PaSST and ImageBind are not: FD-PASST, KL-PASST-softmax, ISC-PASST and IB-Score are computed from
+that tool's caches where they lie, and skipped by name where they do not. DeSync is always skipped:
+it needs Synchformer's last layers, which no cache holds.
 
 Caches are looked for in CACHE/NAME (NAME is the system, or "reference"; its second folder is
 NAME.1, and so on) and in `cache` beside the audio clips, where av-benchmark puts them. A cache of
@@ -21,16 +22,19 @@ from pathlib import Path
 from typing import Any
 
 from foley_jax.evaluation import feature_store, run_card
+from foley_jax.evaluation.networks import captions as captions_lib
 from foley_jax.evaluation.networks import registry
 from foley_jax.evaluation.protocols import (
     av_benchmark_audio,
     av_benchmark_cache,
     av_benchmark_figures,
+    av_benchmark_text,
     feature_rules,
     protocol,
 )
 from foley_jax.evaluation.protocols import rules as rules_lib
 from foley_jax.evaluation.statistics import bootstrap, pairs, remarks
+from foley_jax.runtime import reasons
 
 SECONDS = 8.0
 _NO_DESYNC = "skipped: Synchformer is not part of this package, and no cache holds its judgement"
@@ -74,12 +78,17 @@ class AvBenchmark(feature_rules.FeatureRules):
         cache: Path | None = None,
         seconds: float = SECONDS,
         preset: av_benchmark_figures.Preset = "default",
+        captions: Path | None = None,
     ):
         """Args:
         networks: where PANNs and VGGish are looked for; None takes caches alone.
         cache: folder of caches, one subfolder a system; None writes none.
         seconds: of every audio clip that count (`--audio_length` of av-benchmark); at least 0.975.
         preset: see `av_benchmark_audio` and `av_benchmark_figures`.
+        captions: CSV file of `av_benchmark_text`; None has none.
+        Raises:
+          ValueError: an unknown preset, too few seconds, or a file that holds no captions.
+          FileNotFoundError: no file of captions.
         """
         if preset not in av_benchmark_figures.PRESETS:
             raise ValueError(f"preset is {preset!r}, expected 'default' or 'official'")
@@ -93,6 +102,13 @@ class AvBenchmark(feature_rules.FeatureRules):
             for file, heard in av_benchmark_audio.HEARD.items()
             if networks is not None and networks.has(heard.network)
         }
+        self.captions = None if captions is None else av_benchmark_text.read_captions(captions)
+        self.captioned = {
+            file: self._captioned(network)
+            for file, network in av_benchmark_text.CAPTIONED.items()
+            if self.captions is not None and networks is not None and networks.has(network)
+        }
+        self._captions_hash = None if captions is None else run_card.content_hash(captions)
         self._runs: dict[str, list[tuple[Path, ...]]] = {}
         self._sources: dict[str, dict[str, Any]] = {}
         self._lacking: dict[str, dict[str, str]] = {}
@@ -102,19 +118,26 @@ class AvBenchmark(feature_rules.FeatureRules):
         as_torchaudio = self.preset == "official"
         reading = {"like": self.name, "seconds": self.seconds, "as_torchaudio": as_torchaudio}
         read = functools.partial(
-            av_benchmark_audio.read,
+            heard.read,
             seconds=self.seconds,
             min_s=heard.min_s,
             as_torchaudio=as_torchaudio,
         )
-        # lengths may differ
-        return self.networks.extraction(heard.network, read, reading, batch_size=1)
+        size = heard.batch_size
+        return self.networks.extraction(heard.network, read, reading, batch_size=size)
+
+    def _captioned(self, network: str) -> av_benchmark_text.Captioned:
+        folder = self.networks.weights / captions_lib.TOKENISERS[network][1]
+        load = functools.partial(self.networks.load, network)
+        return av_benchmark_text.Captioned(network, load, folder)
 
     def settings(self) -> dict[str, Any]:
         networks = [av_benchmark_audio.HEARD[file].network for file in self.extractions]
+        networks += [captioned.network for captioned in self.captioned.values()]
         return {
             "networks": {name: self.networks.identity(name) for name in networks},
             "features": self._sources,
+            "captions_sha256": self._captions_hash,
             "seconds": self.seconds,
             "preset": self.preset,
             "num_splits": av_benchmark_figures.ISC_SPLITS,
@@ -143,6 +166,9 @@ class AvBenchmark(feature_rules.FeatureRules):
         for file, cached in caches.items():
             if file in extracted:
                 features[file] = self._keep(file, label, paths, heard[file].items)
+            elif file in self.captioned and what == protocol.REFERENCE and cached.lacks(names):
+                if items := self._embed(file, label, names):
+                    features[file] = self._write(file, label, paths, items)
             elif why := cached.lacks(names):
                 self._lacking.setdefault(label, {})[file] = why
             else:
@@ -191,7 +217,7 @@ class AvBenchmark(feature_rules.FeatureRules):
         found = {}
         for file in _FILES:
             # an own file may be of other weights: with weights it is made again, from the store
-            known = None if file in self.extractions else made_of
+            known = None if file in self.extractions or file in self.captioned else made_of
             places = av_benchmark_cache.find(folders, file, known)
             found[file] = _read(places, file, self._no_network(file))
         return found
@@ -202,9 +228,13 @@ class AvBenchmark(feature_rules.FeatureRules):
 
     def _no_network(self, file: str) -> str:
         """Why a file cannot be extracted."""
-        if file not in av_benchmark_audio.HEARD:
+        network = av_benchmark_text.CAPTIONED.get(file)
+        if network is not None and self.captions is None:
+            return "no --captions"
+        if file in av_benchmark_audio.HEARD:
+            network = av_benchmark_audio.HEARD[file].network
+        if network is None:
             return "its network is not part of this package"
-        network = av_benchmark_audio.HEARD[file].network
         if self.networks is None:
             return f"no weights of {network}"
         return registry.find(self.networks.weights).missing.get(network, "")
@@ -225,6 +255,26 @@ class AvBenchmark(feature_rules.FeatureRules):
         """A network's answers as av-benchmark keeps them, written into the cache."""
         parts = av_benchmark_audio.HEARD[file].parts
         items = {name: parts(answer) for name, answer in answers.items()}
+        return self._write(file, label, paths, items)
+
+    def _embed(self, file: str, label: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The captions of all clips as a network embeds them; none where some have no caption."""
+        missing = [name for name in names if name not in self.captions]
+        try:
+            if missing:
+                told = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+                raise ValueError(f"no caption of {len(missing)} audio clips ({told})")
+            texts = {name: self.captions[name] for name in names}
+            embedded = self.captioned[file].embed(texts.values())
+        except Exception as error:  # the other metrics go on
+            self._lacking.setdefault(label, {})[file] = reasons.of(error)
+            return {}
+        return {name: embedded[text] for name, text in texts.items()}
+
+    def _write(
+        self, file: str, label: str, paths: Mapping[str, Path], items: dict[str, dict[str, Any]]
+    ) -> dict[str, dict[str, Any]]:
+        """Enters new items into the cache, and where they came from; returns them."""
         self._sources.setdefault(label, {})[file] = "extracted"
         if self.cache is not None and items:
             path = av_benchmark_cache.path_of(self.cache / label, file)

@@ -33,6 +33,7 @@ class Means:
       split: of the data the reference is from, in words.
       cache: where av-benchmark's caches lie, or are written.
       preset: of av-benchmark; networks have their own.
+      captions: CSV file of av-benchmark's captions.
     """
 
     networks: feature_rules.Networks | None
@@ -43,6 +44,7 @@ class Means:
     split: str | None = None
     cache: Path | None = None
     preset: av_benchmark_figures.Preset = "default"
+    captions: Path | None = None
 
 
 def _needs_weights(name: str, means: Means) -> feature_rules.Networks:
@@ -72,7 +74,11 @@ def _audioldm(kind: type[audioldm_protocol.AudioLdmEval]) -> Callable[[Means], r
 
 def _av_benchmark(means: Means) -> rules_lib.Rules:
     return av_benchmark_protocol.AvBenchmark(
-        means.networks, cache=means.cache, preset=means.preset, **_seconds(means)
+        means.networks,
+        cache=means.cache,
+        preset=means.preset,
+        captions=means.captions,
+        **_seconds(means),
     )
 
 

@@ -44,7 +44,8 @@ class Networks:
         preset: "official" takes a network's official behaviour where it has one.
         """
         self.weights, self.store, self.preset = weights, store, preset
-        self._load_torch = load_torch
+        # two networks may be the halves of one file
+        self._load_torch = load_torch and functools.cache(load_torch)
         self._found = registry.find(weights)
 
     def missing(self, protocol_name: str, networks: Sequence[str]) -> dict[str, str]:
@@ -71,6 +72,11 @@ class Networks:
         hashes = {path.name: run_card.content_hash(path) for path in self._found.files[network]}
         return {"weights_sha256": hashes, "preset": self.preset_of(network)}
 
+    def load(self, network: str) -> registry.Extractor:
+        """A network with its weights, as `registry.load`."""
+        preset = self.preset_of(network)
+        return registry.load(network, self.weights, self._load_torch, preset=preset)
+
     def extraction(
         self, network: str, read: Read, reading: Mapping[str, Any], **options: Any
     ) -> feature_store.Extraction:
@@ -82,11 +88,7 @@ class Networks:
           options: `batch_size`, `by_batch`, `is_audio` of `feature_store.Extraction`.
         """
 
-        @functools.cache
-        def load() -> registry.Extractor:
-            preset = self.preset_of(network)
-            return registry.load(network, self.weights, self._load_torch, preset=preset)
-
+        load = functools.cache(lambda: self.load(network))
         identity = self.identity(network)
         key = feature_store.key_of(network=network, **identity, reading=dict(reading))
         return feature_store.Extraction(

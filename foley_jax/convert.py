@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         kind = registry.recognise(args.source) if args.kind == AUTO else args.kind
         module, filled = registry.convert(kind, args.source, averaged=args.ema)
-        official.save(kind, module, args.folder)
+        official.save(kind, module, args.folder, **registry.fields_of(kind, args.source))
         about = {"kind": kind, "source": args.source, "ema": args.ema}
         report = conversion_report.write(args.folder, filled, **about)
     except (OSError, ValueError, ImportError) as error:

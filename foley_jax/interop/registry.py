@@ -13,6 +13,7 @@ convolution here is 3x3).
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import importlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ KIND_MODULES = (
     "foley_jax.mm_diffusion.weights",
     "foley_jax.mmaudio.synchformer_weights",
 )
+
+CONFIG = "config.json"  # of a model's folder, as transformers writes it
 
 
 def kinds() -> dict[str, spec.Checkpoint]:
@@ -62,7 +65,8 @@ def load_torch(
       source: .ckpt, .pt, .pth, .bin or .safetensors file, the index of its shards or one of them,
         a folder of such files, or "hub:OWNER/NAME[/FILE]" on the Hugging Face hub.
       averaged: take weights averaged over training (EMA) where the file has both.
-      model_overrides: fields of the kind's `model` to change, e.g. `embed_dim=256`.
+      model_overrides: fields of the kind's `model` to change, e.g. `embed_dim=256`; they go before
+        those of a folder's config.json.
     Raises:
       fill.ConversionError: keys or shapes do not fit.
       FileNotFoundError: no such file, here or on the hub.
@@ -76,6 +80,7 @@ def convert(
 ) -> tuple[nnx.Module, fill.Filled]:
     """As `load_torch`, with the account of what became of every key."""
     description = lookup(kind)
+    model_overrides = {**fields_of(kind, source), **model_overrides}
     weights = torch_reader.read(
         _path(description, source, averaged),
         containers=description.containers,
@@ -89,6 +94,25 @@ def convert(
     except fill.ConversionError as error:
         raise fill.ConversionError(f"{source}: {error}") from error
     return module, dataclasses.replace(filled, notes=(*weights.notes, *filled.notes))
+
+
+def fields_of(kind: str, source: str | os.PathLike) -> dict[str, Any]:
+    """The model fields that the config.json in a folder of weights asks for; {} without one.
+
+    Raises:
+      ValueError: the file is no JSON object, or describes what the kind's module cannot be.
+    """
+    configure = lookup(kind).configure
+    path = Path(source) / CONFIG
+    if configure is None or hub.is_hub(source) or not path.is_file():
+        return {}
+    try:
+        fields = json.loads(path.read_text())
+        if not isinstance(fields, dict):
+            raise ValueError(f"holds a {type(fields).__name__}, expected an object")
+        return dict(configure(fields))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _path(kind: spec.Checkpoint, source: str | os.PathLike, averaged: bool = False) -> Path:

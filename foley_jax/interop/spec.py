@@ -49,6 +49,8 @@ class Checkpoint:
       averaged: puts the averaged (EMA) copies of a state dict in place of the last weights;
         None: files of this kind hold no averages.
       prepare: rewrites the whole state dict (fused tensors, other names); rarely needed.
+      configure: contents of a config.json that lies with the weights in a folder (Hugging Face) ->
+        fields of `model`; raises ValueError of what the module cannot be. None: it is not read.
     """
 
     build: Callable[..., nnx.Module]
@@ -65,3 +67,4 @@ class Checkpoint:
     file_names: tuple[str, ...] = ()
     averaged: Callable[[StateDict], StateDict] | None = None
     prepare: Callable[[StateDict], StateDict] | None = None
+    configure: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None

@@ -5,7 +5,7 @@ import network_goldens
 import numpy as np
 import pytest
 
-from foley_jax.evaluation.networks import i3d
+from foley_jax.evaluation.networks import convolution, i3d
 from foley_jax.interop import fill as strict_fill
 from foley_jax.interop import registry
 
@@ -66,8 +66,8 @@ def test_any_image_gets_the_size(shape):
 
 def test_padding_is_tensorflows():
     # the odd zero stands at the end, and none is needed where the stride covers the kernel
-    assert i3d._same((16, 7, 8), (7, 3, 2), (2, 1, 2)) == ((2, 3), (1, 1), (0, 0))
-    assert i3d._same((7,), (2,), (2,)) == ((0, 1),)
+    assert convolution.same((16, 7, 8), (7, 3, 2), (2, 1, 2)) == ((2, 3), (1, 1), (0, 0))
+    assert convolution.same((7,), (2,), (2,)) == ((0, 1),)
 
 
 def test_conversion_is_strict():

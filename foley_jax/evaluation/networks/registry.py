@@ -20,7 +20,14 @@ from flax import nnx
 import jax
 import numpy as np
 
-from foley_jax.evaluation.networks import audioclip, i3d, melception, vggish
+from foley_jax.evaluation.networks import (
+    audioclip,
+    i3d,
+    keras_weights,
+    melception,
+    vggish,
+    yamnet,
+)
 from foley_jax.runtime import network
 
 Features = Mapping[str, jax.Array]
@@ -51,6 +58,12 @@ def _video(model: nnx.Module, video_BTHWC: jax.Array, beside: tuple, preset: Pre
 def _audio(model: nnx.Module, audio_BL: jax.Array, beside: tuple, preset: Preset) -> Features:
     del beside
     return {"embedding": model.embed(audio_BL, preset)}
+
+
+def _scores(model: nnx.Module, audio_BL: jax.Array, beside: tuple, preset: Preset) -> Features:
+    del beside
+    embedding, logits = model.embed(audio_BL, pad_rest=preset == "official")
+    return {"embedding": embedding, "logits": yamnet.log_scores(logits)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +166,15 @@ NETWORKS: Mapping[str, Entry] = {
         metrics=("mm-diffusion/FAD",),
         features=_audio,
         presets=tuple(audioclip.PRESETS),
+    ),
+    "yamnet": Entry(
+        kind="yamnet",
+        files=keras_weights.YAMNET_FILES,
+        reads="audio",
+        rate_hz=yamnet.SAMPLE_RATE_HZ,
+        metrics=("yamnet/FAD", "yamnet/KL", "yamnet/cosine", "yamnet/IS"),
+        features=_scores,
+        presets=("default", "official"),
     ),
     "alignment": Entry(
         kind="diff_foley/eval_classifier",

@@ -5,7 +5,17 @@ See `interop/spec.py` for the fields and `foley_jax/convert.py` for the engine.
 
 import functools
 
-from foley_jax.evaluation.networks import audioclip, i3d, melception, panns, vggish
+import numpy as np
+
+from foley_jax.evaluation.networks import (
+    audioclip,
+    i3d,
+    keras_weights,
+    melception,
+    panns,
+    vggish,
+    yamnet,
+)
 from foley_jax.interop import spec
 from foley_jax.layers import configured
 
@@ -93,4 +103,14 @@ KINDS: dict[str, Checkpoint] = {
     ),
     "panns/cnn14_16k": _panns(16000, "Cnn14_16k_mAP=0.438.pth"),
     "panns/cnn14_32k": _panns(32000, "Cnn14_mAP=0.431.pth"),
+    # the SavedModel (or checkpoint) of the release, or an .npz of the Keras file's variables
+    "yamnet": Checkpoint(
+        build=functools.partial(configured.build, yamnet.Yamnet),
+        model=configured.defaults(yamnet.Yamnet),
+        read=keras_weights.read,
+        prepare=keras_weights.prepare,
+        transforms=((r".*\.kernel", np.asarray),),  # TensorFlow's layout is ours
+        ignore=((r"keras_api/.*|save_counter", "counters of Keras"),),
+        file_names=keras_weights.YAMNET_FILES,
+    ),
 }

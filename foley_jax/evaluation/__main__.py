@@ -20,6 +20,7 @@ protocols
   av-align              peaks of motion against onsets; needs no weights
   embedded              the same against true events of embedded scenes; --train for materials
   align-acc             Diff-Foley's evaluation classifier; --classifier, --cavp
+  yamnet                KL, cosine, FAD, IS by YAMNet's AudioSet classes; --weights
   specvqgan-melception  FID, IS, MKL, KID of the Diff-Foley paper; --weights
   audioldm-eval[-32k]   FD, FAD, KL, IS of AudioLDM; --weights
   av-benchmark          FD-VGG, FD-PANN, KL-PANNS-softmax, ... ; --weights, or that tool's caches;

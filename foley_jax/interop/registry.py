@@ -81,12 +81,7 @@ def convert(
     """As `load_torch`, with the account of what became of every key."""
     description = lookup(kind)
     model_overrides = {**fields_of(kind, source), **model_overrides}
-    weights = torch_reader.read(
-        _path(description, source, averaged),
-        containers=description.containers,
-        folders=description.folders,
-        averaged=averaged,
-    )
+    weights = _read(description, _path(description, source, averaged), averaged)
     try:
         module, filled = _module(
             description, weights.state, model_overrides, averaged and not weights.averaged
@@ -113,6 +108,16 @@ def fields_of(kind: str, source: str | os.PathLike) -> dict[str, Any]:
         return dict(configure(fields))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _read(kind: spec.Checkpoint, path: Path, averaged: bool) -> torch_reader.Weights:
+    """The weights of a source of this kind, in its own format or in PyTorch's."""
+    foreign = None if kind.read is None else kind.read(path)
+    if foreign is not None:
+        return torch_reader.Weights(dict(foreign), (), False)
+    return torch_reader.read(
+        path, containers=kind.containers, folders=kind.folders, averaged=averaged
+    )
 
 
 def _path(kind: spec.Checkpoint, source: str | os.PathLike, averaged: bool = False) -> Path:

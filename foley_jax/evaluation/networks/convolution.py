@@ -24,6 +24,15 @@ def even(kernel: Sequence[int]) -> tuple[tuple[int, int], ...]:
     return tuple((k // 2, k // 2) for k in kernel)
 
 
+def same(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -> Pads:
+    """TensorFlow's SAME: as few zeros as give ceil(size / stride), the odd one at the end."""
+    pads = []
+    for n, k, s in zip(size, kernel, stride, strict=True):
+        total = max(k - (n % s or s), 0)
+        pads.append((total // 2, total - total // 2))
+    return tuple(pads)
+
+
 class Conv(nnx.Module):
     """[B, *space, in] -> [B, *space', out]; kernel [*k, in / groups, out]."""
 

@@ -38,18 +38,11 @@ _POOLS: Mapping[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
 _LAST_WINDOW = (2, 7, 7)
 
 
-def _same(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -> convolution.Pads:
-    """TensorFlow's SAME: as few zeros as give ceil(size / stride), the odd one at the end."""
-    pads = []
-    for n, k, s in zip(size, kernel, stride, strict=True):
-        total = max(k - (n % s or s), 0)
-        pads.append((total // 2, total - total // 2))
-    return tuple(pads)
-
-
 def _pool(x: jax.Array, window: Sequence[int], stride: Sequence[int]) -> jax.Array:
     """Max pool over zeros at the edges, which torch's own padding would leave out."""
-    return convolution.max_pool(x, window, stride, _same(x.shape[1:-1], window, stride), fill=0.0)
+    return convolution.max_pool(
+        x, window, stride, convolution.same(x.shape[1:-1], window, stride), fill=0.0
+    )
 
 
 class Unit(nnx.Module):
@@ -62,7 +55,7 @@ class Unit(nnx.Module):
         self.unit = convolution.ConvNorm(inputs, outputs, self.size, stride=stride, rngs=rngs)
 
     def __call__(self, x_BTHWC: jax.Array) -> jax.Array:
-        return self.unit(x_BTHWC, _same(x_BTHWC.shape[1:-1], self.size, self.stride))
+        return self.unit(x_BTHWC, convolution.same(x_BTHWC.shape[1:-1], self.size, self.stride))
 
 
 class Mixed(nnx.Module):

@@ -24,10 +24,13 @@ from foley_jax.evaluation.networks import (
     audioclip,
     captions,
     i3d,
+    keras_weights,
+    kinetics_weights,
     laion_clap,
     melception,
     ms_clap,
     vggish,
+    yamnet,
 )
 from foley_jax.runtime import network
 
@@ -69,6 +72,12 @@ def _clap_audio(model: nnx.Module, audio_BL: jax.Array, beside: tuple, preset: P
 def _clap_text(model: nnx.Module, tokens_B2T: jax.Array, beside: tuple, preset: Preset) -> Features:
     del beside, preset
     return {"embedding": model.embed_text(tokens_B2T[:, 0], tokens_B2T[:, 1])}
+
+
+def _scores(model: nnx.Module, audio_BL: jax.Array, beside: tuple, preset: Preset) -> Features:
+    del beside
+    embedding, logits = model.embed(audio_BL, pad_rest=preset == "official")
+    return {"embedding": embedding, "logits": yamnet.log_scores(logits)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +180,7 @@ NETWORKS: Mapping[str, Entry] = {
     ),
     "i3d": Entry(
         kind="fvd/i3d",
-        files=("i3d_pretrained_400.pt",),
+        files=kinetics_weights.I3D_FILES,
         reads="video",
         rate_hz=0,
         metrics=("mm-diffusion/FVD", "mm-diffusion/KVD"),
@@ -197,6 +206,15 @@ NETWORKS: Mapping[str, Entry] = {
         "CLAP_weights_2023.pth",
         ms_clap.SAMPLE_RATE_HZ,
         "av-benchmark/MS-CLAP-Score",
+    ),
+    "yamnet": Entry(
+        kind="yamnet",
+        files=keras_weights.YAMNET_FILES,
+        reads="audio",
+        rate_hz=yamnet.SAMPLE_RATE_HZ,
+        metrics=("yamnet/FAD", "yamnet/KL", "yamnet/cosine", "yamnet/IS"),
+        features=_scores,
+        presets=("default", "official"),
     ),
     "alignment": Entry(
         kind="diff_foley/eval_classifier",

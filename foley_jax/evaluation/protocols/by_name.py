@@ -16,6 +16,7 @@ from foley_jax.evaluation.protocols import (
     mm_diffusion_protocol,
     onset_protocol,
     specvqgan_protocol,
+    yamnet_protocol,
 )
 from foley_jax.evaluation.protocols import rules as rules_lib
 
@@ -68,6 +69,11 @@ def _specvqgan(means: Means) -> rules_lib.Rules:
     return kind(_needs_weights(kind.name, means), **_seconds(means))
 
 
+def _yamnet(means: Means) -> rules_lib.Rules:
+    kind = yamnet_protocol.YamnetProtocol
+    return kind(_needs_weights(kind.name, means), **_seconds(means))
+
+
 def _audioldm(kind: type[audioldm_protocol.AudioLdmEval]) -> Callable[[Means], rules_lib.Rules]:
     return lambda means: kind(_needs_weights(kind.name, means), **_seconds(means))
 
@@ -97,6 +103,7 @@ PROTOCOLS: Mapping[str, Callable[[Means], rules_lib.Rules]] = {
     "av-align": lambda means: av_align_protocol.AvAlign(),
     "embedded": lambda means: embedded_protocol.Embedded(means.train),
     "align-acc": _align_acc,
+    "yamnet": _yamnet,
     "specvqgan-melception": _specvqgan,
     "audioldm-eval": _audioldm(audioldm_protocol.AudioLdmEval),
     "audioldm-eval-32k": _audioldm(audioldm_protocol.AudioLdmEval32k),

@@ -17,7 +17,7 @@ FLOORS = (
     ("foley_jax.interop", "foley_jax.kernels"),
     ("foley_jax.layers", "foley_jax.data"),
     ("foley_jax.vocoders", "foley_jax.training"),
-    ("foley_jax.diff_foley", "foley_jax.mm_diffusion"),
+    ("foley_jax.diff_foley", "foley_jax.mm_diffusion", "foley_jax.mmaudio"),
     (
         "foley_jax.inference",
         "foley_jax.evaluation",

@@ -1,0 +1,1 @@
+"""MMAudio: text and video to audio, by flow matching over latents of mels."""

@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 import tiny_foley
 
-from foley_jax.diff_foley.sampling import decode, features, packed_windows, similarity, windows
+from foley_jax.diff_foley.sampling import (
+    features,
+    similarity,
+)
+from foley_jax.diffusion import tape, windows
 from foley_jax.media import audio as audio_io
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import plots, specs, spool
 from foley_jax.media import video as video_io
 from foley_jax.runtime import network as network_lib
+from foley_jax.vocoders import decode
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -199,6 +204,6 @@ def test_a_plot_of_hours_has_columns_of_means(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("count", [1, 4, 5, 16, 17, 20, 129, 1030])
 def test_a_tape_is_little_longer_than_needed(count):
-    size = packed_windows.few_sizes(count)
+    size = tape.few_sizes(count)
     assert count <= size and size <= (1.25 * count if count > 16 else 2 * count)
-    assert len({packed_windows.few_sizes(n) for n in range(1, 2049)}) <= 5 + 4 * 7
+    assert len({tape.few_sizes(n) for n in range(1, 2049)}) <= 5 + 4 * 7

@@ -20,20 +20,21 @@ from foley_jax.diff_foley import diagnosis
 from foley_jax.diff_foley import sources as sources_lib
 from foley_jax.diff_foley.models import latent_diffusion
 from foley_jax.diff_foley.sampling import (
-    decode,
     feature_cache,
     features,
+    notebook,
     packed_windows,
     similarity,
     solve,
-    windows,
 )
 from foley_jax.diff_foley.sampling import results as results_lib
-from foley_jax.diff_foley.sampling import run as run_lib
 from foley_jax.diff_foley.sampling import settings as settings_lib
+from foley_jax.diffusion import windows
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs, spool
 from foley_jax.runtime import network, seed_keys
+from foley_jax.runtime import run as run_lib
+from foley_jax.vocoders import decode
 from foley_jax.vocoders import griffin_lim as vocoder_lib
 
 NoiseSeed, Settings = packed_windows.NoiseSeed, settings_lib.Settings
@@ -229,7 +230,7 @@ class DiffFoley:
         owners = [(i, draw) for i, own in enumerate(draws) for draw in own]
         requests = []
         for i, draw in owners:
-            plan = (windows.official if official else windows.plan)(
+            plan = (notebook.windows if official else windows.plan)(
                 len(video_features[i]), self.window
             )
             requests.append(
@@ -355,10 +356,10 @@ class DiffFoley:
         width = self.column_frames * self.window.num_columns
         starts = range(0, draft.mel_FT.shape[1], width)
         name = f"{draft.source.path.stem}/vocoder"
-        raw = packed_windows.block_keys(draft.draw.seed, name, draft.draw.sample, len(starts))
+        raw = seed_keys.block_keys(draft.draw.seed, name, draft.draw.sample, len(starts))
         keys_N = seed_keys.wrapped(raw)
         windows_FT = (spool.part(draft.mel_FT, slice(None), slice(s, s + width)) for s in starts)
-        return decode.vocode_official(
+        return notebook.vocode(
             windows_FT, length, self.audio, keys_N=keys_N, folder=self.run.scratch
         )
 

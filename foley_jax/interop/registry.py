@@ -32,6 +32,8 @@ KIND_MODULES = (
     "foley_jax.evaluation.networks.weights",
     "foley_jax.vocoders.weights",
     "foley_jax.mm_diffusion.weights",
+    "foley_jax.mmaudio.weights",
+    "foley_jax.mmaudio.synchformer_weights",
 )
 
 

@@ -39,6 +39,20 @@ class GroupNorm32(nnx.Module):
         return y.reshape(x.shape).astype(x.dtype)
 
 
-def layer_norm(channels: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Layer norm over the last axis with torch's epsilon; flax keeps the statistics in float32."""
-    return nnx.LayerNorm(channels, epsilon=1e-5, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
+def layer_norm(
+    channels: int, *, epsilon: float = 1e-5, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs
+) -> nnx.LayerNorm:
+    """Layer norm over the last axis; flax keeps the statistics in float32.
+
+    Args:
+      epsilon: torch's by default.
+    """
+    return nnx.LayerNorm(channels, epsilon=epsilon, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
+
+
+def standardise(x: jax.Array, *, epsilon: float = 1e-5) -> jax.Array:
+    """Layer norm over the last axis without weights: mean 0, variance 1; statistics in float32."""
+    x32 = x.astype(jnp.float32)
+    centred = x32 - x32.mean(-1, keepdims=True)
+    variance = jnp.square(centred).mean(-1, keepdims=True)
+    return (centred * lax.rsqrt(variance + epsilon)).astype(x.dtype)

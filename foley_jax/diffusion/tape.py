@@ -6,7 +6,7 @@ on the tape.
 Axis letters: N windows, V columns of one, K blocks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +60,18 @@ def batch_size(count: int, most: int) -> int:
         return min(most, above * 3 // 4 if above >= 4 and count <= above * 3 // 4 else above)
     choices = (most, most * 3 // 4) if most % 4 == 0 else (most,)
     return min(choices, key=lambda size: (-(-count // size) * size, -size))
+
+
+def divided(plans: Sequence[Sequence[windows_lib.Window]], most: int) -> Iterator[slice]:
+    """Yields spans of plans in order, of at most `most` windows each, or of one plan."""
+    start, count = 0, 0
+    for i, plan in enumerate(plans):
+        if i > start and count + len(plan) > most:
+            yield slice(start, i)
+            start, count = i, 0
+        count += len(plan)
+    if start < len(plans):
+        yield slice(start, len(plans))
 
 
 def lay_out(

@@ -3,8 +3,11 @@
 B batch, L audio samples, T frames, F mel bins, K frequency bins.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from foley_jax.media import mel as mel_lib
 from foley_jax.mmaudio import rates as rates_lib
@@ -49,3 +52,14 @@ def log_mel(audio_BL: jax.Array, rates: rates_lib.Rates) -> jax.Array:
     )
     log = jnp.log10 if rates.log10 else jnp.log
     return log(jnp.maximum(mel_FT, FLOOR))
+
+
+def floor(rates: rates_lib.Rates) -> float:
+    """Returns the log-mel's smallest value."""
+    return math.log10(FLOOR) if rates.log10 else math.log(FLOOR)
+
+
+def unit(mel_FT: np.ndarray, rates: rates_lib.Rates) -> np.ndarray:
+    """Returns log-mels on the scale of `media.mel.log_mel`, 0 to 1, for plots."""
+    log10_FT = mel_FT if rates.log10 else mel_FT / math.log(10)
+    return np.clip(0.8 + 0.2 * log10_FT, 0.0, 1.0).astype(np.float32)

@@ -19,6 +19,7 @@ from foley_jax.media import audio as audio_io
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import plots, specs, spool
 from foley_jax.media import video as video_io
+from foley_jax.runtime import grouped
 from foley_jax.runtime import network as network_lib
 from foley_jax.vocoders import decode
 
@@ -73,7 +74,7 @@ def test_groups_of_one_shape_share_a_batch_and_rows_keep_their_order():
         [np.full((1, 1, 3), 30 * i + t, np.uint8) for t in range(n)] for i, n in enumerate(lengths)
     ]
     groups = (features.seamless_groups(f, group_frames=4, reach_frames=1) for f in frames)
-    video_features = features.extract_videos(encode, groups, batch=3)
+    video_features = grouped.encode(encode, groups, batch=3)
     for i, (own_TD, length) in enumerate(zip(video_features, lengths, strict=True)):
         assert own_TD[:, 0].tolist() == [30 * i + t for t in range(length)]
     assert sorted(shapes) == [(3, 2), (3, 6), (3, 6), (3, 6)]

@@ -6,7 +6,7 @@ neighbours on the tape.
 Axis letters: N windows, V columns of one, L features, R those of a whole video, D width, K blocks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,18 +46,6 @@ class PackedWindows(NamedTuple):
     features_NLD: np.ndarray
     times_NL: np.ndarray
     keys_K: np.ndarray
-
-
-def divided(requests: Sequence[Request], most: int) -> Iterator[list[Request]]:
-    """Requests in order, so many at a time that they have at most `most` windows, or alone."""
-    some: list[Request] = []
-    for request in requests:
-        if some and sum(len(r.windows) for r in [*some, request]) > most:
-            yield some
-            some = []
-        some.append(request)
-    if some:
-        yield some
 
 
 def pack_windows(

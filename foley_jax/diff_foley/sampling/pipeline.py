@@ -29,7 +29,7 @@ from foley_jax.diff_foley.sampling import (
 )
 from foley_jax.diff_foley.sampling import results as results_lib
 from foley_jax.diff_foley.sampling import settings as settings_lib
-from foley_jax.diffusion import windows
+from foley_jax.diffusion import tape, windows
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs, spool
 from foley_jax.runtime import network, seed_keys
@@ -237,8 +237,9 @@ class DiffFoley:
                 packed_windows.Request(plan, video_features[i], seen[i].path.stem, draw)
             )
         made: list[tuple[np.ndarray, float | None, str]] = []
-        for some in packed_windows.divided(requests, self._most_windows(settings)):
-            made += self._mels(some, settings)
+        plans = [request.windows for request in requests]
+        for some in tape.divided(plans, self._most_windows(settings)):
+            made += self._mels(requests[some], settings)
         drafts: list[list[GeneratedMel]] = [[] for _ in sources]
         for (i, draw), parts in zip(owners, made, strict=True):
             drafts[i].append(GeneratedMel(seen[i], draw, *parts))

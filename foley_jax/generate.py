@@ -69,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.distributed:
             distributed.join_processes()
         compile_cache.turn_on()
-        if load.makes_sounding_video(args.model):
-            raise ValueError(many.not_for_sounding(args.model))
+        if load.system_of(args.model) != "diff_foley":
+            raise ValueError(many.not_for_others(args.model))
         own = {name: getattr(args, name, None) for name in load.NETWORKS}
         report = run(
             load.any_system(args.model, devices=args.devices, **own),

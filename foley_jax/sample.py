@@ -8,6 +8,9 @@ clip.save("with_sound.mp4"); clip.save("sound.wav"); clip.plot("mel.png")
 av = sample.load("runs/mm_diffusion")  # MM-Diffusion: see `foley_jax.inference.sounding_video`
 av.generate(num_samples=4); av.audio_for("silent.mp4"); av.video_for("music.wav")
 
+foley = sample.load("official_mmaudio/")  # MMAudio: see `foley_jax.inference.text_foley`
+foley("silent.mp4", text="a dog barks", negative_text="music"); foley(text="waves on a beach")
+
 python -m foley_jax.sample silent.mp4 folder/ --model=runs/ldm --out=out
 python -m foley_jax.sample --model=runs/mm_diffusion --num_samples=16 --out=out
 """
@@ -29,11 +32,15 @@ load = loading.any_system
 
 
 def __getattr__(name: str) -> Any:
-    """Foley, Clip and SoundingVideo, what `load` gives; a system is imported when it is wanted."""
+    """Foley, TextFoley, Clip and SoundingVideo; a system is imported when it is wanted."""
     if name in ("Foley", "Clip"):
         from foley_jax.inference import foley
 
         return getattr(foley, name)
+    if name == "TextFoley":
+        from foley_jax.inference import text_foley
+
+        return text_foley.TextFoley
     if name == "SoundingVideo":
         from foley_jax.inference import sounding_video
 
@@ -44,12 +51,14 @@ def __getattr__(name: str) -> Any:
 def parser() -> argparse.ArgumentParser:
     p = file_arguments.Parser(
         prog="python -m foley_jax.sample",
-        description="Puts generated audio to silent videos (Diff-Foley), or makes sounding videos, "
-        "and each from the other (MM-Diffusion).",
+        description="Puts generated audio to silent videos (Diff-Foley; MMAudio, also by text), or "
+        "makes sounding videos, and each from the other (MM-Diffusion).",
         epilog=f"""examples:
   python -m foley_jax.sample silent.mp4 --model=runs/ldm --out=out
   python -m foley_jax.sample my_videos/ --model=runs/ldm --classifier=runs/alignment --out=out
   python -m foley_jax.sample silent.mp4 --model=official_files/ --num_samples=4 --keep_best=2
+  python -m foley_jax.sample silent.mp4 --model=official_mmaudio/ --text="a dog barks"
+  python -m foley_jax.sample --model=official_mmaudio/ --text="waves on a beach" --duration=12
   python -m foley_jax.sample --model=runs/mm_diffusion --num_samples=16 --out=out   (from noise)
   python -m foley_jax.sample silent.mp4 --model=runs/mm_diffusion --method=gradient
   python -m foley_jax.sample music.wav --model=runs/mm_diffusion --super_resolution=runs/sr
@@ -85,11 +94,12 @@ passed over, and one line says so. Of equal names the later ones get a number (N
         default=16,
         help="inputs per device batch (default: 16)",
     )
-    of_foley = p.add_argument_group("Diff-Foley (audio for videos)")
+    of_foley = p.add_argument_group("Diff-Foley (audio for videos; MMAudio knows --guidance)")
     flags.of_foley(of_foley)
     of_foley.add_argument("--keep_best", type=int, default=1, help="how many of them are saved")
     about = "no generation: each video's own audio through autoencoder and vocoder"
     of_foley.add_argument("--reconstruct", action="store_true", help=about)
+    flags.of_text_foley(p.add_argument_group("MMAudio (audio for videos and text)"))
     flags.of_sounding(p.add_argument_group("MM-Diffusion (sounding videos)"))
     return p
 
@@ -108,6 +118,18 @@ def _foley_job(args: argparse.Namespace, networks: dict) -> tuple[jobs.Job, list
     return foley.GenerateJob(model, settings, {"model": args.model, **networks}), videos
 
 
+def _text_job(args: argparse.Namespace, networks: dict) -> tuple[jobs.Job, list]:
+    from foley_jax.inference import text_foley
+    from foley_jax.mmaudio.sampling import pipeline
+
+    settings = flags.settings(pipeline.Settings, args)  # before anything is loaded
+    has_video, paths = text_foley.work(args.inputs, args.text, args.out)
+    model = load(args.model, devices=args.devices, **networks)
+    model.model.check(settings)
+    model = model.within(pipeline.Run(scratch=Path(args.out)))
+    return text_foley.Job(model, settings, has_video, {"model": args.model, **networks}), paths
+
+
 def _sounding_job(args: argparse.Namespace, networks: dict) -> tuple[jobs.Job, list]:
     from foley_jax.inference import sounding_video
 
@@ -118,20 +140,23 @@ def _sounding_job(args: argparse.Namespace, networks: dict) -> tuple[jobs.Job, l
     return sounding_video.Job(av, task, settings, {"model": args.model, **networks}), paths
 
 
+JOBS = {"diff_foley": _foley_job, "mmaudio": _text_job, "mm_diffusion": _sounding_job}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     args = parser().parse_args(argv)
     networks = {name: getattr(args, name) for name in loading.NETWORKS}
     compile_cache.turn_on()
     try:
-        is_foley = not loading.makes_sounding_video(args.model)
-        job, paths = (_foley_job if is_foley else _sounding_job)(args, networks)
-        unit, out = "video" if is_foley else "clip", Path(args.out)
+        system = loading.system_of(args.model)
+        job, paths = JOBS[system](args, networks)
+        unit, out = "clip" if system == "mm_diffusion" else "video", Path(args.out)
         store = jobs.Folder(out, job.settings())
         with tqdm.tqdm(total=len(paths), unit=unit, desc="sample") as bar:
             run = jobs.Batch(job, paths, store, group=args.group, progress=bar.update)
             failures = run.run()
-        if not is_foley and job.rows:
+        if system == "mm_diffusion" and job.rows:
             from foley_jax.media import plots
 
             plots.save_contact_sheet(out / "contact_sheet.png", job.rows)

@@ -14,10 +14,10 @@ import tiny_foley
 
 from foley_jax import generate, sample
 from foley_jax.diff_foley.sampling import pipeline
-from foley_jax.diff_foley.sampling import run as run_lib
 from foley_jax.inference import many, process_group
 from foley_jax.media import audio as audio_io
 from foley_jax.media import level
+from foley_jax.runtime import run as run_lib
 from foley_jax.training.checkpointing import run_directory
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

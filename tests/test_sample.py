@@ -12,10 +12,11 @@ import pytest
 import tiny_foley
 
 from foley_jax import sample
-from foley_jax.diff_foley.sampling import packed_windows, pipeline
+from foley_jax.diff_foley.sampling import pipeline
 from foley_jax.inference import load_foley, official
 from foley_jax.interop import registry
 from foley_jax.media import video as video_io
+from foley_jax.runtime import seed_keys
 from tests.media import media_files
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -153,9 +154,9 @@ def test_best_first_by_both_scores():
 
 
 def test_noise_of_a_column_does_not_depend_on_the_length():
-    short, long = (packed_windows.block_keys(3, "clip", 1, n) for n in (2, 9))
+    short, long = (seed_keys.block_keys(3, "clip", 1, n) for n in (2, 9))
     np.testing.assert_array_equal(short, long[:2])
-    assert not np.array_equal(packed_windows.block_keys(3, "clip", 0, 1), short[:1])
+    assert not np.array_equal(seed_keys.block_keys(3, "clip", 0, 1), short[:1])
 
 
 def test_any_rate_size_and_rotation(foley, tmp_path):

@@ -10,8 +10,12 @@ import ml_collections
 import numpy as np
 
 from foley_jax.aot import programs
-from foley_jax.diff_foley.sampling import packed_windows, solve, windows
+from foley_jax.diff_foley.sampling import (
+    packed_windows,
+    solve,
+)
 from foley_jax.diff_foley.sampling import pipeline as foley_pipeline
+from foley_jax.diffusion import windows
 from foley_jax.media import specs
 from foley_jax.mm_diffusion.sampling import pipeline as mm_pipeline
 from foley_jax.mm_diffusion.sampling import solve as sampling

@@ -7,10 +7,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from foley_jax.diff_foley.sampling import packed_windows, solve
+from foley_jax.diff_foley.sampling import (
+    packed_windows,
+    solve,
+)
 from foley_jax.diff_foley.sampling import settings as settings_lib
-from foley_jax.diff_foley.sampling import windows as windows_lib
 from foley_jax.diffusion import finite
+from foley_jax.diffusion import windows as windows_lib
 from foley_jax.media import spool
 
 ADVICE = {

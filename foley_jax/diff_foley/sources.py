@@ -11,6 +11,7 @@ import numpy as np
 
 from foley_jax.diff_foley.sampling import features, similarity
 from foley_jax.media import video as video_io
+from foley_jax.runtime import grouped
 
 HELD_BYTES = 64 << 20  # of a video's decoded frames; those of a longer one are never all in memory
 
@@ -61,7 +62,7 @@ class Audio(NamedTuple):
 
 def view(
     sources: Sequence[Source],
-    encode_fn: features.EncodeFn,
+    encode_fn: grouped.EncodeFn,
     score: similarity.Similarity,
     *,
     official: bool,
@@ -84,11 +85,9 @@ def view(
     grouped = features.official_groups if official else features.seamless_groups
     embedded: list[list[np.ndarray]] = [[] for _ in sources]
 
-    def groups_of(source: Source, embedded: list[np.ndarray]) -> Iterable[features.Group]:
+    def groups_of(source: Source, embedded: list[np.ndarray]) -> Iterable[grouped.Group]:
         return grouped(score.passing(source.frames_THWC, embedded))
 
-    video_features = features.extract_videos(
-        encode_fn, map(groups_of, sources, embedded), batch=batch
-    )
+    video_features = grouped.encode(encode_fn, map(groups_of, sources, embedded), batch=batch)
     clips = [np.concatenate(own) if own else np.zeros((0, 0), np.float32) for own in embedded]
     return [Viewed(s.path, s.duration_s, own) for s, own in zip(sources, clips)], video_features

@@ -1,4 +1,4 @@
-"""Arguments of the commands that generate: settings of both systems, and of each."""
+"""Arguments of the commands that generate: settings of all systems, and of each."""
 
 import argparse
 import dataclasses
@@ -6,9 +6,12 @@ from typing import TypeVar
 
 from foley_jax.diff_foley.sampling import settings as foley_settings
 from foley_jax.mm_diffusion.sampling import settings as sounding_settings
+from foley_jax.mmaudio.sampling import settings as text_settings
 from foley_jax.runtime import limits
 
-SettingsOf = TypeVar("SettingsOf", foley_settings.Settings, sounding_settings.Settings)
+SettingsOf = TypeVar(
+    "SettingsOf", foley_settings.Settings, sounding_settings.Settings, text_settings.Settings
+)
 
 
 def of_both(p: argparse.ArgumentParser) -> None:
@@ -94,11 +97,22 @@ def of_sounding(p: argparse._ArgumentGroup) -> None:
     )
 
 
+def of_text_foley(p: argparse._ArgumentGroup) -> None:
+    """Adds the settings of MMAudio, but for the guidance that it shares with Diff-Foley."""
+    p.add_argument("--text", default="", help="what is heard; without inputs it is all there is")
+    p.add_argument("--negative_text", default="", help="what is not to be heard")
+    p.add_argument(
+        "--duration",
+        type=limits.number_argument,
+        help="seconds of audio, from the beginning (default: the whole video; 8 without one)",
+    )
+
+
 def settings(kind: type[SettingsOf], args: argparse.Namespace) -> SettingsOf:
     """Returns the settings of a system that are among parsed arguments.
 
     Args:
-      kind: the class of Diff-Foley's settings or of MM-Diffusion's.
+      kind: the class of a system's settings.
     Raises:
       ValueError: one is out of range.
     """

@@ -167,7 +167,8 @@ class Folder:
             try:
                 clip.save(self.out / f"{stem}.wav")
                 clip.plot(self.out / f"{stem}.png")
-                clip.save(self.out / f"{stem}.mp4")
+                if getattr(clip, "has_video", True):
+                    clip.save(self.out / f"{stem}.mp4")
             except Exception as error:  # the others are still written
                 why = error
         if why is not None:

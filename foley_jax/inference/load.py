@@ -1,4 +1,4 @@
-"""A trained, converted or official model of either system, ready to be called.
+"""A trained, converted or official model of any system, ready to be called.
 
 What a system needs is imported when one is loaded.
 """
@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from foley_jax.inference import foley, sounding_video
+    from foley_jax.inference import foley, sounding_video, text_foley
 
 # networks beside the model itself, and their compute type
 NETWORKS = ("cavp", "classifier", "vocoder", "super_resolution", "dtype")
@@ -23,17 +23,25 @@ def any_system(
     super_resolution: str | os.PathLike | None = None,
     dtype: str | None = None,
     devices: int | None = None,
-) -> "foley.Foley | sounding_video.SoundingVideo":
-    """Loads a trained, converted or official model of either system.
+) -> "foley.Foley | sounding_video.SoundingVideo | text_foley.TextFoley":
+    """Loads a trained, converted or official model of any system.
 
     Diff-Foley's (see `load_foley.load`) gives a `Foley`; MM-Diffusion's, for which
-    `super_resolution` may be given (see `load_sounding.load`), a `SoundingVideo`.
+    `super_resolution` may be given (see `load_sounding.load`), a `SoundingVideo`; a folder of
+    MMAudio's released files (see `load_mmaudio.load`) a `TextFoley`.
 
     Raises:
       ValueError: a network is given that the model's system does not know.
     """
     others = {"cavp": cavp, "classifier": classifier, "vocoder": vocoder}
-    if makes_sounding_video(model):
+    system = system_of(model)
+    if system == "mmaudio":
+        from foley_jax.inference import load_mmaudio, text_foley
+
+        _refuse({**others, "super_resolution": super_resolution}, f"{model} is MMAudio's")
+        networks = load_mmaudio.load(model, dtype=dtype, devices=devices)
+        return text_foley.TextFoley(networks, str(model))
+    if system == "mm_diffusion":
         from foley_jax.inference import load_sounding, sounding_video
 
         _refuse(others, f"{model} is MM-Diffusion's")
@@ -56,14 +64,21 @@ def _refuse(networks: dict[str, object], why: str) -> None:
         raise ValueError(f"{why}, which has no {' and no '.join(given)}; leave it out")
 
 
-def makes_sounding_video(model: str | os.PathLike) -> bool:
-    """Whether a run folder or file holds MM-Diffusion's base model (else: Diff-Foley's)."""
-    from foley_jax.inference import load_foley, load_sounding, networks
+def system_of(model: str | os.PathLike) -> str:
+    """Returns whose model a run folder, file or hub source is.
+
+    "diff_foley" (which is also taken for what none knows), "mm_diffusion" or "mmaudio".
+    """
+    from foley_jax.inference import load_foley, load_mmaudio, load_sounding, networks
     from foley_jax.interop import hub, registry
     from foley_jax.training.checkpointing import run_directory
 
+    if load_mmaudio.is_mmaudio(model):
+        return "mmaudio"
     if networks.is_file(model):
-        return registry.recognise(model).startswith("mm_diffusion/")
-    if hub.is_hub(model) or load_foley.official_file(model, load_foley.LDM):
-        return False
-    return run_directory.load_config(model).get("task") == load_sounding.STAGE
+        is_sounding = registry.recognise(model).startswith("mm_diffusion/")
+    elif hub.is_hub(model) or load_foley.official_file(model, load_foley.LDM):
+        is_sounding = False
+    else:
+        is_sounding = run_directory.load_config(model).get("task") == load_sounding.STAGE
+    return "mm_diffusion" if is_sounding else "diff_foley"

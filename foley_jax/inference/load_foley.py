@@ -8,7 +8,7 @@ from typing import NamedTuple
 from flax import nnx
 import ml_collections
 
-from foley_jax.diff_foley.sampling import decode, pipeline
+from foley_jax.diff_foley.sampling import pipeline
 from foley_jax.inference import networks
 from foley_jax.interop import hub, registry
 from foley_jax.media import specs
@@ -16,6 +16,7 @@ from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.runtime import network as network_lib
 from foley_jax.training import task as task_lib
 from foley_jax.training.checkpointing import run_directory
+from foley_jax.vocoders import decode
 from foley_jax.vocoders import neural as vocoders
 
 CAVP, LDM = "diff_foley/cavp", "diff_foley/ldm"

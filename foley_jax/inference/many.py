@@ -184,10 +184,10 @@ def run(
       group: clips in one group; by default as many as fill the devices once.
     Raises:
       FileNotFoundError: no videos.
-      ValueError: a setting is out of range, `out` is to be searched, or the model MM-Diffusion's.
+      ValueError: a setting is out of range, `out` is to be searched, or the model not Diff-Foley's.
     """
     if not isinstance(model, foley.Foley):
-        raise ValueError(not_for_sounding(model.source))
+        raise ValueError(not_for_others(model.source))
     samples = limits.whole("samples", samples, 1)
     group = None if group is None else limits.whole("group", group, 1)
     settings = dataclasses.replace(settings or pipeline.Settings(), num_samples=1, keep_best=1)
@@ -260,8 +260,9 @@ def _about(
     }
 
 
-def not_for_sounding(source: str) -> str:
+def not_for_others(source: str) -> str:
     return (
-        f"{source} is MM-Diffusion's, which makes clips from noise, not audio for a split's "
-        f"videos; run `python -m foley_jax.sample --model={source} --num_samples=2048 --out=out`"
+        f"{source} is no model of Diff-Foley, for which this makes audio for a split's videos; run "
+        f"`python -m foley_jax.sample --model={source} --num_samples=N --out=out` (MM-Diffusion: "
+        "clips from noise; MMAudio: audio for videos or a text)"
     )

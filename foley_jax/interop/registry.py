@@ -34,6 +34,8 @@ KIND_MODULES = (
     "foley_jax.evaluation.networks.encoder_weights",
     "foley_jax.vocoders.weights",
     "foley_jax.mm_diffusion.weights",
+    "foley_jax.mmaudio.weights",
+    "foley_jax.mmaudio.clip_weights",
     "foley_jax.mmaudio.synchformer_weights",
 )
 

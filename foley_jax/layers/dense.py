@@ -14,16 +14,20 @@ def dense(
     *,
     use_bias: bool = True,
     zero_init: bool = False,
+    kernel_init: initializers.Initializer | None = None,
     dtype: jnp.dtype = jnp.float32,
     rngs: nnx.Rngs,
 ) -> nnx.Linear:
-    """Linear layer [..., in_dim] -> [..., out_dim], float32 parameters, torch initialisation."""
+    """Linear layer [..., in_dim] -> [..., out_dim], float32 parameters, torch initialisation.
+
+    With a `kernel_init` of the caller's the bias starts at zero.
+    """
     return nnx.Linear(
         in_dim,
         out_dim,
         use_bias=use_bias,
-        kernel_init=initializers.kernel(zero=zero_init),
-        bias_init=initializers.bias(in_dim, zero=zero_init),
+        kernel_init=kernel_init or initializers.kernel(zero=zero_init),
+        bias_init=initializers.bias(in_dim, zero=zero_init or kernel_init is not None),
         dtype=dtype,
         param_dtype=jnp.float32,
         dot_general=dispatch.dot_general,

@@ -23,6 +23,16 @@ def kernel(*, zero: bool = False) -> Initializer:
     return _drawn(jax.nn.initializers.variance_scaling(KERNEL_VARIANCE, "fan_in", "uniform"))
 
 
+def xavier() -> Initializer:
+    """Initialiser of a dense kernel: U(-a, a), a^2 = 6 / (fan in + fan out)."""
+    return _drawn(jax.nn.initializers.xavier_uniform())
+
+
+def normal(std: float) -> Initializer:
+    """Initialiser of normal weights around zero."""
+    return _drawn(jax.nn.initializers.normal(std))
+
+
 def bias(fan_in: int, *, zero: bool = False) -> Initializer:
     """Initialiser of a bias: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), or zeros."""
     if zero:

@@ -48,3 +48,11 @@ def layer_norm(
       epsilon: torch's by default.
     """
     return nnx.LayerNorm(channels, epsilon=epsilon, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
+
+
+def standardise(x: jax.Array, *, epsilon: float = 1e-5) -> jax.Array:
+    """Layer norm over the last axis without weights: mean 0, variance 1; statistics in float32."""
+    x32 = x.astype(jnp.float32)
+    centred = x32 - x32.mean(-1, keepdims=True)
+    variance = jnp.square(centred).mean(-1, keepdims=True)
+    return (centred * lax.rsqrt(variance + epsilon)).astype(x.dtype)

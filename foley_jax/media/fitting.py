@@ -1,4 +1,4 @@
-"""Images of any shape brought to one size: stretched, or whole with black bars.
+"""Images of any shape brought to one size: stretched, whole with black bars, or cut.
 
 H W C image, h w wanted size.
 """
@@ -20,8 +20,10 @@ def fit(
     keeps the aspect ratio, resizes bicubically, centres, and fills the rest with black: with
     antialias it is torchvision's `Resize(BICUBIC)` of tensors from version 0.17 on, without it
     that of older versions, with which MM-Diffusion's released weights were most likely trained,
-    and also OpenCV's INTER_CUBIC, which its super-resolution was trained with. An image of the
-    wanted size is left as it is.
+    and also OpenCV's INTER_CUBIC, which its super-resolution was trained with. "stretch_cubic"
+    and "crop" are PIL's bicubic `resize` (torchvision's of uint8 tensors differs by one level,
+    rarely two); "crop" covers the wanted size and cuts what sticks out, as `CenterCrop` does. An
+    image of the wanted size is left as it is.
 
     Args:
       image_HWC: uint8 RGB.
@@ -31,28 +33,34 @@ def fit(
       uint8 [h, w, 3].
     Source: multimodal_datasets.py `process_video`, real_image_datasets.py `resize_img`.
     """
-    size = inner_size(shown_size or image_HWC.shape[:2], spec)
-    if spec.fit == "letterbox":
-        if image_HWC.shape[:2] != size:
-            image_HWC = resize(image_HWC, size, cubic=True, antialias=spec.antialias)
-        return framed(image_HWC, spec)
+    size, cubic = inner_size(shown_size or image_HWC.shape[:2], spec), is_cubic(spec)
     if image_HWC.shape[:2] == size:
-        return image_HWC
-    if not spec.antialias:
-        return resize(image_HWC, size, cubic=False, antialias=False)
-    image = Image.fromarray(image_HWC)
-    return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
+        return framed(image_HWC, spec)
+    if spec.fit == "letterbox" or not spec.antialias:
+        return framed(resize(image_HWC, size, cubic=cubic, antialias=spec.antialias), spec)
+    kernel = Image.Resampling.BICUBIC if cubic else Image.Resampling.BILINEAR
+    return framed(np.asarray(Image.fromarray(image_HWC).resize(size[::-1], kernel)), spec)
+
+
+def is_cubic(spec: specs.VideoSpec) -> bool:
+    """Whether images are resized bicubically, or bilinearly."""
+    return spec.fit != "stretch"
 
 
 def inner_size(shown_size: tuple[int, int], spec: specs.VideoSpec) -> tuple[int, int]:
-    """(height, width) of an image within the bars of `spec`; without bars, the size of `spec`.
+    """(height, width) of an image before it gets bars or is cut; else the size of `spec`.
 
     Args:
       shown_size: (height, width) of the image, in square pixels.
       spec: height, width, fit.
     """
-    if spec.fit == "stretch":
+    if spec.fit in ("stretch", "stretch_cubic"):
         return spec.height, spec.width
+    if spec.fit == "crop":
+        height, width = shown_size
+        if spec.height * width >= spec.width * height:  # as high as wanted, and wider
+            return spec.height, max(spec.width, int(spec.height * width / height))
+        return max(spec.height, int(spec.width * height / width)), spec.width
     ratio = min(spec.height / shown_size[0], spec.width / shown_size[1])
     # cut down as in the source, where 161 * (64 / 161) becomes 63
     height, width = (max(1, int(side * ratio)) for side in shown_size)
@@ -60,8 +68,17 @@ def inner_size(shown_size: tuple[int, int], spec: specs.VideoSpec) -> tuple[int,
 
 
 def framed(image_HWC: np.ndarray, spec: specs.VideoSpec) -> np.ndarray:
-    """An image of at most the size of `spec` in the middle of black bars."""
+    """The image of `inner_size` at the size of `spec`: within black bars, or its middle."""
+    if spec.fit == "crop":
+        # an odd row or column is cut where Python's round, ties to even, leaves it
+        top, left = (
+            round((side - wanted) / 2)
+            for side, wanted in zip(image_HWC.shape[:2], (spec.height, spec.width))
+        )
+        return image_HWC[top : top + spec.height, left : left + spec.width]
     bars = [spec.height - image_HWC.shape[0], spec.width - image_HWC.shape[1]]
+    if not any(bars):
+        return image_HWC
     # an odd row or column goes to the bottom or right
     return np.pad(image_HWC, (*((bar // 2, bar - bar // 2) for bar in bars), (0, 0)))
 

@@ -66,7 +66,7 @@ class Frame:
         if not self.is_hdr:
             return fitting.fit(self.pixels(), spec, self.shown_size)
         size = fitting.inner_size(self.shown_size, spec)
-        cubic = spec.fit == "letterbox"
+        cubic = fitting.is_cubic(spec)
         return fitting.framed(self._toned_down(size, cubic=cubic, antialias=spec.antialias), spec)
 
     def _toned_down(self, size: tuple[int, int], **how: bool) -> np.ndarray:

@@ -7,6 +7,7 @@ filter; networks hear the difference.
 L audio samples; M blocks of output, K samples under the filter, P phases of a block.
 """
 
+from collections.abc import Callable
 import math
 
 import numpy as np
@@ -28,6 +29,21 @@ def resample(audio_L: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     Source: torchaudio functional/functional.py `_get_sinc_resample_kernel`,
       `_apply_sinc_resample_kernel` (sinc_interp_hann).
     """
+    return polyphase(audio_L, from_hz, to_hz, _filter)
+
+
+def polyphase(
+    audio_L: np.ndarray,
+    from_hz: int,
+    to_hz: int,
+    filter_fn: Callable[[int, int], tuple[np.ndarray, int]],
+) -> np.ndarray:
+    """`resample` through another filter.
+
+    Args:
+      filter_fn: (samples in a block of input, samples in one of output: P phases) -> filter for
+        every phase, float64 [P, 2 * width + samples of input], and its half width.
+    """
     audio_L = np.asarray(audio_L)
     if from_hz <= 0 or to_hz <= 0 or audio_L.ndim != 1:
         raise ValueError(
@@ -38,7 +54,7 @@ def resample(audio_L: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
         return audio_L.astype(np.float32)
     divisor = math.gcd(from_hz, to_hz)
     step, phases = from_hz // divisor, to_hz // divisor
-    filter_PK, width = _filter(step, phases)
+    filter_PK, width = filter_fn(step, phases)
     # one block of `phases` samples comes from every `step` samples
     blocks = len(audio_L) // step + 1
     padded = np.pad(audio_L.astype(np.float64), (width, width + step))

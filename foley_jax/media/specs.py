@@ -42,19 +42,23 @@ class AudioSpec:
         return 1 + num_samples // self.hop
 
 
-Fit = Literal["stretch", "letterbox"]
+Fit = Literal["stretch", "stretch_cubic", "letterbox", "crop"]
+Pick = Literal["shown", "nearest", "first_after"]
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoSpec:
     """Image: frame i shows what is seen at i / fps seconds, at one size.
 
-    Images of another shape are fitted as `media.fitting` says: "stretch" (Diff-Foley) gives up
-    their aspect ratio, "letterbox" (MM-Diffusion) keeps it and adds black bars. `antialias`
-    smooths what is made smaller.
+    Images of another shape are fitted as `media.fitting` says: "stretch" (Diff-Foley) and
+    "stretch_cubic" (MMAudio's CLIP) give up their aspect ratio, "letterbox" (MM-Diffusion) keeps
+    it and adds black bars, "crop" (Synchformer) keeps it and cuts off what is too much.
+    `antialias` smooths what is made smaller. `pick` is how a frame is chosen where the video has
+    another rate: "shown" on screen at that time; "nearest" in time, as ffmpeg's `fps` filter does;
+    or "first_after", as MMAudio's demo does, which is late by up to a frame (see `media.video`).
 
     Raises:
-      ValueError: an unknown fit, or a number that is not finite or not above zero.
+      ValueError: an unknown fit or pick, or a number that is not finite or not above zero.
     """
 
     fps: float = 4.0
@@ -62,12 +66,15 @@ class VideoSpec:
     width: int = 224
     fit: Fit = "stretch"
     antialias: bool = True
+    pick: Pick = "shown"
 
     def __post_init__(self):
         for name in ("fps", "height", "width"):
             _check_positive(name, getattr(self, name))
         if self.fit not in get_args(Fit):
             raise ValueError(f"fit is {self.fit!r}, expected one of {', '.join(get_args(Fit))}")
+        if self.pick not in get_args(Pick):
+            raise ValueError(f"pick is {self.pick!r}, expected one of {', '.join(get_args(Pick))}")
 
     def num_frames(self, seconds: float) -> int:
         """Frames at times 0, 1/fps, ... that lie before `seconds`."""

@@ -84,7 +84,8 @@ def read_frames(
     """Samples a video's frames at a fixed rate and size.
 
     Frame i is the last source frame shown at or before start_s + i / fps (the first one if the
-    image starts later), as it is meant to be seen: upright, its pixels as wide as they are shown,
+    image starts later; or with `spec.pick` "nearest" the one nearest in time; for "first_after" see
+    `_first_after`), as it is meant to be seen: upright, its pixels as wide as they are shown,
     HDR toned down to BT.709 (with a warning). It is brought to the spec's size as `fitting.fit`
     does. The result ends where the video or `duration_s` ends.
 
@@ -181,7 +182,10 @@ def _opened(
         begin_s = start_s + containers.origin_s(container)
         wanted = None if duration_s is None else spec.num_frames(duration_s)
         timed = frames_lib.timed_frames(container, stream, begin_s)
-        yield _sample(timed, spec, begin_s, wanted), stated_s
+        if spec.pick == "first_after":
+            yield _first_after(timed, spec, start_s, duration_s), stated_s
+        else:
+            yield _sample(timed, spec, begin_s, wanted), stated_s
 
 
 def _sample(
@@ -190,7 +194,7 @@ def _sample(
     begin_s: float,
     wanted: int | None,
 ) -> Iterator[np.ndarray]:
-    """Walks through (time, end, image) and yields what is on screen at each wanted time."""
+    """Walks through (time, end, image) and yields what is seen at, or nearest to, each time."""
     count = 0
     shown, shown_pixels = None, None
     shown_s = shown_end_s = -np.inf
@@ -208,13 +212,35 @@ def _sample(
         if shown is not None:
             if time_s <= shown_s:  # times that start again: the first recording counts
                 continue
-            yield from show_until(time_s)
+            # nearest: up to the middle between this frame's time and the next one's
+            yield from show_until((shown_s + time_s) / 2 if spec.pick == "nearest" else time_s)
         if count >= limit:
             break
         shown, shown_s, shown_pixels = image, time_s, None
         shown_end_s = max(end_s, shown_end_s)
     if shown is not None:
         yield from show_until(shown_end_s)
+
+
+def _first_after(
+    timed: Iterator[tuple[float, float, frames_lib.Frame]],
+    spec: specs.VideoSpec,
+    begin_s: float,
+    duration_s: float | None,
+) -> Iterator[np.ndarray]:
+    """Walks through (time, end, image) and yields the first one not before each wanted time.
+
+    Wanted times are summed up in float64, so that 25 frames/s are read one frame late from the
+    seventh on; a frame exactly at the end counts; time 0 is that of the timestamps.
+    Source: MMAudio `read_frames`.
+    """
+    wanted_s = begin_s
+    for time_s, _, image in timed:
+        if duration_s is not None and time_s > begin_s + duration_s:
+            return
+        while time_s >= wanted_s:
+            yield image.fitted(spec)
+            wanted_s += 1 / spec.fps
 
 
 def _duration_s(

@@ -36,6 +36,16 @@ def noise_key(seed: int, name: str, number: int) -> jax.Array:
     return jax.random.fold_in(named, number)
 
 
+def block_keys(seed: int, name: str, sample: int, num_blocks: int) -> np.ndarray:
+    """Returns raw key data, uint32 [num_blocks, 2], for the noise of every block of columns.
+
+    A column's noise is a function of seed, video name, sample and column only: key k of a split
+    does not depend on how many there are.
+    """
+    key = noise_key(seed, name, sample)
+    return np.asarray(jax.random.key_data(jax.random.split(key, num_blocks)))
+
+
 def wrapped(words: jax.Array | np.ndarray) -> jax.Array:
     """Returns the keys of raw key data, uint32 [..., 2]."""
     return jax.random.wrap_key_data(words, impl=IMPLEMENTATION)

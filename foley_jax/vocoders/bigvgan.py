@@ -165,11 +165,19 @@ class BigVgan(nnx.Module):
         return jnp.tanh(x) if self.use_tanh_at_final else jnp.clip(x, -1.0, 1.0)
 
 
-def _public(sample_rate_hz: int, num_mels: int, fmax_hz: float, **fields: Any) -> dict[str, Any]:
+def _public(
+    sample_rate_hz: int,
+    num_mels: int,
+    fmax_hz: float,
+    *,
+    n_fft: int = 1024,
+    hop: int = 256,
+    **fields: Any,
+) -> dict[str, Any]:
     mel = {
         "sample_rate_hz": sample_rate_hz,
-        "n_fft": 1024,
-        "hop": 256,
+        "n_fft": n_fft,
+        "hop": hop,
         "num_mels": num_mels,
         "fmin_hz": 0.0,
         "fmax_hz": fmax_hz,
@@ -182,6 +190,12 @@ _BASE = {
     "upsample_kernel_sizes": (16, 16, 4, 4),
     "upsample_initial_channel": 512,
 }
+_512X = {
+    "upsample_rates": (8, 4, 2, 2, 2, 2),
+    "upsample_kernel_sizes": (16, 8, 4, 4, 4, 4),
+    "n_fft": 2048,
+    "hop": 512,
+}
 _V2 = {"use_tanh_at_final": False, "use_bias_at_final": False}
 # public config.json files: the generator's fields, and "mel", the front end it was trained on
 # (an AudioSpec's fields; "fmax": null is half the rate)
@@ -193,6 +207,7 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "bigvgan_v2_22khz_80band_256x": _public(22050, 80, 11025.0, **_V2),
     "bigvgan_v2_22khz_80band_fmax8k_256x": _public(22050, 80, 8000.0, **_V2),
     "bigvgan_v2_24khz_100band_256x": _public(24000, 100, 12000.0, **_V2),
+    "bigvgan_v2_44khz_128band_512x": _public(44100, 128, 22050.0, **_512X, **_V2),
 }
 
 

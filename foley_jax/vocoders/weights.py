@@ -11,15 +11,18 @@ import numpy as np
 from foley_jax.interop import spec
 from foley_jax.vocoders import bigvgan
 
+# official names of the buffers of both filters -> ours
+FILTERS = (
+    (r"\.upsample\.filter$", ".up_filter"),
+    (r"\.downsample\.lowpass\.filter$", ".down_filter"),
+)
+
 
 def _kind(name: str) -> spec.Checkpoint:
     return spec.Checkpoint(
         build=bigvgan.from_config,
         model=bigvgan.CONFIGS[name],
-        renames=(
-            (r"\.upsample\.filter$", ".up_filter"),
-            (r"\.downsample\.lowpass\.filter$", ".down_filter"),
-        ),
+        renames=FILTERS,
         transforms=((r".*_filter", functools.partial(np.reshape, shape=-1)),),
         containers=("generator", "state_dict"),
     )

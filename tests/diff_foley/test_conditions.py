@@ -9,8 +9,8 @@ import window_program
 
 from foley_jax.diff_foley.sampling import (
     conditions,
-    packed_windows,
 )
+from foley_jax.diffusion import tape
 from foley_jax.runtime import flops
 
 BATCHES = [
@@ -122,7 +122,7 @@ def test_the_classifier_judges_by_keys_and_values(official):
 
 @pytest.mark.parametrize("most", [1, 5, 8, 64])
 def test_little_is_computed_in_vain_by_few_programs(most):
-    sizes = [packed_windows.batch_size(count, most) for count in range(1, 1000)]
+    sizes = [tape.batch_size(count, most) for count in range(1, 1000)]
     computed = [-(-count // size) * size for count, size in enumerate(sizes, 1)]
     wasted = [total / count for count, total in enumerate(computed, 1)]
     assert min(sizes) >= 1 and max(sizes) <= most and min(wasted) >= 1

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from foley_jax.diff_foley.sampling import windows
+from foley_jax.diff_foley.sampling import notebook
+from foley_jax.diffusion import windows
 
 PAPER = windows.WindowSpec(
     num_features=32, num_columns=64, feature_s=0.25, column_s=0.128
@@ -54,8 +55,8 @@ def test_row_times_say_how_far_rows_are_from_the_first_column():
 
 
 def test_official_windows_lie_side_by_side_and_drop_the_rest():
-    assert windows.official(100, PAPER) == [(0, 0), (32, 64), (64, 128)]
-    assert windows.official(5, PAPER) == [(0, 0)]
+    assert notebook.windows(100, PAPER) == [(0, 0), (32, 64), (64, 128)]
+    assert notebook.windows(5, PAPER) == [(0, 0)]
 
 
 def test_short_video_repeats_its_last_feature():

@@ -12,8 +12,8 @@ from foley_jax.diff_foley.sampling import (
     packed_windows,
     pipeline,
     solve,
-    windows,
 )
+from foley_jax.diffusion import windows
 from foley_jax.media import specs
 from foley_jax.runtime import network as network_lib
 from foley_jax.training import task as task_lib

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax.diff_foley.sampling import windows
-from foley_jax.diffusion import gaussian, multidiffusion, schedule
+from foley_jax.diffusion import gaussian, multidiffusion, schedule, windows
 from foley_jax.diffusion.samplers import dpm_multistep
 
 SCHEDULE = schedule.scaled_linear()

@@ -18,13 +18,19 @@ import tiny_foley
 
 from foley_jax import sample
 from foley_jax.diff_foley import sources as sources_lib
-from foley_jax.diff_foley.sampling import decode, feature_cache, features, packed_windows, pipeline
+from foley_jax.diff_foley.sampling import (
+    feature_cache,
+    features,
+    packed_windows,
+    pipeline,
+)
 from foley_jax.inference import foley as foley_lib
 from foley_jax.inference import jobs
 from foley_jax.media import audio as audio_io
 from foley_jax.media import frames as frames_lib
 from foley_jax.media import spool
 from foley_jax.media import video as video_io
+from foley_jax.vocoders import decode
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

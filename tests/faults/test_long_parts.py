@@ -10,12 +10,18 @@ import numpy as np
 import pytest
 import tiny_foley
 
-from foley_jax.diff_foley.sampling import decode, features, packed_windows, similarity, windows
+from foley_jax.diff_foley.sampling import (
+    features,
+    similarity,
+)
+from foley_jax.diffusion import tape, windows
 from foley_jax.media import audio as audio_io
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import plots, specs, spool
 from foley_jax.media import video as video_io
+from foley_jax.runtime import grouped
 from foley_jax.runtime import network as network_lib
+from foley_jax.vocoders import decode
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -68,7 +74,7 @@ def test_groups_of_one_shape_share_a_batch_and_rows_keep_their_order():
         [np.full((1, 1, 3), 30 * i + t, np.uint8) for t in range(n)] for i, n in enumerate(lengths)
     ]
     groups = (features.seamless_groups(f, group_frames=4, reach_frames=1) for f in frames)
-    video_features = features.extract_videos(encode, groups, batch=3)
+    video_features = grouped.encode(encode, groups, batch=3)
     for i, (own_TD, length) in enumerate(zip(video_features, lengths, strict=True)):
         assert own_TD[:, 0].tolist() == [30 * i + t for t in range(length)]
     assert sorted(shapes) == [(3, 2), (3, 6), (3, 6), (3, 6)]
@@ -199,6 +205,6 @@ def test_a_plot_of_hours_has_columns_of_means(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("count", [1, 4, 5, 16, 17, 20, 129, 1030])
 def test_a_tape_is_little_longer_than_needed(count):
-    size = packed_windows.few_sizes(count)
+    size = tape.few_sizes(count)
     assert count <= size and size <= (1.25 * count if count > 16 else 2 * count)
-    assert len({packed_windows.few_sizes(n) for n in range(1, 2049)}) <= 5 + 4 * 7
+    assert len({tape.few_sizes(n) for n in range(1, 2049)}) <= 5 + 4 * 7

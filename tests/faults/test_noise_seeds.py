@@ -14,7 +14,7 @@ from data_prep import features as features_command
 from data_prep import prepare, scenes
 from foley_jax import generate, sample
 from foley_jax.data import pipeline as data_pipeline
-from foley_jax.diff_foley.sampling import packed_windows, pipeline
+from foley_jax.diff_foley.sampling import pipeline
 from foley_jax.diff_foley.sampling import settings as settings_lib
 from foley_jax.evaluation import __main__ as evaluation_command
 from foley_jax.inference import many
@@ -47,9 +47,7 @@ def sounding_video(tmp_path_factory):
 
 
 def test_every_seed_has_a_key_of_its_own():
-    keys = {
-        packed_windows.block_keys(seed, "clip", k, 2).tobytes() for seed in FAR for k in (0, 1, 2)
-    }
+    keys = {seed_keys.block_keys(seed, "clip", k, 2).tobytes() for seed in FAR for k in (0, 1, 2)}
     assert len(keys) == 3 * len(FAR)
     whole = {jax.random.key_data(init_rng.key(seed)).tobytes() for seed in FAR}
     assert len(whole) == len(FAR)
@@ -61,11 +59,11 @@ def test_seeds_of_32_bits_keep_their_noise(seed):
     np.testing.assert_array_equal(jax.random.key_data(seed_keys.key(seed)), want)
     named = jax.random.fold_in(jax.random.key(seed), 0xB5E5B25A)  # CRC-32 of "clip 1"
     want = jax.random.key_data(jax.random.split(jax.random.fold_in(named, 3), 2))
-    np.testing.assert_array_equal(packed_windows.block_keys(seed, "clip 1", 3, 2), want)
+    np.testing.assert_array_equal(seed_keys.block_keys(seed, "clip 1", 3, 2), want)
 
 
 def test_noise_is_that_of_earlier_versions():
-    assert packed_windows.block_keys(3, "clip", 1, 2).tolist() == [
+    assert seed_keys.block_keys(3, "clip", 1, 2).tolist() == [
         [3173875013, 190120276],
         [3482661118, 3070158907],
     ]

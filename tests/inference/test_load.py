@@ -10,11 +10,10 @@ import pytest
 from configs import ldm as ldm_config
 from configs import vocoder as vocoder_config
 from foley_jax import convert
-from foley_jax.diff_foley.sampling import decode
 from foley_jax.inference import load_foley
 from foley_jax.media import specs
 from foley_jax.training.checkpointing import run_directory
-from foley_jax.vocoders import bigvgan
+from foley_jax.vocoders import bigvgan, decode
 
 SMALL = {"upsample_initial_channel": 16, "resblock_kernel_sizes": (3,)}
 SMALL |= {"resblock_dilation_sizes": ((1,),)}

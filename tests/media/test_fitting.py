@@ -83,7 +83,7 @@ def test_pixels_there_and_back():
 
 
 def test_errors_say_what_came():
-    with pytest.raises(ValueError, match="fit is 'crop', expected one of stretch, letterbox"):
-        spec(8, 8, "crop")
+    with pytest.raises(ValueError, match="fit is 'zoom', expected one of stretch, stretch_cubic"):
+        spec(8, 8, "zoom")
     with pytest.raises(ValueError, match="float64"):
         fitting.resize(np.zeros((4, 4, 3)), (2, 2), cubic=True, antialias=True)

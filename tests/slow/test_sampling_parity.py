@@ -10,9 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax.diff_foley.sampling import packed_windows, solve, windows
+from foley_jax.diff_foley.sampling import (
+    packed_windows,
+    solve,
+)
 from foley_jax.diff_foley.sampling import settings as settings_lib
-from foley_jax.diffusion import schedule
+from foley_jax.diffusion import schedule, windows
 from foley_jax.interop import registry
 from foley_jax.runtime import network
 

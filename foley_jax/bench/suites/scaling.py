@@ -17,8 +17,12 @@ from configs import cavp as cavp_config
 from configs import ldm as ldm_config
 from configs import mm_diffusion as mm_config
 from foley_jax.bench import case, measure, slopes, weights
-from foley_jax.diff_foley.sampling import packed_windows, solve, windows
+from foley_jax.diff_foley.sampling import (
+    packed_windows,
+    solve,
+)
 from foley_jax.diff_foley.sampling import pipeline as foley_pipeline
+from foley_jax.diffusion import windows
 from foley_jax.mm_diffusion.sampling import pipeline as mm_pipeline
 from foley_jax.mm_diffusion.sampling import settings as mm_settings
 from foley_jax.mm_diffusion.sampling import solve as mm_sampling

@@ -18,9 +18,13 @@ from configs import ldm as ldm_config
 from foley_jax.bench import case, weights
 from foley_jax.bench.peers import stable_diffusion
 from foley_jax.bench.suites import latent_diffusion, steps
-from foley_jax.diff_foley.sampling import feature_cache, packed_windows, solve, windows
+from foley_jax.diff_foley.sampling import (
+    feature_cache,
+    packed_windows,
+    solve,
+)
 from foley_jax.diff_foley.sampling import pipeline as foley_pipeline
-from foley_jax.diffusion import gaussian
+from foley_jax.diffusion import gaussian, windows
 from foley_jax.media import mel, specs
 from foley_jax.runtime import flops
 from foley_jax.runtime import network as network_lib

@@ -4,7 +4,7 @@ Axes: T frames, H W, C channels, D width.
 Source: inference/demo_util.py `Extract_CAVP_Features`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 import itertools
 
 import jax
@@ -12,15 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from foley_jax.diff_foley.models import cavp
-from foley_jax.runtime import partition
+from foley_jax.runtime import grouped, partition
 
 GROUP_FRAMES = 40  # official "batch_size": frames the temporal convolutions see together
 # Frames on either side that can reach a feature: the paper's encoder has nine three-tap
 # convolutions
 REACH_FRAMES = 10
 
-# (uint8 [B, T, H, W, 3]) -> float32 unit features [B, T, D], compiled once per shape
-EncodeFn = Callable[[np.ndarray], jax.Array]
+EncodeFn = grouped.EncodeFn
 
 
 def encode_frames(model: cavp.Cavp, frames_BTHWC: jax.Array) -> jax.Array:
@@ -117,16 +116,12 @@ def extract_seamless(
     return extract_seamless_batch(encode_fn, np.asarray(frames_THWC)[None], **groups)[0]
 
 
-# frames uint8 [..., T, H, W, 3], and which of their features are wanted
-Group = tuple[np.ndarray, slice]
-
-
 def seamless_groups(
     frames: Iterable[np.ndarray],
     *,
     group_frames: int = GROUP_FRAMES,
     reach_frames: int = REACH_FRAMES,
-) -> Iterator[Group]:
+) -> Iterator[grouped.Group]:
     """The groups of `extract_seamless_batch`, of a video of any length.
 
     All but that of a short video have one shape, so that one program serves them. No more frames
@@ -152,7 +147,7 @@ def seamless_groups(
 
 def official_groups(
     frames: Iterable[np.ndarray], *, group_frames: int = GROUP_FRAMES
-) -> Iterator[Group]:
+) -> Iterator[grouped.Group]:
     """The groups of `extract_batch`, side by side; see `seamless_groups`."""
     frames = iter(frames)
     first = list(itertools.islice(frames, group_frames))
@@ -165,36 +160,3 @@ def _stacked(frames: list[np.ndarray]) -> np.ndarray:
     if not frames:
         raise ValueError("the video has no frames")
     return np.stack(frames, axis=-4)
-
-
-def extract_videos(
-    encode_fn: EncodeFn, videos: Iterable[Iterable[Group]], *, batch: int = 1
-) -> list[np.ndarray]:
-    """Features [T, D] of videos of any lengths, given as their groups.
-
-    Args:
-      encode_fn: see `extract_batch`.
-      videos: of each its groups, frames [T, H, W, 3]; walked through once, one after the other.
-      batch: groups of one shape that go through the encoder at once, of whatever videos.
-    """
-    features: list[dict[int, np.ndarray]] = []  # of each video: number of a group -> its features
-    waiting: dict[tuple[int, ...], list[tuple[int, int, Group]]] = {}
-
-    def encode(some: list[tuple[int, int, Group]]) -> None:
-        frames = [frames for _, _, (frames, _) in some]
-        frames += frames[-1:] * (batch - len(frames))
-        features_BTD = np.asarray(encode_fn(np.stack(frames)), np.float32)
-        for features_TD, (video, number, (_, own)) in zip(features_BTD, some):
-            features[video][number] = features_TD[own]
-        some.clear()
-
-    for video, groups in enumerate(videos):
-        features.append({})
-        for number, group in enumerate(groups):
-            some = waiting.setdefault(group[0].shape, [])
-            some.append((video, number, group))
-            if len(some) == batch:
-                encode(some)
-    for some in filter(None, waiting.values()):
-        encode(some)
-    return [np.concatenate([own[number] for number in sorted(own)]) for own in features]

@@ -6,14 +6,13 @@ neighbours on the tape.
 Axis letters: N windows, V columns of one, L features, R those of a whole video, D width, K blocks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from foley_jax.diff_foley.sampling import windows as windows_lib
-from foley_jax.diffusion import multidiffusion
+from foley_jax.diffusion import multidiffusion, tape
+from foley_jax.diffusion import windows as windows_lib
 from foley_jax.runtime import seed_keys
 
 
@@ -49,57 +48,6 @@ class PackedWindows(NamedTuple):
     keys_K: np.ndarray
 
 
-def block_keys(seed: int, name: str, sample: int, num_blocks: int) -> np.ndarray:
-    """Raw key data per block of columns.
-
-    A column's noise is a function of seed, video name, sample and column only: key k of a split
-    does not depend on how many there are.
-    """
-    key = seed_keys.noise_key(seed, name, sample)
-    return np.asarray(jax.random.key_data(jax.random.split(key, num_blocks)))
-
-
-def num_blocks(windows: Sequence[windows_lib.Window], spec: windows_lib.WindowSpec) -> int:
-    """Blocks of one window's width that hold all windows."""
-    return -(-windows[-1].column // spec.num_columns) + 1
-
-
-def power_of_two(count: int) -> int:
-    """The smallest power of two that is not less."""
-    return 1 << max(0, count - 1).bit_length()
-
-
-def few_sizes(count: int) -> int:
-    """A number that is not less, of few: powers of two, above 16 with three others in between."""
-    step = power_of_two(count) // 8 if count > 16 else power_of_two(count)
-    return -(-count // step) * step
-
-
-def divided(requests: Sequence[Request], most: int) -> Iterator[list[Request]]:
-    """Requests in order, so many at a time that they have at most `most` windows, or alone."""
-    some: list[Request] = []
-    for request in requests:
-        if some and sum(len(r.windows) for r in [*some, request]) > most:
-            yield some
-            some = []
-        some.append(request)
-    if some:
-        yield some
-
-
-def batch_size(count: int, most: int) -> int:
-    """Windows to evaluate at once, so that few are computed in vain and few programs compiled.
-
-    One of 1, 2, 3, 4, 6, 8, 12, ... where all fit into one batch; else `most`, or three quarters
-    of it where that leaves less of the last batch empty.
-    """
-    if count <= most:
-        above = power_of_two(count)
-        return min(most, above * 3 // 4 if above >= 4 and count <= above * 3 // 4 else above)
-    choices = (most, most * 3 // 4) if most % 4 == 0 else (most,)
-    return min(choices, key=lambda size: (-(-count // size) * size, -size))
-
-
 def pack_windows(
     requests: Sequence[Request],
     spec: windows_lib.WindowSpec,
@@ -112,35 +60,21 @@ def pack_windows(
 
     Args:
       requests: the audio clips.
-      spec: lengths of a window.
-      max_batch: most windows that one device evaluates at once.
-      num_devices: that share a batch.
-      room: windows to lay out the tape for, if there are fewer; padding costs less than compiling
-        another program does.
+      spec, max_batch, num_devices, room: see `tape.lay_out`.
     Returns:
       The tape; first column of every audio clip; windows that a device batch holds.
     """
-    starts, first, shares, times, keys = [], [], [], [], []
-    column = 0
-    for request in requests:
-        columns = [w.column for w in request.windows]
-        count = num_blocks(request.windows, spec)
-        starts.append(column)
-        first.extend(column + c for c in columns)
-        shares.append(windows_lib.weights(columns, spec.num_columns))
-        times.append(windows_lib.feature_times(request.windows, spec))
-        keys.append(block_keys(request.draw.seed, request.name, request.draw.sample, count))
-        column += count * spec.num_columns
-    room = max(room, len(first))
-    batch = num_devices * batch_size(-(-room // num_devices), max_batch)
-    # an audio clip never has more blocks than windows, so one size serves both
-    size = batch * few_sizes(-(-room // batch))
-    share_NV = np.zeros((size, spec.num_columns), np.float32)  # padding has no share
-    share_NV[: len(first)] = np.concatenate(shares)
-    first_N = _padded(np.array(first, np.int32), size)
-    cover = multidiffusion.WindowLayout(first_N, share_NV, np.int32(len(first)))
-    times_NL, keys_K = (_padded(np.concatenate(part), size) for part in (times, keys))
-    return PackedWindows(cover, _features(requests, spec, size), times_NL, keys_K), starts, batch
+    laid = tape.lay_out(
+        [r.windows for r in requests], spec, max_batch, num_devices=num_devices, room=room
+    )
+    times = [windows_lib.feature_times(r.windows, spec) for r in requests]
+    keys = [
+        seed_keys.block_keys(r.draw.seed, r.name, r.draw.sample, count)
+        for r, count in zip(requests, laid.blocks)
+    ]
+    times_NL, keys_K = (tape.padded(np.concatenate(part), laid.size) for part in (times, keys))
+    features_NLD = _features(requests, spec, laid.size)
+    return PackedWindows(laid.cover, features_NLD, times_NL, keys_K), laid.starts, laid.batch
 
 
 def _features(requests: Sequence[Request], spec: windows_lib.WindowSpec, size: int) -> np.ndarray:
@@ -155,8 +89,3 @@ def _features(requests: Sequence[Request], spec: windows_lib.WindowSpec, size: i
         at = stop
     features_NLD[at:] = features_NLD[at - 1]
     return features_NLD
-
-
-def _padded(array: np.ndarray, size: int) -> np.ndarray:
-    """Repeats the last entry until there are `size`."""
-    return array[np.minimum(np.arange(size), len(array) - 1)]

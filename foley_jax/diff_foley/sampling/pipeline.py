@@ -20,20 +20,21 @@ from foley_jax.diff_foley import diagnosis
 from foley_jax.diff_foley import sources as sources_lib
 from foley_jax.diff_foley.models import latent_diffusion
 from foley_jax.diff_foley.sampling import (
-    decode,
     feature_cache,
     features,
+    notebook,
     packed_windows,
     similarity,
     solve,
-    windows,
 )
 from foley_jax.diff_foley.sampling import results as results_lib
-from foley_jax.diff_foley.sampling import run as run_lib
 from foley_jax.diff_foley.sampling import settings as settings_lib
+from foley_jax.diffusion import tape, windows
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs, spool
 from foley_jax.runtime import network, seed_keys
+from foley_jax.runtime import run as run_lib
+from foley_jax.vocoders import decode
 from foley_jax.vocoders import griffin_lim as vocoder_lib
 
 NoiseSeed, Settings = packed_windows.NoiseSeed, settings_lib.Settings
@@ -229,15 +230,16 @@ class DiffFoley:
         owners = [(i, draw) for i, own in enumerate(draws) for draw in own]
         requests = []
         for i, draw in owners:
-            plan = (windows.official if official else windows.plan)(
+            plan = (notebook.windows if official else windows.plan)(
                 len(video_features[i]), self.window
             )
             requests.append(
                 packed_windows.Request(plan, video_features[i], seen[i].path.stem, draw)
             )
         made: list[tuple[np.ndarray, float | None, str]] = []
-        for some in packed_windows.divided(requests, self._most_windows(settings)):
-            made += self._mels(some, settings)
+        plans = [request.windows for request in requests]
+        for some in tape.divided(plans, self._most_windows(settings)):
+            made += self._mels(requests[some], settings)
         drafts: list[list[GeneratedMel]] = [[] for _ in sources]
         for (i, draw), parts in zip(owners, made, strict=True):
             drafts[i].append(GeneratedMel(seen[i], draw, *parts))
@@ -355,10 +357,10 @@ class DiffFoley:
         width = self.column_frames * self.window.num_columns
         starts = range(0, draft.mel_FT.shape[1], width)
         name = f"{draft.source.path.stem}/vocoder"
-        raw = packed_windows.block_keys(draft.draw.seed, name, draft.draw.sample, len(starts))
+        raw = seed_keys.block_keys(draft.draw.seed, name, draft.draw.sample, len(starts))
         keys_N = seed_keys.wrapped(raw)
         windows_FT = (spool.part(draft.mel_FT, slice(None), slice(s, s + width)) for s in starts)
-        return decode.vocode_official(
+        return notebook.vocode(
             windows_FT, length, self.audio, keys_N=keys_N, folder=self.run.scratch
         )
 

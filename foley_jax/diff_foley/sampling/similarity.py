@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from foley_jax.diff_foley.sampling import packed_windows
+from foley_jax.diffusion import tape
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs, spool
 from foley_jax.runtime import network
@@ -45,7 +45,7 @@ class Similarity:
             yield frame
         count = len(held) // self.clip_frames
         if count:
-            batch = CLIPS if embedded else packed_windows.power_of_two(count)
+            batch = CLIPS if embedded else tape.power_of_two(count)
             embedded.append(self._embed(held[: count * self.clip_frames], batch))
 
     def _embed(self, frames: list[np.ndarray], batch: int) -> np.ndarray:
@@ -66,7 +66,7 @@ class Similarity:
         similar = []
         for video_BD, audio in zip(embedded_BD, audios):
             count = min(len(video_BD), self.audio.num_frames(len(audio)) // mel_frames)
-            batch, parts = min(CLIPS, packed_windows.power_of_two(count)), []
+            batch, parts = min(CLIPS, tape.power_of_two(count)), []
             for at in range(0, count, batch):
                 stop = min(at + batch, count)
                 mel_FT = self._mel(audio, at * mel_frames, stop * mel_frames)

@@ -15,10 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from foley_jax.diff_foley.sampling import conditions, feature_cache, packed_windows
+from foley_jax.diff_foley.sampling import (
+    conditions,
+    feature_cache,
+    packed_windows,
+)
 from foley_jax.diff_foley.sampling import settings as settings_lib
-from foley_jax.diff_foley.sampling import windows as windows_lib
 from foley_jax.diffusion import finite, gaussian, guidance, multidiffusion
+from foley_jax.diffusion import windows as windows_lib
 from foley_jax.diffusion.samplers import ddim, dpm_multistep, plms
 from foley_jax.runtime import limits, partition, seed_keys
 from foley_jax.runtime import network as network_lib

@@ -3,7 +3,7 @@
 Axis letters: F mel bins, T mel frames, L audio samples, N windows.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 import os
 
 import jax
@@ -23,8 +23,6 @@ OVERLAP_FRAMES = 128  # that two chunks share
 FADE_S = 0.02
 BATCH_FRAMES = 16384  # mel frames in one device batch: bounds memory
 GRIFFIN_LIM = griffin_lim.GriffinLim()
-OFFICIAL_ITERATIONS = 32  # of Griffin-Lim, from random phases
-OFFICIAL_BASIS_HZ = 22050  # the notebook's mistake (spec D3)
 
 
 class OverDevices:
@@ -68,6 +66,7 @@ def vocode(
     through: griffin_lim.Vocoder = GRIFFIN_LIM,
     num_devices: int = 1,
     folder: str | os.PathLike | None = None,
+    silence: float = 0.0,
 ) -> list[np.ndarray]:
     """Waveforms float32 [L] of log-mels [F, T] of any lengths, zero-padded or cut to `lengths`.
 
@@ -81,6 +80,7 @@ def vocode(
       through: the vocoder; audio at another rate is resampled to that of `audio`.
       num_devices: that `through` splits a batch over.
       folder: for audio clips that are too long for memory, see `spool.Spool`.
+      silence: the log-mel's value where there is nothing.
     """
     chunks: list[tuple[int, int, int]] = []  # (which mel, first frame, frames with padding)
     for i, (mel_FT, length) in enumerate(zip(mels_FT, lengths)):
@@ -95,7 +95,7 @@ def vocode(
         batch = num_devices * max(1, min(max_batch, BATCH_FRAMES // size))
         for at in range(0, len(members), batch):
             some = members[at : at + batch]
-            cut = [_cut(mels_FT[i], start, size) for i, start, _ in some]
+            cut = [_cut(mels_FT[i], start, size, silence) for i, start, _ in some]
             padded = np.stack(cut + cut[-1:] * (batch - len(cut)))
             waves = np.asarray(through(jnp.asarray(padded), audio))
             for (i, _, _), wave in zip(some, waves):
@@ -103,8 +103,8 @@ def vocode(
     return [line.whole() for line in lines]
 
 
-def _cut(mel_FT: np.ndarray, start: int, size: int) -> np.ndarray:
-    return fit(spool.part(mel_FT, slice(None), slice(start, start + size)), size)
+def _cut(mel_FT: np.ndarray, start: int, size: int, silence: float) -> np.ndarray:
+    return fit(spool.part(mel_FT, slice(None), slice(start, start + size)), size, silence)
 
 
 def _chunk_starts(num_frames: int) -> list[int]:
@@ -172,36 +172,10 @@ def crossfade(before: np.ndarray, after: np.ndarray, start: int, fade: int) -> n
     return np.concatenate(parts).astype(np.float32)
 
 
-def vocode_official(
-    mels_NFT: Iterable[np.ndarray],
-    length: int,
-    audio: specs.AudioSpec,
-    *,
-    keys_N: jax.Array,
-    folder: str | os.PathLike | None = None,
-) -> np.ndarray:
-    """The notebook's audio: every window by itself, a low basis, random phases, end to end.
-
-    A window of 512 frames gives 511 hops: 8.176 s for 8 s of image (spec D3, D4). What is too
-    long for memory lies in a file of `folder`.
-    """
-    made = spool.Spool(folder=folder)
-    for mel_FT, key in zip(mels_NFT, keys_N):
-        wave = griffin_lim.mel_to_audio(
-            jnp.asarray(mel_FT)[None],
-            audio,
-            key=key,
-            iterations=OFFICIAL_ITERATIONS,
-            basis_rate_hz=OFFICIAL_BASIS_HZ,
-        )
-        made.append(np.asarray(wave)[0, : max(0, length - len(made))])
-    made.pad(length)
-    return made.array()
-
-
-def fit(array: np.ndarray, length: int) -> np.ndarray:
-    """Cuts or zero-pads the last axis to `length`."""
+def fit(array: np.ndarray, length: int, value: float = 0.0) -> np.ndarray:
+    """Cuts the last axis to `length`, or pads it with `value`."""
     missing = length - array.shape[-1]
     if missing <= 0:
         return array[..., :length]
-    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)])
+    pads = [(0, 0)] * (array.ndim - 1) + [(0, missing)]
+    return np.pad(array, pads, constant_values=value)

@@ -82,16 +82,6 @@ def plan(num_features: int, spec: WindowSpec) -> list[Window]:
     return [spec.window(feature) for feature in first]
 
 
-def official(num_features: int, spec: WindowSpec) -> list[Window]:
-    """The notebook's windows: side by side, a rest of less than a window dropped (spec D4).
-
-    8 s of features answer to 8.192 s of columns, so the audio falls behind by that much a window. A
-    video shorter than a window, which the notebook cannot do, has one.
-    """
-    count = max(1, num_features // spec.num_features)
-    return [Window(i * spec.num_features, i * spec.num_columns) for i in range(count)]
-
-
 def window_features(
     features_LD: np.ndarray, windows: Sequence[Window], spec: WindowSpec
 ) -> np.ndarray:

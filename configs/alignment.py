@@ -13,15 +13,21 @@ Demo (embedded set, minutes on one CPU core):
     python -m foley_jax.main --config=configs/alignment.py:demo --workdir=demo/runs/alignment
     python -m foley_jax.main --config=configs/alignment.py:demo_eval \\
         --workdir=demo/runs/alignment_eval
+
+Embedded (12 features a second, with the model of `configs/ldm.py:embedded`): `:embedded` and
+`:embedded_eval`.
 """
 
 from configs import autoencoder, base, ldm
 
+VARIANTS = ("", "eval", "demo", "demo_eval", "embedded", "embedded_eval")
+
 
 def get_config(arg: str = ""):
-    """'' = the paper's guidance classifier, 'eval' = its evaluation classifier; 'demo[_eval]'."""
-    if arg not in ("", "eval", "demo", "demo_eval"):
-        raise base.unknown_variant("alignment", arg, ("", "eval", "demo", "demo_eval"))
+    """'' = the paper's guidance classifier, 'eval' = its evaluation classifier;
+    'demo[_eval]' and 'embedded[_eval]' = those of the models of these names."""
+    if arg not in VARIANTS:
+        raise base.unknown_variant("alignment", arg, VARIANTS)
     config = base.base("alignment")
     config.total_steps = 100_000  # the paper gives neither steps nor batch size
     config.batch_size = 256
@@ -29,7 +35,7 @@ def get_config(arg: str = ""):
     config.eval_batches = 8
     config.data.dir = "features"
     config.data.window_frames = 512
-    config.data.num_rows = 32
+    config.data.num_rows = base.frames_in(config, base.window_s(config))  # 32
     config.data.true_share = 0.5
     config.data.shifted_share = 0.25
     config.data.min_shift_s = 1.0
@@ -51,22 +57,27 @@ def get_config(arg: str = ""):
                 "locality_bias": False,
             },
             "autoencoder": autoencoder.get_config().model.autoencoder.to_dict(),
-            "conditioner": {"in_dim": 512, "out_dim": 512, "max_len": 40},
+            "conditioner": {
+                "in_dim": 512,
+                "out_dim": 512,
+                "max_len": base.frames_in(config, 10.0),  # 40
+            },
             "latent_scale": 0.18215,
         }
     )
-    if arg.startswith("demo"):
-        _demo(config)
+    if arg.startswith(("demo", "embedded")):
+        _demo(config, ldm.get_config(arg.removesuffix("_eval")))
     return config
 
 
-def _demo(config):
+def _demo(config, guided):
     # the latents and features of the model that it guides
-    guided = ldm.get_config("demo")
-    config.audio = guided.audio
+    config.audio.hop = guided.audio.hop
+    config.video.fps = guided.video.fps
     config.init_from = guided.init_from
     config.model.autoencoder = guided.model.autoencoder
     config.model.conditioner = guided.model.conditioner
+    config.model.conditioner.max_len = base.frames_in(config, 10.0)
     config.data.dir = guided.data.dir
     config.dtype = "float32"
     config.total_steps = 600

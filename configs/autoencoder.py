@@ -2,6 +2,8 @@
 
     python -m foley_jax.main --config=configs/autoencoder.py --workdir=runs/autoencoder
     python -m foley_jax.main --config=configs/autoencoder.py:demo --workdir=demo/runs/autoencoder
+    python -m foley_jax.main --config=configs/autoencoder.py:embedded \\
+        --workdir=demo/embedded/runs/autoencoder
 
 With Stable Diffusion's own autoencoder, skip this stage:
 `python -m foley_jax.convert stable_diffusion/v1 sd-v1-4.ckpt runs/sd` and
@@ -12,7 +14,7 @@ from configs import base
 
 
 def get_config(arg: str = ""):
-    """'' = Stable Diffusion's sizes; 'demo' = the embedded set."""
+    """'' = Stable Diffusion's sizes; 'demo' = the embedded set, 'embedded' = that, for longer."""
     config = base.base("autoencoder")
     config.total_steps = 100_000
     config.batch_size = 64
@@ -41,7 +43,7 @@ def get_config(arg: str = ""):
             "patch": (1, 1),
         }
     )
-    if arg == "demo":
+    if arg in ("demo", "embedded"):
         demo_sizes(config)
         config.data.dir = "demo/shards"
         config.dtype = "float32"
@@ -55,8 +57,12 @@ def get_config(arg: str = ""):
         config.optimizer.warmup_steps = 20
         config.optimizer.clip_norm = 1.0
         config.checkpoint.every_steps = 300
-    elif arg:
-        raise base.unknown_variant("autoencoder", arg, ("", "demo"))
+    if arg == "embedded":
+        config.data.dir = "demo/embedded/shards"
+        config.total_steps = 2000  # 600 leave it the ceiling of hard scenes
+        config.checkpoint.every_steps = 500
+    elif arg not in ("", "demo"):
+        raise base.unknown_variant("autoencoder", arg, ("", "demo", "embedded"))
     return config
 
 

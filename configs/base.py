@@ -69,10 +69,22 @@ def base(task: str) -> ConfigDict:
             "fmax_hz": 7600.0,
         }
     )
+    # the paper's rate; lengths in frames follow it, see `frames_in`
     config.video = ConfigDict({"fps": 4.0, "height": 224, "width": 224})
     config.loss = ConfigDict()
     config.model = ConfigDict()
     return config
+
+
+def frames_in(config: ConfigDict, seconds: float | ml_collections.FieldReference):
+    """How many video frames (and features) last so long: follows `config.video.fps`."""
+    return (config.video.get_oneway_ref("fps") * seconds + 1e-6).to_int()
+
+
+def window_s(config: ConfigDict) -> ml_collections.FieldReference:
+    """Seconds of a window of `config.data.window_frames` mel frames."""
+    frames, hop = config.data.get_oneway_ref("window_frames"), config.audio.get_oneway_ref("hop")
+    return frames * hop / config.audio.get_oneway_ref("sample_rate_hz")
 
 
 def unknown_variant(name: str, arg: str, known: tuple[str, ...]) -> ValueError:

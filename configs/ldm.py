@@ -9,6 +9,10 @@ Paper (batch 1760, AdamW 1e-4, eps-prediction, from Stable Diffusion v1.4):
 Demo (embedded set, v-prediction, features aligned by time, locality bias):
 
     python -m foley_jax.main --config=configs/ldm.py:demo --workdir=demo/runs/ldm
+
+Embedded (the same at 12 features a second, for longer; launch/train_embedded.sh runs it):
+
+    python -m foley_jax.main --config=configs/ldm.py:embedded --workdir=demo/embedded/runs/ldm
 """
 
 from configs import autoencoder, base
@@ -23,7 +27,8 @@ CARDS = {
 
 
 def get_config(arg: str = ""):
-    """'' = the paper; 'h100', 'h200', 'rtx4090' = on one such GPU; 'demo' = the embedded set."""
+    """'' = the paper; 'h100', 'h200', 'rtx4090' = on one such GPU; 'demo' = the embedded set,
+    'embedded' = the same at 12 frames/s, for longer."""
     config = base.base("ldm")
     config.total_steps = 100_000
     config.batch_size = 1760
@@ -31,7 +36,7 @@ def get_config(arg: str = ""):
     config.eval_batches = 8
     config.data.dir = "features"
     config.data.window_frames = 512
-    config.data.num_rows = 32
+    config.data.num_rows = base.frames_in(config, base.window_s(config))  # 32
     config.data.merge_probability = 0.5
     config.data.aligned = False  # True: features chosen and timed exactly (beyond the paper)
     config.cavp = "runs/cavp"  # where sampling finds the video encoder of these features
@@ -65,16 +70,22 @@ def get_config(arg: str = ""):
                 "remat": True,
             },
             "autoencoder": autoencoder.get_config().model.autoencoder.to_dict(),
-            "conditioner": {"in_dim": 512, "out_dim": 768, "max_len": 40},
+            "conditioner": {
+                "in_dim": 512,
+                "out_dim": 768,
+                "max_len": base.frames_in(config, 10.0),  # 40
+            },
             "latent_scale": 0.18215,
         }
     )
     if arg == "demo":
         _demo(config)
+    elif arg == "embedded":
+        _embedded(config)
     elif arg in CARDS:
         config.update_from_flattened_dict(CARDS[arg])
     elif arg:
-        raise base.unknown_variant("ldm", arg, ("", *CARDS, "demo"))
+        raise base.unknown_variant("ldm", arg, ("", *CARDS, "demo", "embedded"))
     return config
 
 
@@ -120,8 +131,20 @@ def _demo(config):
         {
             "in_dim": 128,
             "out_dim": 128,
-            "max_len": 40,
+            "max_len": base.frames_in(config, 10.0),
             "feature_gain": 10.0,
             "position_std": 0.02,
         }
     )
+
+
+def _embedded(config):
+    """12 features a second; autoencoder and CAVP of the same recipe."""
+    _demo(config)
+    config.data.dir = "demo/embedded/features"
+    config.video.fps = 12.0
+    config.cavp = "demo/embedded/runs/cavp"
+    config.total_steps = 2500
+    config.checkpoint.every_steps = 500
+    config.init_from.autoencoder = "demo/embedded/runs/autoencoder:autoencoder"
+    config.init_from.latent_scale = "demo/embedded/runs/autoencoder:latent_scale"

@@ -8,6 +8,11 @@ Paper (batch 128, AdamW 1e-4, EMA 0.9999, 100k steps):
 Demo (embedded set, simple scenes, 32x32 and 8 kHz; see `launch/mm_demo.sh`):
 
     python -m foley_jax.main --config=configs/mm_diffusion.py:demo --workdir=demo/runs/mm_diffusion
+
+Embedded (the same with time positions, for longer; hours on one CPU core):
+
+    python -m foley_jax.main --config=configs/mm_diffusion.py:embedded \\
+        --workdir=demo/embedded/runs/mm_diffusion
 """
 
 from configs import base
@@ -19,12 +24,12 @@ CARDS = {
     "h200": {"accumulate": 4},
     "rtx4090": {"batch_size": 12},
 }
-VARIANTS = ("", *CARDS, "released", "demo")
+VARIANTS = ("", *CARDS, "released", "demo", "embedded")
 
 
 def get_config(arg: str = ""):
     """'' = the paper; 'h100', 'h200', 'rtx4090' = on one such GPU; 'released' = as the released
-    weights were trained; 'demo' = embedded set."""
+    weights were trained; 'demo' = embedded set, 'embedded' = that with time positions."""
     config = base.base("mm_diffusion")
     config.total_steps = 100_000
     config.batch_size = 128
@@ -62,6 +67,8 @@ def get_config(arg: str = ""):
             "head_channels": 64,
             "dropout": 0.1,
             "random_shift": True,
+            # beyond the paper: queries and keys of cross-attention know their seconds
+            "time_positions": False,
             "remat": True,
         }
     )
@@ -73,6 +80,8 @@ def get_config(arg: str = ""):
         config.update_from_flattened_dict(CARDS[arg])
     elif arg == "demo":
         _demo(config)
+    elif arg == "embedded":
+        _embedded(config)
     elif arg:
         raise base.unknown_variant("mm_diffusion", arg, VARIANTS)
     return config
@@ -111,3 +120,16 @@ def _demo(config):
             "remat": False,
         }
     )
+
+
+def _embedded(config):
+    """Time positions in windows of the whole clip: each token asks for its own moment.
+
+    10 frames/s, as the detector sees that judges it.
+    """
+    _demo(config)
+    config.total_steps = 6000
+    config.ema_decay = 0.999
+    config.checkpoint.every_steps = 1000
+    config.model.cross_attention_windows = (16, 16, 16)
+    config.model.time_positions = True

@@ -12,8 +12,9 @@ again after a stop: finished shards are kept.
 Frames see each other within a group. The official grouping is 40 frames, counted from a clip's
 beginning; --group_frames=32 are groups of the length of a training window, and with --seamless
 groups overlap, so that a feature depends on the frames around it and never on where a group ends.
-Clips of 40 frames, the usual 10 s, have the same features either way; of longer ones, generation
-with preset "official" has the official features, with preset "default" the seamless ones.
+Clips of 40 frames, 10 s of the paper's 4 a second, have the same features either way; of clips of
+more, generation with preset "official" has the official features, with preset "default" the
+seamless ones: give --seamless at higher rates.
 
 Large sets are divided among processes by shards: give each its --process_index, or let a cluster
 do so with --distributed (TPU slices, Slurm; one process for all devices of a host). They share

@@ -2,24 +2,26 @@
 # MM-Diffusion in small, on the embedded set, on two CPU cores: draw videos -> shards -> coupled
 # U-Net -> sounding videos from noise, audio for silent videos, videos for audio -> report.
 #   bash launch/mm_demo.sh               everything, in a new environment (.venv-demo), into demo/
-#   bash launch/mm_demo.sh --ablation    also the paper's ablation in small (about an hour more)
+#   bash launch/mm_demo.sh --ablation    also the paper's ablation in small, and that of time positions
+#                                        (about two hours more)
 #   bash launch/mm_demo.sh --super_resolution   also 32x32 -> 128x128 (a quarter of an hour more)
 #   bash launch/mm_demo.sh --dry-run     only shows the commands
 # Run it again after a stop: every step continues where it was.
 # PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment (VENV=none: the current one);
-# SEEDS="0 1 2" the training seeds of the ablation.
+# SEEDS="0 1 2" the training seeds of the ablation, VARIANTS="timed_whole" those of its rows that are
+# wanted, MORE="--config.total_steps=3000" what else is to be set in their trainings.
 # shellcheck disable=SC2086,SC2046  # commands are kept as text, whose words are meant to be split
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PYTHON=${PYTHON:-python3} VENV=${VENV:-.venv-demo} SEEDS=${SEEDS:-0 1 2}
+PYTHON=${PYTHON:-python3} VENV=${VENV:-.venv-demo} SEEDS=${SEEDS:-0 1 2} MORE=${MORE:-}
 DRY_RUN='' ABLATION='' LARGE=''
 for arg in "$@"; do
   case "$arg" in
     --dry-run) DRY_RUN=1 ;;
     --ablation) ABLATION=1 ;;
     --super_resolution) LARGE=1 ;;
-    *) sed -n '2,10p' "$0"; exit 2 ;;
+    *) sed -n '2,13p' "$0"; exit 2 ;;
   esac
 done
 
@@ -62,10 +64,14 @@ run $SAMPLE demo/mm_out/replacement/simple_0000[0-1].wav --model=$MODEL --steps=
 
 systems=("--system=noise=demo/mm_out/noise")
 if [ -n "$ABLATION" ]; then
-  step "Ablation: cross-attention, windows, random shift; a training for each seed"
+  step "Ablation: cross-attention, windows, random shift, time positions; a training for each seed"
+  # all rows, those with time positions (timed_...) last, unless some are chosen
+  VARIANTS=${VARIANTS:-uncoupled windows_1_1_1 windows_1_4_8 windows_8_8_8 windows_1_4_8_shifted \
+    timed_1_4_8 timed_8_8_8 timed_whole timed_1_4_8_shifted timed_8_8_8_shifted}
   # name -> what it changes
   variant() {
     local windows=--config.model.cross_attention_windows shift=--config.model.random_shift
+    local timed=--config.model.time_positions=True
     case "$1" in
       uncoupled) echo "--config.model.cross_attention_downsamples=() $windows=()" \
         "--config.model.middle_cross_attention=False" ;;
@@ -73,13 +79,18 @@ if [ -n "$ABLATION" ]; then
       windows_1_4_8) echo "$windows=(1,4,8)" ;;
       windows_8_8_8) echo "$windows=(8,8,8)" ;;
       windows_1_4_8_shifted) echo "$windows=(1,4,8) $shift=True" ;;
+      timed_1_4_8) echo "$windows=(1,4,8) $timed" ;;
+      timed_8_8_8) echo "$windows=(8,8,8) $timed" ;;
+      timed_whole) echo "$windows=(16,16,16) $timed" ;;
+      timed_1_4_8_shifted) echo "$windows=(1,4,8) $shift=True $timed" ;;
+      timed_8_8_8_shifted) echo "$windows=(8,8,8) $shift=True $timed" ;;
     esac
   }
   trainings=() samplings=()
   for seed in $SEEDS; do
-    for name in uncoupled windows_1_1_1 windows_1_4_8 windows_8_8_8 windows_1_4_8_shifted; do
+    for name in $VARIANTS; do
       dir=demo/mm_ablation/${name}_$seed
-      trainings+=("$TRAIN --workdir=$dir/run --config.seed=$seed $(variant $name)")
+      trainings+=("$TRAIN --workdir=$dir/run --config.seed=$seed $(variant $name) $MORE")
       samplings+=("$SAMPLE --model=$dir/run --num_samples=64 --seed=$seed --out=$dir/out")
       systems+=("--system=$name=$dir/out")
     done

@@ -1,7 +1,8 @@
 """Where the windows of a video lie: features on one side, latent columns on the other.
 
-Both are placed by absolute time, so nothing drifts. A feature is 250 ms, a column 128 ms (hop 256)
-or 125 ms (hop 250): a window begins where a feature and a column begin together, nearly enough.
+Both are placed by absolute time, so nothing drifts. In the paper a feature is 250 ms, a column 128
+ms (hop 256) or 125 ms (hop 250): a window begins where a feature and a column begin together,
+nearly enough.
 Axis letters: L features of a window, V latent columns of a window, D feature width, F mel
 bins, T mel frames, N windows.
 """
@@ -25,7 +26,7 @@ class WindowSpec:
     """The lengths of one window.
 
     Attributes:
-      num_features: features the model is conditioned on (32).
+      num_features: features the model is conditioned on (the paper's: 32).
       num_columns: latent columns the model makes (64).
       feature_s, column_s: seconds of each.
       overlap_s: least time that two neighbouring windows share.

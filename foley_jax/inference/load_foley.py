@@ -224,7 +224,13 @@ def _classifiers(
 def _check_fit(
     ldm: networks.Part, cavp: networks.Part, classifiers: Sequence[networks.Part]
 ) -> None:
-    """Widths that must agree between networks of different runs."""
+    """Rates and widths that must agree between networks of different runs."""
+    for name, part in (("the model", ldm), *(("the classifier", part) for part in classifiers)):
+        if part.config.video.fps != cavp.config.video.fps:
+            raise ValueError(
+                f"{name} was trained on {part.config.video.fps:g} features a second, CAVP makes "
+                f"{cavp.config.video.fps:g}; give the CAVP it was trained on with --cavp=DIR"
+            )
     model, width = ldm.network.module(), cavp.network.module().embed_dim
     wanted = {"the latent diffusion model": model.conditioner.in_dim}
     channels = model.autoencoder.z_channels

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 
 from foley_jax.layers import dense
 
-FEATURE_S = 0.25  # seconds between features: the unit of all times here (CAVP features at 4 fps)
-OFFSETS = (0.0, -1.0, 1.0, 0.0)  # initial distance, in features, of the feature each head looks at
+UNIT_S = 0.25  # the unit of all times here, whatever the rate of the features is
+FEATURE_S = 0.25  # seconds between features at the paper's 4 a second
+OFFSETS = (0.0, -1.0, 1.0, 0.0)  # initial distance, in units, of where each head looks
 
 
 def relative_times(num_columns: int, column_s: float, context_s_BL: jax.Array) -> jax.Array:
-    """Time of every column's centre minus time of every feature, in features of 0.25 s.
+    """Time of every column's centre minus time of every feature, in units of 0.25 s.
 
     Args:
       num_columns: latent columns W at this resolution.
@@ -26,18 +27,25 @@ def relative_times(num_columns: int, column_s: float, context_s_BL: jax.Array) -
       float32 [B, W, L].
     """
     centre_W = (jnp.arange(num_columns, dtype=jnp.float32) + 0.5) * column_s
-    return (centre_W[None, :, None] - context_s_BL.astype(jnp.float32)[:, None, :]) / FEATURE_S
+    return (centre_W[None, :, None] - context_s_BL.astype(jnp.float32)[:, None, :]) / UNIT_S
 
 
 class Locality(nnx.Module):
     """Bias -(t_query - t_feature - offset_h)^2 exp(log_sharpness_h), and a position for queries."""
 
     def __init__(
-        self, num_heads: int, channels: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs
+        self,
+        num_heads: int,
+        channels: int,
+        *,
+        feature_s: float = FEATURE_S,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
     ):
         offsets = [OFFSETS[i % len(OFFSETS)] for i in range(num_heads)]
         self.offset = nnx.Param(jnp.asarray(offsets, jnp.float32))
         self.log_sharpness = nnx.Param(jnp.zeros((num_heads,), jnp.float32))
+        self.units = feature_s / UNIT_S  # from one feature to the next
         self.phase_proj = dense.dense(2, channels, use_bias=False, dtype=dtype, rngs=rngs)
 
     def bias(self, relative_BWL: jax.Array) -> jax.Array:
@@ -54,6 +62,6 @@ class Locality(nnx.Module):
         """
         since = jnp.where(relative_BWL >= 0, relative_BWL, jnp.inf).min(-1)
         nearest = jnp.where(jnp.isfinite(since), since, relative_BWL.max(-1))
-        phase_BW = 2 * jnp.pi * nearest
+        phase_BW = 2 * jnp.pi / self.units * nearest
         wave_BW2 = jnp.stack([jnp.sin(phase_BW), jnp.cos(phase_BW)], axis=-1)
         return self.phase_proj(wave_BW2)[:, None]

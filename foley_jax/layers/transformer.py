@@ -49,6 +49,7 @@ class TransformerBlock(nnx.Module):
         *,
         self_attention: bool = True,
         use_locality: bool = False,
+        feature_s: float = locality.FEATURE_S,
         implementation: str = "auto",
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -61,11 +62,15 @@ class TransformerBlock(nnx.Module):
             attention.MultiHeadAttention(channels, channels, **heads) if self_attention else None
         )
         self.norm2 = norm()
-        # 32-40 keys with a bias: written out is the right implementation everywhere
+        # few keys with a bias: written out is the right implementation everywhere
         self.attn2 = attention.MultiHeadAttention(
             channels, context_dim, **heads | {"implementation": "xla"}
         )
-        self.locality = locality.Locality(num_heads, channels, **build) if use_locality else None
+        self.locality = (
+            locality.Locality(num_heads, channels, feature_s=feature_s, **build)
+            if use_locality
+            else None
+        )
         self.norm3 = norm()
         self.ff = GatedFeedForward(channels, **build)
 
@@ -121,6 +126,7 @@ class SpatialTransformer(nnx.Module):
         num_groups: int = 32,
         self_attention: bool = True,
         use_locality: bool = False,
+        feature_s: float = locality.FEATURE_S,
         implementation: str = "auto",
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -138,6 +144,7 @@ class SpatialTransformer(nnx.Module):
                     context_dim,
                     self_attention=self_attention,
                     use_locality=use_locality,
+                    feature_s=feature_s,
                     implementation=implementation,
                     **build,
                 )

@@ -30,6 +30,19 @@ def test_sixteen_mel_frames_make_one_row(stem, channels, frames, features):
     assert out.shape == (2, features, 6)
 
 
+@pytest.mark.parametrize(
+    "stem,channels,reduction", [("blocks", CHANNELS, 4), ("patch4", CHANNELS[1:], 8)]
+)
+def test_fewer_pools_make_more_rows(stem, channels, reduction):
+    model = _tiny(stem=stem, channels=channels, time_reduction=reduction)
+    assert compiled.call(model, _mel(1, 64, 64)).shape == (1, 64 // reduction, 6)
+
+
+def test_unknown_reductions_are_refused():
+    with pytest.raises(ValueError, match="expected one of 4, 8, 16 with stem 'patch4'"):
+        _tiny(stem="patch4", channels=CHANNELS[1:], time_reduction=2)
+
+
 def test_pools_are_torchs():
     x = _mel(2, 7, 5, 3)  # [B, T, F, C]
     want = torch.nn.functional.avg_pool2d(torch.tensor(np.asarray(x)).permute(0, 3, 1, 2), 2)

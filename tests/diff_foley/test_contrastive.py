@@ -87,15 +87,45 @@ def test_errors_name_what_came():
         contrastive.contrastive_loss(features, features[:4], jnp.float32(1), 1)
 
 
-def test_row_loss_asks_for_the_same_moment():
+def test_moment_loss_asks_for_the_same_moment():
     """Closed form: orthogonal features give log(sum exp) - own; shuffled in time they cost more."""
     eye_BTD = jnp.eye(6).reshape(2, 3, 6)
-    loss = contrastive.row_loss(eye_BTD, eye_BTD, jnp.float32(4.0))
+    loss = contrastive.moment_loss(eye_BTD, eye_BTD, jnp.float32(4.0))
     np.testing.assert_allclose(loss, np.log(np.exp(4.0) + 5) - 4.0, rtol=1e-6)
-    late = contrastive.row_loss(eye_BTD, jnp.roll(eye_BTD, 1, axis=1), jnp.float32(4.0))
+    late = contrastive.moment_loss(eye_BTD, jnp.roll(eye_BTD, 1, axis=1), jnp.float32(4.0))
     np.testing.assert_allclose(late, np.log(np.exp(4.0) + 5), rtol=1e-6)
 
 
-def test_row_loss_needs_as_many_rows_of_audio_as_of_image():
+def test_moment_loss_needs_one_of_each_side():
     with pytest.raises(ValueError, match="one of each per moment"):
-        contrastive.row_loss(jnp.ones((2, 3, 4)), jnp.ones((2, 2, 4)), jnp.float32(1.0))
+        contrastive.moment_loss(jnp.ones((2, 3, 4)), jnp.ones((2, 2, 4)), jnp.float32(1.0))
+
+
+def test_the_finer_side_is_averaged_over_the_moments_of_the_coarser():
+    # three frames to an audio feature; the third one's last frame is missing
+    video_BTD = jnp.eye(8)[None]
+    audio_BTD = jnp.eye(8)[None, :3]
+    video, audio = contrastive.same_moments(video_BTD, audio_BTD, 1 / 12, 0.25)
+    np.testing.assert_array_equal(audio, audio_BTD[:, :2])
+    want = np.zeros((1, 2, 8))
+    want[0, 0, :3] = want[0, 1, 3:6] = 3**-0.5
+    np.testing.assert_allclose(video, want, atol=1e-6)
+    # moments that begin within a frame take their share of it: 12 frames to 8 features
+    video, _ = contrastive.same_moments(video_BTD, audio_BTD, 1 / 12, 1 / 8)
+    np.testing.assert_allclose(video[0, 0, :3], np.float32([1, 0.5, 0]) / 1.25**0.5, rtol=1e-5)
+    np.testing.assert_allclose(video[0, 1, :3], np.float32([0, 0.5, 1]) / 1.25**0.5, rtol=1e-5)
+
+
+def test_finer_audio_is_averaged_over_frames_and_equal_counts_stay():
+    audio_BTD = jnp.eye(4)[None]
+    video, audio = contrastive.same_moments(audio_BTD[:, :2], audio_BTD, 0.5, 0.25)
+    np.testing.assert_allclose(audio[0, 1], np.float32([0, 0, 1, 1]) / 2**0.5, rtol=1e-6)
+    np.testing.assert_array_equal(video, audio_BTD[:, :2])
+    # hop 256: 3.9 features a second beside 4 frames, as many in a clip
+    same = contrastive.same_moments(video, audio, 0.25, 0.256)
+    assert same[0] is video and same[1] is audio
+
+
+def test_clips_without_a_shared_moment_are_refused():
+    with pytest.raises(ValueError, match="share no whole moment of 0.25 s"):
+        contrastive.same_moments(jnp.ones((1, 2, 4)), jnp.ones((1, 1, 4)), 0.08, 0.25)

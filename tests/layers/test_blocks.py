@@ -136,6 +136,19 @@ def test_position_restarts_at_a_cut_between_two_clips():
     np.testing.assert_allclose(got, waves @ prior.phase_proj.kernel[...], atol=1e-5)
 
 
+def test_the_phase_is_of_the_feature_and_the_bias_of_seconds():
+    times_s = jnp.arange(12.0)[None] / 12
+    relative = locality.relative_times(8, 0.125, times_s)
+    prior = locality.Locality(1, 6, feature_s=1 / 12, rngs=nnx.Rngs(0))
+    centres = (np.arange(8) + 0.5) / 8
+    since = np.mod(centres, 1 / 12) * 12
+    waves = np.stack([np.sin(2 * np.pi * since), np.cos(2 * np.pi * since)], -1)
+    got = prior.position(relative)[0, 0]
+    np.testing.assert_allclose(got, waves @ prior.phase_proj.kernel[...], atol=1e-5)
+    distance = (centres[:, None] - np.arange(12) / 12) / 0.25
+    np.testing.assert_allclose(prior.bias(relative)[0, 0], -(distance**2), atol=1e-5)
+
+
 def test_config_fields_build_a_module_and_unknown_ones_are_named():
     block = configured.build(
         residual.ResBlock,

@@ -18,7 +18,7 @@ from foley_jax.diff_foley.models import (
     unet,
     unet_blocks,
 )
-from foley_jax.layers import configured, conv, dense, norm
+from foley_jax.layers import configured, conv, dense, locality, norm
 
 CONTEXT_DIM = (
     512  # CAVP's width, which is why the official sampler's raw features fit (see `logits`)
@@ -49,6 +49,7 @@ class AlignmentClassifier(unet.Trunk):
         num_groups: int = 32,
         locality_bias: bool = False,
         column_s: float = 0.128,
+        feature_s: float = locality.FEATURE_S,
         remat: bool = False,
         attention_implementation: str = "auto",
         dtype: jnp.dtype = jnp.float32,
@@ -63,6 +64,7 @@ class AlignmentClassifier(unet.Trunk):
             depth=depth,
             num_groups=num_groups,
             locality_bias=locality_bias,
+            feature_s=feature_s,
             attention_implementation=attention_implementation,
             dtype=dtype,
             rngs=rngs,
@@ -220,6 +222,7 @@ def from_config(
     config: Mapping[str, Any],
     *,
     frame_s: float | None = None,
+    feature_s: float | None = None,
     dtype: Any = None,
     rngs: nnx.Rngs,
 ) -> AlignmentModel:
@@ -230,6 +233,7 @@ def from_config(
         paper's); autoencoder: likewise, absent or None for none; latent_scale: default 0.18215.
       frame_s: seconds between mel frames; with an autoencoder it gives `classifier.column_s`
         where the config does not.
+      feature_s: seconds between features; gives `classifier.feature_s` likewise.
       dtype: compute dtype of the networks, e.g. `config.dtype`.
       rngs: where the initial weights come from.
     Raises:
@@ -244,6 +248,8 @@ def from_config(
         first_stage = autoencoder.from_config(first_stage, **build)
         if frame_s is not None:
             fields.setdefault("column_s", first_stage.downsampling[1] * frame_s)
+    if feature_s is not None:
+        fields.setdefault("feature_s", feature_s)
     scale = config.get("latent_scale")
     model = AlignmentModel(
         classifier=configured.build(AlignmentClassifier, fields, **build),

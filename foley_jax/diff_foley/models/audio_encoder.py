@@ -14,7 +14,8 @@ from foley_jax.layers import batch_norm, conv_block, patch_norm
 
 _XAVIER = nnx.initializers.xavier_uniform()
 _POOLS = ((2, 2), (2, 2), (2, 2), (2, 2), (1, 2), (1, 1))  # (time, frequency) per block
-TIME_REDUCTION = 16  # product of the time pools
+TIME_REDUCTION = 16  # product of the official time pools
+_REDUCTIONS = {"blocks": (1, 2, 4, 8, 16), "patch4": (4, 8, 16)}
 _average_pool = conv_block.average_pool
 
 
@@ -36,6 +37,7 @@ class Cnn14(nnx.Module):
         embed_dim: int = 512,
         dropout: float = 0.2,
         stem: str = "blocks",
+        time_reduction: int = TIME_REDUCTION,
         *,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
@@ -47,16 +49,24 @@ class Cnn14(nnx.Module):
         dropout: rate after every block while training.
         stem: "blocks" (official) or "patch4": one linear map of 4x4 mel patches in place of
           blocks 1 and 2, which take most of the time of a small network.
+        time_reduction: mel frames of one feature; below the official 16 the last time pools are
+          left out, for features at the rate of a video of more frames.
         dtype: compute dtype; parameters are float32.
         """
-        if stem not in ("blocks", "patch4"):
+        if stem not in _REDUCTIONS:
             raise ValueError(f"stem is {stem!r}; known stems: blocks, patch4")
+        if time_reduction not in _REDUCTIONS[stem]:
+            known = ", ".join(map(str, _REDUCTIONS[stem]))
+            raise ValueError(
+                f"time_reduction is {time_reduction}, expected one of {known} with stem {stem!r}"
+            )
         self.first_block = 1 if stem == "blocks" else 3
         widths = list(channels)
         expected = len(_POOLS) if stem == "blocks" else len(_POOLS) - 1
         if len(widths) != expected:
             raise ValueError(f"{len(widths)} channel widths, stem {stem!r} needs {expected}")
         self.num_mels, self.embed_dim, self.dtype = num_mels, embed_dim, dtype
+        self.time_reduction = time_reduction
         self.bn = batch_norm.BatchNorm(num_mels, two_pass=True, dtype=dtype, rngs=rngs)
         options = {"dtype": dtype, "rngs": rngs}
         previous = 1 if stem == "blocks" else widths.pop(0)
@@ -82,7 +92,9 @@ class Cnn14(nnx.Module):
         self, index: int, x_BTFC: jax.Array, *, train: bool, key: jax.Array | None = None
     ) -> jax.Array:
         """Block `index` (1-based, official numbering), with its pool and dropout."""
-        x = getattr(self, f"conv_block{index}")(x_BTFC, _POOLS[index - 1], train=train)
+        time, frequency = _POOLS[index - 1]
+        pool = (time if 2**index <= self.time_reduction else 1, frequency)
+        x = getattr(self, f"conv_block{index}")(x_BTFC, pool, train=train)
         if not train or self.dropout.rate == 0.0:
             return x
         if key is None:
@@ -92,19 +104,21 @@ class Cnn14(nnx.Module):
     def __call__(
         self, mel_BFT: jax.Array, *, train: bool = False, key: jax.Array | None = None
     ) -> jax.Array:
-        """One feature for every 16 mel frames.
+        """One feature for every `time_reduction` mel frames, officially 16.
 
         Args:
-          mel_BFT: float [B, num_mels, T], log-mel in [0, 1], T >= 16.
+          mel_BFT: float [B, num_mels, T], log-mel in [0, 1], T >= `time_reduction`.
           train: use and update batch statistics, and drop activations with `key`.
           key: PRNG key of the dropout; needed only while training with a rate above 0.
         Returns:
-          [B, T // 16, embed_dim] in `dtype`.
+          [B, T // time_reduction, embed_dim] in `dtype`.
         """
         if mel_BFT.ndim != 3 or mel_BFT.shape[1] != self.num_mels:
             raise ValueError(f"mel has shape {mel_BFT.shape}, expected [B, {self.num_mels}, T]")
-        if mel_BFT.shape[2] < TIME_REDUCTION:
-            raise ValueError(f"mel has {mel_BFT.shape[2]} frames, expected >= {TIME_REDUCTION}")
+        if mel_BFT.shape[2] < self.time_reduction:
+            raise ValueError(
+                f"mel has {mel_BFT.shape[2]} frames, expected >= {self.time_reduction}"
+            )
         x = self.apply_norm(mel_BFT, train=train)
         if self.stem is not None:
             x = self.stem(x, train=train, relu=True)

@@ -70,7 +70,8 @@ class Cavp(nnx.Module):
         """Features of a silent clip.
 
         Args:
-          frames_BTHWC: float [B, T, H, W, 3], RGB in [0, 1], 4 frames a second.
+          frames_BTHWC: float [B, T, H, W, 3], RGB in [0, 1], at the rate of training (the paper's
+            4 a second).
           normalize: unit features.
           pool: one feature per clip, the largest value over all T frames (official: T = 16).
           train: use and update batch statistics.
@@ -91,14 +92,14 @@ class Cavp(nnx.Module):
         train: bool = False,
         key: jax.Array | None = None,
     ) -> jax.Array:
-        """Features of an audio clip: one for 16 mel frames of hop 250 at 16 kHz, i.e. 4 a second.
+        """Features of an audio clip, the paper's 4 a second: 16 mel frames of hop 250 at 16 kHz.
 
         Args:
           mel_BFT: float [B, num_mels, T], log-mel in [0, 1].
           normalize, pool, train: as `encode_video`.
           key: PRNG key of the dropout while training.
         Returns:
-          float32 [B, T // 16, D], or [B, D] with `pool`.
+          float32 [B, T // time_reduction, D], or [B, D] with `pool`; see `Cnn14`.
         """
         features = self.spec_encoder(mel_BFT, train=train, key=key)
         if self.spec_norm is not None:

@@ -1,6 +1,6 @@
 """CAVP's loss on the global batch, and how well features find their partners.
 
-N features come clip-fastest: video 0 clip 0, video 0 clip 1, ...; D width.
+N features come clip-fastest: video 0 clip 0, video 0 clip 1, ...; B clips, T features, D width.
 Source: training/open_cavp_main/src/open_clip/loss.py `ClipLoss_Intra_Contrast`.
 """
 
@@ -76,7 +76,52 @@ def contrastive_loss(
     return total, {"semantic": semantic, "temporal": temporal}
 
 
-def row_loss(video_BTD: jax.Array, audio_BTD: jax.Array, logit_scale: jax.Array) -> jax.Array:
+def same_moments(
+    video_BTD: jax.Array, audio_BTD: jax.Array, video_s: float, audio_s: float
+) -> tuple[jax.Array, jax.Array]:
+    """Features of both sides for the same moments: the finer side's averaged over the coarser's.
+
+    Args:
+      video_BTD, audio_BTD: unit features [B, T, D] of clips that begin together, T of each side.
+      video_s, audio_s: seconds that one feature of each side stands for.
+    Returns:
+      Unit features, two of one shape [B, T, D], T the moments that both sides show whole. As many
+      features on both sides are taken as they are.
+    Raises:
+      ValueError: the sides do not share a whole moment.
+    """
+    num_video, num_audio = video_BTD.shape[1], audio_BTD.shape[1]
+    if num_video == num_audio:
+        return video_BTD, audio_BTD
+    moment_s = max(video_s, audio_s)
+    count = int(min(num_video * video_s, num_audio * audio_s) / moment_s + 1e-6)
+    if count < 1:
+        raise ValueError(
+            f"{num_video} video features of {video_s:g} s and {num_audio} audio features of "
+            f"{audio_s:g} s share no whole moment of {moment_s:g} s; give longer clips"
+        )
+    sides = []
+    for features_BTD, feature_s in ((video_BTD, video_s), (audio_BTD, audio_s)):
+        if feature_s == moment_s:
+            sides.append(features_BTD[:, :count])
+            continue
+        share_MT = _overlaps(count, moment_s, features_BTD.shape[1], feature_s)
+        mean_BMD = jnp.einsum("mt,btd->bmd", share_MT, features_BTD, precision="highest")
+        square = jnp.sum(mean_BMD * mean_BMD, axis=-1, keepdims=True)
+        sides.append(mean_BMD * jax.lax.rsqrt(jnp.maximum(square, 1e-24)))
+    return sides[0], sides[1]
+
+
+def _overlaps(count: int, moment_s: float, num_features: int, feature_s: float) -> np.ndarray:
+    """Shares of features in moments, float32 [count, num_features], each row adding to one."""
+    start_M1 = np.arange(count)[:, None] * moment_s
+    start_T = np.arange(num_features) * feature_s
+    end_MT = np.minimum(start_M1 + moment_s, start_T + feature_s)
+    shared_MT = np.maximum(end_MT - np.maximum(start_M1, start_T), 0.0)
+    return (shared_MT / shared_MT.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def moment_loss(video_BTD: jax.Array, audio_BTD: jax.Array, logit_scale: jax.Array) -> jax.Array:
     """Symmetric CE between the features of the same moment among all features of all clips.
 
     Beyond the paper, whose pooled features need not say when: each of the B*T moments has its
@@ -84,15 +129,18 @@ def row_loss(video_BTD: jax.Array, audio_BTD: jax.Array, logit_scale: jax.Array)
     loss has a floor well above zero.
 
     Args:
-      video_BTD, audio_BTD: unit features of the global batch, the same moments in both.
+      video_BTD, audio_BTD: unit features of the global batch, the same moments in both: see
+        `same_moments`.
       logit_scale: scalar multiplier.
     Returns:
       Scalar float32.
+    Raises:
+      ValueError: the shapes differ.
     """
     if video_BTD.shape != audio_BTD.shape:
         raise ValueError(
             f"video has features {video_BTD.shape} and audio {audio_BTD.shape}; the loss between "
-            "moments needs one of each per moment (4 frames and 64 mel frames a second)"
+            "moments needs one of each per moment: see `same_moments`"
         )
     width = video_BTD.shape[-1]
     video_ND, audio_ND = (x.reshape(-1, width) for x in (video_BTD, audio_BTD))

@@ -97,6 +97,7 @@ def from_config(
     config: Mapping[str, Any],
     *,
     frame_s: float | None = None,
+    feature_s: float | None = None,
     dtype: Any = None,
     rngs: nnx.Rngs,
 ) -> LatentDiffusion:
@@ -106,6 +107,7 @@ def from_config(
       config: unet, autoencoder, conditioner: dicts of constructor fields (empty or absent: the
         paper's); latent_scale: float, default 0.18215.
       frame_s: seconds between mel frames; gives `unet.column_s` where the config does not.
+      feature_s: seconds between features; gives `unet.feature_s` likewise.
       dtype: compute dtype of the networks, e.g. `config.dtype`.
       rngs: where the initial weights come from.
     Raises:
@@ -118,6 +120,8 @@ def from_config(
     unet_fields = dict(config.get("unet", {}))
     if frame_s is not None:
         unet_fields.setdefault("column_s", first_stage.downsampling[1] * frame_s)
+    if feature_s is not None:
+        unet_fields.setdefault("feature_s", feature_s)
     model = LatentDiffusion(
         unet=unet.from_config(unet_fields, dtype=dtype, rngs=rngs),
         autoencoder=first_stage,

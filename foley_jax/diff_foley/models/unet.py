@@ -64,6 +64,7 @@ class Trunk(nnx.Module):
         self.context_dim = blocks.context_dim
         self.num_halvings = len(channel_mult) - 1
         self.locality_bias = blocks.locality_bias
+        self.feature_s = blocks.feature_s
         self.column_s = column_s
         self.remat = remat
         self.dtype = blocks.dtype
@@ -152,7 +153,7 @@ class Trunk(nnx.Module):
         entries, contexts = self.entries(), self._contexts(context)
         b, num_features = jax.tree.leaves(context)[0].shape[:2]
         if context_s_BL is None:
-            features = jnp.arange(num_features, dtype=jnp.float32) * locality.FEATURE_S
+            features = jnp.arange(num_features, dtype=jnp.float32) * self.feature_s
             context_s_BL = jnp.broadcast_to(features[None], (b, num_features))
         relative = self._relative_times(
             x_BHWC, context_s_BL, self.column_s if column_s is None else column_s
@@ -184,9 +185,10 @@ class UNet(Trunk):
 
     Defaults are Stable Diffusion v1 exactly: 859,520,964 parameters.
     Fields beyond it: `locality_bias` (see `layers.locality`), `column_s` the seconds of one latent
-    column (the default is 8 mel frames of hop 256 at 16 kHz), `self_attention_downsamples` the
-    levels that also have self-attention (None: wherever there is cross-attention), `num_groups`
-    of the group norms, `attention_implementation` as in `dispatch.attention`.
+    column (the default is 8 mel frames of hop 256 at 16 kHz) and `feature_s` those from one feature
+    to the next, `self_attention_downsamples` the levels that also have self-attention (None:
+    wherever there is cross-attention), `num_groups` of the group norms,
+    `attention_implementation` as in `dispatch.attention`.
     """
 
     def __init__(
@@ -206,6 +208,7 @@ class UNet(Trunk):
         num_groups: int = 32,
         locality_bias: bool = False,
         column_s: float = 0.128,
+        feature_s: float = locality.FEATURE_S,
         remat: bool = False,
         attention_implementation: str = "auto",
         dtype: jnp.dtype = jnp.float32,
@@ -220,6 +223,7 @@ class UNet(Trunk):
             depth=depth,
             num_groups=num_groups,
             locality_bias=locality_bias,
+            feature_s=feature_s,
             attention_implementation=attention_implementation,
             dtype=dtype,
             rngs=rngs,
@@ -260,7 +264,7 @@ class UNet(Trunk):
           t_B: steps in model time [0, num_steps), float32, fractions allowed.
           context: features [B, L, D] after the conditioner, or their `keys_values`.
           context_s_BL: seconds of each feature relative to the start of the window, used with
-            `locality_bias` only; default 0, 0.25, 0.5, ...
+            `locality_bias` only; default every `feature_s` from 0 on.
           column_s: seconds of one latent column; default the config's.
         Returns:
           float32 [B, H, W, out_channels].

@@ -24,6 +24,7 @@ class Blocks(unet_layout.Layout):
     depth: int
     num_groups: int
     locality_bias: bool
+    feature_s: float
     attention_implementation: str
     dtype: jnp.dtype
     rngs: nnx.Rngs
@@ -49,6 +50,7 @@ class Blocks(unet_layout.Layout):
             num_groups=self.num_groups,
             self_attention=self_attention,
             use_locality=self.locality_bias,
+            feature_s=self.feature_s,
             implementation=self.attention_implementation,
             dtype=self.dtype,
             rngs=self.rngs,

@@ -48,7 +48,7 @@ def extract_batch(
 
     Args:
       encode_fn: uint8 [B, T, H, W, 3] -> unit features [B, T, D], jitted.
-      frames_BTHWC: uint8 frames at CAVP's rate (4 a second) and size.
+      frames_BTHWC: uint8 frames at CAVP's rate and size.
       group_frames: frames encoded together; a model setting, keep the official 40.
     Returns:
       float32 [B, T, D], features of length one.

@@ -48,7 +48,11 @@ class AlignmentTask(window_task.WindowTask):
     def build(self, rngs: nnx.Rngs) -> alignment.AlignmentModel:
         """A fresh model with float32 parameters."""
         return alignment.from_config(
-            self.config.model, frame_s=self.audio.frame_s, dtype=self.config.dtype, rngs=rngs
+            self.config.model,
+            frame_s=self.audio.frame_s,
+            feature_s=1.0 / self.video.fps,
+            dtype=self.config.dtype,
+            rngs=rngs,
         )
 
     def transform(self, *, train: bool) -> task_lib.Transform:

@@ -34,7 +34,7 @@ class CavpTask(task_lib.Task):
     """Trains everything; reads `config.model`, `.audio`, `.video`, `.data`, `.loss`.
 
     `config.loss`: temporal_weight (1 in the paper) and row_weight (0; beyond the paper, the weight
-    of `contrastive.row_loss`, which teaches features when things happen).
+    of `contrastive.moment_loss`, which teaches features when things happen).
     """
 
     trainable = nnx.Param
@@ -105,10 +105,12 @@ class CavpTask(task_lib.Task):
         metrics = {**metrics, "logit_scale": scale}
         row_weight = self.config.loss.get("row_weight", 0.0)
         if row_weight:
-            features = contrastive.row_loss(
-                cavp.unit_features(video), cavp.unit_features(audio), scale
+            audio_s = model.spec_encoder.time_reduction * self.audio.frame_s
+            moments = contrastive.same_moments(
+                *(cavp.unit_features(x) for x in (video, audio)), 1.0 / self.video.fps, audio_s
             )
-            total, metrics = total + row_weight * features, {**metrics, "rows": features}
+            rows = contrastive.moment_loss(*moments, scale)
+            total, metrics = total + row_weight * rows, {**metrics, "rows": rows}
         return total, metrics
 
     def weight_decay_mask(self, params: Any) -> Any:

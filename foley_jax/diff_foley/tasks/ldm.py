@@ -9,11 +9,13 @@ Batch (B examples, P source audio clips of L samples each, T mel frames, L' feat
 
 Config fields:
   config.audio: AudioSpec's (hop 256 in the paper).
+  config.video: its fps are those of the features.
   config.data: window_frames, num_rows, merge_probability, aligned (see `clips.LdmWindows`).
   config.model.unet: arguments of `unet.UNet` (in_channels, out_channels, model_channels,
     channel_mult, num_res_blocks, attention_downsamples, self_attention_downsamples,
     middle_self_attention, num_heads, context_dim, depth, num_groups, locality_bias, column_s,
-    remat, attention_implementation); column_s follows from audio and autoencoder by default.
+    feature_s, remat, attention_implementation); by default column_s follows from audio and
+    autoencoder, feature_s from video.fps.
   config.model.autoencoder: arguments of `autoencoder.AutoencoderKL`, as that stage had them.
   config.model.conditioner: in_dim, out_dim, max_len, feature_gain, position_std.
   config.model.latent_scale: default 0.18215; usually grafted together with the autoencoder.
@@ -53,7 +55,11 @@ class LatentDiffusionTask(window_task.WindowTask):
     def build(self, rngs: nnx.Rngs) -> latent_diffusion.LatentDiffusion:
         """A fresh model with float32 parameters."""
         return latent_diffusion.from_config(
-            self.config.model, frame_s=self.audio.frame_s, dtype=self.config.dtype, rngs=rngs
+            self.config.model,
+            frame_s=self.audio.frame_s,
+            feature_s=1.0 / self.video.fps,
+            dtype=self.config.dtype,
+            rngs=rngs,
         )
 
     def transform(self, *, train: bool) -> task_lib.Transform:

@@ -31,6 +31,8 @@ class Blocks:
     video_attention_downsamples: Sequence[int]
     audio_attention_downsamples: Sequence[int]
     head_channels: int
+    time_positions: bool
+    frame_s: float
     dropout: float
     dtype: jnp.dtype
     rngs: nnx.Rngs
@@ -55,7 +57,13 @@ class Blocks:
             )
         heads = ch // self.head_channels
         return window_attention.WindowAttention(
-            ch, heads, window=window, dtype=self.dtype, rngs=self.rngs
+            ch,
+            heads,
+            window=window,
+            time_positions=self.time_positions,
+            frame_s=self.frame_s,
+            dtype=self.dtype,
+            rngs=self.rngs,
         )
 
     def level(self, in_ch: int, out_ch: int, number: int, downsample: int) -> list[nnx.Module]:
@@ -129,8 +137,10 @@ class CoupledUNet(nnx.Module):
     `num_frames` the F that `shift_limits` and `draw_shifts` take for granted, `dropout` the share
     dropped before the last map of every residual block, `random_shift` False keeps every window
     where it is, `middle_cross_attention` False leaves the middle block's out (both for the
-    paper's ablation), `remat` recomputes each entry in the
-    backward pass, under the shifts of the forward pass (the official code draws new ones).
+    paper's ablation), `time_positions` turns queries and keys of all cross-attention by the seconds
+    of their tokens, frames `frame_s` apart (beyond the paper, see that module), `remat` recomputes
+    each entry in the backward pass, under the shifts of the forward pass (the official code draws
+    new ones).
     """
 
     def __init__(
@@ -150,6 +160,8 @@ class CoupledUNet(nnx.Module):
         video_attention_downsamples: Sequence[int] = (2, 4, 8),
         audio_attention_downsamples: Sequence[int] = (),
         head_channels: int = 64,
+        time_positions: bool = False,
+        frame_s: float = 0.1,
         dropout: float = 0.0,
         random_shift: bool = True,
         remat: bool = False,
@@ -167,6 +179,8 @@ class CoupledUNet(nnx.Module):
             video_attention_downsamples=video_attention_downsamples,
             audio_attention_downsamples=audio_attention_downsamples,
             head_channels=head_channels,
+            time_positions=time_positions,
+            frame_s=frame_s,
             dropout=dropout,
             dtype=dtype,
             rngs=rngs,
@@ -347,10 +361,19 @@ class CoupledUNet(nnx.Module):
         return self._unfold(video.astype(jnp.float32), audio.astype(jnp.float32))
 
 
-def from_config(config: Mapping[str, Any], *, dtype: Any = None, rngs: nnx.Rngs) -> CoupledUNet:
+def from_config(
+    config: Mapping[str, Any],
+    *,
+    frame_s: float | None = None,
+    dtype: Any = None,
+    rngs: nnx.Rngs,
+) -> CoupledUNet:
     """Builds the network of `config.model`; its fields are the constructor's arguments.
 
+    Args:
+      frame_s: seconds between frames, where the config does not say.
     Raises:
       ValueError: unknown field.
     """
-    return configured.build(CoupledUNet, config, dtype=dtype, rngs=rngs)
+    given = {} if frame_s is None else {"frame_s": frame_s}
+    return configured.build(CoupledUNet, {**given, **config}, dtype=dtype, rngs=rngs)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from foley_jax.kernels import dispatch
 from foley_jax.layers import dense
 from foley_jax.layers import norm as normalization
+from foley_jax.mm_diffusion.models import time_positions as positions_lib
 
 NORM_EPSILON = 1e-5  # nn.GroupNorm32
 NUM_GROUPS = 32
@@ -125,6 +126,8 @@ class WindowAttention(nnx.Module):
     """Norm, RS-MMA and projection of both modalities, added to the input.
 
     `window=None` attends to the whole clip and knows no shift (the middle of the U-Net).
+    `time_positions` turns queries and keys by their tokens' seconds, frames `frame_s` apart: beyond
+    the paper, see the module of that name.
     The official code draws the shift inside, at inference too, and draws another when it
     recomputes the block in the backward pass; here it is an argument.
     Source: multimodal_unet.py CrossAttentionBlock.
@@ -136,6 +139,8 @@ class WindowAttention(nnx.Module):
         num_heads: int,
         *,
         window: int | None,
+        time_positions: bool = False,
+        frame_s: float = 0.1,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -151,6 +156,20 @@ class WindowAttention(nnx.Module):
         self.audio_proj = dense.dense(channels, channels, zero_init=True, **build)
         self.num_heads = num_heads
         self.window = window
+        self.time_positions, self.frame_s = time_positions, frame_s
+        if time_positions:
+            for layer in (self.video_qkv, self.audio_qkv):
+                positions_lib.start_near(layer)
+
+    def _turned(self, video: jax.Array, audio: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[B, F, M, 3C] and [B, L, 3C] with the seconds of their tokens in queries and keys."""
+        b, f, m, c = video.shape
+        width = c // 3 // self.num_heads
+        video_FD, audio_LD = positions_lib.angles(f, audio.shape[1], self.frame_s, width)
+        video_TD = jnp.repeat(video_FD, m, axis=0)  # all tokens of a frame are at its time
+        video = positions_lib.turned(video.reshape(b, f * m, c), video_TD, self.num_heads)
+        audio = positions_lib.turned(audio, audio_LD, self.num_heads)
+        return video.reshape(b, f, m, c), audio
 
     def __call__(
         self, video_BFHWC: jax.Array, audio_BLC: jax.Array, shift: jax.Array | None = None
@@ -169,6 +188,8 @@ class WindowAttention(nnx.Module):
         b, f, h, w, c = video_BFHWC.shape
         video = self.video_qkv(self.video_norm(video_BFHWC)).reshape(b, f, h * w, 3 * c)
         audio = self.audio_qkv(self.audio_norm(audio_BLC))
+        if self.time_positions:
+            video, audio = self._turned(video, audio)
         video, audio = cross_attention(
             video,
             audio,

@@ -105,7 +105,12 @@ class CoupledDiffusionTask(task_lib.Task):
 
     def build(self, rngs: nnx.Rngs) -> coupled_unet.CoupledUNet:
         """A fresh model with float32 parameters."""
-        return coupled_unet.from_config(self.config.model, dtype=self.config.dtype, rngs=rngs)
+        return coupled_unet.from_config(
+            self.config.model,
+            frame_s=1.0 / self.video.fps,
+            dtype=self.config.dtype,
+            rngs=rngs,
+        )
 
     def transform(self, *, train: bool) -> task_lib.Transform:
         """`config.data.num_frames` frames of one record, with their audio."""

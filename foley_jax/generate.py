@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         compile_cache.turn_on()
         if load.system_of(args.model) != "diff_foley":
             raise ValueError(many.not_for_others(args.model))
+        load.check_steps(args.model, settings.steps)
         own = {name: getattr(args, name, None) for name in load.NETWORKS}
         report = run(
             load.any_system(args.model, devices=args.devices, **own),

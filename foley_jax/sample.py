@@ -109,6 +109,7 @@ def _foley_job(args: argparse.Namespace, networks: dict) -> tuple[jobs.Job, list
     from foley_jax.inference import foley
 
     settings = flags.settings(flags.foley_settings.Settings, args)  # before anything is loaded
+    loading.check_steps(args.model, settings.steps)
     model = load(args.model, devices=args.devices, **networks)
     model.model.check(settings)
     model = model.within(pipeline.Run(scratch=Path(args.out)))

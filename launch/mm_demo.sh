@@ -21,7 +21,7 @@ for arg in "$@"; do
     --dry-run) DRY_RUN=1 ;;
     --ablation) ABLATION=1 ;;
     --super_resolution) LARGE=1 ;;
-    *) sed -n '2,13p' "$0"; exit 2 ;;
+    *) sed -n '2,12p' "$0"; exit 2 ;;
   esac
 done
 

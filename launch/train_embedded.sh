@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The embedded recipe: Diff-Foley on the embedded set at 12 frames a second, every stage trained for
 # long enough, on two CPU cores: videos -> shards -> autoencoder -> CAVP -> features -> latent
-# diffusion -> alignment classifier -> audio for scenes of a seed that no training has seen -> report.
+# diffusion -> students of 4, 2 and 1 steps -> alignment classifier -> audio for scenes of seeds that
+# no training has seen -> report.
 #   bash launch/train_embedded.sh             everything, into demo/embedded/
 #   bash launch/train_embedded.sh --dry-run   only shows the commands
 # Run it again after a stop: every step continues where it was.
@@ -49,6 +50,19 @@ step "Train latent diffusion"
 run $TRAIN --config=configs/ldm.py:embedded --config.seed=$SEED --workdir=$RUNS/ldm --config.data.dir=$HERE/features \
   --config.cavp=$RUNS/cavp $FIRST_STAGE
 
+for steps in 4 2 1; do
+  step "Distil a student of $steps steps"
+  teacher=$RUNS/ldm variant=embedded
+  [ $steps = 4 ] || { teacher=$RUNS/ldm_$((2 * steps)); variant=embedded_$steps; }
+  from=''
+  for part in unet conditioner; do
+    from+=" --config.init_from.$part=$teacher:$part --config.init_from.teacher_$part=$teacher:$part"
+  done
+  run $TRAIN --config=configs/ldm_distilled.py:$variant --config.seed=$SEED \
+    --workdir=$RUNS/ldm_$steps --config.data.dir=$HERE/features --config.cavp=$RUNS/cavp \
+    $FIRST_STAGE $from
+done
+
 step "Train the alignment classifier"
 run $TRAIN --config=configs/alignment.py:embedded --config.seed=$SEED --workdir=$RUNS/alignment \
   --config.data.dir=$HERE/features $FIRST_STAGE
@@ -60,9 +74,13 @@ for scenes in $SCENES; do
     --seed=$scenes
   sample="$PY -m foley_jax.sample $videos/test $videos/test_hard --model=$RUNS/ldm --guidance=3"
   pair "$sample --out=$out/generated" "$sample --out=$out/reconstructed --reconstruct"
+  for steps in 4 2 1; do
+    run ${sample/--model=$RUNS\/ldm/--model=$RUNS/ldm_$steps} --steps=$steps --out=$out/steps_$steps
+  done
   run "$PY" -m foley_jax.evaluation --protocol=embedded --reference $videos/test $videos/test_hard \
     --train=demo/videos/train --generated=generated=$out/generated \
-    --generated=reconstructed=$out/reconstructed --out=$out/report
+    --generated=reconstructed=$out/reconstructed --generated=steps_4=$out/steps_4 \
+    --generated=steps_2=$out/steps_2 --generated=steps_1=$out/steps_1 --out=$out/report
 done
 
 step "Done: $HERE/out_*/generated/*.mp4, $HERE/out_*/report/index.html"

@@ -216,8 +216,8 @@ def test_settings_out_of_range_are_refused():
         pipeline.Settings(sampler="euler")
     with pytest.raises(ValueError, match="preset is 'best'"):
         pipeline.Settings(preset="best")
-    with pytest.raises(ValueError, match="at least 2"):
-        pipeline.Settings(steps=1)
+    with pytest.raises(ValueError, match="at least 1"):
+        pipeline.Settings(steps=0)
 
 
 def test_missing_model_is_one_line_that_says_what_to_do(videos, tmp_path, capsys):

@@ -58,6 +58,27 @@ def any_system(
     return foley.Foley(networks, str(model))
 
 
+def check_steps(model: str | os.PathLike, steps: int) -> None:
+    """Refuses a single step of Diff-Foley's models that are not distilled, before they are loaded.
+
+    Raises:
+      ValueError: fewer than two steps, and `model` is not a run of a few-step student.
+    """
+    from foley_jax.inference import load_foley, networks
+    from foley_jax.interop import hub
+    from foley_jax.training.checkpointing import run_directory
+
+    if steps >= 2:
+        return
+    official = networks.is_file(model) or hub.is_hub(model)
+    official = official or load_foley.official_file(model, load_foley.LDM)
+    if official or run_directory.load_config(model).get("task") != networks.STUDENT:
+        raise ValueError(
+            f"steps is {steps}, expected a whole number of at least 2: fewer are for models "
+            f"distilled to them (configs/ldm_distilled.py), and {model} is not"
+        )
+
+
 def _refuse(networks: dict[str, object], why: str) -> None:
     given = [name for name, network in networks.items() if network]
     if given:

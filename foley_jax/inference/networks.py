@@ -16,6 +16,8 @@ from foley_jax.runtime import network as network_lib
 from foley_jax.training import task as task_lib
 from foley_jax.training.checkpointing import run_directory
 
+STUDENT = "distilled"  # the stage of few-step models, which are sampled as an "ldm"
+
 
 class Part(NamedTuple):
     """One network with the config and the task that built it."""
@@ -37,7 +39,10 @@ def part(source: str | os.PathLike, stage: str, dtype: str | None) -> Part:
         state = None
     else:
         config, *state = run_directory.load_model_state(source)
-    if config.get("task") != stage:
+    if stage == "ldm" and config.get("task") == STUDENT:
+        config.distillation.with_teacher = False
+        state = [_without_teacher(tree) for tree in state]
+    elif config.get("task") != stage:
         holds = config.get("kind") or config.get("task")
         raise ValueError(f"{source} holds {holds!r}; wanted here: {stage!r}")
     if dtype or jax.default_backend() == "cpu":
@@ -47,6 +52,11 @@ def part(source: str | os.PathLike, stage: str, dtype: str | None) -> Part:
         _, *state = nnx.split(module, task.trainable, ...)
         state = [nnx.to_pure_dict(part) for part in state]
     return Part(config, task, restore(task, *state))
+
+
+def _without_teacher(tree: Mapping) -> dict:
+    """What is left of a student's parameters when its teacher goes, which only training needs."""
+    return {name: part for name, part in tree.items() if not name.startswith("teacher_")}
 
 
 def restore(task: task_lib.Task, params: Mapping, rest: Mapping) -> network_lib.Network:

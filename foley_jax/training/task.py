@@ -122,6 +122,7 @@ TASKS = {
     "cavp": "foley_jax.diff_foley.tasks.cavp:CavpTask",
     "autoencoder": "foley_jax.diff_foley.tasks.autoencoder:AutoencoderTask",
     "ldm": "foley_jax.diff_foley.tasks.ldm:LatentDiffusionTask",
+    "distilled": "foley_jax.diff_foley.tasks.distilled:DistilledTask",
     "alignment": "foley_jax.diff_foley.tasks.alignment:AlignmentTask",
     "vocoder": "foley_jax.diff_foley.tasks.vocoder:VocoderTask",
     "mm_diffusion": "foley_jax.mm_diffusion.tasks.base:CoupledDiffusionTask",

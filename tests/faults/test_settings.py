@@ -42,7 +42,7 @@ def test_foley_settings_are_finite_numbers(name, value):
 @pytest.mark.parametrize(
     "name, value",
     [
-        *(("steps", v) for v in (1, 0, -3, 2.5, 25.0)),
+        *(("steps", v) for v in (0, -3, 2.5, 25.0)),
         *(
             (name, v)
             for name in ("num_samples", "keep_best", "cache_interval")
@@ -167,6 +167,10 @@ def test_more_steps_than_the_diffusion_has_are_refused_before_a_file_is_read(
     foley, sounding_video = sample.load(runs / "ldm"), sample.load(runs / "mm")
     monkeypatch.setattr(foley, "read", _never)
     monkeypatch.setattr(sounding_video, "read_video", _never)
+    with pytest.raises(
+        ValueError, match="steps is 1, expected .* at least 2: fewer are for models"
+    ):
+        foley(tmp_path / "a.mp4", steps=1)
     for sampler in ("dpm_solver", "ddim", "plms"):
         with pytest.raises(ValueError, match="steps is 2000, expected .* from 2 to 1000"):
             foley(tmp_path / "a.mp4", steps=2000, sampler=sampler)

@@ -120,6 +120,7 @@ class DiffFoley:
             prediction=config.loss.prediction,
             spec=self.window,
             latent_shape=self.latent_shape,
+            student_steps=config.get("distillation", {}).get("steps"),
         )
         self._encode_video = cavp.jit(features.encode_frames, name="encode_frames")
         self.similarity = similarity.Similarity(cavp, self.video, self.cavp_audio)
@@ -135,7 +136,7 @@ class DiffFoley:
         """Whether the networks can follow the settings.
 
         Raises:
-          ValueError: PLMS with a classifier, more steps than the diffusion has, or a cache deeper
+          ValueError: PLMS with a classifier, steps that the model cannot take, or a cache deeper
             than the U-Net.
         """
         self.sampler.check(settings)

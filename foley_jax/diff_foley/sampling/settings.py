@@ -13,8 +13,9 @@ class Settings:
 
     Attributes:
       seed: 0 to 2**64 - 1; with the video's name and the sample's number it decides the noise.
-      steps: solver steps.
-      guidance: classifier-free guidance scale; 1 is none.
+      steps: solver steps, at least 2; of a distilled student those that it was made for.
+      guidance: classifier-free guidance scale; 1 is none. Students have theirs folded in and read
+        neither this nor `alignment`.
       alignment: scale of the alignment classifier's gradient; 0, or a model without a
         classifier, is none.
       num_samples: audio clips made per video.
@@ -50,7 +51,7 @@ class Settings:
             raise ValueError(f"sampler is {self.sampler!r}, expected one of {', '.join(SAMPLERS)}")
         checked = {
             "seed": limits.seed(self.seed),
-            "steps": limits.whole("steps", self.steps, 2),
+            "steps": limits.whole("steps", self.steps, 1),
             "guidance": limits.real("guidance", self.guidance),
             "alignment": limits.real("alignment", self.alignment, 0),
             "num_samples": limits.whole("num_samples", self.num_samples, 1),

@@ -23,13 +23,18 @@ from foley_jax.diff_foley.sampling import (
 from foley_jax.diff_foley.sampling import settings as settings_lib
 from foley_jax.diffusion import finite, gaussian, guidance, multidiffusion
 from foley_jax.diffusion import windows as windows_lib
-from foley_jax.diffusion.samplers import ddim, dpm_multistep, plms
+from foley_jax.diffusion.samplers import ddim, dpm_multistep, few_step, plms
 from foley_jax.runtime import limits, partition, seed_keys
 from foley_jax.runtime import network as network_lib
 
 # what `finite.Watch` watches in every window and step, besides the latents
 NETWORK, GUIDANCE, ALIGNMENT = "network", "classifier-free guidance", "alignment gradient"
-SAMPLERS = {"dpm_solver": dpm_multistep.sample, "ddim": ddim.sample, "plms": plms.sample}
+SAMPLERS = {
+    "dpm_solver": dpm_multistep.sample,
+    "ddim": ddim.sample,
+    "plms": plms.sample,
+    "few_step": few_step.sample,  # of students, whatever the settings say
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +202,12 @@ class Sampler:
         prediction: str,
         spec: windows_lib.WindowSpec,
         latent_shape: tuple[int, int, int],
+        student_steps: int | None = None,
     ):
+        """Args:
+        student_steps: evaluations that a distilled model was made for; None for other models.
+        """
+        self.student_steps = student_steps
         self.ldm, self.classifier, self.spec = ldm, classifier, spec
         self._fixed = (schedule, prediction, latent_shape)
         width = spec.num_columns
@@ -212,13 +222,37 @@ class Sampler:
         """Whether the model can follow the settings.
 
         Raises:
-          ValueError: PLMS with a classifier, or more steps than the diffusion has.
+          ValueError: PLMS with a classifier, steps that the model cannot take, or of a student
+            what only its teacher knows.
         """
+        if self.student_steps is not None:
+            self._check_student(settings)
+            return
         settings.aligned(self.classifier is not None)
         schedule, *_ = self._fixed
+        if settings.steps < 2:
+            raise ValueError(
+                f"steps is {settings.steps}, expected a whole number of at least 2: fewer are for "
+                "models distilled to them (configs/ldm_distilled.py), and this one is not"
+            )
         limits.whole("steps", settings.steps, 2, schedule.num_steps)
         if settings.sampler != "dpm_solver":
             ddim.strided_steps(schedule, settings.steps, 1)
+
+    def _check_student(self, settings: settings_lib.Settings) -> None:
+        """Raises ValueError for settings that a student cannot follow."""
+        if settings.steps != self.student_steps:
+            raise ValueError(
+                f"steps is {settings.steps}, but the model was distilled to {self.student_steps}; "
+                f"give steps={self.student_steps}, or the student of other steps"
+            )
+        usual = (settings.sampler, settings.preset, settings.cache_interval)
+        if usual != ("dpm_solver", "default", 1):
+            raise ValueError(
+                "a distilled model has its own sampler, which keeps no features: leave out "
+                f"sampler={settings.sampler!r}, preset={settings.preset!r} and "
+                f"cache_interval={settings.cache_interval}"
+            )
 
     def latents(
         self,
@@ -251,10 +285,12 @@ class Sampler:
         *,
         watched: bool,
     ) -> tuple[jax.Array, finite.Watch | None]:
-        aligned = settings.aligned(self.classifier is not None)
-        guided = settings.guidance != 1
+        student = self.student_steps is not None
+        aligned = not student and settings.aligned(self.classifier is not None)
+        guided = not student and settings.guidance != 1
+        sampler = "few_step" if student else settings.sampler
         cache = feature_cache.FeatureCache(settings.cache_interval, settings.cache_depth)
-        choice = (settings.steps, settings.sampler, settings.preset, guided, batch, cache)
+        choice = (settings.steps, sampler, settings.preset, guided, batch, cache)
         key = (watched, aligned, *choice)
         if key not in self._programs:
             watch = self._watches[key] = finite.Watch() if watched else None

@@ -25,6 +25,7 @@ protocols
   audioldm-eval[-32k]   FD, FAD, KL, IS of AudioLDM; --weights
   av-benchmark          FD-VGG, FD-PANN, KL-PANNS-softmax, ... ; --weights, or that tool's caches;
                         --captions for CLAP
+  desync                seconds that audio is late or early, by Synchformer; --weights
   mm-diffusion          FVD, KVD, FAD x 10^4; --weights, --split
 
 Written into --out (with several protocols, into a folder for each): metrics.json, table.md,

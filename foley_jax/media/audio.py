@@ -124,8 +124,33 @@ def _is_inside(
     return begin_s - SEEK_MARGIN_S > containers.start_s(container, stream)
 
 
+def channels(path: str | pathlib.Path) -> tuple[int, np.ndarray]:
+    """Reads every channel of a file's first track as it is stored, without regard to times.
+
+    Returns:
+      Samples a second, and float32 [C, L], nominally in [-1, 1].
+    Raises:
+      containers.MediaError: as `load`; "unsupported" of a track that changes its layout.
+    """
+    with containers.open_input(path) as container:
+        if not container.streams.audio:
+            raise containers.MediaError("no_audio", f"{path}: has no audio track")
+        frames = containers.decoded(container, container.streams.audio[0])
+        chunks = [(frame.sample_rate, _channels(frame)) for frame in frames]
+    if not chunks:
+        raise containers.MediaError("empty", f"{path}: its audio track holds no samples")
+    if len({(rate, len(chunk)) for rate, chunk in chunks}) > 1:
+        raise containers.MediaError("unsupported", f"{path}: its audio changes rate or channels")
+    return chunks[0][0], np.concatenate([c for _, c in chunks], axis=1).astype(np.float32)
+
+
 def _mono(frame: av.AudioFrame) -> np.ndarray:
     """Averages the channels of one decoded frame, scaled to [-1, 1]."""
+    return _channels(frame).mean(axis=0, dtype=np.float64).astype(np.float32)
+
+
+def _channels(frame: av.AudioFrame) -> np.ndarray:
+    """The channels of one decoded frame, [C, L] scaled to [-1, 1]."""
     samples = frame.to_ndarray()
     if np.issubdtype(samples.dtype, np.floating):  # one NaN would spread over all when resampled
         samples = np.clip(np.nan_to_num(samples, posinf=0.0, neginf=0.0), -FLOAT_LIMIT, FLOAT_LIMIT)
@@ -135,7 +160,7 @@ def _mono(frame: av.AudioFrame) -> np.ndarray:
         samples = (samples.astype(np.float32) - 128) / 128
     elif np.issubdtype(samples.dtype, np.integer):
         samples = samples / -float(np.iinfo(samples.dtype).min)
-    return samples.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return samples
 
 
 @dataclasses.dataclass

@@ -107,11 +107,13 @@ def test_what_is_extracted_is_scored_and_what_is_not_is_skipped_by_name(folders)
     true, ours = found.figures["reference"], found.figures["ours"]
     keys = {key for metric in av_benchmark_figures.METRICS for key in metric.keys} | {"DeSync"}
     assert keys & set(ours) == EXTRACTED and set(found.skipped) == keys - EXTRACTED
+    weights = folders / "weights2"
     assert found.skipped["IB-Score"] == (
-        "skipped: reference, ours: no imagebind_audio.pth in its caches; its network is not part "
-        "of this package; reference: no imagebind_video.pth in its caches; its network is not "
-        "part of this package"
+        f"skipped: reference, ours: no imagebind_audio.pth in its caches; no imagebind_huge.pth in "
+        f"{weights}; reference: no imagebind_video.pth in its caches; no imagebind_huge.pth in "
+        f"{weights}"
     )
+    assert "no synchformer_state_dict.pth or 24-01-04T16-39-21.pt" in found.skipped["DeSync"]
     for key in ("FD-VGG", "FD-PANN", "KL-PANNS-softmax"):
         assert true[key] == pytest.approx(0.0, abs=1e-6) and ours[key] > 0.01
     assert true["shuffled_KL-PANNS-softmax"] > 0.01

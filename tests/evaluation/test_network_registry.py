@@ -32,12 +32,14 @@ def test_entries_agree_with_the_converter(name):
     assert set(entry.model) <= set(kind.model)
 
 
-def test_every_metric_has_one_network():
-    """Captions are another half of the network that hears the audio clips."""
-    entries = [entry for entry in registry.NETWORKS.values() if entry.reads != "tokens"]
-    metrics = [metric for entry in entries for metric in entry.metrics]
-    assert len(metrics) == len(set(metrics))
-    assert all("/" in metric for metric in metrics)  # its protocol stands before it
+def test_every_metric_has_one_file_of_weights():
+    """It may hold several networks, for instance one of audio and one of images."""
+    files = {}
+    for entry in registry.NETWORKS.values():
+        for metric in entry.metrics:
+            files.setdefault(metric, set()).add(entry.files)
+    assert all(len(found) == 1 for found in files.values())
+    assert all("/" in metric for metric in files)  # its protocol stands before it
 
 
 SHAPES = {
@@ -56,6 +58,12 @@ SHAPES = {
     "ms_clap": {"embedding": (2, 1024)},
     "ms_clap_text": {"embedding": (2, 1024)},
     "yamnet": {"embedding": (2, 3, 1024), "logits": (2, 521)},
+    "passt": {"embedding": (2, 768), "logits": (2, 527)},
+    "synchformer_audio": {"embedding": (2, 5, 6, 768)},
+    "synchformer_video": {"embedding": (2, 2, 8, 768)},
+    "synchformer_joint": {"logits": (2, 21)},
+    "imagebind_audio": {"embedding": (2, 1024)},
+    "imagebind_video": {"embedding": (2, 1024)},
 }
 LENGTHS = {"laion_clap": laion_clap.LENGTH, "ms_clap": ms_clap.LENGTH}  # others take any
 
@@ -66,8 +74,19 @@ def test_features_have_names_and_shapes(name):
     entry = registry.NETWORKS[name]
     kind = checkpoints.kinds()[entry.kind]
     fields = {**kind.model, **entry.model}
+    if "num_layers" in fields:
+        fields["num_layers"] = 1  # one block is traced as all others are
     model = network_lib.shapes(lambda keys: kind.build(fields, rngs=keys))
-    if entry.reads == "video":
+    shape = lambda *sizes: jax.ShapeDtypeStruct((2, *sizes), jnp.float32)  # noqa: E731
+    if name == "synchformer_video":
+        batch = jax.ShapeDtypeStruct((2, 24, 224, 224, 3), jnp.uint8)
+    elif entry.reads == "features":
+        batch = shape(14, 8, 768), shape(14, 6, 768)
+    elif entry.reads == "mels":
+        batch = shape(3, 128, 204)
+    elif entry.reads == "crops":
+        batch = jax.ShapeDtypeStruct((2, 9, 2, 224, 224, 3), jnp.uint8)
+    elif entry.reads == "video":
         batch = jax.ShapeDtypeStruct((2, 16, 64, 64, 3), jnp.uint8)
     elif entry.reads == "tokens":
         batch = jax.ShapeDtypeStruct((2, 2, 77), jnp.int32)
@@ -108,8 +127,8 @@ def test_what_is_missing_is_skipped_by_name(tmp_path):
     assert "specvqgan-melception/FID" not in registry.skipped(folder)
     with pytest.raises(FileNotFoundError, match=r"no AudioCLIP.* needed for mm-diffusion/FAD"):
         registry.load("audioclip", folder, None)
-    with pytest.raises(ValueError, match="unknown network 'passt'; known networks: vggish"):
-        registry.load("passt", folder, None)
+    with pytest.raises(ValueError, match="unknown network 'clip'; known networks: vggish"):
+        registry.load("clip", folder, None)
     with pytest.raises(FileNotFoundError, match="eval_classifier.ckpt"):
         registry.load("alignment", folder, None)
 

@@ -29,6 +29,8 @@ from foley_jax.evaluation.networks import (
     laion_clap,
     melception,
     ms_clap,
+    passt,
+    synchformer,
     vggish,
     yamnet,
 )
@@ -89,7 +91,8 @@ class Entry:
       files: names under which its weights are published; one of them is needed.
       reads: "audio", float [B, L] in [-1, 1] at `rate_hz`; "video", uint8 [B, T, H, W, 3];
         "mels and rows", which `evaluation.alignment.align_acc` takes; "tokens", int [B, 2, T] of
-        `captions`.
+        `captions`; "mels" and "crops" of `imagebind_inputs`, float [B, 3, 128, 204] and uint8 [B,
+        K, 2, 224, 224, 3]; "features", those of Synchformer's encoders, video and audio.
       rate_hz: samples a second of audio clips; 0 where the protocol sets the frames a second.
       metrics: what cannot be computed without it.
       features: (module, batch, arrays of `beside`, preset) -> arrays by name, traceable; None
@@ -102,7 +105,7 @@ class Entry:
 
     kind: str
     files: tuple[str, ...]
-    reads: Literal["audio", "video", "mels and rows", "tokens"]
+    reads: Literal["audio", "video", "mels and rows", "tokens", "mels", "crops", "features"]
     rate_hz: int
     metrics: tuple[str, ...]
     features: Callable[[nnx.Module, jax.Array, tuple, Preset], Features] | None
@@ -110,6 +113,22 @@ class Entry:
     beside: tuple[tuple[str, Callable[[Path], np.ndarray]], ...] = ()
     presets: tuple[Preset, ...] = ("default",)
     needs: tuple[str, ...] = ()
+
+
+def _synchformer_audio(model: nnx.Module, audio_BL: jax.Array, *_: object) -> Features:
+    return {"embedding": model.embed(audio_BL)}
+
+
+def _synchformer_video(model: nnx.Module, video_BTHWC: jax.Array, *_: object) -> Features:
+    return {"embedding": synchformer.embed_video(model, video_BTHWC)}
+
+
+def _offsets(model: nnx.Module, features: tuple[jax.Array, jax.Array], *_: object) -> Features:
+    return {"logits": model(*features)}
+
+
+def _embedded(model: nnx.Module, batch: jax.Array, *_: object) -> Features:
+    return {"embedding": model.embed(batch)}
 
 
 def _clap(kind: str, file: str, rate_hz: int, metric: str) -> dict[str, Entry]:
@@ -122,6 +141,49 @@ def _clap(kind: str, file: str, rate_hz: int, metric: str) -> dict[str, Entry]:
         f"{kind}_text": Entry(**both, reads="tokens", rate_hz=0, features=_clap_text, needs=needs),
     }
 
+
+_SYNCHFORMER_FILES = ("synchformer_state_dict.pth", "24-01-04T16-39-21.pt")
+_DESYNC = ("av-benchmark/DeSync", "desync/DeSync")
+
+# of one file: its encoders and what compares them
+_SYNCHFORMER: Mapping[str, Entry] = {
+    "synchformer_audio": Entry(
+        kind="synchformer/audio",
+        files=_SYNCHFORMER_FILES,
+        reads="audio",
+        rate_hz=synchformer.RATE_HZ,
+        metrics=_DESYNC,
+        features=_synchformer_audio,
+    ),
+    "synchformer_video": Entry(
+        kind="synchformer/visual",
+        files=_SYNCHFORMER_FILES,
+        reads="video",
+        rate_hz=0,
+        metrics=_DESYNC,
+        features=_synchformer_video,
+    ),
+    "synchformer_joint": Entry(
+        kind="synchformer/joint",
+        files=_SYNCHFORMER_FILES,
+        reads="features",
+        rate_hz=0,
+        metrics=_DESYNC,
+        features=_offsets,
+    ),
+}
+# the two towers of one file
+_IMAGEBIND: Mapping[str, Entry] = {
+    f"imagebind_{tower}": Entry(
+        kind=f"imagebind/{kind}",
+        files=("imagebind_huge.pth",),
+        reads=reads,
+        rate_hz=0,
+        metrics=("av-benchmark/IB-Score",),
+        features=_embedded,
+    )
+    for tower, kind, reads in (("audio", "audio", "mels"), ("video", "vision", "crops"))
+}
 
 NETWORKS: Mapping[str, Entry] = {
     # both protocols leave out the last ReLU of torchvggish
@@ -216,6 +278,21 @@ NETWORKS: Mapping[str, Entry] = {
         features=_scores,
         presets=("default", "official"),
     ),
+    "passt": Entry(
+        kind="passt",
+        files=("passt-s-f128-p16-s10-ap.476-swa.pt",),
+        reads="audio",
+        rate_hz=passt.RATE_HZ,
+        metrics=(
+            "av-benchmark/FD-PASST",
+            "av-benchmark/KL-PASST-softmax",
+            "av-benchmark/ISC-PASST-mean",
+            "av-benchmark/ISC-PASST-std",
+        ),
+        features=_tags,
+    ),
+    **_SYNCHFORMER,
+    **_IMAGEBIND,
     "alignment": Entry(
         kind="diff_foley/eval_classifier",
         files=("eval_classifier.ckpt",),

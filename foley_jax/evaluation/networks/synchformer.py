@@ -58,6 +58,19 @@ def log_mels(segments_BL: jax.Array) -> jax.Array:
     return ((log_BTF - _MEAN) / (2 * _STD)).swapaxes(1, 2)  # [B, T, F] -> [B, F, T]
 
 
+def embed_video(model: visual.VisualEncoder, video_BTHWC: jax.Array) -> jax.Array:
+    """Features of all segments of videos: uint8 [B, T, 224, 224, 3] -> [B, S, 8, 768].
+
+    One segment at a time, whose activations take 50 MB in float32.
+    """
+
+    def embed(video_THWC: jax.Array) -> jax.Array:
+        encode = lambda segment: model(visual.standardise(segment)[None])[0]  # noqa: E731
+        return jax.lax.map(encode, visual.segments(video_THWC))
+
+    return jax.lax.map(embed, video_BTHWC)
+
+
 class AudioEncoder(nnx.Module):
     """AST, then one token for every column of patches. Source: Synchformer `AST`, with HF's AST."""
 

@@ -11,7 +11,7 @@ which audio clips it was made: it is used again only for the same audio clips, w
 Source: av-benchmark av_bench/extract.py, extract_video.py, extract_text.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import json
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from foley_jax.evaluation import run_card
 from foley_jax.interop import torch_tensors
 
 FEATURES = "features"  # what the part of an item is called that is one tensor
@@ -160,3 +161,43 @@ def _checked(what: str, file: File, value: Parts | np.ndarray) -> dict[str, np.n
         if not np.isfinite(array).all():
             raise ValueError(f"{what}, {key}: holds values that are not finite")
     return {key: parts[key].astype(np.float32, copy=False) for key in file.shapes}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cached:
+    """Contents of the caches for one file.
+
+    Attributes:
+      file: its name.
+      items: name -> part -> array.
+      identity: for the run card, which files by content.
+      why: why there is nothing, or nothing more.
+    """
+
+    file: str
+    items: Mapping[str, Mapping[str, Any]]
+    identity: Mapping[str, str]
+    why: str
+
+    def lacks(self, names: Iterable[str]) -> str:
+        """Why it cannot be used for these audio clips; "" if it can."""
+        lacking = [name for name in names if name not in self.items]
+        if self.items and lacking:
+            some = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+            return f"{self.file}.pth lacks {len(lacking)} audio clips ({some}); {self.why}"
+        return "" if self.items else self.why
+
+
+def read_all(folders: Sequence[Path], file: str, no_network: str) -> Cached:
+    """One file of several folders; of one audio clip the first counts."""
+    items: dict[str, Mapping[str, Any]] = {}
+    identity = {}
+    try:
+        for folder in reversed(folders):
+            items |= read(folder, file)
+            path = path_of(folder, file)
+            identity[f"{folder.parent.name}/{folder.name}"] = run_card.content_hash(path)
+    except ValueError as error:
+        return Cached(file, {}, {}, f"{error}; {no_network}")
+    why = no_network if items else f"no {file}.pth in its caches; {no_network}"
+    return Cached(file, items, identity, why)

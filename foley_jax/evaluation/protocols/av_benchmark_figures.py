@@ -53,7 +53,7 @@ class Metric:
     """
 
     key: str
-    kind: Literal["distance", "divergence", "inception", "cosine"]
+    kind: Literal["distance", "divergence", "inception", "cosine", "desync"]
     own: str
     part: str
     true: str
@@ -66,9 +66,9 @@ class Metric:
 
     @property
     def contrast(self) -> pairs.Contrast:
-        """Returns the contrast of KL and cosines, which judge pairs.
+        """Returns the contrast of KL, DeSync and cosines, which judge pairs.
 
-        A smaller KL is better, a larger cosine.
+        A smaller KL or DeSync is better, a larger cosine.
         """
         return pairs.Contrast(self.key, ascending=self.kind == "cosine")
 
@@ -86,11 +86,14 @@ METRICS = (
     Metric("LAION-CLAP-Score", "cosine", "clap_laion_audio", _PLAIN, "clap_laion_text", True),
     Metric("MS-CLAP-Score", "cosine", "clap_ms_audio", _PLAIN, "clap_ms_text", True),
 )
-CONTRASTS = tuple(m.contrast for m in METRICS if m.kind in ("divergence", "cosine"))
-DESYNC = "DeSync"  # the judgement of Synchformer's last layers, which are not in a cache
+# the judgement of Synchformer's last layers, which no cache holds (`desync_figures`)
+DESYNC = Metric("DeSync", "desync", "synchformer_audio", _PLAIN, "synchformer_video", True)
+CONTRASTS = tuple(
+    m.contrast for m in (*METRICS, DESYNC) if m.kind in ("divergence", "cosine", "desync")
+)
 
 
-class _TooFew(ValueError):
+class TooFewError(ValueError):
     """There are not enough audio clips for a metric."""
 
 
@@ -127,11 +130,11 @@ def figures(
     found: dict[str, float] = {}
     skipped: dict[str, str] = {}
     for metric in METRICS:
-        if not _is_there(metric, heard, reference):
+        if not is_there(metric, heard, reference):
             continue
         try:
             found |= compute[metric.kind](metric, heard, reference, preset)
-        except _TooFew as error:
+        except TooFewError as error:
             skipped |= dict.fromkeys(metric.keys, f"skipped: {error}")
     return found, skipped
 
@@ -140,8 +143,8 @@ def distances_of(heard: Items, reference: Items) -> dict[str, float]:
     """The Frechet distances alone, of sets whose items need no partners."""
     found = {}
     for metric in METRICS:
-        if metric.kind == "distance" and _is_there(metric, heard, reference):
-            with contextlib.suppress(_TooFew):
+        if metric.kind == "distance" and is_there(metric, heard, reference):
+            with contextlib.suppress(TooFewError):
                 found |= _distance(metric, heard, reference, "default")
     return found
 
@@ -153,7 +156,7 @@ def row(heard: Mapping, reference: Mapping) -> dict[str, float]:
     return {
         metric.key: float(of_pairs[metric.kind](*_rows_of_pairs(metric, one, other))[0])
         for metric in METRICS
-        if metric.kind in of_pairs and _is_there(metric, one, other)
+        if metric.kind in of_pairs and is_there(metric, one, other)
     }
 
 
@@ -171,19 +174,19 @@ def cosines(one_ND: np.ndarray, other_ND: np.ndarray) -> np.ndarray:
     return np.sum(one * other, axis=1) / (lengths[0] * lengths[1])
 
 
-def _is_there(metric: Metric, heard: Items, reference: Items) -> bool:
+def is_there(metric: Metric, heard: Items, reference: Items) -> bool:
     """Whether all items have what a metric needs."""
     return all(metric.own in item for item in heard.values()) and (
         not metric.true or all(metric.true in item for item in reference.values())
     )
 
 
-def _pairs(metric: Metric, heard: Items, reference: Items, preset: Preset) -> Items:
+def with_partners(metric: Metric, heard: Items, reference: Items, preset: Preset) -> Items:
     """The items that have a partner in the reference, under its name, in the order of names."""
     rename = official_name if preset == "official" and metric.by_official_name else str
     found = {rename(n): heard[n] for n in sorted(heard) if rename(n) in reference}
     if not found:
-        raise _TooFew("no generated audio has a partner by name")
+        raise TooFewError("no generated audio has a partner by name")
     return found
 
 
@@ -205,16 +208,16 @@ def _rows_of_pairs(
 
 def _distance(metric: Metric, heard: Items, reference: Items, preset: Preset) -> dict[str, float]:
     if preset == "official" and metric.by_official_name:  # it pairs what need not be paired
-        heard = _pairs(metric, heard, reference, preset)
+        heard = with_partners(metric, heard, reference, preset)
         reference = {name: reference[name] for name in heard}
     rows = [_rows(metric, items) for items in (heard, reference)]
     if min(map(len, rows)) < distances.LEAST_ITEMS:
-        raise _TooFew(f"{min(map(len, rows))} rows, a covariance needs {distances.LEAST_ITEMS}")
+        raise TooFewError(f"{min(map(len, rows))} rows, a covariance needs {distances.LEAST_ITEMS}")
     return {metric.key: feature_rules.frechet(*rows)}
 
 
 def _divergence(metric: Metric, heard: Items, reference: Items, preset: Preset) -> dict[str, float]:
-    partnered = _pairs(metric, heard, reference, preset)
+    partnered = with_partners(metric, heard, reference, preset)
     of_pairs = class_scores.softmax_kl_of_pairs
     return class_figures.kl_figures(metric.contrast, of_pairs, partnered, reference, metric.own)
 
@@ -222,13 +225,13 @@ def _divergence(metric: Metric, heard: Items, reference: Items, preset: Preset) 
 def _inception(metric: Metric, heard: Items, reference: Items, preset: Preset) -> dict[str, float]:
     del reference, preset
     if len(heard) < ISC_SPLITS:
-        raise _TooFew(f"{len(heard)} audio clips, {ISC_SPLITS} splits need as many")
+        raise TooFewError(f"{len(heard)} audio clips, {ISC_SPLITS} splits need as many")
     score = class_scores.inception_score(_rows(metric, heard), num_splits=ISC_SPLITS)
     return dict(zip(metric.keys, (score.mean, score.std), strict=True))
 
 
 def _cosine(metric: Metric, heard: Items, reference: Items, preset: Preset) -> dict[str, float]:
-    partnered = _pairs(metric, heard, reference, preset)
+    partnered = with_partners(metric, heard, reference, preset)
     own_ND, true_ND = _rows_of_pairs(metric, partnered, reference)
     wrong = [
         cosines(own_ND, np.roll(true_ND, -shift, axis=0)).mean()

@@ -1,10 +1,10 @@
 """Protocol `av-benchmark`: the metrics of hkchengrex/av-benchmark (MMAudio) under its keys.
 
-FD-VGG, FD-PANN, KL-PANNS-softmax and ISC-PANNS come from VGGish and PANNs Cnn14 (16 kHz), the CLAP
-scores from LAION-CLAP and MS-CLAP and from captions (`av_benchmark_text`), which are all here.
-PaSST and ImageBind are not: FD-PASST, KL-PASST-softmax, ISC-PASST and IB-Score are computed from
-that tool's caches where they lie, and skipped by name where they do not. DeSync is always skipped:
-it needs Synchformer's last layers, which no cache holds.
+FD, KL and ISC come from VGGish, PANNs Cnn14 (16 kHz) and PaSST; IB-Score compares audio with the
+reference's images, DeSync with its motion, the CLAP scores with captions (`av_benchmark_text`). A
+metric whose network or captions are not there is computed from that tool's caches where they lie,
+and skipped by name where they do not. DeSync always needs Synchformer's file: no cache holds the
+judgement of its last layers.
 
 Caches are looked for in CACHE/NAME (NAME is the system, or "reference"; its second folder is
 NAME.1, and so on) and in `cache` beside the audio clips, where av-benchmark puts them. A cache of
@@ -15,8 +15,7 @@ What is heard of a file, and where the presets differ, stands in `av_benchmark_a
 with the features in `av_benchmark_figures`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-import dataclasses
+from collections.abc import Mapping, Sequence
 import functools
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,8 @@ from foley_jax.evaluation.protocols import (
     av_benchmark_cache,
     av_benchmark_figures,
     av_benchmark_text,
+    av_benchmark_video,
+    desync_figures,
     feature_rules,
     protocol,
 )
@@ -37,8 +38,9 @@ from foley_jax.evaluation.statistics import bootstrap, pairs, remarks
 from foley_jax.runtime import reasons
 
 SECONDS = 8.0
-_NO_DESYNC = "skipped: Synchformer is not part of this package, and no cache holds its judgement"
-_FILES = tuple(dict.fromkeys(f for m in av_benchmark_figures.METRICS for f in (m.own, m.true) if f))
+_JOINT = "synchformer_joint"  # what DeSync needs beside the features of `av_benchmark_cache`
+_METRICS = (*av_benchmark_figures.METRICS, av_benchmark_figures.DESYNC)
+_FILES = tuple(dict.fromkeys(file for m in _METRICS for file in (m.own, m.true) if file))
 
 
 class AvBenchmark(feature_rules.FeatureRules):
@@ -65,6 +67,8 @@ class AvBenchmark(feature_rules.FeatureRules):
         "shuffled  ": "shuffled_IB-Score",
         "LAION-CLAP": "LAION-CLAP-Score",
         "MS-CLAP": "MS-CLAP-Score",
+        "DeSync": "DeSync",
+        "shuffled   ": "shuffled_DeSync",
         "seeds": "seeds",
         "KL spread": "KL-PANNS-softmax_std",
     }
@@ -92,7 +96,7 @@ class AvBenchmark(feature_rules.FeatureRules):
         """
         if preset not in av_benchmark_figures.PRESETS:
             raise ValueError(f"preset is {preset!r}, expected 'default' or 'official'")
-        shortest = max(heard.min_s for heard in av_benchmark_audio.HEARD.values())
+        shortest = av_benchmark_audio.HEARD["vggish_features"].min_s
         if seconds < shortest:
             raise ValueError(f"seconds is {seconds}, VGGish needs at least {shortest}")
         # caches may stand in for every network: without any, `extract_features` complains
@@ -100,19 +104,30 @@ class AvBenchmark(feature_rules.FeatureRules):
         self.extractions = {
             file: self._extraction(heard)
             for file, heard in av_benchmark_audio.HEARD.items()
-            if networks is not None and networks.has(heard.network)
+            if self._has(heard.network) and seconds >= heard.min_s
+        }
+        self.seen = {
+            file: self._seeing(seen)
+            for file, seen in av_benchmark_video.SEEN.items()
+            if self._has(seen.network)
         }
         self.captions = None if captions is None else av_benchmark_text.read_captions(captions)
         self.captioned = {
             file: self._captioned(network)
             for file, network in av_benchmark_text.CAPTIONED.items()
-            if self.captions is not None and networks is not None and networks.has(network)
+            if self.captions is not None and self._has(network)
         }
         self._captions_hash = None if captions is None else run_card.content_hash(captions)
         self._runs: dict[str, list[tuple[Path, ...]]] = {}
         self._sources: dict[str, dict[str, Any]] = {}
         self._lacking: dict[str, dict[str, str]] = {}
-        self._skipped = {av_benchmark_figures.DESYNC: _NO_DESYNC}
+        self._skipped: dict[str, str] = {}
+        self._judge = None
+        if self._has(_JOINT):
+            self._judge = desync_figures.Judge(functools.partial(networks.load, _JOINT))
+
+    def _has(self, network: str) -> bool:
+        return self.networks is not None and self.networks.has(network)
 
     def _extraction(self, heard: av_benchmark_audio.Heard) -> feature_store.Extraction:
         as_torchaudio = self.preset == "official"
@@ -123,8 +138,14 @@ class AvBenchmark(feature_rules.FeatureRules):
             min_s=heard.min_s,
             as_torchaudio=as_torchaudio,
         )
-        size = heard.batch_size
-        return self.networks.extraction(heard.network, read, reading, batch_size=size)
+        how = {"batch_size": heard.batch_size, "is_audio": heard.is_audio}
+        return self.networks.extraction(heard.network, read, reading, **how)
+
+    def _seeing(self, seen: av_benchmark_video.Seen) -> feature_store.Extraction:
+        exact = self.preset == "official"
+        reading = {"like": self.name, "seconds": self.seconds, "exact": exact}
+        read = seen.reader(self.seconds, exact)
+        return self.networks.extraction(seen.network, read, reading, batch_size=1, is_audio=False)
 
     def _captioned(self, network: str) -> av_benchmark_text.Captioned:
         folder = self.networks.weights / captions_lib.TOKENISERS[network][1]
@@ -133,6 +154,8 @@ class AvBenchmark(feature_rules.FeatureRules):
 
     def settings(self) -> dict[str, Any]:
         networks = [av_benchmark_audio.HEARD[file].network for file in self.extractions]
+        networks += [av_benchmark_video.SEEN[file].network for file in self.seen]
+        networks += [_JOINT] if self._judge else []
         networks += [captioned.network for captioned in self.captioned.values()]
         return {
             "networks": {name: self.networks.identity(name) for name in networks},
@@ -159,8 +182,10 @@ class AvBenchmark(feature_rules.FeatureRules):
         """
         label = self._label(paths, what)
         caches = self._caches(paths, label)
-        extracted = [file for file in self.extractions if caches[file].lacks(paths)]
-        heard = self._hear(paths, label, extracted)
+        possible = self.extractions | (self.seen if what == protocol.REFERENCE else {})
+        extracted = [file for file in possible if caches[file].lacks(paths)]
+        heard = self._hear(paths, label, {file: possible[file] for file in extracted})
+        extracted = [file for file in extracted if file in heard]
         names = [n for n in paths if all(n in part.items for part in heard.values())]
         features: dict[str, Mapping[str, Any]] = {}
         for file, cached in caches.items():
@@ -169,7 +194,7 @@ class AvBenchmark(feature_rules.FeatureRules):
             elif file in self.captioned and what == protocol.REFERENCE and cached.lacks(names):
                 if items := self._embed(file, label, names):
                     features[file] = self._write(file, label, paths, items)
-            elif why := cached.lacks(names):
+            elif why := self._lacking.get(label, {}).get(file) or cached.lacks(names):
                 self._lacking.setdefault(label, {})[file] = why
             else:
                 features[file] = cached.items
@@ -183,8 +208,9 @@ class AvBenchmark(feature_rules.FeatureRules):
         return rules_lib.Extracted(items, unreadable, tuple(n for n in names if n in silent))
 
     def figures(self, heard: Mapping, reference: Mapping) -> dict[str, float]:
-        """Those of `av_benchmark_figures.figures`."""
+        """Those of `av_benchmark_figures.figures`, and DeSync."""
         found, too_few = av_benchmark_figures.figures(heard, reference, self.preset)
+        found |= self._desync(heard, reference)
         # another system may have enough: this is a gap of its row, not a skipped metric
         gaps = {key: remarks.absent(why.removeprefix("skipped: ")) for key, why in too_few.items()}
         return {"clips": len(heard), **found, **gaps}
@@ -194,7 +220,31 @@ class AvBenchmark(feature_rules.FeatureRules):
         return av_benchmark_figures.distances_of(heard, reference)
 
     def row(self, heard: Mapping, reference: Mapping) -> dict[str, float]:
-        return av_benchmark_figures.row(heard, reference)
+        found = av_benchmark_figures.row(heard, reference)
+        if pair := self._judged({"": heard}, {"": reference}):
+            found[av_benchmark_figures.DESYNC.key] = float(self._judge(pair)[0])
+        return found
+
+    def _judged(self, heard: Mapping, reference: Mapping) -> list[tuple]:
+        """(video, audio) features of the pairs that DeSync judges; none without all of them."""
+        metric = av_benchmark_figures.DESYNC
+        if self._judge is None or not av_benchmark_figures.is_there(metric, heard, reference):
+            return []
+        try:
+            own = av_benchmark_figures.with_partners(metric, heard, reference, self.preset)
+        except av_benchmark_figures.TooFewError:
+            return []
+        return [
+            (reference[name][metric.true][metric.part], item[metric.own][metric.part])
+            for name, item in own.items()
+        ]
+
+    def _desync(self, heard: Mapping, reference: Mapping) -> dict[str, float]:
+        if not (judged := self._judged(heard, reference)):
+            return {}
+        video, audio = ([pair[k] for pair in judged] for k in (0, 1))
+        contrast = av_benchmark_figures.DESYNC.contrast
+        return desync_figures.figures(contrast, self._judge, video, audio)
 
     def _label(self, paths: Mapping[str, Path], what: str) -> str:
         """NAME of a system's first folder, NAME.1 of its second, and so on."""
@@ -205,7 +255,9 @@ class AvBenchmark(feature_rules.FeatureRules):
         place = runs.index(folders)
         return what.replace("/", "_") + (f".{place}" if place else "")
 
-    def _caches(self, paths: Mapping[str, Path], label: str) -> "dict[str, _Cached]":
+    def _caches(
+        self, paths: Mapping[str, Path], label: str
+    ) -> dict[str, av_benchmark_cache.Cached]:
         """Returns what lies in the caches of one folder of audio clips.
 
         A broken file has a reason only.
@@ -217,9 +269,10 @@ class AvBenchmark(feature_rules.FeatureRules):
         found = {}
         for file in _FILES:
             # an own file may be of other weights: with weights it is made again, from the store
-            known = None if file in self.extractions or file in self.captioned else made_of
+            made_here = {**self.extractions, **self.seen, **self.captioned}
+            known = None if file in made_here else made_of
             places = av_benchmark_cache.find(folders, file, known)
-            found[file] = _read(places, file, self._no_network(file))
+            found[file] = av_benchmark_cache.read_all(places, file, self._no_network(file))
         return found
 
     def _made_of(self, paths: Mapping[str, Path]) -> dict[str, Any]:
@@ -233,27 +286,47 @@ class AvBenchmark(feature_rules.FeatureRules):
             return "no --captions"
         if file in av_benchmark_audio.HEARD:
             network = av_benchmark_audio.HEARD[file].network
-        if network is None:
-            return "its network is not part of this package"
+            if self.seconds < av_benchmark_audio.HEARD[file].min_s:
+                return f"{network} needs {av_benchmark_audio.HEARD[file].min_s} s"
+        if file in av_benchmark_video.SEEN:
+            network = av_benchmark_video.SEEN[file].network
         if self.networks is None:
             return f"no weights of {network}"
+        return self._missing(network)
+
+    def _missing(self, network: str) -> str:
         return registry.find(self.networks.weights).missing.get(network, "")
 
     def _hear(
-        self, paths: Mapping[str, Path], label: str, files: Sequence[str]
+        self,
+        paths: Mapping[str, Path],
+        label: str,
+        extractions: Mapping[str, feature_store.Extraction],
     ) -> dict[str, rules_lib.Extracted]:
-        """Extracts what no cache has; without any, it is at least heard which audio are silent."""
-        if not files:
+        """Extracts what no cache has; without any, it is at least heard which audio are silent.
+
+        A network that can read none of the files, where another can, is left out with its reason.
+        """
+        if not extractions:
             rate_hz = av_benchmark_audio.RATE_HZ
             return {"": rules_lib.listen_each(paths, label, rate_hz, lambda audio_L: None)}
         store = self.networks.store
-        return {f: store.extract(paths, self.extractions[f], label) for f in files}
+        found = {
+            f: store.extract(paths, extraction, label) for f, extraction in extractions.items()
+        }
+        if not any(part.items for part in found.values()):
+            return found
+        for file in [file for file, part in found.items() if not part.items]:
+            why = next(iter(found.pop(file).unreadable.values()), "no file")
+            self._lacking.setdefault(label, {})[file] = why
+        return found
 
     def _keep(
         self, file: str, label: str, paths: Mapping[str, Path], answers: Mapping[str, Any]
     ) -> dict[str, dict[str, Any]]:
         """A network's answers as av-benchmark keeps them, written into the cache."""
-        parts = av_benchmark_audio.HEARD[file].parts
+        heard = av_benchmark_audio.HEARD.get(file)
+        parts = heard.parts if heard else av_benchmark_audio.embedding
         items = {name: parts(answer) for name, answer in answers.items()}
         return self._write(file, label, paths, items)
 
@@ -286,7 +359,10 @@ class AvBenchmark(feature_rules.FeatureRules):
 
     def _explain(self) -> None:
         """Enters why metrics are skipped, and for which systems."""
-        for metric in av_benchmark_figures.METRICS:
+        if self._judge is None:
+            why = "no weights of it" if self.networks is None else self._missing(_JOINT)
+            self._skipped[av_benchmark_figures.DESYNC.key] = f"skipped: Synchformer: {why}"
+        for metric in _METRICS:
             reasons: dict[str, list[str]] = {}
             for label, lacking in self._lacking.items():
                 needed = {metric.own, *([metric.true] if label == protocol.REFERENCE else [])}
@@ -295,43 +371,3 @@ class AvBenchmark(feature_rules.FeatureRules):
             told = "; ".join(f"{', '.join(labels)}: {why}" for why, labels in reasons.items())
             if told:
                 self._skipped |= dict.fromkeys(metric.keys, f"skipped: {told}")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Cached:
-    """Contents of the caches for one file.
-
-    Attributes:
-      file: its name.
-      items: name -> part -> array.
-      identity: for the run card, which files by content.
-      why: why there is nothing, or nothing more.
-    """
-
-    file: str
-    items: Mapping[str, Mapping[str, Any]]
-    identity: Mapping[str, str]
-    why: str
-
-    def lacks(self, names: Iterable[str]) -> str:
-        """Why it cannot be used for these audio clips; "" if it can."""
-        lacking = [name for name in names if name not in self.items]
-        if self.items and lacking:
-            some = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
-            return f"{self.file}.pth lacks {len(lacking)} audio clips ({some}); {self.why}"
-        return "" if self.items else self.why
-
-
-def _read(folders: Sequence[Path], file: str, no_network: str) -> _Cached:
-    """One file of several folders; of one audio clip the first counts."""
-    items: dict[str, Mapping[str, Any]] = {}
-    identity = {}
-    try:
-        for folder in reversed(folders):
-            items |= av_benchmark_cache.read(folder, file)
-            path = av_benchmark_cache.path_of(folder, file)
-            identity[f"{folder.parent.name}/{folder.name}"] = run_card.content_hash(path)
-    except ValueError as error:
-        return _Cached(file, {}, {}, f"{error}; {no_network}")
-    why = no_network if items else f"no {file}.pth in its caches; {no_network}"
-    return _Cached(file, items, identity, why)

@@ -11,6 +11,7 @@ from foley_jax.evaluation.protocols import (
     av_align_protocol,
     av_benchmark_figures,
     av_benchmark_protocol,
+    desync_protocol,
     embedded_protocol,
     feature_rules,
     mm_diffusion_protocol,
@@ -88,6 +89,11 @@ def _av_benchmark(means: Means) -> rules_lib.Rules:
     )
 
 
+def _desync(means: Means) -> rules_lib.Rules:
+    kind = desync_protocol.DeSync
+    return kind(_needs_weights(kind.name, means), preset=means.preset, **_seconds(means))
+
+
 def _mm_diffusion(means: Means) -> rules_lib.Rules:
     kind = mm_diffusion_protocol.MmDiffusion
     if not means.split:
@@ -108,6 +114,7 @@ PROTOCOLS: Mapping[str, Callable[[Means], rules_lib.Rules]] = {
     "audioldm-eval": _audioldm(audioldm_protocol.AudioLdmEval),
     "audioldm-eval-32k": _audioldm(audioldm_protocol.AudioLdmEval32k),
     "av-benchmark": _av_benchmark,
+    "desync": _desync,
     "mm-diffusion": _mm_diffusion,
 }
 

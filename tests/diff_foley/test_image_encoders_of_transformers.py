@@ -45,8 +45,8 @@ def _seeded(model):
 
 def _clip(transformers, *, whole):
     """CLIP's image half, saved alone or with the half for text."""
-    half = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**CLIP))
-    saved = half = _seeded(half)
+    config = transformers.CLIPVisionConfig(**CLIP)
+    half = saved = _seeded(transformers.CLIPVisionModelWithProjection(config))
     if whole:
         text = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
         sizes = {"text_config": {**text, "vocab_size": 20}, "vision_config": CLIP}

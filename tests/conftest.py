@@ -50,8 +50,9 @@ def pytest_configure(config):
 
 @pytest.fixture(autouse=True)
 def _no_hub(monkeypatch):
-    """A test must never reach for a model hub."""
+    """A test must never reach for a model hub, nor find what a user has fetched."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("FOLEY_JAX_WEIGHTS", os.devnull)
 
 
 @pytest.fixture(autouse=True)

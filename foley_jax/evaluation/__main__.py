@@ -56,6 +56,7 @@ import numpy as np
 
 from foley_jax.diff_foley.sampling import features, pipeline
 from foley_jax.evaluation import feature_store, report, run_card, seeds
+from foley_jax.evaluation.networks import weights_folder
 from foley_jax.evaluation.protocols import (
     align_acc_protocol,
     by_name,
@@ -109,7 +110,9 @@ def parser() -> argparse.ArgumentParser:
     )
     systems.add_argument("--guide", help="alignment classifier that guides --model, run or file")
     means = p.add_argument_group("what protocols need")
-    means.add_argument("--weights", type=Path, help="folder of the networks' published files")
+    means.add_argument(
+        "--weights", type=Path, help="folder of published files, beside the usual one"
+    )
     means.add_argument("--preset", choices=("default", "official"), default="default")
     means.add_argument("--cache", type=Path, help="where features are kept (default OUT/cache)")
     means.add_argument("--classifier", help="align-acc: evaluation classifier, run or file")
@@ -222,8 +225,10 @@ def _systems(
 
 def _means(args: argparse.Namespace) -> by_name.Means:
     store = feature_store.FeatureStore(args.cache or args.out / "cache")
-    networks = args.weights and feature_rules.Networks(
-        args.weights, registry.load_torch, store, preset=args.preset
+    usual = weights_folder.usual()
+    folder = args.weights or (usual if usual.is_dir() else None)
+    networks = folder and feature_rules.Networks(
+        folder, registry.load_torch, store, preset=args.preset
     )
     both = args.classifier and args.cavp
     return by_name.Means(

@@ -41,12 +41,15 @@ def write(out: Path, rules: rules_lib.Rules, result: protocol.Result) -> str:
         "complaints": result.folder_warnings,
     }
     # JSON knows no nan: what could not be computed is null
-    metrics = {"protocol": name, "systems": remarks.plain(result.figures), **said}
+    figures = remarks.plain(result.figures)
+    metrics = {"protocol": name, "judges": rules.judges, "systems": figures, **said}
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     columns, more = rules.columns, rules.more_columns
     table = tables.markdown_table(f"protocol `{name}`", result.figures, columns, more)
     skipped = (f"{metric}: {why}" for metric, why in result.skipped.items())
-    lines = [names.shown(line) for line in (*beside.lines(), *result.folder_warnings, *skipped)]
+    judges = [f"`{name}` judges {rules.judges}"] if rules.judges else []
+    lines = [*judges, *beside.lines(), *result.folder_warnings, *skipped]
+    lines = [names.shown(line) for line in lines]
     text = table + ("\n" + "".join(f"\n- {line}" for line in lines) if lines else "")
     (out / "table.md").write_text(text + "\n")
     keys = {head: key for head, key in columns.items() if key}

@@ -99,6 +99,8 @@ def test_what_cannot_be_computed_is_null_not_zero(tmp_path):
     assert "NaN" not in text and figures["shuffled_f1@100ms"] is None  # one clip has no others
     table = (tmp_path / "out/table.md").read_text()
     assert "nan" not in table and "| - |" in table
+    assert "- `onsets` judges when things sound (temporal sync), not what they are" in table
+    assert "temporal sync" in json.loads(text)["judges"]
 
 
 def test_only_the_length_of_the_reference_counts():

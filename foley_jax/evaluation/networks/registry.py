@@ -32,6 +32,7 @@ from foley_jax.evaluation.networks import (
     passt,
     synchformer,
     vggish,
+    weights_folder,
     yamnet,
 )
 from foley_jax.runtime import network
@@ -324,14 +325,16 @@ class Found:
 
 
 def find(folder: str | os.PathLike) -> Found:
-    """Looks for the files of every network in a folder; none is read."""
+    """Looks for the files of every network in a folder, then in the usual one; none is read."""
     folder, files, missing = Path(folder), {}, {}
     for name, entry in NETWORKS.items():
-        present = [folder / file for file in entry.files if (folder / file).is_file()][:1]
+        places = [weights_folder.place_of(file, folder) for file in entry.files]
+        present = [place for place in places if place is not None][:1]
         absent = [] if present else [" or ".join(entry.files)]
         for file, _ in entry.beside:
-            (present if (folder / file).is_file() else absent).append(folder / file)
-        absent += [file for file in entry.needs if not (folder / file).is_file()]
+            place = weights_folder.place_of(file, folder)
+            (absent if place is None else present).append(place or folder / file)
+        absent += [file for file in entry.needs if weights_folder.place_of(file, folder) is None]
         if absent:
             names = " and ".join(str(Path(file)).removeprefix(f"{folder}/") for file in absent)
             missing[name] = f"no {names} in {folder}"

@@ -58,6 +58,7 @@ class AlignAcc(rules_lib.ListeningRules):
     """The protocol."""
 
     name = "align-acc"
+    judges = "both at once: a pair is wrong if its audio is another video's, or comes late"
     key = "Align Acc"
     columns = {
         "Align Acc": "Align Acc",

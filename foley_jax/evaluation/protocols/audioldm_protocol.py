@@ -42,6 +42,7 @@ class AudioLdmEval(feature_rules.FeatureRules):
     """The protocol at 16 kHz."""
 
     name = "audioldm-eval"
+    judges = "what sounds (semantic sync), not when"
     key = "KL"
     ascending = False
     panns, rate_hz = "panns_16k", 16000

@@ -56,6 +56,7 @@ class AvAlign(rules_lib.ListeningRules):
     """The protocol."""
 
     name = "av-align"
+    judges = "whether onsets fall on motion (temporal sync), not what sounds"
     key = "av_align"
     sample_rate_hz = audio_peaks.RATE_HZ
     columns = {

@@ -47,6 +47,7 @@ class AvBenchmark(feature_rules.FeatureRules):
     """The protocol. An item is cache file -> part -> array."""
 
     name = "av-benchmark"
+    judges = "what sounds (semantic sync), and by DeSync alone when (temporal sync)"
     key = "KL-PANNS-softmax"
     ascending = False
     columns = {

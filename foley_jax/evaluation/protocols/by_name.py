@@ -51,7 +51,10 @@ class Means:
 
 def _needs_weights(name: str, means: Means) -> feature_rules.Networks:
     if means.networks is None:
-        raise ValueError(f"protocol {name} needs --weights=DIR, a folder of its networks' files")
+        raise ValueError(
+            f"protocol {name} needs --weights=DIR, a folder of its networks' files; or "
+            "`python -m foley_jax.evaluation.weights`, which lists and fetches them"
+        )
     return means.networks
 
 

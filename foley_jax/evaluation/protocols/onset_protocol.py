@@ -42,6 +42,7 @@ class Onsets(rules_lib.ListeningRules):
     """The protocol."""
 
     name = "onsets"
+    judges = "when things sound (temporal sync), not what they are"
     key = "f1@100ms"
     sample_rate_hz = embedded.AUDIO.sample_rate_hz
     columns = {

@@ -34,6 +34,8 @@ class Rules:
 
     Attributes:
       name: under which every figure is printed.
+      judges: what its figures judge, a clause for the report: when things sound (temporal sync) and
+        what sounds (semantic sync) are different questions, and one answer is not the other.
       columns: head of a column of the table -> figure; None is the bootstrap interval, figures
         `f1_low` and `f1_high`.
       more_columns: likewise, shown where a system has the figure.
@@ -50,6 +52,7 @@ class Rules:
     """
 
     name: str
+    judges: str = ""
     columns: Mapping[str, str | None]
     more_columns: Mapping[str, str] = {}
     contrasts: Sequence[pairs.Contrast] = ()

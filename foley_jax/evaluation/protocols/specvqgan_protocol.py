@@ -22,6 +22,7 @@ class SpecVqganMelception(feature_rules.FeatureRules):
     """The protocol."""
 
     name = "specvqgan-melception"
+    judges = "what sounds (semantic sync), not when"
     key = "MKL"
     ascending = False
     pools_runs = True

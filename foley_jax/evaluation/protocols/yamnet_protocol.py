@@ -54,6 +54,7 @@ class YamnetProtocol(feature_rules.FeatureRules):
     """The protocol."""
 
     name = "yamnet"
+    judges = "what sounds (semantic sync), not when"
     key = "KL"
     ascending = False
     columns = {

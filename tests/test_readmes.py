@@ -15,7 +15,10 @@ FOLDERS = ("configs", "data_prep", "foley_jax", "launch", "tests")
 READMES = [ROOT / "README.md", *(p for f in FOLDERS for p in sorted((ROOT / f).rglob("README.md")))]
 BESIDE_THE_CODE = (
     *("data_prep", "launch", "tests"),
-    *(f"foley_jax/{name}" for name in ("evaluation", "diff_foley", "mm_diffusion", "aot", "bench")),
+    *(
+        f"foley_jax/{name}"
+        for name in ("evaluation", "diff_foley", "mm_diffusion", "mmaudio", "aot", "bench")
+    ),
 )
 CONFIGS = [p for p in sorted((ROOT / "configs").glob("*.py")) if p.stem not in ("base", "__init__")]
 FRONT_LINES = 150  # of the top README

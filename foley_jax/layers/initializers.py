@@ -20,17 +20,17 @@ def kernel(*, zero: bool = False) -> Initializer:
     """
     if zero:
         return jax.nn.initializers.zeros
-    return _drawn(jax.nn.initializers.variance_scaling(KERNEL_VARIANCE, "fan_in", "uniform"))
+    return drawn(jax.nn.initializers.variance_scaling(KERNEL_VARIANCE, "fan_in", "uniform"))
 
 
 def xavier() -> Initializer:
     """Initialiser of a dense kernel: U(-a, a), a^2 = 6 / (fan in + fan out)."""
-    return _drawn(jax.nn.initializers.xavier_uniform())
+    return drawn(jax.nn.initializers.xavier_uniform())
 
 
 def normal(std: float) -> Initializer:
     """Initialiser of normal weights around zero."""
-    return _drawn(jax.nn.initializers.normal(std))
+    return drawn(jax.nn.initializers.normal(std))
 
 
 def bias(fan_in: int, *, zero: bool = False) -> Initializer:
@@ -42,11 +42,11 @@ def bias(fan_in: int, *, zero: bool = False) -> Initializer:
     def init(key, shape, dtype=jnp.float32):
         return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
 
-    return _drawn(init)
+    return drawn(init)
 
 
-def _drawn(init: Initializer) -> Initializer:
-    """`init`, which draws nothing where only shapes are asked for."""
+def drawn(init: Initializer) -> Initializer:
+    """Returns `init`, which draws nothing where only shapes are asked for."""
 
     def zeros_or_drawn(key, shape, dtype=jnp.float32):
         if key is init_keys.no_weights():

@@ -7,8 +7,8 @@ from flax import nnx, traverse_util
 from goldens import fill
 import jax
 import jax.numpy as jnp
+import mmaudio_goldens as official
 import numpy as np
-import official
 import pytest
 
 from foley_jax.mmaudio.models import flow_network, time_embedding

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from foley_jax.layers import encoder_block, norm, patch_embedding
+from foley_jax.layers import encoder_block, initializers, norm, patch_embedding
 
 EPSILON = 1e-5
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI CLIP's
@@ -58,14 +58,14 @@ class ImageTower(nnx.Module):
         self.conv1 = patch_embedding.PatchEmbedding(
             3, width, (patch_size, patch_size), use_bias=False, **build
         )
-        normal, scale = jax.nn.initializers.normal(width**-0.5), jnp.float32
-        self.class_embedding = nnx.Param(normal(rngs.params(), (width,), scale))
+        normal = initializers.normal(width**-0.5)
+        self.class_embedding = nnx.Param(normal(rngs.params(), (width,)))
         shape = (1 + self.num_patches, width)
-        self.positional_embedding = nnx.Param(normal(rngs.params(), shape, scale))
+        self.positional_embedding = nnx.Param(normal(rngs.params(), shape))
         self.ln_pre = norm.layer_norm(width, epsilon=EPSILON, **build)
         self.resblocks = _blocks(width, num_layers, num_heads, **build)
         self.ln_post = norm.layer_norm(width, epsilon=EPSILON, **build)
-        self.proj = nnx.Param(normal(rngs.params(), (width, embed_dim), scale))
+        self.proj = nnx.Param(normal(rngs.params(), (width, embed_dim)))
 
     def __call__(self, image_BHWC: jax.Array) -> jax.Array:
         """Images in [0, 1] -> [B, embed_dim]; pixels that fill no patch are left out.
@@ -107,11 +107,9 @@ class TextTower(nnx.Module):
         rngs: nnx.Rngs,
     ):
         build = {"dtype": dtype, "rngs": rngs}
-        normal = jax.nn.initializers.normal
-        table = normal(0.02)(rngs.params(), (vocabulary, width), jnp.float32)
-        self.token_embedding = nnx.Param(table)
-        positions = normal(0.01)(rngs.params(), (length, width), jnp.float32)
-        self.positional_embedding = nnx.Param(positions)
+        table, positions = initializers.normal(0.02), initializers.normal(0.01)
+        self.token_embedding = nnx.Param(table(rngs.params(), (vocabulary, width)))
+        self.positional_embedding = nnx.Param(positions(rngs.params(), (length, width)))
         self.resblocks = _blocks(width, num_layers, num_heads, **build)
         self.ln_final = norm.layer_norm(width, epsilon=EPSILON, **build)
         self.length, self.dtype = length, dtype

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from foley_jax.kernels import dispatch
-from foley_jax.layers import conv, dense
+from foley_jax.layers import conv, dense, initializers
 
 EPSILON = 1e-4
 SILU_GAIN = 0.596  # root mean square of SiLU of a standard normal
@@ -50,16 +50,20 @@ def clipped(x: jax.Array) -> jax.Array:
     return jnp.clip(x, -CLIP, CLIP)
 
 
-def unit_init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
-    """Standard normal weights, normalised for use."""
-    return normalised_kernel(jax.random.normal(key, shape, dtype))
+def unit_kernel() -> initializers.Initializer:
+    """Initialiser of a kernel: standard normal weights, normalised for use."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return normalised_kernel(jax.random.normal(key, shape, dtype))
+
+    return initializers.drawn(init)
 
 
 def convolution(
     in_dim: int, out_dim: int, kernel_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
 ) -> nnx.Module:
     """Returns a convolution [B, T, in] -> [B, T, out] without a bias."""
-    build = {"kernel_init": unit_init, "dtype": dtype, "rngs": rngs}
+    build = {"kernel_init": unit_kernel(), "dtype": dtype, "rngs": rngs}
     if kernel_size == 1:
         return dense.Pointwise(in_dim, out_dim, **build)
     return conv.Conv1d(in_dim, out_dim, kernel_size, use_bias=False, **build)

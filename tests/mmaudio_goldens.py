@@ -14,7 +14,7 @@ import numpy as np
 
 from foley_jax.interop import registry
 
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens" / "mmaudio"
+GOLDENS = pathlib.Path(__file__).parent / "goldens" / "mmaudio"
 PREFIX = "public/"
 GAIN = 0.25  # of every `learnable_gain`, as the goldens were made
 # of the small networks beside the fields of the released ones

@@ -40,7 +40,7 @@ class Tokenizer:
 
     def __init__(self, merges: str | os.PathLike):
         tokenizers, self._ftfy = _libraries()
-        pairs = _pairs(Path(merges))
+        pairs = read_pairs(Path(merges))
         alphabet = _alphabet(tokenizers)
         words = [*alphabet, *(letter + "</w>" for letter in alphabet)]
         words += ["".join(pair) for pair in pairs] + ["<start_of_text>", "<end_of_text>"]
@@ -84,8 +84,8 @@ def _libraries() -> tuple[ModuleType, ModuleType]:
     return tokenizers, ftfy
 
 
-def _pairs(path: Path) -> list[tuple[str, str]]:
-    """CLIP's merges in order: the first line is a title, and open_clip's file goes on behind."""
+def read_pairs(path: Path) -> list[tuple[str, str]]:
+    """Returns the merges of a file in order: the first line is a title, and more follow."""
     data = path.read_bytes()
     text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
     lines = text.split("\n")[1:]

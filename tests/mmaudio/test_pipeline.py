@@ -121,6 +121,7 @@ def test_everything_that_is_said_is_heard(model):
     np.testing.assert_array_equal(plain, audio(model, source))
 
 
+@pytest.mark.slow  # another program
 def test_conditions_made_at_every_step_are_the_kept_ones(model, monkeypatch):
     source = film("a.mp4", 4.0)
     kept = audio(model, source, text="dog")

@@ -94,19 +94,37 @@ def flow():
     return model
 
 
+def networks():
+    """Every network under the kind of the official one in its place."""
+    kinds = {
+        "open_clip/vit_h_14_378": Clip,
+        "synchformer/visual": Sync,
+        "mmaudio/vae_16k": Decoder,
+        "mmaudio/bigvgan_16k": Generator,
+    }
+    made = {
+        kind: network.Network.of(filled.module(lambda rngs, cls=cls: cls(rngs=rngs)))
+        for kind, cls in kinds.items()
+    }
+    return {**made, "mmaudio/small_16k": network.Network.of(flow())}
+
+
 def make(**options):
     """The whole model."""
-    own = {
-        cls: network.Network.of(filled.module(lambda rngs, c=cls: c(rngs=rngs)))
-        for cls in (Clip, Sync, Decoder)
+    own = networks()
+    given = {
+        "clip": own["open_clip/vit_h_14_378"],
+        "sync": own["synchformer/visual"],
+        "tokenizer": Tokenizer(),
+        **options,
     }
     return pipeline.MMAudio(
-        flow=network.Network.of(flow()),
-        autoencoder=own[Decoder],
-        vocoder=vocoder.MelGenerator(filled.module(lambda rngs: Generator(rngs=rngs)), RATES.audio),
+        flow=own["mmaudio/small_16k"],
+        autoencoder=own["mmaudio/vae_16k"],
+        vocoder=vocoder.MelGenerator(own["mmaudio/bigvgan_16k"].module(), RATES.audio),
         rates=RATES,
-        **{"clip": own[Clip], "sync": own[Sync], "tokenizer": Tokenizer(), **options},
         clip_video=specs.VideoSpec(8, 12, 12, "stretch_cubic", pick="nearest"),
         sync_video=specs.VideoSpec(25, 8, 8, "crop", pick="nearest"),
         window_s=WINDOW_S,
+        **given,
     )

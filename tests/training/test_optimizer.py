@@ -1,6 +1,8 @@
 """Schedules against their formulas, AdamW against its definition."""
 
+import json
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,10 @@ import optax
 import pytest
 
 from foley_jax.training import optimizer
+
+NUMBERS = json.loads(
+    (Path(__file__).parents[1] / "goldens" / "mmaudio" / "numbers.json").read_text()
+)
 
 
 def config(**fields):
@@ -48,6 +54,13 @@ def test_constant_then_linear():
     np.testing.assert_allclose(values[90], 0.5 * (1 + 0.05) / 2, rtol=1e-5)
     np.testing.assert_allclose(values[110], 0.5 * 0.05, rtol=1e-5)
     assert np.all(np.diff(values[70:]) < 0)
+
+
+def test_drops_are_mmaudios():
+    rates = NUMBERS["lr, drops at 2400 and 2700"]
+    schedule = optimizer.schedule(config(schedule="drops", lr=1e-4, warmup_steps=1001), 3000)
+    found = [schedule(int(step)) for step in rates]
+    np.testing.assert_allclose(found, list(rates.values()), rtol=1e-6)
 
 
 def test_constant_and_zero_steps():

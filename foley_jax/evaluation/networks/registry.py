@@ -23,7 +23,7 @@ import numpy as np
 from foley_jax.evaluation.networks import (
     audioclip,
     captions,
-    i3d,
+    extractors,
     keras_weights,
     kinetics_weights,
     laion_clap,
@@ -37,50 +37,7 @@ from foley_jax.evaluation.networks import (
 )
 from foley_jax.runtime import network
 
-Features = Mapping[str, jax.Array]
-Preset = Literal["default", "official"]
-
-
-def _windows(model: nnx.Module, audio_BL: jax.Array, beside: tuple, preset: Preset) -> Features:
-    del beside, preset
-    return {"embedding": model.embed(audio_BL)}
-
-
-def _tags(model: nnx.Module, audio_BL: jax.Array, beside: tuple, preset: Preset) -> Features:
-    del beside, preset
-    embedding, logits = model(audio_BL)
-    return {"embedding": embedding, "logits": logits}
-
-
-def _mels(model: nnx.Module, audio_BL: jax.Array, beside: tuple, preset: Preset) -> Features:
-    del preset
-    return model(melception.standard_mels(audio_BL, *beside))
-
-
-def _video(model: nnx.Module, video_BTHWC: jax.Array, beside: tuple, preset: Preset) -> Features:
-    del beside, preset
-    return {"logits": model(i3d.prepare(video_BTHWC))}
-
-
-def _audio(model: nnx.Module, audio_BL: jax.Array, beside: tuple, preset: Preset) -> Features:
-    del beside
-    return {"embedding": model.embed(audio_BL, preset)}
-
-
-def _clap_audio(model: nnx.Module, audio_BL: jax.Array, beside: tuple, preset: Preset) -> Features:
-    del beside, preset
-    return {"embedding": model.embed_audio(audio_BL)}
-
-
-def _clap_text(model: nnx.Module, tokens_B2T: jax.Array, beside: tuple, preset: Preset) -> Features:
-    del beside, preset
-    return {"embedding": model.embed_text(tokens_B2T[:, 0], tokens_B2T[:, 1])}
-
-
-def _scores(model: nnx.Module, audio_BL: jax.Array, beside: tuple, preset: Preset) -> Features:
-    del beside
-    embedding, logits = model.embed(audio_BL, pad_rest=preset == "official")
-    return {"embedding": embedding, "logits": yamnet.log_scores(logits)}
+Preset = extractors.Preset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,27 +66,11 @@ class Entry:
     reads: Literal["audio", "video", "mels and rows", "tokens", "mels", "crops", "features"]
     rate_hz: int
     metrics: tuple[str, ...]
-    features: Callable[[nnx.Module, jax.Array, tuple, Preset], Features] | None
+    features: Callable[[nnx.Module, jax.Array, tuple, Preset], extractors.Features] | None
     model: Mapping[str, object] = dataclasses.field(default_factory=dict)
     beside: tuple[tuple[str, Callable[[Path], np.ndarray]], ...] = ()
     presets: tuple[Preset, ...] = ("default",)
     needs: tuple[str, ...] = ()
-
-
-def _synchformer_audio(model: nnx.Module, audio_BL: jax.Array, *_: object) -> Features:
-    return {"embedding": model.embed(audio_BL)}
-
-
-def _synchformer_video(model: nnx.Module, video_BTHWC: jax.Array, *_: object) -> Features:
-    return {"embedding": synchformer.embed_video(model, video_BTHWC)}
-
-
-def _offsets(model: nnx.Module, features: tuple[jax.Array, jax.Array], *_: object) -> Features:
-    return {"logits": model(*features)}
-
-
-def _embedded(model: nnx.Module, batch: jax.Array, *_: object) -> Features:
-    return {"embedding": model.embed(batch)}
 
 
 def _clap(kind: str, file: str, rate_hz: int, metric: str) -> dict[str, Entry]:
@@ -138,8 +79,10 @@ def _clap(kind: str, file: str, rate_hz: int, metric: str) -> dict[str, Entry]:
     folder = captions.TOKENISERS[f"{kind}_text"][1]
     needs = tuple(f"{folder}/{name}" for name in captions.FILES)
     return {
-        kind: Entry(**both, reads="audio", rate_hz=rate_hz, features=_clap_audio),
-        f"{kind}_text": Entry(**both, reads="tokens", rate_hz=0, features=_clap_text, needs=needs),
+        kind: Entry(**both, reads="audio", rate_hz=rate_hz, features=extractors.clap_audio),
+        f"{kind}_text": Entry(
+            **both, reads="tokens", rate_hz=0, features=extractors.clap_text, needs=needs
+        ),
     }
 
 
@@ -154,7 +97,7 @@ _SYNCHFORMER: Mapping[str, Entry] = {
         reads="audio",
         rate_hz=synchformer.RATE_HZ,
         metrics=_DESYNC,
-        features=_synchformer_audio,
+        features=extractors.synchformer_audio,
     ),
     "synchformer_video": Entry(
         kind="synchformer/visual",
@@ -162,7 +105,7 @@ _SYNCHFORMER: Mapping[str, Entry] = {
         reads="video",
         rate_hz=0,
         metrics=_DESYNC,
-        features=_synchformer_video,
+        features=extractors.synchformer_video,
     ),
     "synchformer_joint": Entry(
         kind="synchformer/joint",
@@ -170,7 +113,7 @@ _SYNCHFORMER: Mapping[str, Entry] = {
         reads="features",
         rate_hz=0,
         metrics=_DESYNC,
-        features=_offsets,
+        features=extractors.offsets,
     ),
 }
 # the two towers of one file
@@ -181,7 +124,7 @@ _IMAGEBIND: Mapping[str, Entry] = {
         reads=reads,
         rate_hz=0,
         metrics=("av-benchmark/IB-Score",),
-        features=_embedded,
+        features=extractors.embedded,
     )
     for tower, kind, reads in (("audio", "audio", "mels"), ("video", "vision", "crops"))
 }
@@ -194,7 +137,7 @@ NETWORKS: Mapping[str, Entry] = {
         reads="audio",
         rate_hz=vggish.SAMPLE_RATE_HZ,
         metrics=("av-benchmark/FD-VGG", "audioldm-eval/FAD", "audioldm-eval-32k/FAD"),
-        features=_windows,
+        features=extractors.windows,
         model={"last_relu": False},
     ),
     "panns_16k": Entry(
@@ -212,7 +155,7 @@ NETWORKS: Mapping[str, Entry] = {
             "audioldm-eval/KL_sigmoid",
             "audioldm-eval/IS",
         ),
-        features=_tags,
+        features=extractors.tags,
     ),
     "panns_32k": Entry(
         kind="panns/cnn14_32k",
@@ -225,7 +168,7 @@ NETWORKS: Mapping[str, Entry] = {
             "audioldm-eval-32k/KL_sigmoid",
             "audioldm-eval-32k/IS",
         ),
-        features=_tags,
+        features=extractors.tags,
     ),
     "melception": Entry(
         kind="melception",
@@ -238,7 +181,7 @@ NETWORKS: Mapping[str, Entry] = {
             "specvqgan-melception/MKL",
             "specvqgan-melception/KID",
         ),
-        features=_mels,
+        features=extractors.mels,
         beside=((melception.STATISTICS_FILE, melception.load_statistics),),
     ),
     "i3d": Entry(
@@ -247,7 +190,7 @@ NETWORKS: Mapping[str, Entry] = {
         reads="video",
         rate_hz=0,
         metrics=("mm-diffusion/FVD", "mm-diffusion/KVD"),
-        features=_video,
+        features=extractors.video,
     ),
     "audioclip": Entry(
         kind="audioclip/audio",
@@ -255,7 +198,7 @@ NETWORKS: Mapping[str, Entry] = {
         reads="audio",
         rate_hz=audioclip.SAMPLE_RATE_HZ,
         metrics=("mm-diffusion/FAD",),
-        features=_audio,
+        features=extractors.audio,
         presets=tuple(audioclip.PRESETS),
     ),
     **_clap(
@@ -276,7 +219,7 @@ NETWORKS: Mapping[str, Entry] = {
         reads="audio",
         rate_hz=yamnet.SAMPLE_RATE_HZ,
         metrics=("yamnet/FAD", "yamnet/KL", "yamnet/cosine", "yamnet/IS"),
-        features=_scores,
+        features=extractors.scores,
         presets=("default", "official"),
     ),
     "passt": Entry(
@@ -290,7 +233,7 @@ NETWORKS: Mapping[str, Entry] = {
             "av-benchmark/ISC-PASST-mean",
             "av-benchmark/ISC-PASST-std",
         ),
-        features=_tags,
+        features=extractors.tags,
     ),
     **_SYNCHFORMER,
     **_IMAGEBIND,

@@ -1,12 +1,16 @@
 """MMAudio behind `sample.load` and the command line: folders of released files, clips, batches."""
 
+import dataclasses
 import json
 
+import mmaudio_goldens
 import numpy as np
 import pytest
+import torch
 
 from foley_jax import sample
 from foley_jax.inference import load, load_mmaudio, text_foley
+from foley_jax.interop import registry
 from tests.media import media_files
 from tests.mmaudio import tiny_mmaudio
 
@@ -46,6 +50,29 @@ def test_a_folder_is_loaded_and_its_licence_is_said(folder, capsys):
         clip.save(folder / "a.mp4")
     with pytest.raises(ValueError, match="neither a video nor a text"):
         foley()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_released_file_is_a_network_of_the_wanted_type(tmp_path, monkeypatch, dtype):
+    """The small official network in the place of the released one, in the released format."""
+    kind, path = "mmaudio/small_16k", tmp_path / "mmaudio_small_16k.pth"
+    released = registry.lookup(kind)
+    small = dataclasses.replace(released, model={**released.model, **mmaudio_goldens.TINY})
+    monkeypatch.setattr(registry, "kinds", lambda: {kind: small})
+    state = mmaudio_goldens.state("tiny", "tiny")
+    torch.save({key: torch.from_numpy(value) for key, value in state.items()}, path)
+    module = load_mmaudio.network(kind, path, dtype).module()
+    x = mmaudio_goldens.tiny_inputs("tiny")
+
+    def flow(model, x):
+        told = model.preprocess_conditions(x["clip"], x["sync"], x["text"])
+        return model.predict_flow(x["latent"], x["t"], told)
+
+    error = mmaudio_goldens.distance(
+        mmaudio_goldens.run(module, flow, x), mmaudio_goldens.golden("tiny")["flow"]
+    )
+    # bfloat16 has 8 bits
+    assert error <= 1e-5 if dtype == "float32" else 1e-3 < error < 5e-2
 
 
 def test_networks_of_others_are_refused(folder):

@@ -6,8 +6,8 @@ from flax import nnx, traverse_util
 from goldens import fill
 import jax
 import jax.numpy as jnp
+import mmaudio_goldens
 import numpy as np
-import official
 import pytest
 
 from foley_jax.mmaudio.tasks import flow_loss
@@ -18,11 +18,11 @@ LIMIT, GRADIENT_LIMIT = 1e-5, 3e-5  # relative L2: float32 in another order
 
 
 def inp(name, shape):
-    return official.inp(f"train_{name}", shape)
+    return mmaudio_goldens.inp(f"train_{name}", shape)
 
 
 def weights():
-    state = official.state("tiny", "tiny")
+    state = mmaudio_goldens.state("tiny", "tiny")
     state["latent_mean"] = inp("latent_mean", (8,)).reshape(1, 1, 8)
     state["latent_std"] = np.exp(np.float32(0.3) * inp("latent_std", (8,))).reshape(1, 1, 8)
     return state
@@ -52,7 +52,7 @@ def step():
 
 @pytest.mark.slow  # compiles for long
 def test_loss_and_gradients_are_the_official_ones():
-    want = official.golden("train")
+    want = mmaudio_goldens.golden("train")
 
     def gradients(model, batch, draws):
         graphdef, params, rest = nnx.split(model, nnx.Param, ...)
@@ -63,10 +63,10 @@ def test_loss_and_gradients_are_the_official_ones():
 
         return jax.grad(mean_loss, has_aux=True)(params)
 
-    model = official.tiny_of("tiny", weights())
-    found, (loss_B, x1_BNC) = official.run(model, gradients, *step())
-    assert official.distance(x1_BNC, want["x1"]) <= LIMIT
-    assert official.distance(loss_B, want["loss"]) <= LIMIT
+    model = mmaudio_goldens.tiny_of("tiny", weights())
+    found, (loss_B, x1_BNC) = mmaudio_goldens.run(model, gradients, *step())
+    assert mmaudio_goldens.distance(x1_BNC, want["x1"]) <= LIMIT
+    assert mmaudio_goldens.distance(loss_B, want["loss"]) <= LIMIT
     got = {
         "/".join(map(str, path)): np.asarray(value)
         for path, value in traverse_util.flatten_dict(nnx.to_pure_dict(found)).items()
@@ -87,10 +87,12 @@ def test_loss_and_gradients_are_the_official_ones():
     }
     for theirs, own in ours.items():
         gradient = got[own].T if own.endswith("kernel") else got[own]
-        assert official.distance(gradient, want[f"grad/{theirs}"]) <= GRADIENT_LIMIT, theirs
+        assert mmaudio_goldens.distance(gradient, want[f"grad/{theirs}"]) <= GRADIENT_LIMIT, theirs
     # norms of all, in whatever order: q, k and v stand in other columns here
     norms = sorted(np.linalg.norm(g.astype(np.float64)) for g in got.values())
-    assert len(norms) == len(json.loads((official.GOLDENS / "train_grad_names.json").read_text()))
+    assert len(norms) == len(
+        json.loads((mmaudio_goldens.GOLDENS / "train_grad_names.json").read_text())
+    )
     np.testing.assert_allclose(norms, np.sort(want["grad_norms"]), rtol=1e-4)
 
 

@@ -4,8 +4,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import mmaudio_goldens
 import numpy as np
-import official
 import pytest
 
 from foley_jax.diffusion import flow, guidance
@@ -18,7 +18,7 @@ ADAPTIVE = 1e-3  # steps are chosen by the data
 def velocity(model, x, scale):
     """The guided velocity; the null condition has the negative text."""
     conditions = model.preprocess_conditions(x["clip"], x["sync"], x["text"])
-    null = model.empty_conditions(3, x["negative"], **official.LENGTHS)
+    null = model.empty_conditions(3, x["negative"], **mmaudio_goldens.LENGTHS)
     return guidance.classifier_free(model.predict_flow, conditions, null, scale)
 
 
@@ -29,14 +29,16 @@ def follow(scale, **options):
         end = flow.sample(velocity(model, x, scale), x["latent"], **options)
         return end, model.unnormalise(end)
 
-    return official.run(official.tiny("tiny"), sampled, official.tiny_inputs("tiny"))
+    return mmaudio_goldens.run(
+        mmaudio_goldens.tiny("tiny"), sampled, mmaudio_goldens.tiny_inputs("tiny")
+    )
 
 
 def test_25_guided_steps_are_the_official_ones():
-    want = official.golden("tiny")
+    want = mmaudio_goldens.golden("tiny")
     end, latents = follow(4.5)
-    assert official.distance(end, want["euler25/end"]) <= TRAJECTORY
-    assert official.distance(latents, want["euler25/unnormalised"]) <= TRAJECTORY
+    assert mmaudio_goldens.distance(end, want["euler25/end"]) <= TRAJECTORY
+    assert mmaudio_goldens.distance(latents, want["euler25/unnormalised"]) <= TRAJECTORY
 
 
 @pytest.mark.slow  # three programs
@@ -50,18 +52,18 @@ def test_25_guided_steps_are_the_official_ones():
 )
 def test_other_ways_are_the_official_ones(case, scale, options):
     end, _ = follow(scale, **options)
-    assert official.distance(end, official.golden("tiny_more")[case]) <= TRAJECTORY
+    assert mmaudio_goldens.distance(end, mmaudio_goldens.golden("tiny_more")[case]) <= TRAJECTORY
 
 
 def test_noise_that_is_left_is_the_official_one():
-    want, x = official.golden("tiny_more"), official.tiny_inputs("tiny")
+    want, x = mmaudio_goldens.golden("tiny_more"), mmaudio_goldens.tiny_inputs("tiny")
     noise, data = x["latent"], x["negative"][:, :1, :8] + x["latent"]
     point = flow.on_path(jnp.asarray(noise), jnp.asarray(data), jnp.asarray(x["t"]), 0.1)
-    assert official.distance(np.asarray(point), want["min_sigma/xt"]) <= 1e-6
+    assert mmaudio_goldens.distance(np.asarray(point), want["min_sigma/xt"]) <= 1e-6
     fixed = lambda x_t, t_B: jnp.asarray(x["latent"])  # noqa: E731
     loss_fn = functools.partial(flow.training_loss, fixed, min_sigma=0.1)
     loss_B = jax.jit(loss_fn)(jnp.asarray(data), jnp.asarray(x["t"]), jnp.asarray(noise / 2))
-    assert official.distance(np.asarray(loss_B), want["min_sigma/loss"]) <= 1e-6
+    assert mmaudio_goldens.distance(np.asarray(loss_B), want["min_sigma/loss"]) <= 1e-6
 
 
 @pytest.mark.slow  # its loop takes long to compile
@@ -69,5 +71,10 @@ def test_adaptive_steps_end_where_the_official_ones_do():
     def sampled(model, x):
         return flow.sample_adaptive(velocity(model, x, 4.5), x["latent"])
 
-    end = official.run(official.tiny("tiny"), sampled, official.tiny_inputs("tiny"))
-    assert official.distance(end, official.golden("tiny_more")["adaptive/end"]) <= ADAPTIVE
+    end = mmaudio_goldens.run(
+        mmaudio_goldens.tiny("tiny"), sampled, mmaudio_goldens.tiny_inputs("tiny")
+    )
+    assert (
+        mmaudio_goldens.distance(end, mmaudio_goldens.golden("tiny_more")["adaptive/end"])
+        <= ADAPTIVE
+    )

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import mmaudio_goldens
 import numpy as np
-import official
 import pytest
 import tiny_mmaudio
 
@@ -102,7 +102,7 @@ def test_a_clip_does_not_depend_on_its_neighbours(model):
     settings = pipeline.Settings(text="dog", **FAST)
     together = [r[0].audio for r in model.generate(films, settings)]
     for source, shared in zip(films, together):
-        assert official.distance(audio(model, source, text="dog"), shared) <= LIMIT
+        assert mmaudio_goldens.distance(audio(model, source, text="dog"), shared) <= LIMIT
 
 
 def test_everything_that_is_said_is_heard(model):
@@ -127,14 +127,14 @@ def test_conditions_made_at_every_step_are_the_kept_ones(model, monkeypatch):
     kept = audio(model, source, text="dog")
     monkeypatch.setattr(solve, "KEPT_BYTES", 0)
     anew = tiny_mmaudio.make()
-    assert official.distance(audio(anew, source, text="dog"), kept) <= LIMIT
+    assert mmaudio_goldens.distance(audio(anew, source, text="dog"), kept) <= LIMIT
 
 
 def test_samples_are_those_of_their_numbers(model):
     source = film("a.mp4", 1.0)
     (both,) = model.generate([source], pipeline.Settings(num_samples=2, **FAST))
     assert [r.sample for r in both] == [0, 1]
-    assert official.distance(both[0].audio, audio(model, source)) <= LIMIT
+    assert mmaudio_goldens.distance(both[0].audio, audio(model, source)) <= LIMIT
     assert np.abs(both[0].audio - both[1].audio).max() > 1e-3
 
 

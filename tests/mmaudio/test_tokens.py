@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 import sys
 
-import official
+import mmaudio_goldens
 import pytest
 
 from foley_jax.mmaudio import tokens
 
-CASES = json.loads((official.GOLDENS / "tokens.json").read_text())
+CASES = json.loads((mmaudio_goldens.GOLDENS / "tokens.json").read_text())
 
 
 def merges_file():

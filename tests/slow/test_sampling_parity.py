@@ -10,10 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from foley_jax.diff_foley.sampling import (
-    packed_windows,
-    solve,
-)
+from foley_jax.diff_foley.sampling import notebook, packed_windows, solve
 from foley_jax.diff_foley.sampling import settings as settings_lib
 from foley_jax.diffusion import schedule, windows
 from foley_jax.interop import registry
@@ -42,7 +39,7 @@ def test_double_guided_sampling_equals_the_notebook():
     ldm = _network("diff_foley/ldm", "ldm")
     classifier = _network("diff_foley/guidance_classifier", "classifier")
     features_RD = fill.unit_rows(fill.inp("e2e_feat", (1, 33, 512), PREFIX))[0]
-    plan = windows.official(len(features_RD), SPEC)
+    plan = notebook.windows(len(features_RD), SPEC)
     request = packed_windows.Request(plan, features_RD, "e2e", packed_windows.NoiseSeed(0))
     packed, _, batch = packed_windows.pack_windows([request], SPEC, max_batch=1)
     settings = settings_lib.Settings(preset="official")

@@ -34,6 +34,7 @@ class DeSync(feature_rules.FeatureRules):
     """The protocol. An item is network -> "embedding" -> features; the reference's has both."""
 
     name = "desync"
+    judges = "when things sound (temporal sync), not what they are"
     key = KEY
     ascending = False
     columns = {

@@ -82,11 +82,11 @@ def view(
       foley_jax.media.video.MediaError: a video cannot be decoded.
       ValueError: a video without frames.
     """
-    grouped = features.official_groups if official else features.seamless_groups
+    divided = features.official_groups if official else features.seamless_groups
     embedded: list[list[np.ndarray]] = [[] for _ in sources]
 
     def groups_of(source: Source, embedded: list[np.ndarray]) -> Iterable[grouped.Group]:
-        return grouped(score.passing(source.frames_THWC, embedded))
+        return divided(score.passing(source.frames_THWC, embedded))
 
     video_features = grouped.encode(encode_fn, map(groups_of, sources, embedded), batch=batch)
     clips = [np.concatenate(own) if own else np.zeros((0, 0), np.float32) for own in embedded]

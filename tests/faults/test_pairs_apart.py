@@ -19,9 +19,11 @@ from foley_jax.evaluation.protocols import (
     av_benchmark_figures,
     av_benchmark_protocol,
     class_figures,
+    desync_protocol,
     embedded_protocol,
     onset_protocol,
     specvqgan_protocol,
+    yamnet_protocol,
 )
 from foley_jax.evaluation.statistics import class_scores, pairs, remarks, scores
 
@@ -128,10 +130,19 @@ def test_every_kind_of_pair_has_its_interval_and_its_chance():
         audioldm_protocol.AudioLdmEval: {"KL", "KL_sigmoid"},
         av_benchmark_protocol.AvBenchmark: {
             *("KL-PANNS-softmax", "KL-PASST-softmax"),
-            *("IB-Score", "LAION-CLAP-Score", "MS-CLAP-Score"),
+            *("IB-Score", "LAION-CLAP-Score", "MS-CLAP-Score", "DeSync"),
         },
+        yamnet_protocol.YamnetProtocol: {"KL", "cosine"},
+        desync_protocol.DeSync: {"DeSync"},
     }
-    smaller_is_better = {"MKL", "KL", "KL_sigmoid", "KL-PANNS-softmax", "KL-PASST-softmax"}
+    smaller_is_better = {
+        "MKL",
+        "KL",
+        "KL_sigmoid",
+        "KL-PANNS-softmax",
+        "KL-PASST-softmax",
+        "DeSync",
+    }
     for rules, keys in judged.items():
         assert {contrast.key for contrast in rules.contrasts} == keys, rules.name
         for contrast in rules.contrasts:

@@ -37,6 +37,7 @@ OFFICIAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", OFFICIAL)
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_official_files_are_recognised(tmp_path, kind, prefix):

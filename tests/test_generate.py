@@ -89,6 +89,7 @@ def _written(clip):
     return level.within_full_scale(clip.audio)[0]
 
 
+@pytest.mark.slow
 def test_sample_k_is_what_the_model_gives_for_sample_k(foley, videos, usual):
     report, clips = usual
     assert [folder.name for folder in report.folders] == ["seed0_sample0", "seed0_sample1"]

@@ -37,6 +37,7 @@ def test_help_teaches_examples_first(flag):
     assert time.monotonic() - begin < 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -89,6 +90,7 @@ def test_mistakes_are_one_clear_line(tmp_path, args, message):
     assert not (tmp_path / "cavp").exists()
 
 
+@pytest.mark.slow
 def test_traceback_can_be_asked_for(tmp_path):
     code, _, err = run(f"--workdir={tmp_path}", DEMO, "--config.data.dir=nowhere", "--traceback")
     assert code == 1

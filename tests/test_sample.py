@@ -51,6 +51,7 @@ def _durations(path):
         return [float(s.duration * s.time_base) for s in container.streams]
 
 
+@pytest.mark.slow
 def test_command_line_makes_audio_for_a_folder_and_names_what_failed(
     runs, videos, tmp_path, capsys
 ):
@@ -111,6 +112,7 @@ def test_several_samples_come_back_best_first(foley, videos):
     assert (np.diff(np.nan_to_num(scores)) <= 0).all()
 
 
+@pytest.mark.slow
 def test_classifier_guides_and_scores(foley, guided, videos):
     video = videos / "v0.5.mp4"
     plain = foley(video, steps=2)
@@ -174,6 +176,7 @@ def test_any_rate_size_and_rotation(foley, tmp_path):
         assert abs(video_s - audio_s) <= 0.05 and np.isfinite(clip.audio).all(), path
 
 
+@pytest.mark.slow
 def test_a_folder_of_official_files_is_converted_while_loading(monkeypatch, tmp_path):
     """With tiny networks in place of the official ones; the full size is a slow test."""
     kinds = registry.kinds()
@@ -202,6 +205,7 @@ def test_a_folder_of_official_files_is_converted_while_loading(monkeypatch, tmp_
         sample.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_networks_that_do_not_fit_are_refused(runs, tmp_path):
     with pytest.raises(ValueError, match="wanted here: 'alignment'"):
         sample.load(runs / "ldm", classifier=runs / "cavp")

@@ -122,6 +122,7 @@ def test_refusals_of_the_compiler_are_read():
         cost._wanted(ValueError("another error"))
 
 
+@pytest.mark.slow
 def test_results_are_kept_and_shown(tmp_path):
     costs = [cost.of(_program(), dtype="float32")]
     request = {"config": config_of("autoencoder", devices=2).to_dict(), "step": "train"}
@@ -150,6 +151,7 @@ def test_help_and_wrong_flags(capsys):
         assert shown in said.out + said.err
 
 
+@pytest.mark.slow
 def test_a_step_is_run_once_where_devices_are():
     """CPUs keep no count of their memory; what the compiler says is known."""
     program = programs.training(config_of("autoencoder", devices=1), topology.devices("cpu:1"))

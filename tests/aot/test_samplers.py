@@ -36,6 +36,7 @@ def test_latent_diffusion_samples_and_decodes_alone_on_every_device():
     assert sent < 100 * latents < sample.memory_bytes
 
 
+@pytest.mark.slow
 def test_work_grows_with_windows_and_guidance():
     one, two, guided = (
         traced_flops(of("ldm", 1, **options)[0])
@@ -49,6 +50,7 @@ def test_work_grows_with_windows_and_guidance():
     assert 1.5 * one < guided
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stage", ["mm_super_resolution", pytest.param("mm_diffusion", marks=pytest.mark.slow)]
 )

@@ -34,6 +34,7 @@ def command(*args, without=(), path=None):
     )
 
 
+@pytest.mark.slow
 def test_measured_without_torch_and_shown_as_a_table(tmp_path):
     out = tmp_path / "results"
     options = ["--size=tiny", "--repeats=2", "--threads=1", f"--out={out}"]

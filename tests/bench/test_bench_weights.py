@@ -68,6 +68,7 @@ def build(kind, **overrides):
     return lambda keys: description.build(model, rngs=keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KEYS)
 def test_the_converter_takes_them_back(kind):
     network = weights.network(build(kind, **SMALL[kind]))

@@ -6,6 +6,7 @@ from foley_jax.bench import case, measure
 from foley_jax.bench.suites import first_sample
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_says_why(tmp_path):
     with pytest.raises(ValueError, match="exit code 1: .*no video files found|exit code 1: .*none"):
         first_sample.measure(tmp_path / "none", tmp_path / "x.mp4", warm=0)

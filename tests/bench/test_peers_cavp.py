@@ -41,6 +41,7 @@ def _worst(model, encode, module, x):
     return np.abs(ours - theirs).max() * np.sqrt(TINY["embed_dim"])
 
 
+@pytest.mark.slow
 def test_rows_of_images_agree(both):
     model, state = both
     x = _random(2, 4, 64, 48, 3)

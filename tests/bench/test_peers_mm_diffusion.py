@@ -34,6 +34,7 @@ def both(**fields):
     return model, weights.official("mm_diffusion/base", jax.device_get(state))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_res_blocks", "length", "shifts"),
     [pytest.param(1, 64, (1, 2, 0, 2, 1, 3), marks=pytest.mark.slow), (0, 76, (2, 3))],
@@ -57,6 +58,7 @@ def test_noise_agrees(num_res_blocks, length, shifts):
         assert (b - c).abs().max() > 100 * ATOL * scale  # shifts are heeded
 
 
+@pytest.mark.slow
 def test_a_network_without_peer():
     _, state = both()
     with pytest.raises(ValueError, match=r"video_patch and audio_patch are \(8, 32\)"):

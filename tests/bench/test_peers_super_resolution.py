@@ -23,6 +23,7 @@ TINY = {
 ATOL = 1e-5  # of unit scale: float32 in another order
 
 
+@pytest.mark.slow
 def test_noise_and_variance_agree():
     model = compiled.build(lambda keys: super_resolution.SuperResolution(**TINY, rngs=keys))
     state = nnx.to_pure_dict(nnx.state(model))

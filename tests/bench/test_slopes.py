@@ -1,6 +1,7 @@
 """How costs grow, told from results."""
 
 import numpy as np
+import pytest
 
 from foley_jax.bench import case, measure, report, slopes
 from foley_jax.bench.suites import scaling
@@ -30,6 +31,7 @@ def test_the_table_has_them():
     assert slopes.of(results("batch", 1.0)[:1]) == {} and slopes.markdown([], "here") == []
 
 
+@pytest.mark.slow
 def test_flops_of_a_longer_video_are_those_of_its_windows(monkeypatch):
     """16 s make three windows, in one batch."""
     monkeypatch.setattr(scaling.Walk, "compile", lambda self: 0.0)

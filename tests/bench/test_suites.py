@@ -29,6 +29,7 @@ MAY_BE_EQUAL = ("loader", "mm_train")  # records; a loss and a length, which rou
 NEEDS_DIFFUSERS = ("unet_forward", "vae_decode", "ldm_sample", "ldm_train")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "suite", [*ALONE, *(pytest.param(s, marks=pytest.mark.slow) for s in LONG)]
 )

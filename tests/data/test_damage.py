@@ -196,6 +196,7 @@ def test_readers_of_one_source_share_their_count(folder, caplog):
         theirs[8]
 
 
+@pytest.mark.slow
 def test_worker_processes_stop_the_run(folder):
     for n in (0, 1):
         flip(shard(folder, 0), n)

@@ -101,6 +101,7 @@ def test_starting_at_a_step_is_having_read_to_it(folder, options):
             np.testing.assert_array_equal(a[key], b[key])
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_batches(folder):
     source = pipeline.open_source(folder, "train")
     for a, b in zip(batches(source, 3), batches(source, 3, workers=1)):

@@ -330,6 +330,7 @@ def _image_encoder(folder):
     return network
 
 
+@pytest.mark.slow
 def test_rows_of_another_image_encoder(shards, tmp_path, capsys):
     network = _image_encoder(tmp_path / "clip")
     command = [str(shards), str(tmp_path / "out"), f"--model={tmp_path / 'clip'}", "--encoder=clip"]

@@ -145,6 +145,7 @@ def add(
             found.setdefault(clip.source, []).append(off)
 
 
+@pytest.mark.slow
 def test_clips_of_contrastive_training(videos, four):
     source = pipeline.open_source(four, "train", FOUR)
     found: dict[str, list[float]] = {}
@@ -200,6 +201,7 @@ def test_windows_of_latent_diffusion(videos, rows, aligned, merge):
         assert min(map(min, found.values())) < -2
 
 
+@pytest.mark.slow
 def test_windows_of_mm_diffusion(videos, ten):
     source = pipeline.open_source(ten, "train", TEN)
     found: dict[str, list[float]] = {}

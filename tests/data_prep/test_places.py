@@ -72,6 +72,7 @@ def made(tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path]:
     return videos, folder / "s"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["file", "memory"])
 def test_shards_made_in_a_store_are_the_same(made, tmp_path, scheme):
     videos, shards = made

@@ -58,6 +58,7 @@ def videos(tmp_path) -> pathlib.Path:
     return folder
 
 
+@pytest.mark.slow
 def test_clips_and_failures(videos, tmp_path):
     shards = tmp_path / "shards"
     index = prepare.prepare(videos, shards, FORMAT)
@@ -83,6 +84,7 @@ def test_clips_and_failures(videos, tmp_path):
     assert len(short.audio) == 12000  # as long as its three frames
 
 
+@pytest.mark.slow
 def test_result_does_not_depend_on_the_number_of_workers(videos, tmp_path):
     prepare.prepare(videos, tmp_path / "one", FORMAT, clips_per_shard=2)
     prepare.prepare(videos, tmp_path / "two", FORMAT, clips_per_shard=2, workers=2)
@@ -90,6 +92,7 @@ def test_result_does_not_depend_on_the_number_of_workers(videos, tmp_path):
     assert len(digests(tmp_path / "one")) == 3
 
 
+@pytest.mark.slow
 def test_finished_shards_are_kept_and_lost_ones_made_again(videos, tmp_path):
     shards = tmp_path / "shards"
     prepare.prepare(videos, shards, FORMAT, clips_per_shard=2)
@@ -126,6 +129,7 @@ def test_kill_and_start_again_gives_the_same_set(tmp_path):
     assert not list(shards.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused(videos, tmp_path):
     prepare.prepare(videos, tmp_path / "shards", FORMAT)
     other = clip_making.Format(fps=4.0, size=32, sample_rate_hz=16000, clip_seconds=2.0)
@@ -202,6 +206,7 @@ def run_with_trouble(job: list[str], skip: dict[int, str], say) -> list[str]:
     return out
 
 
+@pytest.mark.slow
 def test_hanging_and_crashing_tasks_cost_only_themselves():
     jobs = [["a", "hang", "b"], ["die", "c"]]
     results = guarded_pool.run_jobs(

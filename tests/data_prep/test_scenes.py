@@ -149,6 +149,7 @@ def test_rotor_audio_at_the_pitch_of_its_speed():
     assert curve["pitch_hz"][slow] == pytest.approx(min(curve["pitch_hz"]), abs=0.5)
 
 
+@pytest.mark.slow
 def test_written_set_is_complete_deterministic_and_kept(tmp_path):
     counts = {("train", "plain"): 1, ("test_hard", "hard"): 1}
     scenes.make_set(tmp_path / "a", counts, seed=3, workers=1)

@@ -84,6 +84,7 @@ def _jitted(train, noised):
     return filled.jit(_loss_fn(train, noised))
 
 
+@pytest.mark.slow
 def test_training_step_has_finite_gradients_for_the_trained_parts_only():
     _, _, params, rest = _filled()
     loss = _loss_fn(True, True)
@@ -99,6 +100,7 @@ def test_training_step_has_finite_gradients_for_the_trained_parts_only():
         assert np.abs(grad).max() > 0, jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 def test_loss_is_the_cross_entropy_of_the_probabilities():
     task, graphdef, params, rest = _filled()
     batch, key = _batch(), jax.random.key(0)
@@ -120,6 +122,7 @@ def test_loss_is_the_cross_entropy_of_the_probabilities():
         np.testing.assert_allclose(metrics[f"accuracy_{kind}"], own)
 
 
+@pytest.mark.slow
 def test_noised_latents_depend_on_the_step_and_clean_ones_do_not():
     _, _, params, rest = _filled()
     assert rest["latent_scale"] > 0
@@ -172,6 +175,7 @@ def test_classifier_reads_step_rows_and_times():
         assert np.abs(other - first).min() > 1e-5
 
 
+@pytest.mark.slow
 def test_raw_rows_go_past_the_conditioner():
     model = filled.module(
         lambda keys: alignment.from_config(
@@ -260,6 +264,7 @@ def test_every_variant_builds_and_fits_its_data(arg):
         stage.get_config("dmo")
 
 
+@pytest.mark.slow
 def test_shows_pairs_with_their_scores(monkeypatch):
     task, graphdef, params, rest = _filled()
     notes = []

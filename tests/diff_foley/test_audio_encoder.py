@@ -23,6 +23,7 @@ def _tiny(**options):
     return compiled.build(lambda keys: audio_encoder.Cnn14(**fields, rngs=keys))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem,channels", [("blocks", CHANNELS), ("patch4", CHANNELS[1:])])
 @pytest.mark.parametrize("frames,features", [(64, 4), (76, 4)])
 def test_sixteen_mel_frames_make_one_row(stem, channels, frames, features):
@@ -79,6 +80,7 @@ def test_every_mel_bin_has_its_own_statistics():
     np.testing.assert_allclose(after["bn"]["mean"], want, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_dropout_needs_a_key_and_follows_it():
     encoder, mel = _tiny(dropout=0.5), _mel(2, 64, 32)
     with pytest.raises(ValueError, match="needs key="):
@@ -95,6 +97,7 @@ def test_dropout_needs_a_key_and_follows_it():
     assert not np.allclose(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem,channels", [("blocks", CHANNELS), ("patch4", CHANNELS[1:])])
 def test_gradients_are_finite_and_reach_every_parameter(stem, channels):
     mel = _mel(2, 64, 32)

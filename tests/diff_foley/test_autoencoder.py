@@ -86,6 +86,7 @@ def test_sizes_that_do_not_fit_are_refused():
         model.encode(jnp.zeros((1, 7, 8, 1)))
 
 
+@pytest.mark.slow
 def test_gradients_are_finite():
     graphdef, params = nnx.split(_small())
 

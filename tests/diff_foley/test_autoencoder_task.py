@@ -62,6 +62,7 @@ def _step(config, *, train=True):
     return value, metrics, grads, jax.device_get(rest), after
 
 
+@pytest.mark.slow
 def test_step_has_finite_gradients_and_follows_the_scale():
     value, metrics, grads, before, after = _step(_config())
     assert np.isfinite(value) and value > 0
@@ -84,11 +85,13 @@ def test_scale_tends_to_one_over_the_deviation_of_the_latents():
     assert float(scale) == pytest.approx(1.0 / float(jnp.std(z)), rel=0.01)
 
 
+@pytest.mark.slow
 def test_evaluation_leaves_the_state_alone():
     *_, before, after = _step(_config(), train=False)
     assert before["latent_scale"] == after["latent_scale"]
 
 
+@pytest.mark.slow
 def test_crops_are_slices_of_the_whole_mel():
     task = autoencoder.AutoencoderTask(_config())
     batch = _batch()
@@ -98,6 +101,7 @@ def test_crops_are_slices_of_the_whole_mel():
     np.testing.assert_allclose(got[1], whole[1, :, 3:19], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start,active", [(0, True), (5, False)])
 def test_critic_counts_from_its_first_step_on(start, active):
     value, metrics, grads, before, after = _step(_config(adversarial_start=start))
@@ -140,6 +144,7 @@ def test_critic_without_a_network_and_unknown_errors_are_refused():
         autoencoder.AutoencoderTask(config)
 
 
+@pytest.mark.slow
 def test_shows_mels_in_and_out_and_their_audio():
     config = _config()
     config.loss.crop_frames = 32

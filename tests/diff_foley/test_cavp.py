@@ -32,6 +32,7 @@ def test_the_logit_scale_starts_as_in_clip():
     np.testing.assert_allclose(np.exp(cavp.LOGIT_SCALE_INIT), 1 / 0.07)
 
 
+@pytest.mark.slow
 def test_row_norm_takes_the_common_direction_away():
     model = compiled.build(lambda keys: cavp.from_config({**TINY, "row_norm": True}, rngs=keys))
     frames, mel = _random(4, 4, 16, 16, 3), _random(4, 64, 64)
@@ -46,6 +47,7 @@ def test_row_norm_takes_the_common_direction_away():
         np.testing.assert_allclose(side.mean((0, 1)), norm.bias[...], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side,shape", [("video", (2, 8, 16, 16, 3)), ("spec", (2, 64, 128))])
 def test_rows_and_their_pooling(model, side, shape):
     def all_forms(model, x):

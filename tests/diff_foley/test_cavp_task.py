@@ -67,6 +67,7 @@ def _jitted(task, train):
     return filled.jit(fn, static_argnums=0)
 
 
+@pytest.mark.slow
 def test_loss_gradients_and_statistics(task, parts, batch):
     graphdef, params, rest = parts
     (loss, (metrics, after)), grads = _jitted(task, True)(graphdef, params, rest, batch)
@@ -78,6 +79,7 @@ def test_loss_gradients_and_statistics(task, parts, batch):
     assert all(jax.tree.leaves(moved))
 
 
+@pytest.mark.slow
 def test_evaluation_leaves_the_statistics_alone(task, parts, batch):
     (_, (_, after)), _ = _jitted(task, False)(*parts, batch)
     jax.tree.map(np.testing.assert_array_equal, after, parts[2])

@@ -48,6 +48,7 @@ def _of_denoiser(batch):
     return flops.count(run, keys_values), anew
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", BATCHES)
 def test_a_step_projects_no_context(monkeypatch, batch):
     kept, anew = _of_denoiser(batch)
@@ -67,6 +68,7 @@ def test_nor_does_a_step_with_the_classifier(monkeypatch):
     assert _per_step(8) > with_classifier + anew - kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", BATCHES)
 def test_audio_are_the_same_as_with_a_projection_at_every_step(monkeypatch, batch):
     run, args, _ = window_program.program(batch, 2, guided=False)
@@ -78,6 +80,7 @@ def test_audio_are_the_same_as_with_a_projection_at_every_step(monkeypatch, batc
     np.testing.assert_allclose(*made, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_all_steps_are_one_program_that_never_asks_the_host():
     run, args, _ = window_program.program(8, 3)
     text = str(jax.make_jaxpr(run)(*args))
@@ -85,6 +88,7 @@ def test_all_steps_are_one_program_that_never_asks_the_host():
     assert "callback" not in text and "while[" not in text
 
 
+@pytest.mark.slow
 def test_one_null_condition_serves_all_windows():
     model = window_program.networks()[0].module()
     features_NLD = np.ones((6, 4, 8), np.float32)
@@ -97,6 +101,7 @@ def test_one_null_condition_serves_all_windows():
         assert all(leaf.shape[:2] == (3, 2) for leaf in jax.tree.leaves(contexts))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("official", [False, True])
 def test_the_classifier_judges_by_keys_and_values(official):
     """Takes its window's features; preset "official" all features of the video, in every batch."""

@@ -43,6 +43,7 @@ def test_loss_and_gradients_are_the_official_ones(case):
     assert max(worst.values()) <= ATOL, worst
 
 
+@pytest.mark.slow
 def test_the_loss_does_not_depend_on_how_the_batch_is_laid_out():
     rng = np.random.default_rng(0)
     features = [rng.standard_normal((24, 16)).astype(np.float32) for _ in range(2)]

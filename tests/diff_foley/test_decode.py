@@ -33,12 +33,14 @@ def _pitch_hz(audio, low, high):
     return (power * hz)[inside].sum() / power[inside].sum()
 
 
+@pytest.mark.slow
 def test_default_keeps_a_pitch_of_1_khz(tone_FT):
     audio = decode.vocode([tone_FT], [8 * RATE], SPEC, max_batch=1)[0]
     assert len(audio) == 8 * RATE
     assert abs(_pitch_hz(audio, 500, 1500) - 1000) <= 5
 
 
+@pytest.mark.slow
 def test_official_lowers_it_as_the_notebook_does(tone_FT):
     keys_N = jax.random.split(jax.random.key(0), 3)
     audio = notebook.vocode(np.stack([tone_FT] * 3), 3 * 130816, SPEC, keys_N=keys_N)
@@ -48,6 +50,7 @@ def test_official_lowers_it_as_the_notebook_does(tone_FT):
     assert abs(_pitch_hz(audio, 500, 1000) - wanted_hz) <= 1
 
 
+@pytest.mark.slow
 def test_chunks_join_without_a_trace(monkeypatch):
     """Against one run: chunk borders have no more spectral flux than other moments."""
     with np.load(GOLDENS / "audio.npz") as golden:

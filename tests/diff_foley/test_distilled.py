@@ -62,6 +62,7 @@ def test_a_step_moves_the_student_and_not_its_teacher():
         assert np.isfinite(grad).all(), jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 def test_students_are_sampled_in_their_own_steps(tmp_path):
     filled.save_run(tmp_path / "cavp", tiny_foley.cavp())
     filled.save_run(tmp_path / "ldm", student())

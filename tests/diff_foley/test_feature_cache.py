@@ -45,6 +45,7 @@ def _plain():
     return filled.jit(lambda x: _unet()(x, TIMES, context))(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "depth", [pytest.param(depth, marks=() if depth == 5 else pytest.mark.slow) for depth in DEPTHS]
 )
@@ -79,6 +80,7 @@ def _made(batch, interval):
     return np.asarray(filled.jit(lambda *a: run(*a))(*args))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["dpm_solver", "ddim", "plms"])
 def test_samplers_carry_a_memory_from_step_to_step(sampler):
     """Returns what is 1 at every third evaluation, and a count of them, as feature caches keep."""
@@ -102,6 +104,7 @@ def test_samplers_carry_a_memory_from_step_to_step(sampler):
     np.testing.assert_array_equal(kept, seen[counts // 3 * 3])
 
 
+@pytest.mark.slow
 def test_every_batch_of_windows_has_its_own_features():
     """Two batches or one: the same audio; an interval of one more step than there are: others."""
     exact, one, two, once = (_made(*choice) for choice in ((8, 1), (8, 2), (2, 2), (8, 9)))

@@ -77,6 +77,7 @@ def test_the_embedded_recipe_is_of_one_rate_and_one_set_of_runs():
     assert found["ldm"].data.dir == found["alignment"].data.dir
 
 
+@pytest.mark.slow
 @rates(12.0, 25.0)
 def test_cavp_takes_a_step(fps):
     config = config_of("cavp", fps)
@@ -90,6 +91,7 @@ def test_cavp_takes_a_step(fps):
     assert np.isfinite(value) and metrics["rows"] > 0
 
 
+@pytest.mark.slow
 @rates(25.0, 12.0)
 def test_latent_diffusion_takes_a_step(fps):
     config, rng = config_of("ldm", fps), np.random.default_rng(0)
@@ -113,6 +115,7 @@ def test_windows_and_the_unet_know_the_rate():
     assert window.num_features * window.feature_s == window.num_columns * window.column_s == 1.0
 
 
+@pytest.mark.slow
 @rates(12.0, 25.0)
 def test_audio_of_a_video_has_its_length(tmp_path, fps):
     for stage in ("cavp", "ldm"):

@@ -73,6 +73,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_folder_of_transformers_is_read_by_its_config(tmp_path, name):
     kind, model, features, (mean, std) = CASES[name](pytest.importorskip("transformers"))

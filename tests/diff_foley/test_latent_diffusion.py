@@ -49,6 +49,7 @@ def _mel(*shape):
     return np.random.default_rng(0).random(shape).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_mel_goes_through_the_scaled_latent(model):
     def walk(model, mel):
         mean, _ = model.autoencoder.encode(jnp.repeat(mel[..., None], 3, axis=-1))

@@ -77,6 +77,7 @@ def _loss_fn(train, **loss):
     return loss, task
 
 
+@pytest.mark.slow
 def test_training_step_has_finite_gradients_for_the_trained_parts_only():
     _, _, params, rest = _filled()
     loss, _ = _loss_fn(True)
@@ -91,6 +92,7 @@ def test_training_step_has_finite_gradients_for_the_trained_parts_only():
         assert np.isfinite(grad).all() and np.abs(grad).max() > 0, jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 def test_evaluation_is_a_function_of_its_batch_and_key():
     _, _, params, _ = _filled()
     loss, _ = _loss_fn(False)
@@ -99,6 +101,7 @@ def test_evaluation_is_a_function_of_its_batch_and_key():
     assert first == again != other
 
 
+@pytest.mark.slow
 def test_dropped_conditions_are_the_conditioner_of_zeros():
     _, _, params, _ = _filled()
     batch = _batch()
@@ -144,6 +147,7 @@ def test_unknown_prediction_is_refused(prediction):
         jax.eval_shape(loss, params, _batch(), 0)
 
 
+@pytest.mark.slow
 def test_shows_real_and_sampled_windows():
     task, graphdef, params, rest = _filled()
     module = nnx.merge(graphdef, params, rest)

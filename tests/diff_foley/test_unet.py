@@ -20,6 +20,7 @@ def _compiled(**fields):
     return lambda x, t, c, s=TIMES_S: np.asarray(call(params, x, t, c, s))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{}, {"locality_bias": True, "attention_downsamples": (1,)}])
 def test_prediction_depends_on_step_and_context(fields):
     run, (x, t, context) = _compiled(**fields), small_unet.inputs()
@@ -29,6 +30,7 @@ def test_prediction_depends_on_step_and_context(fields):
     assert np.abs(out - run(x, t, -context)).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields", [{"depth": 2}, {"locality_bias": True, "attention_downsamples": (1,), "remat": True}]
 )
@@ -65,6 +67,7 @@ def test_times_of_rows_matter_only_with_locality():
         assert (moved > 1e-4) == bool(fields)
 
 
+@pytest.mark.slow
 def test_remat_changes_nothing():
     x, t, context = small_unet.inputs()
 
@@ -83,6 +86,7 @@ def test_remat_changes_nothing():
         np.testing.assert_allclose(a, b, atol=2e-5 * max(1.0, float(np.abs(a).max())))
 
 
+@pytest.mark.slow
 def test_bfloat16_follows_float32():
     inputs = small_unet.inputs()
     exact, rough = _compiled()(*inputs), _compiled(dtype="bfloat16")(*inputs)

@@ -52,6 +52,7 @@ def test_factored_convolution_is_the_3d_convolution(kernel, temporal, stride):
     np.testing.assert_allclose(got.reshape(want.shape), want, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem,side", [("conv7", 32), ("patch4", 16), ("motion4", 16)])
 def test_one_feature_per_frame(stem, side):
     encoder = _tiny(stem)
@@ -90,6 +91,7 @@ def test_training_moves_the_batch_statistics_by_a_tenth():
     np.testing.assert_allclose(after["conv1"]["bn"]["mean"], want, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem,side", [("conv7", 32), ("patch4", 16), ("motion4", 16)])
 def test_gradients_are_finite_and_reach_every_parameter(stem, side):
     x = _frames(2, 3, side, side, 3)

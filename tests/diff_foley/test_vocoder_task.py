@@ -73,6 +73,7 @@ def _split(task):
     return graphdef, small, nnx.to_pure_dict(rest)
 
 
+@pytest.mark.slow
 def test_one_batch_is_overfitted():
     task = task_lib.resolve(_config())
     graphdef, params, rest = _split(task)
@@ -98,6 +99,7 @@ def test_one_batch_is_overfitted():
     assert losses[-1] < 0.4 * losses[0], losses[::20]
 
 
+@pytest.mark.slow
 def test_crops_pair_frames_with_the_samples_they_stand_on():
     task, batch = vocoder.VocoderTask(_config()), _batch()
     mel_BFT, audio_BL = task.crops(batch)
@@ -201,6 +203,7 @@ def test_adversarial_losses_are_least_squares():
     assert float(critics_lib.feature_loss(opinions(1.0), opinions(0.0))) == 3.0
 
 
+@pytest.mark.slow
 def test_critics_count_from_their_first_step_on():
     task = vocoder.VocoderTask(_config(adversarial=True))
     graphdef, params, rest = _split(task)

@@ -30,6 +30,7 @@ def test_windows_cover_every_row_and_overlap(num_features, spec):
     assert (columns > 0).all() and (columns < 64).all()
 
 
+@pytest.mark.slow
 def test_rows_and_columns_of_every_window_begin_together_for_ten_minutes():
     for num_features in range(1, 2401):
         for window in windows.plan(num_features, PAPER):
@@ -38,6 +39,7 @@ def test_rows_and_columns_of_every_window_begin_together_for_ten_minutes():
         assert window.feature * 0.25 == window.column * 0.125
 
 
+@pytest.mark.slow
 def test_exact_windows_end_with_the_video_and_others_soon_after():
     assert all(windows.plan(n, EXACT)[-1].feature == n - 32 for n in range(33, 300))
     beyond = [windows.plan(n, PAPER)[-1].feature - (n - 32) for n in range(33, 2401)]

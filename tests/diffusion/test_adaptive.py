@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import toys
 
 from foley_jax.diffusion import schedule
@@ -30,6 +31,7 @@ def test_script_run_equals_mm_diffusion():
         np.testing.assert_allclose(got, toys.MM_DIFFUSION[f"dpm_solver++_script/{name}"], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_time_of_inverts_lambda():
     times = jnp.linspace(0.0, 999.0, 57)
     np.testing.assert_allclose(

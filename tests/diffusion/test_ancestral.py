@@ -31,6 +31,7 @@ def test_runs_equal_mm_diffusion(num_steps):
         np.testing.assert_allclose(got, toys.MM_DIFFUSION[f"{run}/{name}"], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [999, 500, 1, 0])
 def test_single_steps_equal_mm_diffusion(index):
     shapes = toys.SHAPES
@@ -48,6 +49,7 @@ def test_single_steps_equal_mm_diffusion(index):
         np.testing.assert_allclose(x0[name], want, atol=1e-4 if index == 999 else 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variance", ["posterior", "fixed_large"])
 def test_gaussian_data_come_out_with_their_spread(variance):
     data = toys.Gaussian(LINEAR)

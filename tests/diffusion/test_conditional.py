@@ -89,6 +89,7 @@ def _joint_gaussian(x, t_B):
     return {"a": sigma[:, None] * first, "b": sigma[:, None] * second}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "guidance",
     [zero_shot.Guidance(), zero_shot.Guidance(strength=0.5)],
@@ -108,6 +109,7 @@ def test_the_sampled_part_follows_the_known_one(guidance):
     assert float((made["b"] * sign).mean()) > 0.2  # 400 draws of deviation below 1: 0.05
 
 
+@pytest.mark.slow
 def test_guidance_pulls_the_model_towards_the_known_part():
     known = {"a": jnp.full((200, 1), 0.6)}
     x_T = gaussian.noise_like(

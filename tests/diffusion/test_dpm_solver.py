@@ -81,6 +81,7 @@ def test_unconditional_trajectory_equals_official():
         assert toys.relative(got[..., ::4, ::4], want) < LIMIT
 
 
+@pytest.mark.slow
 def test_lower_order_final_acts_below_15_steps_only():
     def run(num_steps, flag):
         return dpm_multistep.sample(
@@ -95,6 +96,7 @@ def test_lower_order_final_acts_below_15_steps_only():
     np.testing.assert_array_equal(run(15, True), run(15, False))
 
 
+@pytest.mark.slow
 def test_converges_to_the_exact_flow_of_gaussian_data():
     table = schedule.cosine(1000)
     data = toys.Gaussian(table)
@@ -109,6 +111,7 @@ def test_converges_to_the_exact_flow_of_gaussian_data():
     assert 3.5 < coarse / middle < 4.5 and 3.5 < middle / fine < 4.5
 
 
+@pytest.mark.slow
 def test_pytree_leaves_are_independent_and_gradient_is_finite():
     def denoise(x, t_B):
         return jax.tree.map(lambda a: 0.4 * jnp.tanh(a), x)

@@ -62,6 +62,7 @@ def test_one_batch_needs_no_loop(batch, loops):
     assert str(traced).count("while[") == loops
 
 
+@pytest.mark.slow
 def test_neighbours_on_the_tape_and_the_batch_size_do_not_matter():
     noise = _noise(4 * WIDTH)
     both = _run(_tanh, _cover([0, 2 * WIDTH, 3 * WIDTH], 4), 2, noise)
@@ -99,6 +100,7 @@ def _joins(starts):
     return {"borders": np.array([*starts[1:], *ends]) - 1, "middles": np.array(middles) - 1}
 
 
+@pytest.mark.slow
 def test_joins_cannot_be_told_from_the_rest_and_hard_ones_can():
     predict, joins = _disagreeing_windows(), _joins(STARTS)
     flux = _flux(_run(predict, _cover(STARTS, PADDED), 4, _noise(60)))

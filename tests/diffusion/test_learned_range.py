@@ -20,6 +20,7 @@ def golden(name):
     return np.moveaxis(toys.MM_DIFFUSION[name], 1, -1)
 
 
+@pytest.mark.slow
 def test_losses_equal_mm_diffusion():
     low = toys.drawn("loss.sr_low", 4).clip(-1, 1)
     squares_B, bound_B = learned_variance.training_losses(

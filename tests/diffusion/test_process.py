@@ -50,6 +50,7 @@ def test_q_sample_equals_diff_foley():
     np.testing.assert_allclose(got, golden["q_sample"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_q_sample_and_loss_equal_mm_diffusion_on_a_dict():
     shapes = {"video": (4, 4, 3, 8, 8), "audio": (4, 1, 64)}
     x0 = {k: jnp.clip(fill.inp(f"loss.{k}", s, "public/"), -1, 1) for k, s in shapes.items()}

@@ -15,6 +15,7 @@ LINEAR = schedule.linear()
 SCHEDULES = np.load(toys.GOLDENS / "mm_diffusion" / "schedules.npz")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("run", "num_steps", "order", "preset"),
     [
@@ -83,6 +84,7 @@ def test_lambda_and_its_inverse_equal_mm_diffusion():
         np.testing.assert_allclose(clock.inverse(clock(time)), np.clip(time, 0, 999), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_error_falls_with_evaluations_as_the_order_says():
     data = toys.Gaussian(LINEAR)
 

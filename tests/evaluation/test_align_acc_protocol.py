@@ -53,6 +53,7 @@ def _write(folder, seconds=SECONDS, count=5, other=False):
     return folder
 
 
+@pytest.mark.slow
 def test_truth_is_in_time_and_others_are_not(rules, tmp_path):
     reference, other = _write(tmp_path / "true"), _write(tmp_path / "other", other=True)
     result = protocol.evaluate(rules, {"other": [other]}, reference)

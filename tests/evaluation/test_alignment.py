@@ -48,6 +48,7 @@ def test_exactly_one_half_counts_as_no(prob, want):
     assert alignment.accuracy(np.float32(prob)) == want
 
 
+@pytest.mark.slow
 def test_the_definition_step_by_step():
     mels, features = _items()
     got = alignment.align_acc(_model(), mels, features, seed=3, **SIZES)

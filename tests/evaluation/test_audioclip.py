@@ -13,6 +13,7 @@ from foley_jax.layers import batch_norm
 
 
 # the other scales and BatchNorm modes, each a compilation, are in tests/slow
+@pytest.mark.slow
 def test_default_matches_the_official_module_in_evaluation_mode():
     assert audioclip.PRESETS["default"] == {"int16_scale": True, "batch_statistics": False}
     errors = network_goldens.audioclip("int16scale/eval_mode")
@@ -58,6 +59,7 @@ def test_adaptive_windows_are_torchs():
         np.testing.assert_array_equal(got, want.permute(0, 2, 3, 1).numpy())
 
 
+@pytest.mark.slow
 def test_trained_transform_is_the_officials():
     """Its exponents leave 0 in training; then powers of negative numbers turn the phase."""
     rng = np.random.default_rng(0)

@@ -90,6 +90,7 @@ def _strictly_falling(values):
     return all(a > b for a, b in zip(values, values[1:]))
 
 
+@pytest.mark.slow
 def test_jolts_are_seen_where_they_are(clips):
     for seen_s, events_s, _ in clips:
         assert len(seen_s) == len(events_s)
@@ -110,6 +111,7 @@ def test_delayed_audio_has_strictly_less_av_align(clips):
         assert means[0] > 0.5 and means[-1] < 0.1
 
 
+@pytest.mark.slow
 def test_delayed_audio_has_strictly_less_onset_f1(clips):
     rng = np.random.default_rng(2)
     rate = embedded.AUDIO.sample_rate_hz

@@ -38,6 +38,7 @@ def folders(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_true_audio_is_best_and_gaps_are_told(folders, capsys):
     given = ["--protocol=av-align", f"--reference={folders / 'true'}", f"--out={folders / 'out'}"]
     assert command.main([*given, f"--generated=late={folders / 'late'}"]) == 0

@@ -129,6 +129,7 @@ def test_what_is_extracted_is_scored_and_what_is_not_is_skipped_by_name(folders)
     assert mean == pytest.approx(ours["KL-PANNS-softmax"])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Matrix is singular")  # the tool's root of few audio clips
 @pytest.mark.parametrize("preset", av_benchmark_figures.PRESETS)
 def test_the_tool_reads_our_caches_and_finds_the_same(folders, preset):
@@ -251,6 +252,7 @@ def test_a_broken_cache_is_told(folders):
     assert "not in the zip format of torch.save" in found.skipped["KL-PASST-softmax"]
 
 
+@pytest.mark.slow
 def test_own_caches_serve_without_weights_while_the_audio_are_the_same(folders):
     first = _evaluate(_rules(folders, _networks(folders)), folders)
     again = _evaluate(_rules(folders), folders)

@@ -44,6 +44,7 @@ def test_log_mels(name):
     assert network_goldens.distance(np.asarray(got)[:, ::7], want) <= clap_goldens.LIMIT
 
 
+@pytest.mark.slow
 def test_image_and_first_stage():
     """Stage 0 holds a shifted block with its mask, and a merging."""
     model = registry.from_state_dict("laion_clap", _cut_state("laion_clap"), **CUT)
@@ -113,6 +114,7 @@ def _texts():
     return np.where(mask, ids, 1).astype(np.int32), mask.astype(np.int32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [roberta.Roberta, gpt2.Gpt2])
 def test_padding_changes_nothing(kind):
     sizes = {"num_layers": 2, "width": 32, "num_heads": 4, "vocabulary": 20}

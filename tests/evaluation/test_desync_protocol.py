@@ -89,6 +89,7 @@ def _networks(root):
     return feature_rules.Networks(root / "weights", None, store)
 
 
+@pytest.mark.slow
 def test_right_pairs_are_in_time_and_wrong_ones_are_not(folders):
     rules = desync_protocol.DeSync(_networks(folders), seconds=SECONDS)
     found = protocol.evaluate(rules, {"ours": [folders / "ours"]}, folders / "true")
@@ -104,6 +105,7 @@ def test_right_pairs_are_in_time_and_wrong_ones_are_not(folders):
     assert found.figures["ours"]["DeSync"] == pytest.approx(4 / 3)
 
 
+@pytest.mark.slow
 def test_audio_that_is_too_short_is_named(folders):
     short = np.full(4 * synchformer.RATE_HZ, 0.5, np.float32)
     audio_io.write_wav(folders / "ours/b.wav", short, synchformer.RATE_HZ)
@@ -124,6 +126,7 @@ def test_what_cannot_be_is_refused(folders):
         desync_protocol.DeSync(_networks(folders))
 
 
+@pytest.mark.slow
 def test_av_benchmark_judges_sync_and_images(folders):
     rules = av_benchmark_protocol.AvBenchmark(
         _networks(folders), cache=folders / "caches", seconds=SECONDS

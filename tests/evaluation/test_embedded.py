@@ -105,6 +105,7 @@ def test_simple_scenes_teach_materials_as_plain_ones_do(tmp_path):
     assert figures["material_accuracy"] == 1.0
 
 
+@pytest.mark.slow
 def test_the_command_tags_its_table_with_protocol_and_level(scenes, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["--protocol=embedded", "--reference", str(scenes), f"--out={out}"]

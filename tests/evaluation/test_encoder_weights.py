@@ -29,6 +29,7 @@ def _file(name):
     return {key: np.broadcast_to(np.float32(0), shape) for key, (shape, _) in keys.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_key_has_its_place_and_every_parameter_its_key(kind, monkeypatch):
     # nothing is copied: a gigabyte for what only shapes are asked of

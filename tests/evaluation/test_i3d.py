@@ -36,6 +36,7 @@ def _cut(x_BTHWC):
     return x if x.shape[-1] <= 7 else x[:, :, ::2, ::7, ::7]
 
 
+@pytest.mark.slow
 def test_network_matches_the_official_module():
     want, _ = network_goldens.golden("i3d")
     model = registry.from_state_dict("fvd/i3d", network_goldens.plain("i3d", PREFIX))
@@ -122,6 +123,7 @@ def _linen(state):
     return found
 
 
+@pytest.mark.slow
 def test_the_packages_file_gives_deepminds_network(tmp_path):
     """Whose BatchNorms add 1e-3, not 1e-5, and scale by nothing."""
     state = dict(network_goldens.plain("i3d", PREFIX))

@@ -30,6 +30,7 @@ def detector():
     return impact_training.fit(_examples(16, seed=0), SMALL)
 
 
+@pytest.mark.slow
 def test_detector_finds_unseen_blows_and_nothing_in_still_images(detector):
     unseen = _examples(12, seed=1)
     found = scores.figures([detector(e.frames_THWC) for e in unseen], [e.times_s for e in unseen])

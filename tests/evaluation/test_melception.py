@@ -12,6 +12,7 @@ PREFIX = "public/melception:"
 
 
 # the plain case, whose outputs hardly depend on the input, is in tests/slow
+@pytest.mark.slow
 def test_network_matches_the_public_module():
     errors = network_goldens.melception("melception_g", slice(1, 2))
     print(errors)
@@ -37,6 +38,7 @@ def test_too_small_mels_are_refused():
         melception.Melception.__call__(None, np.zeros((1, 22, 848), np.float32))
 
 
+@pytest.mark.slow
 def test_mels_are_the_middle_of_ten_seconds_standardised(tmp_path):
     rng = np.random.default_rng(0)
     numbers = np.stack([rng.uniform(0.2, 0.6, 80), rng.uniform(0.1, 0.3, 80)], axis=1)

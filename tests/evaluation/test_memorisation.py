@@ -110,6 +110,7 @@ def finished(root):
     return json.loads((root / "report" / "metrics.json").read_text()), rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("descriptor", [AUDIO, IMAGE])
 def test_copies_are_found_by_name_and_fresh_clips_are_cleared(finished, descriptor):
     metrics, rows = finished
@@ -240,6 +241,7 @@ def test_what_cannot_be_audited_is_refused(root, tmp_path, capsys, options, comp
     assert complaint in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_one_clip_of_each_has_no_interval_and_says_so(tmp_path, capsys):
     folders = {
         name: _folder(tmp_path / name, seed, count=1)

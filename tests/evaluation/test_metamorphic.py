@@ -202,6 +202,7 @@ def _dense(level, seeds):
     return true_s, audio_clips
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["simple", "plain"])
 def test_dense_scenes_fall_to_chance_and_not_on(level):
     """Scenes as they are made: 100 ms late is worse, 200 ms below chance, 400 ms at chance.

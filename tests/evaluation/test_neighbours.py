@@ -127,6 +127,7 @@ def test_half_the_items_copied_shows_in_the_share():
     assert found["auc"] == pytest.approx(0.75, abs=0.03)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_one_half_as_often_as_it_says():
     covered = []
     for seed in range(150):
@@ -143,6 +144,7 @@ def test_the_interval_covers_one_half_as_often_as_it_says():
     assert 0.9 < np.mean(covered) < 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "healthy"), [(1, 1 / 3), (2, 1 - 0.6215)])
 def test_authenticity_of_fresh_draws_is_that_of_theory(width, healthy):
     """1 - the probability that nearest neighbours are mutual (Clark & Evans 1955)."""

@@ -68,6 +68,7 @@ SHAPES = {
 LENGTHS = {"laion_clap": laion_clap.LENGTH, "ms_clap": ms_clap.LENGTH}  # others take any
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 def test_features_have_names_and_shapes(name):
     """Traced, not computed: two seconds of audio, or 16 small frames."""

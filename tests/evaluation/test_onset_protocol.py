@@ -38,6 +38,7 @@ def _run(folders, *arguments):
     return command.main([*given, *arguments])
 
 
+@pytest.mark.slow
 def test_truth_is_best_and_gaps_are_told(folders, capsys):
     assert not _run(
         folders,
@@ -68,6 +69,7 @@ def test_truth_is_best_and_gaps_are_told(folders, capsys):
     assert (out / "table.tex").read_text().count("% protocol: onsets") == 3
 
 
+@pytest.mark.slow
 def test_every_sample_has_a_line(folders):
     assert not _run(folders, f"--generated={folders / 'gaps'}", f"--generated={folders / 'late'}")
     with (folders / "out/per_sample.csv").open(newline="") as file:
@@ -82,6 +84,7 @@ def test_every_sample_has_a_line(folders):
     assert merged["seeds"] == 2 and merged["f1@100ms_std"] > 0.1
 
 
+@pytest.mark.slow
 def test_a_broken_reference_is_asked_of_no_system(folders):
     (folders / "true/clip5.wav").write_bytes(b"broken")
     assert not _run(folders, f"--generated={folders / 'late'}")

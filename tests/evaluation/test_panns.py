@@ -24,12 +24,14 @@ def test_front_end_matches_the_public_one(rate_hz):
 
 
 # the other three goldens are in tests/slow
+@pytest.mark.slow
 def test_network_matches_the_public_module():
     errors = network_goldens.panns("panns_cnn14_16k_g")
     print(errors)
     assert max(errors.values()) <= network_goldens.NETWORK_LIMIT, errors
 
 
+@pytest.mark.slow
 def test_conversion_is_strict():
     state = dict(network_goldens.plain("panns_cnn14_32k", "public/panns_cnn14_32k:"))
     state["fc1.extra"] = state.pop("fc_audioset.bias")

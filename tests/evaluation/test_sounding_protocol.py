@@ -105,6 +105,7 @@ def test_the_second_report_finds_the_detector_of_the_first(finished, places, mon
     np.testing.assert_allclose(detector(images), [0.5, 1.0], atol=0.1)
 
 
+@pytest.mark.slow
 def test_missing_files_are_named_before_anything_is_trained(places, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sounding, "prepare_detector", lambda *_: pytest.fail("trained"))
     system = tmp_path / "system"
@@ -146,6 +147,7 @@ class _BlindEye:
         return np.zeros(0)
 
 
+@pytest.mark.slow
 def test_onsets_after_the_last_frame_do_not_count():
     audio = flashes.audio([0.5, 1.54], LENGTH_S)
     audio = audio_io.resample(audio, flashes.RATE_HZ, sounding.RATE_HZ)

@@ -49,6 +49,7 @@ def test_mels_tokens_and_first_layer_are_the_official_ones():
     assert max(errors.values()) <= encoder_goldens.LIMIT, errors
 
 
+@pytest.mark.slow
 def test_offsets_of_features_are_the_official_ones():
     want, _ = network_goldens.golden("synchformer_g")
     state = encoder_goldens.state_of("synchformer", "_g", JOINT)

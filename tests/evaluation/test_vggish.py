@@ -13,6 +13,7 @@ PREFIX = "public/vggish:"
 
 
 # the plain weights, with which outputs depend little on the input, are in tests/slow
+@pytest.mark.slow
 def test_network_matches_the_public_module():
     errors = network_goldens.vggish("vggish_g")
     print(errors)

@@ -123,6 +123,7 @@ def test_front_end_follows_the_formulas():
     assert error <= network_goldens.FRONT_END_LIMIT
 
 
+@pytest.mark.slow
 def test_short_audio_is_filled_up_and_a_rest_left_out_or_filled_up():
     audio = fill.waveform("public/", 2.5, 1)[None]
     windows = yamnet.log_mel_windows

@@ -66,6 +66,7 @@ def test_any_name_is_read_and_written(tmp_path, monkeypatch, plain, name, from_h
     assert made == {out.name, out.with_suffix(".wav").name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a$b^{$.mp4", LATIN1, "two\nlines.mp4"], ids=ascii)
 def test_any_name_is_a_title(tmp_path, name):
     plots.save_mel(tmp_path / f"{name}.png", np.zeros((128, 4)), 0.016, title=name)

@@ -123,6 +123,7 @@ def _items(folder):
     return {name: runs[0]["items"] for name, runs in card["systems"].items()}
 
 
+@pytest.mark.slow
 def test_class_folders_are_judged_item_by_item(classes, capsys):
     (classes / "ref/cat/._0.wav").write_bytes(b"a shadow")
     assert _run(classes) == 0
@@ -150,6 +151,7 @@ def test_namesakes_and_unsure_items_are_named_and_the_rest_is_judged(classes, ca
     assert f"1 namesake ({classes}/gen/1.flac and {classes}/gen/1.wav)" in seen.err
 
 
+@pytest.mark.slow
 def test_the_report_is_never_an_item(classes, capsys):
     out = f"--out={classes}/ref/report"
     _run(classes, out)

@@ -125,6 +125,7 @@ def test_a_set_is_at_no_distance_from_itself(count, width):
         assert distances.frechet_distance(scaled, scaled + scale * 1e-4) > 0.0
 
 
+@pytest.mark.slow
 def test_one_protocols_lack_stops_no_other_and_no_old_report_stays(tmp_path, capsys):
     struck_audio.write(tmp_path / "true", _audio(2))
     stale = tmp_path / "out/align-acc/metrics.json"
@@ -212,6 +213,7 @@ def test_whatever_one_file_raises_the_others_are_scored(tmp_path, monkeypatch):
     assert card["unreadable"]["c1"].startswith("unexpected IndexError: list index out of range")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scores_json",
     ["[1, 2]", "cut off {", '{"clips": [1], "settings": {"a": NaN}}', '{"clips": {"c0": 3}}'],
@@ -225,6 +227,7 @@ def test_a_scores_file_of_another_tool_stops_nothing(tmp_path, scores_json):
     _strict(tmp_path / "out/run_card.json")
 
 
+@pytest.mark.slow
 def test_sets_that_are_not_what_they_seem_are_told(tmp_path):
     struck_audio.write(tmp_path / "true", _audio(4))
     late = struck_audio.write(tmp_path / "late", _audio(4, first=9))

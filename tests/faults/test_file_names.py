@@ -99,6 +99,7 @@ def test_a_name_that_is_not_there_says_how_it_is_written(here, capsys):
     assert "dash" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["-v", "--videos-of-mine"])
 def test_data_commands_take_dashed_folders_and_files(here, name, capsys):
     shard_sets.write_videos(here / name, 1)
@@ -236,6 +237,7 @@ def test_prepare_says_the_same_of_whole_files_and_of_listed_clips(here, capsys):
 # ---- evaluation -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_items_of_any_name_are_judged_and_told(here, capsys, monkeypatch):
     rng = np.random.default_rng(0)
     strange = (LATIN_1, "--0PQM4-hqg_000030", "a'b\"c&<d>")

@@ -69,6 +69,7 @@ def _peak():
 # ---- whole walks ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_audio_of_a_long_video_is_that_of_one_held_in_memory(foley, small, tmp_path):
     path = long_media.write(tmp_path / "v.mp4", 10.8)  # two groups of frames
     settings = pipeline.Settings(steps=2)

@@ -117,6 +117,7 @@ def test_chunks_of_audio_are_joined_as_they_come(monkeypatch):
         np.testing.assert_allclose(got, decode.fit(line, length), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_scores_of_a_audio_in_pieces_are_those_of_the_whole(monkeypatch):
     monkeypatch.setattr(similarity, "CLIPS", 2)
     model = network_lib.Network.of(filled.model(tiny_foley.cavp()))

@@ -119,6 +119,7 @@ def test_numpys_numbers_are_seeds_and_become_pythons_own():
     assert type(settings.seed) is int and settings.seed == 2**64 - 1 and type(settings.steps) is int
 
 
+@pytest.mark.slow
 def test_far_seeds_audio_different(foley, videos):
     mels = [foley(videos[0], seed=seed, steps=2).mel_FT for seed in (0, 2**32, 2**63, 2**64 - 1)]
     for i, mel_FT in enumerate(mels):

@@ -145,6 +145,7 @@ def one_overflows(foley, monkeypatch):
     return foley
 
 
+@pytest.mark.slow
 def test_the_network_of_one_video_fails_it_alone(one_overflows, videos):
     settings = pipeline.Settings(steps=2)
     sources = [one_overflows.read(video) for video in videos]
@@ -234,6 +235,7 @@ def test_features_and_autoencoder_are_told_from_the_network(foley, videos, monke
         foley(videos[0], steps=2)
 
 
+@pytest.mark.slow
 def test_the_network_of_sounding_videos_fails_one_clip_alone(runs, tmp_path, capsys, monkeypatch):
     """One of two clips; video and audio of the other are saved, no nan becomes an image."""
     av = sample.load(runs / "mm")
@@ -268,6 +270,7 @@ def overflowing(runs):
     return av
 
 
+@pytest.mark.slow
 def test_step_and_stream_of_a_sounding_video_are_named(overflowing, tmp_path):
     (clip,) = overflowing.generate(steps=3, sampler="ddim")
     assert clip.fault.startswith("it is not finite, beginning with the network (")

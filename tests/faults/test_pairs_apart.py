@@ -54,6 +54,7 @@ def report(tmp_path_factory):
     return root / "out", printed.getvalue()
 
 
+@pytest.mark.slow
 def test_the_figure_is_marked_in_every_output(report):
     report, printed = report
     assert f"F1 @100 ms {PHRASE}: same" in printed

@@ -139,6 +139,7 @@ def test_evaluation_takes_no_such_number(capsys):
         assert "expected a" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, value, complaint",
     [
@@ -161,6 +162,7 @@ def test_settings_are_checked_before_anything_is_loaded(
         assert complaint in printed and printed.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_more_steps_than_the_diffusion_has_are_refused_before_a_file_is_read(
     runs, monkeypatch, tmp_path
 ):

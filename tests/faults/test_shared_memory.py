@@ -101,6 +101,7 @@ if __name__ == "__main__":
 MOUNT = "mount -t tmpfs -o size=10m tmpfs /dev/shm"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "when", ["small from the start", pytest.param("filled later", marks=pytest.mark.slow)]
 )

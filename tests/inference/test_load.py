@@ -31,6 +31,7 @@ def _trained(folder, **audio):
     filled.save_run(folder, config)
 
 
+@pytest.mark.slow
 def test_a_trained_vocoder_makes_audio_of_the_asked_length(tmp_path, demo):
     _trained(tmp_path / "run")
     vocoder = load_foley.vocoder_of(tmp_path / "run", demo)
@@ -46,6 +47,7 @@ def test_a_vocoder_of_another_front_end_is_refused(tmp_path, demo):
         load_foley.vocoder_of(tmp_path / "run", demo)
 
 
+@pytest.mark.slow
 def test_a_converted_generator_runs_through_the_bridge_at_our_rate(tmp_path, demo):
     name = "bigvgan/base_22khz_80band"
     fields = {**bigvgan.CONFIGS["bigvgan_base_22khz_80band"], **SMALL}

@@ -45,6 +45,7 @@ def streams(path):
         return *seconds, image.height
 
 
+@pytest.mark.slow
 def test_from_noise_to_a_folder_of_large_clips(runs, tmp_path, capsys):
     command = [f"--model={runs / 'mm'}", f"--super_resolution={runs / 'large'}"]
     command += ["--num_samples=2", "--steps=3", f"--out={tmp_path}"]
@@ -64,6 +65,7 @@ def test_from_noise_to_a_folder_of_large_clips(runs, tmp_path, capsys):
     assert "2 of 2 clips done" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_audio_for_a_folder_in_which_one_file_is_broken(runs, files, tmp_path, capsys):
     command = [str(files / "pictures"), f"--model={runs / 'mm'}", "--method=replacement"]
     assert sample.main([*command, "--steps=2", f"--out={tmp_path}"]) == 1
@@ -73,6 +75,7 @@ def test_audio_for_a_folder_in_which_one_file_is_broken(runs, files, tmp_path, c
     assert abs(video_s - audio_s) < 0.13 and height == 48  # the original video
 
 
+@pytest.mark.slow
 def test_python_interface(runs, files, tmp_path):
     model = sample.load(runs / "mm")
     assert isinstance(model, sounding_video.SoundingVideo)

@@ -39,6 +39,7 @@ def folder(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_a_folder_is_loaded_and_its_licence_is_said(folder, capsys):
     assert load.system_of(folder) == "mmaudio"
     foley = sample.load(folder)
@@ -52,6 +53,7 @@ def test_a_folder_is_loaded_and_its_licence_is_said(folder, capsys):
         foley()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_released_file_is_a_network_of_the_wanted_type(tmp_path, monkeypatch, dtype):
     """The small official network in the place of the released one, in the released format."""
@@ -99,6 +101,7 @@ def test_without_encoders_there_is_text_without_video_or_nothing(folder, tmp_pat
         foley(media_files.write(tmp_path / "a.mp4", audio=False))
 
 
+@pytest.mark.slow
 def test_the_command_makes_files_and_goes_on_where_it_stopped(folder, tmp_path, capsys):
     videos, out = tmp_path / "videos", tmp_path / "out"
     videos.mkdir()
@@ -114,6 +117,7 @@ def test_the_command_makes_files_and_goes_on_where_it_stopped(folder, tmp_path, 
     assert (out / "a.wav").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_the_command_makes_audio_of_a_text_alone(folder, tmp_path):
     out = tmp_path / "out"
     common = [f"--model={folder}", f"--out={out}", "--steps=1", "--duration=0.7"]

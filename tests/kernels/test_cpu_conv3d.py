@@ -16,6 +16,7 @@ def _arrays(shape, out):
     return [rng.standard_normal(size).astype(np.float32) for size in sizes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "out"), [((2, 5, 6, 8, 4), 3), ((1, 1, 4, 4, 3), 2), ((1, 16, 32, 32, 32), 3)]
 )

@@ -20,6 +20,7 @@ def _gradients(fn, x, kernel):
     return (out, *vjp(cotangent))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(6, 8), (7, 5)])
 @pytest.mark.parametrize("kernel_size", [1, 3, 5, 7])
 @pytest.mark.parametrize("stride", [1, 2])

@@ -103,6 +103,7 @@ def _operations():
     yield "attention", lambda x, k: dispatch.attention(x, k, x * k), wide, wide.shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fn", "x", "shape"), [pytest.param(*rest, id=name) for name, *rest in _operations()]
 )

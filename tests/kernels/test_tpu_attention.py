@@ -36,6 +36,7 @@ def interpreted(q, k, v):
     return fused_attention.attention(q, k, v, interpret=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [0, 4])
 @pytest.mark.parametrize("tile", [128, 256])
 def test_numbers_and_gradients_of_the_plain_form(devices, tile, monkeypatch):

@@ -38,6 +38,7 @@ def interpreted(layer, x):
     return geglu.feed_forward(x, layer._weights(), interpret=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [0, 4])
 def test_numbers_and_gradients_of_the_plain_form(devices):
     x, layer = inputs()

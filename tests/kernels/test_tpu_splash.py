@@ -30,6 +30,7 @@ def run(form, q, k, v):
     return jax.device_get((y, *gradients))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [0, 4])
 def test_numbers_and_gradients_of_the_plain_form(devices):
     wanted = run(functools.partial(dispatch.attention, implementation="xla"), *qkv())

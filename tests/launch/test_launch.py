@@ -68,6 +68,7 @@ def test_a_broken_run_is_given_up(cloud):
     assert len(_trained(fake)) == 3
 
 
+@pytest.mark.slow
 def test_a_slice_that_is_taken_away_is_asked_for_again(cloud):
     states = ["WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE", "SUSPENDED"]
     answers = [("", 1), *((state, 0) for state in states), ("", 1), ("ACTIVE", 0)]

@@ -17,6 +17,7 @@ def _normal(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 2])
 def test_group_norm_and_its_gradients_are_torchs(batch):
     x, dy = 3.0 + 2.0 * _normal(batch, 3, 5, 8), _normal(batch, 3, 5, 8, seed=3)

@@ -31,6 +31,7 @@ def _set(param, tensor):
     param[...] = jnp.asarray(value.T if value.ndim == 2 else value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [1e-5, 0.3])
 def test_a_block_is_torchs_encoder_layer(epsilon):
     theirs = torch.nn.TransformerEncoderLayer(

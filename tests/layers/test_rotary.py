@@ -44,6 +44,7 @@ def test_only_distances_count():
     assert score(0.3, 1.7) != pytest.approx(score(0.3, 2.7), abs=1e-2)
 
 
+@pytest.mark.slow
 def test_examples_may_have_positions_of_their_own():
     x = jax.random.normal(jax.random.key(1), (2, 3, 1, 4))
     times = jnp.asarray([[0.0, 0.5, 1.0], [2.0, 2.25, 2.5]])

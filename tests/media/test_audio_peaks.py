@@ -15,6 +15,7 @@ def _strikes(starts_s, rate_hz, seconds=3.0):
     return audio
 
 
+@pytest.mark.slow
 def test_strikes_are_found_within_a_frame():
     starts = [0.5, 1.1, 2.0]
     audio = _strikes(starts, audio_peaks.RATE_HZ)

@@ -19,6 +19,7 @@ def golden():
     return np.load(GOLDEN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hop", "frames"), [(256, 625), (250, 640)])
 def test_equals_official_spectrogram(golden, hop, frames):
     spec = specs.AudioSpec(hop=hop)
@@ -40,6 +41,7 @@ def test_basis_equals_official(golden):
     assert not np.allclose(basis, mel.mel_basis(specs.AudioSpec(), 22050))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hop", [100, 250, 512, 1024])
 def test_stft_equals_librosa_for_any_hop_and_leading_axes(hop):
     spec = specs.AudioSpec(hop=hop)
@@ -61,6 +63,7 @@ def test_amplitude_inverts_the_log_scale(golden):
     np.testing.assert_allclose(mel.amplitude(jnp.array([0.0, 1.0])), [1e-4, 10.0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_silence_is_zero_with_finite_gradient():
     spec = specs.AudioSpec()
     silence = jnp.zeros((1, 2000))

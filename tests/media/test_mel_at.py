@@ -7,6 +7,7 @@ import pytest
 from foley_jax.media import mel, specs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hop", [16, 20])  # one divides the window of 64 samples, one does not
 @pytest.mark.parametrize("length", [400, 407])
 def test_chosen_frames_equal_those_of_the_whole_audio(hop, length):

@@ -92,6 +92,7 @@ def test_late_and_interrupted_tracks_keep_their_place(tmp_path, name):
         assert np.abs(frames_T).max() <= 0.5 + 1e-3 * float(recipe.fps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sync_media.MEDIA)
 def test_audio_and_image_belong_together(tmp_path, name):
     recipe = sync_media.MEDIA[name]
@@ -106,6 +107,7 @@ def test_audio_and_image_belong_together(tmp_path, name):
         assert np.abs(frames_T).max() <= 0.5 + slack
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "changes"),
     [

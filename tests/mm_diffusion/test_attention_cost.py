@@ -5,6 +5,7 @@ import pytest
 from foley_jax.mm_diffusion.models import attention_cost
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", attention_cost.PAPER)
 def test_windows_grow_with_the_clip_and_whole_clips_with_its_square(level):
     windowed = [attention_cost.cost(level, f, level.window) for f in (16, 32)]

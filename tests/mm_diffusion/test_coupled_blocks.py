@@ -47,6 +47,7 @@ RES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RES)
 def test_residual_block(name):
     about = META["blocks"][name]

@@ -61,6 +61,7 @@ def clip(b=1, f=4, h=4, w=4, length=32):
     return video, rng.standard_normal((b, length, 1), np.float32), np.arange(b) + 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["shift0", "shift_i"])
 def test_equals_official(run, name):
     video = official.inputs("tiny.video", (2, 16, 3, 16, 16))
@@ -115,6 +116,7 @@ def traced_gradient(remat):
     return filled.jit(jax.grad(loss)).trace(state, shifts), (state, shifts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", [False, True])
 def test_remat_computes_again_what_it_is_asked_to(remat):
     text = str(traced_gradient(remat)[0].jaxpr)
@@ -132,6 +134,7 @@ def test_remat_keeps_the_shifts():
     np.testing.assert_allclose(plain, again, atol=1e-5 * np.abs(plain).max())
 
 
+@pytest.mark.slow
 def test_other_sizes_and_shifts_in_one_network(small):
     """Frames that are no power of two, and audio that they do not divide."""
     graphdef, state = nnx.split(small)
@@ -146,6 +149,7 @@ def test_other_sizes_and_shifts_in_one_network(small):
         assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(zero, moved)), i
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_close():
     args = (*clip(), jnp.zeros(3, jnp.int32))
     results = []
@@ -194,6 +198,7 @@ def call(model, *args):
     return [np.asarray(y) for y in run(nnx.to_pure_dict(state), *args)]
 
 
+@pytest.mark.slow
 def test_without_cross_attention_neither_modality_hears_of_the_other():
     fields = {"cross_attention_downsamples": (), "cross_attention_windows": ()}
     shifts = jnp.zeros((0,), jnp.int32)
@@ -212,6 +217,7 @@ def test_windows_without_random_shift_stay_where_they_are():
     assert not np.any([model.draw_shifts(key) for key in keys])
 
 
+@pytest.mark.slow
 def test_patches_are_channels_inside_and_pixels_outside():
     model = build(FLAT, video_patch=2, audio_patch=8)
     video, audio, t = clip()

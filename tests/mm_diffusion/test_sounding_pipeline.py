@@ -38,6 +38,7 @@ def frames(count, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
 
 
+@pytest.mark.slow
 def test_a_clip_depends_on_seed_and_name_and_not_on_its_neighbours(model):
     settings = pipeline.Settings(**FEW)
     a, b, c = model.make(noise("a", "b", "c"), settings)
@@ -51,6 +52,7 @@ def test_a_clip_depends_on_seed_and_name_and_not_on_its_neighbours(model):
     assert np.abs(other.audio - b.audio).max() > 0.01
 
 
+@pytest.mark.slow
 def test_devices_share_the_clips(model):
     """Five clips on four devices, two at a time on each."""
     settings = pipeline.Settings(**FEW)
@@ -67,6 +69,7 @@ def test_devices_share_the_clips(model):
     assert out["video"].addressable_shards[0].data.shape[0] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sampler",
     ["dpm_solver++", pytest.param("adaptive", marks=pytest.mark.slow), "ddim", "ddpm"],
@@ -76,6 +79,7 @@ def test_every_sampler_makes_finite_clips(model, sampler):
     assert np.isfinite(clip.audio).all() and clip.frames_THWC.std() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["replacement", "gradient"])
 def test_given_image_is_kept_and_its_audio_has_its_length(model, method):
     given = frames(9)  # windows of 4 frames at 0, 4 (overlap rounds to 0) and 5
@@ -88,6 +92,7 @@ def test_given_image_is_kept_and_its_audio_has_its_length(model, method):
     assert np.abs(other.audio - clip.audio).max() > 1e-3  # the video is heard
 
 
+@pytest.mark.slow
 def test_given_audio_is_kept_and_its_image_has_its_length(model):
     audio = np.random.default_rng(0).uniform(-0.3, 0.3, 2000).astype(np.float32)
     request = pipeline.Request("s", audio_L=audio)
@@ -103,6 +108,7 @@ def test_guidance_scale_zero_is_replacement():
     )
 
 
+@pytest.mark.slow
 def test_super_resolution_enlarges_generated_images_only():
     model = load(sounding_config.tiny(), sounding_config.tiny_upscaler())
     (large,) = model.make(noise("a"), pipeline.Settings(**FEW))
@@ -112,6 +118,7 @@ def test_super_resolution_enlarges_generated_images_only():
     np.testing.assert_array_equal(small.audio, large.audio)
 
 
+@pytest.mark.slow
 def test_seeds_share_one_program(model):
     before = len(model._programs)
     for seed in (5, 6):

@@ -75,6 +75,7 @@ def test_records_without_images():
         task_lib.resolve(config()).transform(train=True)([empty], 0, np.random.default_rng(0))
 
 
+@pytest.mark.slow
 def test_loss_and_gradients_of_a_batch():
     task = task_lib.resolve(config())
     graphdef, state = nnx.split(filled.module(task.build))
@@ -97,6 +98,7 @@ def test_loss_and_gradients_of_a_batch():
     assert head.shape == (6,) and (np.abs(head) > 0).all()
 
 
+@pytest.mark.slow
 def test_shows_small_sampled_and_true_images():
     task = task_lib.resolve(config(noise_probability=0.0, jpeg_probability=0.0))
     module = filled.module(task.build)

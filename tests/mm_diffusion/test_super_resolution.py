@@ -53,6 +53,7 @@ def official_values():
     return official.state("sr_tiny_keys", official.PREFIX + "sr_tiny:")
 
 
+@pytest.mark.slow
 def test_equals_official():
     model = registry.from_state_dict("mm_diffusion/super_resolution", official_values(), **TINY)
     x = np.moveaxis(official.fill.inp("sr_tiny.x", (2, 3, 64, 64), official.PREFIX), 1, -1)
@@ -146,6 +147,7 @@ def traced_gradient(model):
     return filled.jit(jax.grad(loss)).trace(state), state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", [False, True])
 def test_remat_computes_again_what_it_is_asked_to(remat):
     text = str(traced_gradient(build(**FLAT, remat=remat))[0].jaxpr)
@@ -162,6 +164,7 @@ def test_remat_changes_no_gradient():
     np.testing.assert_allclose(plain, again, atol=1e-5 * np.abs(plain).max())
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_close():
     want, got = (
         run(build(**FLAT, dtype=dtype), *images()) for dtype in (jnp.float32, jnp.bfloat16)
@@ -170,6 +173,7 @@ def test_bfloat16_stays_close():
     assert 0 < np.sqrt(np.mean((want - got) ** 2)) < 0.05 * np.std(want)
 
 
+@pytest.mark.slow
 def test_the_small_image_matters_and_may_have_any_size():
     model = build(**FLAT)
     x, low, t = images()

@@ -108,6 +108,7 @@ def test_losses_are_the_mean_squares_of_each_modality():
     np.testing.assert_allclose(got[1], [1.0, 1.0])
 
 
+@pytest.mark.slow
 def test_loss_of_a_batch():
     task = task_lib.resolve(config())
     graphdef, state = nnx.split(filled.module(task.build))
@@ -123,6 +124,7 @@ def test_loss_of_a_batch():
     assert 1.0 < total < 1e3
 
 
+@pytest.mark.slow
 def test_shows_real_clips_and_sampled_ones():
     task = task_lib.resolve(config())
     module = filled.module(task.build)

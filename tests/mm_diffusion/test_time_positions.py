@@ -5,6 +5,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from configs import mm_diffusion as config_file
 from foley_jax.mm_diffusion.models import time_positions, window_attention
@@ -46,6 +47,7 @@ def test_logits_depend_on_the_time_between_tokens_alone():
         np.testing.assert_allclose(same_ND, np.tile(same_ND[:, :1], same_ND.shape[1]), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_attention_starts_with_what_is_near():
     made = layer()
     video = made.video_qkv(jnp.zeros((1, F, M, C)))  # nothing but the biases

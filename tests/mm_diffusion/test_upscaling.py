@@ -31,6 +31,7 @@ def make(low, key=0, model=toy, **options):
     )
 
 
+@pytest.mark.slow
 def test_batches_of_frames_change_nothing():
     low = clips()
     want = make(low)

@@ -27,6 +27,7 @@ def run(module, video, audio, shift):
     return call(nnx.to_pure_dict(state), video, audio, shift)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", META["cases"])
 def test_equals_official(name):
     case = META["cases"][name]

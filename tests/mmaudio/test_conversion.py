@@ -46,6 +46,7 @@ def _plain(keys):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_name_and_shape_of_the_official_network_has_its_place(kind):
     keys = _keys(KINDS[kind])

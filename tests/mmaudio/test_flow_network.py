@@ -52,6 +52,7 @@ def _outputs(name, model):
     return jax.device_get(_program(name)(state, official.tiny_inputs(name)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "tiny_v2"])
 def test_flow_and_conditions_match_the_official_network(name):
     want = official.golden(name)
@@ -59,6 +60,7 @@ def test_flow_and_conditions_match_the_official_network(name):
         assert official.distance(got, want[part]) <= LIMIT, part
 
 
+@pytest.mark.slow
 def test_lengths_come_from_the_arguments():
     x = {
         "latent": official.inp("tiny_latent_long", (1, 33, 8)),
@@ -84,6 +86,7 @@ def _small_streams(key, value):
     return value * np.float32(0.01) if key.endswith(ends) else value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "tiny_v2"])
 def test_norms_have_the_official_epsilons(name):
     want, state = official.golden(f"{name}_more"), official.state(name, name)
@@ -99,6 +102,7 @@ def test_frequencies_are_those_of_torch():
         np.testing.assert_allclose(time_embedding.frequencies(width, scale), want, rtol=1.2e-7)
 
 
+@pytest.mark.slow
 def test_gradients_match_the_official_training_step():
     want, x = official.golden("tiny"), official.tiny_inputs("tiny")
     x1 = official.inp("tiny_x1", (3, 20, 8))
@@ -167,6 +171,7 @@ def test_sources_of_stretched_features_are_those_of_float32():
     assert sources[0] == 0 and sources[-1] == 191
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_times_in_float32():
     model, x = official.tiny("tiny_v2"), official.tiny_inputs("tiny_v2")
     half = network.shapes(

@@ -34,6 +34,7 @@ def follow(scale, **options):
     )
 
 
+@pytest.mark.slow
 def test_25_guided_steps_are_the_official_ones():
     want = mmaudio_goldens.golden("tiny")
     end, latents = follow(4.5)

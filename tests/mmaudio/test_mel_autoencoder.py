@@ -34,6 +34,7 @@ def test_layers_keep_the_size_of_what_passes():
     assert deviation(x @ kernel) == pytest.approx(1.0, abs=0.02)
 
 
+@pytest.mark.slow
 def test_lengths_halve_and_double(model):
     mel = jax.random.normal(jax.random.key(3), (2, 6, 10))
     mean, logvar, decoded = official.run(
@@ -43,6 +44,7 @@ def test_lengths_halve_and_double(model):
     assert all(np.isfinite(x).all() for x in (mean, logvar, decoded))
 
 
+@pytest.mark.slow
 def test_mels_are_normalised_by_the_statistics_of_their_bands(model):
     mel = jax.random.normal(jax.random.key(4), (1, 6, 8))
     shift = np.linspace(-2, 1, 6, dtype=np.float32).reshape(1, 6, 1)
@@ -67,6 +69,7 @@ def test_wrong_shapes_are_refused(model):
         model.decode(jnp.zeros((1, 6, 7)))
 
 
+@pytest.mark.slow
 def test_the_vocoder_takes_bands_first():
     fields = {"upsample_rates": (2,), "upsample_kernel_sizes": (4,), "num_mels": 3}
     vocoder = filled.module(

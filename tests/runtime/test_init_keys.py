@@ -3,6 +3,7 @@
 from flax import nnx
 import jax
 import numpy as np
+import pytest
 import tiny_foley
 
 from foley_jax.layers import dense
@@ -21,6 +22,7 @@ def test_weights_are_those_of_flax():
         assert not np.array_equal(ours[0].kernel[...].ravel()[:5], ours[1].embedding[0])
 
 
+@pytest.mark.slow
 def test_shapes_of_a_whole_model_come_without_weights():
     build = task_lib.resolve(tiny_foley.ldm()).build
     ours, theirs = network.shapes(build), nnx.eval_shape(lambda: build(nnx.Rngs(0)))

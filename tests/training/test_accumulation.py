@@ -61,6 +61,7 @@ def step(task, count, devices):
         return maker.fresh({}), run, batch, mesh
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "devices"), [(2, 1), (4, 1), (2, 4), (4, 4)])
 def test_parts_give_the_update_of_the_whole(count, devices):
     task = PlainTask(runs.config("nowhere"))
@@ -109,6 +110,7 @@ def test_a_contrastive_loss_is_not_cut(toy_data):
         step_lib.make(task, None, None, schedule=None, seed=0, ema_decay=0.0, accumulate=2)
 
 
+@pytest.mark.slow
 def test_the_loop_accumulates(toy_data, tmp_path):
     target = "test_accumulation:PlainTask"
     runs.train(toy_data, tmp_path / "whole", task=target, batch_size=B)

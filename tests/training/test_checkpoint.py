@@ -114,6 +114,7 @@ def test_nothing_saved_restores_nothing(tmp_path):
     assert checkpoint.latest_step(tmp_path / "absent") is None
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_in_any_file_never_gives_wrong_values(run_dir):
     """Some files are not read at all; whatever is read is either right or refused."""
     wanted = abstract(groups(0), on_mesh(groups(0), 1, 1))
@@ -134,6 +135,7 @@ def test_a_flipped_byte_in_any_file_never_gives_wrong_values(run_dir):
     assert found == {10, 20}
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_told_in_one_line_of_words(tmp_path, caplog):
     """Nothing else is: no error of another class, no pages of those that read beneath us."""
     tree, rng = groups(3), np.random.default_rng(0)

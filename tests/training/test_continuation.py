@@ -72,6 +72,7 @@ def forget_about(workdir):
         file.write_text(json.dumps(kept))
 
 
+@pytest.mark.slow
 def test_another_batch_size_neither_repeats_nor_passes_over_a_record(train, toy_data, tmp_path):
     assert train(3, batch_size=4) == []
     assert train(6, batch_size=8)[:1] == [
@@ -86,6 +87,7 @@ def test_another_batch_size_neither_repeats_nor_passes_over_a_record(train, toy_
     assert checkpoint.Checkpoints(tmp_path, read_only=True).about(8)["records"] == 36 + 2 * 4
 
 
+@pytest.mark.slow
 def test_checkpoints_of_earlier_versions_count_by_the_config_they_had(train, toy_data, tmp_path):
     train(3, batch_size=4)
     forget_about(tmp_path)
@@ -97,6 +99,7 @@ def test_checkpoints_of_earlier_versions_count_by_the_config_they_had(train, toy
     assert sorted(taken(tmp_path)[:RECORDS]) == list(range(RECORDS))
 
 
+@pytest.mark.slow
 def test_more_steps_follow_the_new_schedule_and_say_so(train, tmp_path):
     train(4)
     (line,) = train(8)
@@ -108,6 +111,7 @@ def test_more_steps_follow_the_new_schedule_and_say_so(train, tmp_path):
     assert train(8, log_every=3) == []  # it was finished
 
 
+@pytest.mark.slow
 def test_what_changes_no_result_is_not_told_and_all_configs_are_kept(train, tmp_path):
     def again(**fields):
         """From step 2 on."""
@@ -146,6 +150,7 @@ def other_shards(folder, new, *, sizes, split="train", renamed=""):
     return new
 
 
+@pytest.mark.slow
 def test_other_shards_of_the_same_records_go_on_exactly(train, toy_data, tmp_path):
     other = other_shards(toy_data, tmp_path / "other", sizes=(10, 10, 20))
     train(3, batch_size=8)
@@ -200,6 +205,7 @@ def test_an_earlier_version_in_another_folder_is_compared_where_that_is_there(to
     assert f"holds the records of {folder} cannot be told" in goes_on.lines[0]
 
 
+@pytest.mark.slow
 def test_another_seed_and_other_records_in_a_run(train, toy_data, tmp_path):
     train(3, batch_size=8)
     told = train(8, batch_size=8, seed=5)
@@ -235,6 +241,7 @@ def test_what_gives_the_weights_another_meaning_is_refused(toy_data, field, valu
     assert (shown is None) == (not any("the weights have another meaning" in x for x in lines))
 
 
+@pytest.mark.slow
 def test_refusal_can_be_waved_and_holds_for_evaluation_too(train, toy_data, tmp_path):
     train(2, video={"fps": 4.0})
     message = r"step 2 of .* say what its weights mean: video.fps 4.0 -> 8.0; use those.*--accept_c"
@@ -250,6 +257,7 @@ def test_refusal_can_be_waved_and_holds_for_evaluation_too(train, toy_data, tmp_
     train(5, video={"fps": 8.0})  # now it is the run's own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["this", "earlier"])
 def test_another_shape_is_refused_with_the_setting_that_makes_it(train, tmp_path, version):
     train(2)

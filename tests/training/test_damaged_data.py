@@ -18,6 +18,7 @@ def damaged(toy_data, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_run_on_damaged_data_resumes_bit_exact(damaged, tmp_path, caplog):
     whole, late = tmp_path / "whole", tmp_path / "late"
     runs.train(damaged, whole)

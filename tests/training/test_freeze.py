@@ -19,6 +19,7 @@ def _first(config):
     return loop.maker_of(task_lib.resolve(config), config, mesh)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [("layers.0", "bn"), ("*/0", "b?")])
 def test_frozen_parts_stay_bit_identical_and_cost_no_optimizer_state(toy_data, tmp_path, frozen):
     fields = {"total_steps": 3, "freeze": frozen, "eval_batches": 0}
@@ -36,6 +37,7 @@ def test_frozen_parts_stay_bit_identical_and_cost_no_optimizer_state(toy_data, t
     assert tuple(run_directory.load_config(tmp_path).freeze) == frozen
 
 
+@pytest.mark.slow
 def test_without_freezing_the_same_parts_move(toy_data, tmp_path):
     config = runs.config(toy_data, total_steps=3)
     start = jax.device_get(_first(config).fresh({}))
@@ -63,6 +65,7 @@ def test_a_string_may_hold_several_patterns():
     assert freeze.trainable(nnx.Param, ()) is nnx.Param
 
 
+@pytest.mark.slow
 def test_command_line_names_any_part_and_freezes(toy_data, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     source = jax.device_get(runs.train(toy_data, one, total_steps=2, eval_batches=0))

@@ -53,6 +53,7 @@ class devices:
         mesh_lib.make_mesh = self.make_mesh
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "fsdp"),
     [
@@ -117,6 +118,7 @@ def test_one_compile_and_donated_state(toy_data, tmp_path, monkeypatch):
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(states[2].params))
 
 
+@pytest.mark.slow
 def test_checkpoint_of_four_way_fsdp_continues_on_one_device(
     toy_data, tmp_path, finished, monkeypatch
 ):
@@ -133,6 +135,7 @@ def test_checkpoint_of_four_way_fsdp_continues_on_one_device(
     assert runs.losses(tmp_path) == pytest.approx(runs.losses(finished[0]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_same_call_continues_bit_exact(
     toy_data, tmp_path, finished, monkeypatch
 ):

@@ -23,12 +23,14 @@ def traced(workdir):
     return sorted({int(event["step_num"]) for event in events})
 
 
+@pytest.mark.slow
 def test_trace_holds_the_wanted_updates(toy_data, tmp_path, capsys):
     _train(runs.config(toy_data, total_steps=6), tmp_path, (3, 4))
     assert traced(tmp_path) == [3, 4]
     assert f"trace in {tmp_path / 'profile'}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_resumed_run_traces_what_is_left_and_an_ended_one_what_there_was(toy_data, tmp_path):
     _train(runs.config(toy_data, total_steps=4), tmp_path, None)
     assert not (tmp_path / "profile").exists()

@@ -108,6 +108,7 @@ def test_saving_a_step_before_the_newest_is_refused(tmp_path):
         save_all(tmp_path, {4: None})
 
 
+@pytest.mark.slow
 def test_run_keeps_its_best(toy_data, tmp_path):
     checkpoint_fields = {"every_steps": 2, "keep": 1, "keep_best": 2, "best": "error:min"}
     config = runs.config(toy_data, total_steps=12)

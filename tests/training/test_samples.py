@@ -31,6 +31,7 @@ def config(data, **fields):
     return result
 
 
+@pytest.mark.slow
 def test_images_and_audio_are_written_at_intervals(toy_data, tmp_path):
     """On 8 devices, of which two would have an example each."""
     loop.train(config(toy_data), tmp_path)
@@ -54,12 +55,14 @@ def test_images_and_audio_are_written_at_intervals(toy_data, tmp_path):
     assert heard[0][0] != heard[2][0]
 
 
+@pytest.mark.slow
 def test_resumed_run_shows_what_an_uninterrupted_one_does(toy_data, tmp_path, one_device):
     loop.train(config(toy_data, total_steps=3), tmp_path)
     loop.train(config(toy_data), tmp_path)
     assert [event.step for event in board(tmp_path).Images("picture/0")] == [3, 6]
 
 
+@pytest.mark.slow
 def test_configs_without_the_fields_or_with_zeros_show_nothing(
     toy_data, tmp_path, one_device, capsys
 ):
@@ -80,6 +83,7 @@ def test_examples_of_training_where_nothing_is_evaluated(toy_data, tmp_path, one
     assert len(board(tmp_path).Tags()["images"]) == 2
 
 
+@pytest.mark.slow
 def test_failures_are_named_once_and_end_nothing(toy_data, tmp_path, one_device, capsys):
     whole, partly = tmp_path / "whole", tmp_path / "partly"
     loop.train(config(toy_data, task="showing_task:BrokenTask"), whole)

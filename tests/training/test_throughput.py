@@ -106,6 +106,7 @@ def test_waiting_counts_while_the_device_is_idle_only(clock):
     measured.close()
 
 
+@pytest.mark.slow
 def test_evaluation_and_saving_do_not_slow_the_steps(
     toy_data, tmp_path, monkeypatch, clock, one_device
 ):
@@ -145,6 +146,7 @@ def test_lines_tell_what_is_known_and_no_more(toy_data, tmp_path, one_device):
         assert not {"mfu", "memory_gib"} & set(line)  # of a CPU, neither is known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more, advised", [(0.01, 1), (-0.01, 0)])
 def test_advice_is_given_once(toy_data, tmp_path, monkeypatch, capsys, one_device, more, advised):
     read = throughput.Meter.read

@@ -130,6 +130,7 @@ def _fields(variant):
     return {**{k: v for k, v in model.items() if k != "mel"}, **SMALL, **v1, **VARIANTS[variant]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_converted_generator_matches_torch(variant):
     fields = _fields(variant)
@@ -213,6 +214,7 @@ def test_activation_folds_less_back():
     assert np.abs(error).max() < 0.02  # far from the band's edge nothing changes
 
 
+@pytest.mark.slow
 def test_fresh_generator_trains_filters_excepted():
     one = {"upsample_rates": (2,), "upsample_kernel_sizes": (4,)}
     blocks = {"resblock_kernel_sizes": (3,), "resblock_dilation_sizes": ((1,),)}

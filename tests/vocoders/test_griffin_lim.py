@@ -90,6 +90,7 @@ def test_phase_gradient_start_is_worth_16_iterations(golden):
     assert convergence(start, magnitude, spec) < convergence(random, magnitude, spec)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hop", [256, 250])
 def test_round_trip_keeps_the_mel_and_the_attacks(hop):
     spec = specs.AudioSpec(hop=hop)
@@ -121,6 +122,7 @@ def test_pitch_is_true_and_the_official_quirk_is_an_option():
     assert abs(peak_hz(official) - 1000 * 16000 / 22050) < 30
 
 
+@pytest.mark.slow
 def test_batch_items_are_independent_and_default_is_deterministic():
     spec = specs.AudioSpec()
     mels = jax.random.uniform(jax.random.key(0), (3, 128, 12))
@@ -131,6 +133,7 @@ def test_batch_items_are_independent_and_default_is_deterministic():
     assert not np.allclose(both, drawn, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_silence_stays_quiet_and_gradient_is_finite():
     spec = specs.AudioSpec()
     quiet = griffin_lim.mel_to_audio(jnp.zeros((1, 128, 12)), spec)

@@ -128,6 +128,7 @@ def test_public_generator_is_a_vocoder():
     assert np.isfinite(audio).all() and np.abs(audio).max() <= 1.0
 
 
+@pytest.mark.slow
 def test_generator_of_our_own_mels_needs_no_bridge():
     spec = specs.AudioSpec(hop=25, num_mels=8)
     generator = _generator(8, (5, 5))

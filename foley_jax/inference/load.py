@@ -94,12 +94,14 @@ def system_of(model: str | os.PathLike) -> str:
     from foley_jax.interop import hub, registry
     from foley_jax.training.checkpointing import run_directory
 
+    if networks.is_file(model):
+        kind = registry.recognise(model)  # reads the file
+        if kind in load_mmaudio.FLOWS:
+            return "mmaudio"
+        return "mm_diffusion" if kind.startswith("mm_diffusion/") else "diff_foley"
     if load_mmaudio.is_mmaudio(model):
         return "mmaudio"
-    if networks.is_file(model):
-        is_sounding = registry.recognise(model).startswith("mm_diffusion/")
-    elif hub.is_hub(model) or load_foley.official_file(model, load_foley.LDM):
-        is_sounding = False
-    else:
-        is_sounding = run_directory.load_config(model).get("task") == load_sounding.STAGE
+    if hub.is_hub(model) or load_foley.official_file(model, load_foley.LDM):
+        return "diff_foley"
+    is_sounding = run_directory.load_config(model).get("task") == load_sounding.STAGE
     return "mm_diffusion" if is_sounding else "diff_foley"

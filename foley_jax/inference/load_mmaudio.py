@@ -95,11 +95,9 @@ def network(kind: str, path: str | os.PathLike, dtype: str) -> network_lib.Netwo
 
 
 def is_mmaudio(model: str | os.PathLike) -> bool:
-    """Whether a file, folder or hub source holds a flow network of MMAudio."""
+    """Whether a folder or hub source holds a flow network of MMAudio."""
     if hub.is_hub(model):
         return "mmaudio" in str(model).lower()
-    if networks.is_file(model):
-        return registry.recognise(model) in FLOWS
     return bool(_flows(folders_of(model)))
 
 

@@ -31,6 +31,18 @@ _MASKED = -100.0  # between tokens that are no neighbours
 _CUBIC = -0.75  # torch's coefficient
 
 
+def middle(audio_L: np.ndarray, length: int) -> np.ndarray:
+    """The middle of a clip that is longer than `length` samples; a shorter one as it is.
+
+    Raises:
+      ValueError: no samples.
+    """
+    if not len(audio_L):
+        raise ValueError("a clip of no samples cannot be repeated")
+    start = max(0, len(audio_L) - length) // 2
+    return audio_L[start : start + length]
+
+
 def _cubic(distance: np.ndarray) -> np.ndarray:
     """Weight of a sample at a distance in [0, 2]. Source: torch UpSample.h `cubic_convolution`."""
     near = ((_CUBIC + 2) * distance - (_CUBIC + 3)) * distance * distance + 1

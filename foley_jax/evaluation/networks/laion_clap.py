@@ -39,11 +39,7 @@ def fitted(audio_L: np.ndarray) -> np.ndarray:
       ValueError: no samples.
     Source: CLAP training/data.py `get_audio_features` ("repeatpad", "rand_trunc").
     """
-    if not len(audio_L):
-        raise ValueError("a clip of no samples cannot be repeated")
-    if len(audio_L) > LENGTH:
-        start = (len(audio_L) - LENGTH) // 2
-        return audio_L[start : start + LENGTH]
+    audio_L = htsat.middle(audio_L, LENGTH)
     repeated = np.tile(audio_L, LENGTH // len(audio_L))
     return np.pad(repeated, (0, LENGTH - len(repeated)))
 

@@ -38,11 +38,7 @@ def fitted(audio_L: np.ndarray) -> np.ndarray:
       ValueError: no samples.
     Source: msclap CLAPWrapper.py `load_audio_into_tensor`.
     """
-    if not len(audio_L):
-        raise ValueError("a clip of no samples cannot be repeated")
-    if len(audio_L) > LENGTH:
-        start = (len(audio_L) - LENGTH) // 2
-        return audio_L[start : start + LENGTH]
+    audio_L = htsat.middle(audio_L, LENGTH)
     return np.tile(audio_L, -(-LENGTH // len(audio_L)))[:LENGTH]
 
 

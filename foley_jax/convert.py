@@ -7,6 +7,7 @@
     python -m foley_jax.convert diff_foley/cavp cavp_epoch66.ckpt converted/cavp
     python -m foley_jax.convert auto hub:OWNER/NAME/FILE.ckpt converted/model
     python -m foley_jax.convert --list
+    python -m foley_jax.convert export runs/ldm travels/ldm --dtype=bfloat16
 
 Every key of the checkpoint is used or on its kind's written ignore list, every parameter is
 filled, every shape agrees; otherwise one error names all offenders. Files are read without
@@ -15,7 +16,8 @@ to conversion.json beside the converted weights, and so is what was changed on t
 wrappers stripped (torch.compile, DDP, FSDP, ...), half precision, shapes of single numbers.
 
 Where a file holds the last weights and their averages (EMA), the last ones are taken; --ema takes
-the averages.
+the averages. `export` goes the other way: a run's model, averaged where the run has averages, as
+config.json and weights.safetensors, which sampling and grafts read like a run.
 """
 
 import argparse
@@ -38,6 +40,7 @@ load_torch, convert = registry.load_torch, registry.convert
 from_state_dict = registry.from_state_dict
 run_config, save = official.run_config, official.save
 
+EXPORT = "export"  # on the command line: SRC is a run of ours
 AUTO = "auto"  # on the command line: the kind is read off the file's keys
 
 
@@ -49,10 +52,14 @@ def parser() -> argparse.ArgumentParser:
   python -m foley_jax.convert diff_foley/cavp cavp_epoch66.ckpt converted/cavp
   python -m foley_jax.convert stable_diffusion/v1 sd-v1-4-full-ema.ckpt runs/sd --ema
   python -m foley_jax.convert stable_diffusion/v1 hub:CompVis/stable-diffusion-v1-4 runs/sd
+  python -m foley_jax.convert export runs/ldm travels/ldm --dtype=bfloat16
   python -m foley_jax.convert --list""",
     )
     p.add_argument(
-        "kind", nargs="?", metavar="KIND", help=f"what the file is (see --list), or {AUTO!r}"
+        "kind",
+        nargs="?",
+        metavar="KIND",
+        help=f"what the file is (see --list), {AUTO!r} or {EXPORT!r}",
     )
     p.add_argument(
         "source",
@@ -66,6 +73,11 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="take the weights averaged over training where the source has both (default: the "
         "last ones, as the official code)",
+    )
+    p.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float16"),
+        help=f"{EXPORT}: store the weights in half the size (default: as they are)",
     )
     p.add_argument("--list", action="store_true", help="print the known kinds and stop")
     return p
@@ -83,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if Path(args.folder).exists() and any(Path(args.folder).iterdir()):
         print(f"error: {args.folder} is not empty; name a new folder", file=sys.stderr)
         return 1
+    if args.kind == EXPORT:
+        return _export(args)
     try:
         kind = registry.recognise(args.source) if args.kind == AUTO else args.kind
         module, filled = registry.convert(kind, args.source, averaged=args.ema)
@@ -98,6 +112,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{args.source} -> {args.folder}: {kind}, {count:,} parameters, every key accounted for "
         f"({report})"
     )
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from foley_jax.training.checkpointing import run_directory
+
+    try:
+        size = run_directory.export_model(args.source, args.folder, dtype=args.dtype)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{args.source} -> {args.folder}: {size / 1e6:.2f} MB of weights")
     return 0
 
 

@@ -15,7 +15,7 @@ import ml_collections
 
 from foley_jax.training import paths
 from foley_jax.training import task as task_lib
-from foley_jax.training.checkpointing import checkpoint
+from foley_jax.training.checkpointing import checkpoint, exported
 
 CONFIG, CONFIGS = "config.json", "configs.jsonl"
 _READ = ("task", "model", "audio", "video", "loss", "dtype")  # what weights cannot be used without
@@ -191,13 +191,43 @@ def save_model(
     checkpoints.close()
 
 
+def export_model(
+    run_dir: epath.PathLike, folder: epath.PathLike, *, dtype: str | None = None
+) -> int:
+    """Writes the model of a run, EMA parameters if there are any, as two files.
+
+    Args:
+      run_dir: as `load_model_state`.
+      folder: new; it is read like a run. A CAVP that the config names is looked for beside it.
+      dtype: as `exported.write`.
+    Returns:
+      Bytes of the weights.
+    Raises:
+      FileNotFoundError, CorruptCheckpointError: as `load_model_state`.
+      ValueError: as `exported.write`.
+    """
+    config, groups = load_config(run_dir), read_groups(run_dir)
+    if config.get("distillation"):  # only training needs the teacher
+        config.distillation.with_teacher = False
+        groups = {name: _without_teacher(leaves) for name, leaves in groups.items()}
+    if config.get("cavp"):
+        config.cavp = epath.Path(config.cavp).name
+    size = exported.write(folder, groups, dtype=dtype)
+    save_config(folder, config)
+    return size
+
+
+def _without_teacher(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: leaf for key, leaf in leaves.items() if not key.startswith("teacher_")}
+
+
 def load_model_state(
     run_dir: epath.PathLike, *, ema: bool = True, step: int | None = None
 ) -> tuple[ml_collections.ConfigDict, dict, dict]:
     """Reads the model of a run onto the first device.
 
     Args:
-      run_dir: workdir of a run, or a folder that `foley_jax.convert` wrote.
+      run_dir: workdir of a run, or a folder that `foley_jax.convert` wrote or exported.
       ema: take the averaged parameters if there are any.
       step: a saved step; by default the newest one that is not damaged.
     Returns:
@@ -223,6 +253,8 @@ def read_groups(
     Args:
       shardings: path -> where to put that leaf; given, only these leaves are read.
     """
+    if exported.is_one(run_dir) and step is None:
+        return exported.read(run_dir, shardings=shardings)
     if checkpoint.latest_step(run_dir) is None:
         raise FileNotFoundError(no_checkpoint(run_dir))
     checkpoints = checkpoint.Checkpoints(run_dir, read_only=True)
@@ -252,6 +284,8 @@ def read_groups(
 
 def leaf_shapes(run_dir: epath.PathLike) -> dict[str, tuple[int, ...]]:
     """Path -> shape of every model leaf (params and rest) in a run's newest checkpoint."""
+    if exported.is_one(run_dir):
+        return exported.shapes(run_dir)
     newest = checkpoint.latest_step(run_dir)
     if newest is None:
         raise FileNotFoundError(no_checkpoint(run_dir))

@@ -1,0 +1,84 @@
+"""Models as two files: the same numbers, the same audio, damage named."""
+
+import filled
+import jax
+import numpy as np
+import pytest
+import tiny_foley
+
+from foley_jax import convert, sample
+from foley_jax.training.checkpointing import exported, run_directory
+
+GROUPS = {
+    "params": {"a/0/kernel": np.arange(6, dtype=np.float32).reshape(2, 3) / 7},
+    "rest": {"b/count": np.array(3, np.int32)},
+}
+
+
+def test_weights_come_back_bit_for_bit(tmp_path):
+    exported.write(tmp_path / "new", GROUPS)
+    found = exported.read(tmp_path / "new")
+    for name, leaves in GROUPS.items():
+        for path, leaf in leaves.items():
+            assert found[name][path].dtype == leaf.dtype
+            np.testing.assert_array_equal(found[name][path], leaf)
+    assert exported.shapes(tmp_path / "new") == {"a/0/kernel": (2, 3), "b/count": ()}
+
+
+def test_half_the_size_is_read_as_the_model_has_it(tmp_path):
+    values = np.linspace(-3, 3, 10_000, dtype=np.float32)
+    size = exported.write(tmp_path, {"params": {"a": values}}, dtype="bfloat16")
+    found = exported.read(tmp_path)["params"]["a"]
+    wanted = values.astype(jax.numpy.bfloat16).astype(np.float32)
+    assert found.dtype == np.float32 and size < 0.55 * values.nbytes
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_only_wanted_leaves_are_read(tmp_path):
+    exported.write(tmp_path, GROUPS)
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    found = exported.read(tmp_path, shardings={"b/count": here})
+    assert found == {"params": {}, "rest": {"b/count": 3}}
+
+
+def test_what_cannot_be_is_told(tmp_path):
+    large = {"params": {"a": np.float32([1e6])}}
+    with pytest.raises(ValueError, match="params/a reaches 1e.06, too large for float16"):
+        exported.write(tmp_path, large, dtype="float16")
+    exported.write(tmp_path, GROUPS)
+    with pytest.raises(ValueError, match="holds an exported model already"):
+        exported.write(tmp_path, GROUPS)
+    file = tmp_path / exported.WEIGHTS
+    file.write_bytes(file.read_bytes()[:-2])
+    with pytest.raises(ValueError, match=f"{exported.WEIGHTS} is damaged .*copy it again"):
+        exported.read(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_folder_that_is_read_like_the_run(tmp_path, capsys):
+    filled.save_run(tmp_path / "ldm", tiny_foley.ldm())
+    assert convert.main(["export", str(tmp_path / "ldm"), str(tmp_path / "travels")]) == 0
+    assert "MB of weights" in capsys.readouterr().out
+    ours, theirs = (run_directory.load_model_state(tmp_path / d) for d in ("ldm", "travels"))
+    jax.tree.map(np.testing.assert_array_equal, ours[1:], theirs[1:])
+    assert theirs[0].cavp == "cavp"  # beside it, wherever it goes
+    assert convert.main(["export", str(tmp_path / "none"), str(tmp_path / "x")]) == 1
+    assert "no checkpoint in" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_same_audio(tmp_path):
+    tiny_foley.save_runs(tmp_path / "runs")
+    for name in ("ldm", "cavp"):
+        run_directory.export_model(tmp_path / "runs" / name, tmp_path / "travels" / name)
+    (clip,) = tiny_foley.write_videos(tmp_path, [1.5])
+    made = [
+        sample.load(tmp_path / where / "ldm")(clip, seed=1, steps=2)
+        for where in ("runs", "travels")
+    ]
+    np.testing.assert_array_equal(made[0].audio, made[1].audio)
+
+
+def test_names_of_the_package():
+    with pytest.raises(ValueError, match="no model embedded:other in the package"):
+        sample.load("embedded:other")

@@ -7,7 +7,7 @@
 # PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment (default .venv-test),
 # WORKERS=N the number of test processes, EXTRAS=test,beam,prep more of the package to install
 # (tests of Beam and TensorFlow Datasets are skipped where these are missing), BOUNDS=lowest the
-# oldest versions that setup.cfg allows.
+# oldest versions that setup.cfg allows; INSTALL=only stops before the tests, INSTALL=no begins there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,15 +21,19 @@ run() {
   [ -n "$DRY_RUN" ] || "$@"
 }
 
-if [ ! -x "$VENV/bin/python" ]; then run "$PYTHON" -m venv "$VENV"; fi
-PIN=()
-if [ "${BOUNDS:-}" = lowest ]; then
-  # the bounds themselves, so that they cannot drift from what was tested
-  mkdir -p "$VENV"
-  sed -n '/^install_requires/,/^$/s/^ *\([A-Za-z_-]*\)\(\[.*\]\)*>=\(.*\)$/\1==\3/p' setup.cfg > "$VENV/lowest.txt"
-  PIN=(--constraint "$VENV/lowest.txt")
-fi
-run "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${PIN[@]}" -e ".[${EXTRAS:-test}]"
+install() {
+  if [ ! -x "$VENV/bin/python" ]; then run "$PYTHON" -m venv "$VENV"; fi
+  PIN=()
+  if [ "${BOUNDS:-}" = lowest ]; then
+    # the bounds themselves, so that they cannot drift from what was tested
+    mkdir -p "$VENV"
+    sed -n '/^install_requires/,/^$/s/^ *\([A-Za-z_-]*\)\(\[.*\]\)*>=\(.*\)$/\1==\3/p' setup.cfg > "$VENV/lowest.txt"
+    PIN=(--constraint "$VENV/lowest.txt")
+  fi
+  run "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "${PIN[@]}" -e ".[${EXTRAS:-test}]"
+}
+[ "${INSTALL:-}" = no ] || install
+[ "${INSTALL:-}" != only ] || exit 0
 # full-size networks (tests/slow) need the memory of the whole machine
 case " $* " in
   *" slow "*) PATIENCE_S=2400 WORKERS=${WORKERS:-0} ;;

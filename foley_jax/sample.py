@@ -98,6 +98,10 @@ passed over, and one line says so. Of equal names the later ones get a number (N
     flags.of_foley(of_foley)
     of_foley.add_argument("--keep_best", type=int, default=1, help="how many of them are saved")
     about = "no generation: each video's own audio through autoencoder and vocoder"
+    about = "only these seconds are made, all else of each video's own audio is kept"
+    of_foley.add_argument(
+        "--regenerate", type=limits.span_argument, metavar="START:STOP", help=about
+    )
     of_foley.add_argument("--reconstruct", action="store_true", help=about)
     flags.of_text_foley(p.add_argument_group("MMAudio (audio for videos and text)"))
     flags.of_sounding(p.add_argument_group("MM-Diffusion (sounding videos)"))
@@ -116,7 +120,8 @@ def _foley_job(args: argparse.Namespace, networks: dict) -> tuple[jobs.Job, list
     videos = jobs.find_inputs(args.inputs, args.out)
     if args.reconstruct:
         return foley.ReconstructJob(model), videos
-    return foley.GenerateJob(model, settings, {"model": args.model, **networks}), videos
+    origin = {"model": args.model, **networks}
+    return foley.GenerateJob(model, settings, origin, args.regenerate), videos
 
 
 def _text_job(args: argparse.Namespace, networks: dict) -> tuple[jobs.Job, list]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from foley_jax.diff_foley.sampling import features, similarity
+from foley_jax.diff_foley.sampling import editing, features, similarity
 from foley_jax.media import video as video_io
 from foley_jax.runtime import grouped
 
@@ -23,11 +23,13 @@ class Source(NamedTuple):
       path: where it came from.
       frames_THWC: uint8 [T, H, W, 3], or what gives them one by one where they are too many.
       duration_s: its length in seconds.
+      kept: audio of which only a span is made anew, if any.
     """
 
     path: Path
     frames_THWC: np.ndarray | video_io.Stream
     duration_s: float
+    kept: editing.Kept | None = None
 
     @property
     def nbytes(self) -> int:
@@ -47,6 +49,7 @@ class Viewed(NamedTuple):
     path: Path
     duration_s: float
     clips_BD: np.ndarray
+    kept: editing.Kept | None = None
 
 
 class Audio(NamedTuple):
@@ -90,4 +93,5 @@ def view(
 
     video_features = grouped.encode(encode_fn, map(groups_of, sources, embedded), batch=batch)
     clips = [np.concatenate(own) if own else np.zeros((0, 0), np.float32) for own in embedded]
-    return [Viewed(s.path, s.duration_s, own) for s, own in zip(sources, clips)], video_features
+    seen = [Viewed(s.path, s.duration_s, own, s.kept) for s, own in zip(sources, clips)]
+    return seen, video_features

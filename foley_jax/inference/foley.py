@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from foley_jax.diff_foley import sources as sources_lib
-from foley_jax.diff_foley.sampling import pipeline
+from foley_jax.diff_foley.sampling import editing, pipeline
 from foley_jax.inference import clip as clip_lib
 from foley_jax.media import audio as audio_io
 from foley_jax.media import level
@@ -47,11 +47,13 @@ class Foley:
         cache_interval: int = 1,
         cache_depth: int = 1,
         preset: str = "default",
+        regenerate: tuple[float, float] | None = None,
+        audio: str | os.PathLike | None = None,
     ) -> Clip | list[Clip]:
         """Makes audio for one video of any length, frame rate and size.
 
         Args:
-          video: path of a file with a video stream; its own audio, if any, is not read.
+          video: path of a file with a video stream; its own audio is read for `regenerate` only.
           seed: 0 to 2**64 - 1; same seed, video name and settings give the same audio.
           steps: solver steps.
           guidance: classifier-free guidance scale; 1 is no guidance.
@@ -65,8 +67,11 @@ class Foley:
             `cache_interval`-th step only, for speed; see `settings.Settings`.
           preset: "default", or "official": the published notebook with its mistakes, among them
             a pitch that is 27 % low; see `settings.Settings`.
+          regenerate: (start, stop) in seconds: only this span is made, the rest of the audio is
+            kept to the sample. With a start where the audio ends, it is extended.
+          audio: file with the audio that `regenerate` keeps; by default the video's own.
         Raises:
-          foley_jax.media.video.MediaError: the file has no readable video.
+          foley_jax.media.video.MediaError: the file has no readable video, or no audio to keep.
           ValueError: a setting is out of range, or no audio is finite; the message then names the
             solver step, the window and the term where it began.
         """
@@ -83,7 +88,10 @@ class Foley:
             preset=preset,
         )
         self.model.check(settings)  # before the file is read
-        results = self.model.generate([self.read(video)], settings)[0]
+        source = self.read(video)
+        if regenerate is not None:
+            source = self.keeping(source, regenerate, audio)
+        results = self.model.generate([source], settings)[0]
         clips = [self.clip(video, result) for result in results]
         if clips[0].fault:  # of the best one
             raise ValueError(f"{video}: {clips[0].fault}")
@@ -96,6 +104,19 @@ class Foley:
         """
         whole = video_io.read_whole(video, self.model.video, most_bytes=sources_lib.HELD_BYTES)
         return pipeline.Source(Path(video), *whole)
+
+    def keeping(
+        self,
+        source: pipeline.Source,
+        span: tuple[float, float],
+        audio: str | os.PathLike | None = None,
+    ) -> pipeline.Source:
+        """The same video, with all of its audio known but for a span; see `__call__`."""
+        start_s, stop_s = editing.checked(span, source.duration_s)
+        rate = self.model.audio.sample_rate_hz
+        return source._replace(
+            kept=editing.Kept(audio_io.load(audio or source.path, rate), start_s, stop_s)
+        )
 
     def read_audio(self, video: str | os.PathLike) -> pipeline.Audio:
         """Decodes a video's own audio at the model's rate.
@@ -134,9 +155,11 @@ class GenerateJob:
     foley: Foley
     options: pipeline.Settings
     networks: dict[str, str | None]  # where they come from
+    regenerate: tuple[float, float] | None = None  # all else of their own audio is kept
 
     def read(self, video: Path) -> pipeline.Source:
-        return self.foley.read(video)
+        source = self.foley.read(video)
+        return self.foley.keeping(source, self.regenerate) if self.regenerate else source
 
     def make(self, sources: Sequence[pipeline.Source]) -> list[pipeline.GeneratedMel]:
         return self.foley.model.draft(sources, self.options)
@@ -148,7 +171,8 @@ class GenerateJob:
         return [[self.foley.clip(p, r) for r in group] for p, group in zip(paths, results)]
 
     def settings(self) -> dict:
-        return {**dataclasses.asdict(self.options), **self.networks}
+        edit = {"regenerate": list(self.regenerate)} if self.regenerate else {}
+        return {**dataclasses.asdict(self.options), **self.networks, **edit}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -94,6 +94,20 @@ def number_argument(text: str) -> float:
     return _argument(lambda value: real("it", value), value)
 
 
+def span_argument(text: str) -> tuple[float, float]:
+    """The `type` of a command line's span of seconds, START:STOP."""
+    start, _, stop = text.partition(":")
+    try:
+        span = float(start), float(stop)
+    except ValueError:
+        span = (0.0, 0.0)
+    if not 0 <= span[0] < span[1] < float("inf"):
+        raise argparse.ArgumentTypeError(
+            f"it is {text!r}, expected START:STOP in seconds, e.g. 2.5:4"
+        )
+    return span
+
+
 def _argument(check, value: Any) -> Any:
     try:
         return check(value)

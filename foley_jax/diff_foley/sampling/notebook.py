@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from foley_jax.diff_foley.sampling import results
 from foley_jax.diffusion import windows as windows_lib
 from foley_jax.media import specs, spool
+from foley_jax.runtime import seed_keys
 from foley_jax.vocoders import griffin_lim
 
 OFFICIAL_ITERATIONS = 32  # of Griffin-Lim, from random phases
@@ -53,3 +55,19 @@ def vocode(
         made.append(np.asarray(wave)[0, : max(0, length - len(made))])
     made.pad(length)
     return made.array()
+
+
+def vocode_draft(
+    draft: results.GeneratedMel,
+    length: int,
+    *,
+    audio: specs.AudioSpec,
+    width: int,
+    folder: str | os.PathLike | None = None,
+) -> np.ndarray:
+    """`vocode` of a draft whose windows are `width` frames, with phases of its own draw."""
+    starts = range(0, draft.mel_FT.shape[1], width)
+    name = f"{draft.source.path.stem}/vocoder"
+    raw = seed_keys.block_keys(draft.draw.seed, name, draft.draw.sample, len(starts))
+    windows_FT = (spool.part(draft.mel_FT, slice(None), slice(s, s + width)) for s in starts)
+    return vocode(windows_FT, length, audio, keys_N=seed_keys.wrapped(raw), folder=folder)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from foley_jax.diff_foley.sampling import editing
 from foley_jax.diffusion import multidiffusion, tape
 from foley_jax.diffusion import windows as windows_lib
 from foley_jax.runtime import seed_keys
@@ -24,12 +25,16 @@ class NoiseSeed(NamedTuple):
 
 
 class Request(NamedTuple):
-    """An audio clip to make: windows, its video's features [R, D], where its noise comes from."""
+    """An audio clip to make.
+
+    Windows, its video's features [R, D], where its noise comes from, and what is known of it.
+    """
 
     windows: Sequence[windows_lib.Window]
     features_RD: np.ndarray
     name: str
     draw: NoiseSeed
+    kept: editing.KeptColumns | None = None
 
 
 class PackedWindows(NamedTuple):
@@ -40,12 +45,14 @@ class PackedWindows(NamedTuple):
       features_NLD: float32 features of every window.
       times_NL: float32 seconds of the features from the start of their window.
       keys_K: raw key data of every block's noise.
+      kept: columns of the tape that are known, if any.
     """
 
     cover: multidiffusion.WindowLayout
     features_NLD: np.ndarray
     times_NL: np.ndarray
     keys_K: np.ndarray
+    kept: editing.KeptColumns | None = None
 
 
 def pack_windows(
@@ -74,7 +81,24 @@ def pack_windows(
     ]
     times_NL, keys_K = (tape.padded(np.concatenate(part), laid.size) for part in (times, keys))
     features_NLD = _features(requests, spec, laid.size)
-    return PackedWindows(laid.cover, features_NLD, times_NL, keys_K), laid.starts, laid.batch
+    kept = _kept(requests, laid.starts, laid.size * spec.num_columns)
+    packed = PackedWindows(laid.cover, features_NLD, times_NL, keys_K, kept)
+    return packed, laid.starts, laid.batch
+
+
+def _kept(
+    requests: Sequence[Request], starts: Sequence[int], count: int
+) -> editing.KeptColumns | None:
+    """What is known of all clips, on a tape of so many columns."""
+    known = [(r.kept, at) for r, at in zip(requests, starts) if r.kept is not None]
+    if not known:
+        return None
+    height, _, channels = known[0][0].z_HWC.shape
+    z_HWC, known_W = np.zeros((height, count, channels), np.float32), np.zeros(count, bool)
+    for own, at in known:
+        span = slice(at, at + len(own.known_W))
+        z_HWC[:, span], known_W[span] = own
+    return editing.KeptColumns(z_HWC, known_W)
 
 
 def _features(requests: Sequence[Request], spec: windows_lib.WindowSpec, size: int) -> np.ndarray:

@@ -5,6 +5,7 @@ Axis letters: B clips in one device batch, T frames, H W, C channels, L features
 
 from collections.abc import Iterable, Iterator, Sequence
 import copy
+import functools
 import itertools
 import math
 from typing import Any
@@ -20,6 +21,7 @@ from foley_jax.diff_foley import diagnosis
 from foley_jax.diff_foley import sources as sources_lib
 from foley_jax.diff_foley.models import latent_diffusion
 from foley_jax.diff_foley.sampling import (
+    editing,
     feature_cache,
     features,
     notebook,
@@ -32,7 +34,7 @@ from foley_jax.diff_foley.sampling import settings as settings_lib
 from foley_jax.diffusion import tape, windows
 from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs, spool
-from foley_jax.runtime import network, seed_keys
+from foley_jax.runtime import network
 from foley_jax.runtime import run as run_lib
 from foley_jax.vocoders import decode
 from foley_jax.vocoders import griffin_lim as vocoder_lib
@@ -124,6 +126,13 @@ class DiffFoley:
         )
         self._encode_video = cavp.jit(features.encode_frames, name="encode_frames")
         self.similarity = similarity.Similarity(cavp, self.video, self.cavp_audio)
+        self._known = functools.partial(
+            editing.columns,
+            encode=ldm.jit(_encode, name="encode"),
+            audio=self.audio,
+            block_frames=self.column_frames * self.window.num_columns,
+            column_frames=self.column_frames,
+        )
         self._decode = ldm.jit(_autoencode, name="autoencode")
 
     def within(self, run: Run) -> "DiffFoley":
@@ -190,6 +199,11 @@ class DiffFoley:
           ValueError: it is not.
         """
         aligned = settings.aligned(self.classifier is not None)
+        if settings.preset == "official" and source.kept is not None:
+            raise ValueError(
+                "preset 'official' keeps no audio, the published notebook had no such thing; use "
+                "preset 'default' to regenerate a span"
+            )
         if settings.preset == "official" and aligned and source.duration_s > OFFICIAL_S:
             raise ValueError(
                 f"{source.path} lasts {source.duration_s:.0f} s; preset 'official' with a "
@@ -234,8 +248,9 @@ class DiffFoley:
             plan = (notebook.windows if official else windows.plan)(
                 len(video_features[i]), self.window
             )
+            known = seen[i].kept and self._known(seen[i].kept, tape.num_blocks(plan, self.window))
             requests.append(
-                packed_windows.Request(plan, video_features[i], seen[i].path.stem, draw)
+                packed_windows.Request(plan, video_features[i], seen[i].path.stem, draw, known)
             )
         made: list[tuple[np.ndarray, float | None, str]] = []
         plans = [request.windows for request in requests]
@@ -324,9 +339,13 @@ class DiffFoley:
         lengths = [self.audio.num_samples(d.source.duration_s) for d in drafts]
         with self.run.watch("vocoder"):
             if settings.preset == "official":
-                audios = [self._vocode_official(d, n) for d, n in zip(drafts, lengths)]
+                width = self.column_frames * self.window.num_columns
+                vocode = functools.partial(notebook.vocode_draft, audio=self.audio, width=width)
+                audios = [vocode(d, n, folder=self.run.scratch) for d, n in zip(drafts, lengths)]
             else:
                 audios = self.vocode([d.mel_FT for d in drafts], lengths)
+        rate, known = self.audio.sample_rate_hz, [draft.source.kept for draft in drafts]
+        audios = [editing.spliced(kept, own, rate) for kept, own in zip(known, audios)]
         with self.run.watch("scores"):
             similar = self.similarity([d.source.clips_BD for d in drafts], audios)
         results = []
@@ -354,17 +373,6 @@ class DiffFoley:
             folder=self.run.scratch,
         )
 
-    def _vocode_official(self, draft: GeneratedMel, length: int) -> np.ndarray:
-        width = self.column_frames * self.window.num_columns
-        starts = range(0, draft.mel_FT.shape[1], width)
-        name = f"{draft.source.path.stem}/vocoder"
-        raw = seed_keys.block_keys(draft.draw.seed, name, draft.draw.sample, len(starts))
-        keys_N = seed_keys.wrapped(raw)
-        windows_FT = (spool.part(draft.mel_FT, slice(None), slice(s, s + width)) for s in starts)
-        return notebook.vocode(
-            windows_FT, length, self.audio, keys_N=keys_N, folder=self.run.scratch
-        )
-
     def reconstruct(self, audio_clips: Sequence[Audio]) -> list[Result]:
         """True audio through mel, autoencoder and vocoder: the ceiling of generation."""
         mels, lengths = [], []
@@ -379,6 +387,10 @@ class DiffFoley:
             Result(audio, mel_FT, {}, fault=diagnosis.of_audio(mel_FT, audio))
             for audio, mel_FT in zip(audios, mels)
         ]
+
+
+def _encode(model: nnx.Module, mel_BFT: jax.Array) -> jax.Array:
+    return model.encode_mel(mel_BFT, key=None)
 
 
 def _autoencode(model: nnx.Module, mel_BFT: jax.Array) -> jax.Array:

@@ -21,7 +21,7 @@ from foley_jax.diff_foley.sampling import (
     packed_windows,
 )
 from foley_jax.diff_foley.sampling import settings as settings_lib
-from foley_jax.diffusion import finite, gaussian, guidance, multidiffusion
+from foley_jax.diffusion import finite, gaussian, guidance, inpainting, multidiffusion
 from foley_jax.diffusion import windows as windows_lib
 from foley_jax.diffusion.samplers import ddim, dpm_multistep, few_step, plms
 from foley_jax.runtime import limits, partition, seed_keys
@@ -149,6 +149,9 @@ def solve(
             examples=(1 + p.guided) * p.batch,
             latent_shape=p.latent_shape,
         )
+    if packed.kept is not None:
+        z_HWC, known_W = packed.kept
+        canvas = inpainting.keeping(canvas, p.schedule, z_HWC[None], known_W[None, None, :, None])
     return SAMPLERS[p.sampler](canvas, p.schedule, x_T[None], num_steps=p.steps)[0]
 
 
@@ -291,13 +294,14 @@ class Sampler:
         sampler = "few_step" if student else settings.sampler
         cache = feature_cache.FeatureCache(settings.cache_interval, settings.cache_depth)
         choice = (settings.steps, sampler, settings.preset, guided, batch, cache)
-        key = (watched, aligned, *choice)
+        key = (watched, aligned, *choice, packed.kept is not None)
         if key not in self._programs:
             watch = self._watches[key] = finite.Watch() if watched else None
             run = functools.partial(sample, Program(*self._fixed, *choice), watch=watch)
             classifier = self.classifier if aligned else None
             # a program that asks the host cannot be kept on disk
-            name = "" if watched else f"sample {aligned} {choice}"
+            name = f"sample {aligned} {choice}" + " kept" * (packed.kept is not None)
+            name = "" if watched else name
             self._programs[key] = network_lib.jit_pair(run, self.ldm, classifier, name=name)
         scales = (jnp.float32(settings.guidance), jnp.float32(settings.alignment))
         raw_features_RD = raw_features_RD if aligned else None

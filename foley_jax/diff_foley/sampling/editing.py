@@ -1,0 +1,104 @@
+"""Audio of which a span is made anew, and all the rest is kept to the sample.
+
+H V C latent rows, columns of a window and channels, W columns of a clip, F mels, T frames.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from foley_jax.media import mel as mel_lib
+from foley_jax.media import specs
+from foley_jax.vocoders import decode
+
+FADE_S = 0.02  # from the kept audio to the new one, within the span
+
+
+class Kept(NamedTuple):
+    """Audio that is known, but for a span.
+
+    Attributes:
+      audio_L: float32 [samples] at the model's rate; of any length.
+      start_s, stop_s: what is made anew.
+    """
+
+    audio_L: np.ndarray
+    start_s: float
+    stop_s: float
+
+
+class KeptColumns(NamedTuple):
+    """The same for the sampler: latents [H, W, C], and which columns are known, bool [W]."""
+
+    z_HWC: np.ndarray
+    known_W: np.ndarray
+
+
+def checked(span: tuple[float, float], duration_s: float) -> tuple[float, float]:
+    """Returns a span within a video.
+
+    Raises:
+      ValueError: it is none, or begins after the video's end.
+    """
+    start_s, stop_s = (float(edge) for edge in span)
+    if not 0 <= start_s < stop_s or start_s >= duration_s:
+        raise ValueError(
+            f"the span to regenerate is {start_s:g} to {stop_s:g} s, expected a beginning of at "
+            f"least 0, before its end and before that of the video ({duration_s:g} s)"
+        )
+    return start_s, min(stop_s, duration_s)
+
+
+def columns(
+    kept: Kept,
+    blocks: int,
+    *,
+    encode: Callable[[np.ndarray], np.ndarray],
+    audio: specs.AudioSpec,
+    block_frames: int,
+    column_frames: int,
+) -> KeptColumns:
+    """Latents of the known audio.
+
+    Args:
+      kept: the audio.
+      blocks: of `block_frames` mel frames, how many are wanted.
+      encode: log-mels [1, F, T] of a window -> scaled latents [1, H, V, C].
+      audio: front end of the model.
+      block_frames: mel frames that are encoded at once, those of a window.
+      column_frames: mel frames of a column.
+    """
+    mel_FT = np.asarray(mel_lib.log_mel(kept.audio_L[None], audio))[0]
+    mel_FT = decode.fit(mel_FT, blocks * block_frames)
+    parts = [np.asarray(encode(part_FT[None]))[0] for part_FT in np.split(mel_FT, blocks, axis=1)]
+    begins_s = np.arange(blocks * block_frames // column_frames) * column_frames * audio.frame_s
+    ends_s = begins_s + column_frames * audio.frame_s
+    heard = ends_s <= len(kept.audio_L) / audio.sample_rate_hz
+    outside = (ends_s <= kept.start_s) | (begins_s >= kept.stop_s)
+    return KeptColumns(np.concatenate(parts, axis=1), heard & outside)
+
+
+def spliced(kept: Kept | None, made_L: np.ndarray, sample_rate_hz: int) -> np.ndarray:
+    """The known audio with the span from `made_L`, to which it fades within the span.
+
+    Where nothing is kept, `made_L`. The known audio is followed by silence; at the ends of the
+    clip nothing fades.
+    """
+    if kept is None:
+        return made_L
+    length = len(made_L)
+    known_L = np.zeros(length, np.float32)
+    part_L = kept.audio_L[:length]
+    known_L[: len(part_L)] = part_L
+    start, stop = (round(s * sample_rate_hz) for s in (kept.start_s, kept.stop_s))
+    stop = min(stop, length)
+    fade = max(1, min(round(FADE_S * sample_rate_hz), (stop - start) // 2))
+    new_L = np.zeros(length, np.float32)  # share of the made audio
+    new_L[start:stop] = 1.0
+    ramp = (np.arange(fade, dtype=np.float32) + 0.5) / fade
+    if start > 0:
+        new_L[start : start + fade] = ramp
+    if stop < length:
+        new_L[stop - fade : stop] = ramp[::-1]
+    return np.where(new_L > 0, known_L * (1 - new_L) + np.asarray(made_L) * new_L, known_L)

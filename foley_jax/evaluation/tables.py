@@ -18,6 +18,7 @@ WHOLE = (
     "heard",
     "clips_without_impact",
     "clips_without_peaks",
+    "answers",
 )  # written without decimals
 
 

@@ -48,7 +48,7 @@ def test_takes_come_back_and_failures_are_told(server, tmp_path):
         assert "/tmp" not in str(raised.value)
     with pytest.raises(Exception, match="maximum file size"):
         _ask(client, big)
-    with pytest.raises(Exception, match="steps is 1000"):
+    with pytest.raises(Exception, match="1000 is greater than maximum"):
         _ask(client, short, steps=1000)
     assert _ask(client, short, takes=1)[-1].keys() == {"take 1"}  # it goes on
 

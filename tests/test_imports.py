@@ -28,7 +28,7 @@ FLOORS = (
 )
 LEVEL = {room: level for level, floor in enumerate(FLOORS) for room in floor}
 # front doors stand above all rooms, and nothing imports them
-DOORS = tuple(f"foley_jax.{name}" for name in ("main", "sample", "generate", "convert"))
+DOORS = tuple(f"foley_jax.{name}" for name in ("main", "sample", "generate", "convert", "serve"))
 # commands inside a room: these may enter other rooms of their floor, and nothing imports them
 COMMANDS = {
     "foley_jax.evaluation.__main__": "foley_jax.inference",
@@ -53,6 +53,7 @@ ONLY_IN = {
     "torch": ("foley_jax.bench.peers",),
     "diffusers": ("foley_jax.bench.peers",),
     "huggingface_hub": ("foley_jax.interop.hub",),
+    "gradio": ("foley_jax.inference.web",),
     "librosa": ("foley_jax.media", "foley_jax.vocoders"),
     "transformers": ("foley_jax.evaluation.networks.captions",),
     "tensorboardX": ("foley_jax.training.logging",),

@@ -1,0 +1,222 @@
+"""One request of a page: checked, made, and written as files that a browser plays.
+
+Nothing here knows a web framework. What a visitor is told never holds a path of this machine.
+"""
+
+from collections.abc import Callable
+import contextlib
+import dataclasses
+import logging
+import os
+from pathlib import Path
+import re
+import shutil
+import threading
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from foley_jax.inference import clip as clip_lib
+from foley_jax.media import audio as audio_io
+from foley_jax.media import container as containers
+from foley_jax.media import video as video_io
+from foley_jax.runtime import reasons
+from foley_jax.runtime import run as run_lib
+
+SILENT_DB = -60.0  # at and below it the original audio is left out
+_log = logging.getLogger(__name__)
+
+
+class RefusedError(ValueError):
+    """What a visitor is told: words without a path of this machine."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What one request may ask for.
+
+    Attributes:
+      most_mb: megabytes of an uploaded file.
+      most_s: seconds of a video.
+      most_pixels: of a frame.
+      most_takes, most_steps: how often, and in how many solver steps.
+      request_s: seconds that a request may take; longer ones are told to ask for less, and end
+        after the stage that they are in.
+      kept_s: seconds after which its files are removed.
+    """
+
+    most_mb: float = 200.0
+    most_s: float = 60.0
+    most_pixels: int = 4096 * 2304
+    most_takes: int = 4
+    most_steps: int = 100
+    request_s: float = 600.0
+    kept_s: float = 3600.0
+
+
+class Mix(NamedTuple):
+    """What becomes of a video's own audio.
+
+    Attributes:
+      original_db: its level under the new audio; at `SILENT_DB` it is replaced.
+      fade_s: the new audio fades in and out over so many seconds.
+    """
+
+    original_db: float = SILENT_DB
+    fade_s: float = 0.0
+
+
+class Take(NamedTuple):
+    """One of the results: a video or audio file to play, the audio alone, the mel, the scores."""
+
+    played: Path
+    wav: Path
+    image: Path
+    scores: dict[str, float]
+
+
+def check_video(path: str | os.PathLike | None, limits: Limits) -> Path:
+    """Returns an uploaded video whose size, length and frames are within the limits.
+
+    Raises:
+      RefusedError: there is none, or it is beyond them, or cannot be read.
+    """
+    if not path:
+        raise RefusedError("no video; choose or record one first")
+    path = Path(path)
+    try:
+        size_mb = path.stat().st_size / 1e6
+        if size_mb > limits.most_mb:
+            raise RefusedError(
+                f"the file has {size_mb:.1f} MB, at most {limits.most_mb:g} are taken"
+            )
+        with containers.open_input(path) as container:
+            if not container.streams.video:
+                raise RefusedError("the file has no video stream")
+            stream = container.streams.video[0]
+            pixels = stream.width * stream.height
+            if pixels > limits.most_pixels:
+                raise RefusedError(
+                    f"its frames are {stream.width}x{stream.height}, at most "
+                    f"{limits.most_pixels:,} pixels are taken"
+                )
+            length_s = (container.duration or 0) / 1e6
+        if length_s > limits.most_s:
+            raise RefusedError(f"it lasts {length_s:.1f} s, at most {limits.most_s:g} s are taken")
+    except (OSError, ValueError) as error:
+        raise told(error, path) from error
+    return path
+
+
+def told(error: Exception, *paths: Path) -> RefusedError:
+    """What a visitor may know of an error: its words, no path, nothing of what nobody expected."""
+    if isinstance(error, RefusedError):
+        return error
+    words = reasons.of(error)
+    if words.startswith("unexpected "):
+        _log.error("a request failed: %s", words, exc_info=error)
+        return RefusedError("something went wrong here, and was written down; try another video")
+    for path in paths:
+        words = words.replace(str(path), path.name)
+    return RefusedError(re.sub(r"(?<![\w.])/(?:[^\s/:;,'\")]+/)+", "", words))
+
+
+class Clock:
+    """Watches the stages of a request: tells of them, and ends it when its time is over.
+
+    Args:
+      tell: called with the name of every stage as it begins.
+      most_s: seconds in all.
+    """
+
+    def __init__(self, tell: Callable[[str], Any], most_s: float):
+        self.tell, self.most_s, self.began = tell, most_s, time.monotonic()
+
+    @contextlib.contextmanager
+    def __call__(self, stage: str):
+        if time.monotonic() - self.began > self.most_s:
+            raise RefusedError(
+                f"it takes longer than the {self.most_s:g} s that a request may; give a shorter "
+                "video, fewer steps or fewer takes"
+            )
+        self.tell(stage)
+        yield
+
+    def run(self) -> run_lib.Run:
+        """What a model's work is part of."""
+        return run_lib.Run(watch=self)
+
+
+def write(clips: list[clip_lib.Clip], mix: Mix, folder: Path) -> list[Take]:
+    """Writes every clip's mp4 (or wav alone), wav and image into a folder.
+
+    Raises:
+      RefusedError: no audio is finite, or a file cannot be written.
+    """
+    takes = []
+    for number, clip in enumerate(clips, 1):
+        base = folder / f"take{number}"
+        try:
+            if clip.has_video:
+                clip = dataclasses.replace(clip, audio=mixed(clip, mix))
+            played = base.with_suffix(".mp4" if clip.has_video else ".wav")
+            for path in {played, base.with_suffix(".wav")}:
+                clip.save(path)
+            clip.plot(base.with_suffix(".png"))
+        except (OSError, ValueError) as error:
+            raise told(error, clip.video, folder) from error
+        scores = {name: round(float(value), 4) for name, value in clip.scores.items()}
+        takes.append(Take(played, base.with_suffix(".wav"), base.with_suffix(".png"), scores))
+    return takes
+
+
+def mixed(clip: clip_lib.Clip, mix: Mix) -> np.ndarray:
+    """The new audio, faded, over the video's own at its level."""
+    audio_L, rate = np.array(clip.audio, np.float32), clip.sample_rate
+    fade = min(round(mix.fade_s * rate), len(audio_L) // 2)
+    if fade > 0:
+        ramp = (np.arange(fade, dtype=np.float32) + 0.5) / fade
+        audio_L[:fade] *= ramp
+        audio_L[-fade:] *= ramp[::-1]
+    if mix.original_db <= SILENT_DB:
+        return audio_L
+    try:
+        own_L = audio_io.load(clip.video, rate, duration_s=len(audio_L) / rate)
+    except video_io.MediaError as error:
+        if error.reason != "no_audio":
+            raise
+        return audio_L  # it was silent
+    return audio_L + own_L[: len(audio_L)] * np.float32(10 ** (mix.original_db / 20))
+
+
+class Folders:
+    """Folders of requests under one that is given, removed when they are old.
+
+    Args:
+      root: made if it is not there.
+      kept_s: seconds that the files of a request stay.
+    """
+
+    def __init__(self, root: Path, kept_s: float):
+        self.root, self.kept_s = root, kept_s
+        self._lock, self._made = threading.Lock(), {}
+        root.mkdir(parents=True, exist_ok=True)
+
+    def new(self) -> Path:
+        """Returns a fresh folder, and removes the old ones."""
+        with self._lock:
+            now = time.monotonic()
+            for folder in [f for f, made in self._made.items() if now - made > self.kept_s]:
+                shutil.rmtree(folder, ignore_errors=True)
+                del self._made[folder]
+            folder = self.root / os.urandom(12).hex()
+            folder.mkdir()
+            self._made[folder] = now
+            return folder
+
+    def drop(self, folder: Path) -> None:
+        """Removes a folder at once."""
+        with self._lock:
+            self._made.pop(folder, None)
+        shutil.rmtree(folder, ignore_errors=True)

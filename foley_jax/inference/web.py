@@ -1,0 +1,237 @@
+"""The page of `python -m foley_jax.serve`: a form, a queue, and takes side by side."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+from pathlib import Path
+import tempfile
+from typing import Any
+
+import gradio as gr
+
+from foley_jax.inference import foley as foley_lib
+from foley_jax.inference import load, sounding_video, takes, text_foley
+from foley_jax.runtime import limits as checks
+
+WAYS = ("from noise", "audio for the video", "video for the audio")  # of MM-Diffusion
+PROGRESS = gr.Progress()  # gradio finds it among a function's defaults
+STAGES = {"features": 0.1, "diffusion": 0.3, "autoencoder": 0.7, "vocoder": 0.8, "scores": 0.95}
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """A model, what a request may ask of it, and where its files lie."""
+
+    model: "foley_lib.Foley | text_foley.TextFoley | sounding_video.SoundingVideo"
+    limits: takes.Limits
+    folders: takes.Folders
+
+    def foley(
+        self, video, text, negative_text, seed, steps, guidance, count, level_db, fade_s, progress
+    ):
+        """Audio for a video, `count` takes."""
+        limits = self.limits
+        path = takes.check_video(video, limits)
+        options = {
+            "seed": checks.seed(int(seed)),
+            "steps": within("steps", steps, limits.most_steps),
+            "guidance": checks.real("guidance", guidance),
+            "num_samples": within("takes", count, limits.most_takes),
+        }
+        if isinstance(self.model, text_foley.TextFoley):
+            options |= {"text": text, "negative_text": negative_text}
+        else:
+            options |= {"keep_best": options["num_samples"]}
+        clock = takes.Clock(lambda stage: progress(STAGES[stage], desc=stage), limits.request_s)
+        clips = self.model.within(clock.run())(path, **options)
+        return clips if isinstance(clips, list) else [clips], takes.Mix(level_db, fade_s)
+
+    def sounding(self, way, video, audio, seed, steps, count, progress):
+        """Sounding videos."""
+        options = {"seed": checks.seed(int(seed))}
+        options["steps"] = within("steps", steps, self.limits.most_steps)
+        progress(0.1, desc=way)
+        if way == WAYS[0]:
+            number = within("takes", count, self.limits.most_takes)
+            return self.model.generate(number, **options), takes.Mix()
+        if way == WAYS[1]:
+            path = takes.check_video(video, self.limits)
+            return [self.model.audio_for(path, **options)], takes.Mix()
+        if not audio:
+            raise takes.RefusedError("no audio; choose or record some first")
+        return [self.model.video_for(audio, **options)], takes.Mix()
+
+    def steps(self) -> int:
+        """Returns the steps that the form begins with: a student has its own."""
+        sampler = getattr(self.model.model, "sampler", None)
+        return getattr(sampler, "student_steps", None) or 25
+
+    def answer(self, make: Callable[..., tuple[Sequence[Any], takes.Mix]], upload, *args):
+        """What a request's outputs show: each take's video and image, all files, the scores."""
+        folder = self.folders.new()
+        try:
+            clips, mix = make(*args)
+            made = takes.write(list(clips), mix, folder)
+        except Exception as error:  # noqa: BLE001, every failure is told to its visitor alone
+            self.folders.drop(folder)
+            said = takes.told(error, *map(Path, filter(None, [upload])))
+            raise gr.Error(str(said), print_exception=False) from error
+        shown: list[Any] = []
+        for number in range(self.limits.most_takes):
+            take = made[number] if number < len(made) else None
+            shown.append(gr.Video(take and str(take.played), visible=take is not None))
+            shown.append(gr.Image(take and str(take.image), visible=take is not None))
+        files = [str(path) for take in made for path in (take.played, take.wav)]
+        return [*shown, files, {f"take {n}": t.scores for n, t in enumerate(made, 1)}]
+
+
+def within(name: str, value: float, most: int) -> int:
+    """Returns a whole number from 1 to `most`; raises ValueError for others."""
+    return checks.whole(name, int(value), 1, most)
+
+
+def page(server: Server, title: str) -> gr.Blocks:
+    """The page of a model."""
+    kept_s = int(server.limits.kept_s)
+    blocks = gr.Blocks(
+        title=title, analytics_enabled=False, delete_cache=(max(1, kept_s // 2), kept_s)
+    )
+    sounding = isinstance(server.model, sounding_video.SoundingVideo)
+    with blocks:
+        gr.Markdown(f"# {title}\n{_about(server, sounding)}")
+        with gr.Row(), gr.Column(scale=1, min_width=320):
+            if sounding:
+                _sounding_form(server)
+            else:
+                _foley_form(server)
+    return blocks
+
+
+def _about(server: Server, sounding: bool) -> str:
+    limits = server.limits
+    what = "Sounding videos." if sounding else "Audio for your video."
+    return (
+        f"{what} At most {limits.most_s:.0f} s and {limits.most_mb:.0f} MB a file; what you upload "
+        f"and what is made is removed after {limits.kept_s / 60:.0f} minutes."
+    )
+
+
+def _numbers(server: Server, steps: int) -> list[gr.components.Component]:
+    """Seed, steps and takes."""
+    return [
+        gr.Number(0, label="seed", precision=0, minimum=0),
+        gr.Slider(1, server.limits.most_steps, steps, step=1, label="steps"),
+        gr.Slider(1, server.limits.most_takes, 1, step=1, label="takes"),
+    ]
+
+
+def _outputs(server: Server) -> list[gr.components.Component]:
+    """A video and an image for every take, the files, the scores."""
+    shown: list[gr.components.Component] = []
+    with gr.Row():
+        for number in range(1, server.limits.most_takes + 1):
+            with gr.Column(min_width=280):
+                shown.append(gr.Video(label=f"take {number}", visible=number == 1))
+                shown.append(gr.Image(label=f"take {number}: mel", visible=number == 1))
+    files = gr.Files(label="download (mp4, wav)", interactive=False)
+    return [*shown, files, gr.JSON(label="scores")]
+
+
+def _foley_form(server: Server) -> None:
+    video = gr.Video(label="video", sources=["upload", "webcam"])
+    has_text = isinstance(server.model, text_foley.TextFoley)
+    text = gr.Textbox(label="what is heard", visible=has_text)
+    negative = gr.Textbox(label="what is not to be heard", visible=has_text)
+    seed, steps, count = _numbers(server, server.steps())
+    guidance = gr.Slider(1, 10, 4.5, step=0.5, label="guidance")
+    level = gr.Slider(
+        takes.SILENT_DB,
+        0,
+        takes.SILENT_DB,
+        step=1,
+        label="original audio under it, dB (-60: replaced)",
+    )
+    fade = gr.Slider(0, 2, 0, step=0.1, label="fade in and out, seconds")
+    button = gr.Button("Make audio", variant="primary")
+    outputs = _outputs(server)
+
+    def audio_for_video(
+        video: str,
+        text: str,
+        negative_text: str,
+        seed: int,
+        steps: int,
+        guidance: float,
+        takes: int,
+        level_db: float,
+        fade_s: float,
+        progress=PROGRESS,
+    ):
+        """Audio for a video: for each take a video and its mel, then all files, then scores."""
+        args = (video, text, negative_text, seed, steps, guidance, takes, level_db, fade_s)
+        return server.answer(server.foley, video, *args, progress)
+
+    inputs = [video, text, negative, seed, steps, guidance, count, level, fade]
+    button.click(audio_for_video, inputs, outputs, api_name="audio_for_video")
+
+
+def _sounding_form(server: Server) -> None:
+    way = gr.Radio(WAYS, value=WAYS[0], label="what")
+    video = gr.Video(label="video", sources=["upload", "webcam"])
+    audio = gr.Audio(label="audio", type="filepath")
+    seed, steps, count = _numbers(server, 20)
+    button = gr.Button("Make", variant="primary")
+    outputs = _outputs(server)
+
+    def sounding_video(
+        way: str, video: str, audio: str, seed: int, steps: int, takes: int, progress=PROGRESS
+    ):
+        """Sounding videos: for each take a video and its contact sheet, then files, scores."""
+        return server.answer(
+            server.sounding, video or audio, way, video, audio, seed, steps, takes, progress
+        )
+
+    button.click(
+        sounding_video, [way, video, audio, seed, steps, count], outputs, api_name="sounding_video"
+    )
+
+
+def serve(
+    source: str,
+    limits: takes.Limits,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    waiting: int = 20,
+    wait: bool = True,
+    **networks: Any,
+) -> tuple[gr.Blocks, str]:
+    """Loads a model and serves its page; requests are worked on one after the other.
+
+    Args:
+      source: see `sample.load`.
+      limits: of a request.
+      host, port: to bind to; port 0 takes any that is free.
+      waiting: requests in the queue; more are refused.
+      wait: return only when the server is stopped.
+      networks: see `sample.load`.
+    Returns:
+      The page, and its address.
+    """
+    model = load.any_system(source, **networks)
+    root = Path(tempfile.mkdtemp(prefix="foley_jax_"))
+    server = Server(model, limits, takes.Folders(root, limits.kept_s))
+    blocks = page(server, f"foley_jax: {Path(source).name}")
+    blocks.queue(max_size=waiting, default_concurrency_limit=1)
+    _, address, _ = blocks.launch(
+        server_name=host,
+        server_port=port or None,
+        prevent_thread_lock=not wait,
+        share=False,
+        show_error=False,
+        max_file_size=int(limits.most_mb * 1e6),
+        allowed_paths=[str(root)],
+        quiet=True,
+        enable_monitoring=False,
+        ssr_mode=False,
+    )
+    return blocks, address

@@ -28,7 +28,7 @@ def any_system(
 
     Diff-Foley's (see `load_foley.load`) gives a `Foley`; MM-Diffusion's, for which
     `super_resolution` may be given (see `load_sounding.load`), a `SoundingVideo`; a folder of
-    MMAudio's released files (see `load_mmaudio.load`) a `TextFoley`.
+    MMAudio's released files or a run of it (see `load_mmaudio.load`) a `TextFoley`.
 
     Raises:
       ValueError: a network is given that the model's system does not know.

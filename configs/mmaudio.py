@@ -6,7 +6,9 @@ Paper (batch 512, AdamW 1e-4, 300k steps; sizes small_16k, small_44k, medium_44k
     python -m foley_jax.main --config=configs/mmaudio.py --workdir=runs/mmaudio
     python -m foley_jax.main --config=configs/mmaudio.py:large_44k_v2 --workdir=runs/mmaudio_large
 
-Features of the 44 kHz sizes are made with --rate=44k.
+Features of the 44 kHz sizes are made with --rate=44k. Afterwards averages of any length:
+
+    python -m foley_jax.training.snapshots runs/mmaudio runs/mmaudio_ema --sigma_rel=0.08
 """
 
 from configs import base
@@ -31,6 +33,7 @@ def get_config(arg: str = ""):
     config.total_steps = 300_000
     config.batch_size = 512
     config.dtype = "bfloat16"
+    config.power_ema.sigmas = (0.05, 0.1)
     config.eval_batches = 8
     config.eval_every = 5000
     config.show_every = 0  # audio needs networks that training does not hold

@@ -16,6 +16,8 @@ def base(task: str) -> ConfigDict:
     config.accumulate = 1
     config.dtype = "float32"  # compute type; parameters stay float32
     config.ema_decay = 0.0  # 0 = off
+    # instead: averages whose length is chosen afterwards (`training.snapshots`), e.g. (0.05, 0.1)
+    config.power_ema = ConfigDict({"sigmas": (), "snapshot_steps": 5000})
     config.log_every = 50
     config.eval_every = 0  # 0 = only at the end
     config.eval_batches = 4

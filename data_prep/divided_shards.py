@@ -5,11 +5,13 @@ says what is in it; whoever finds all of them there writes the index. Nothing el
 the folder: a process may be killed and started again, on another machine too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import json
 import pathlib
 import time
+from types import MappingProxyType
+from typing import Any
 
 from array_record.python import array_record_module as array_record
 
@@ -17,6 +19,7 @@ from data_prep import storage
 from foley_jax.data import records
 
 POLL_S = 2.0
+SETTINGS_NAME = "features.json"
 
 
 def check_share(process_index: int, process_count: int) -> None:
@@ -26,6 +29,40 @@ def check_share(process_index: int, process_count: int) -> None:
             f"process {process_index} of {process_count}: processes are numbered from 0 to "
             f"{process_count - 1}"
         )
+
+
+def claim(
+    out: pathlib.Path,
+    settings: Mapping[str, Any],
+    *,
+    free: Sequence[str] = (),
+    earlier: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Notes what a set depends on in its folder, or checks that it is what was noted there.
+
+    Args:
+      settings: values for JSON.
+      free: names of those that may change.
+      earlier: values of those that were not noted once.
+    Raises:
+      ValueError: the folder was begun with other settings, or holds something else.
+    """
+    path = out / SETTINGS_NAME
+    # asked first: another process may write settings, and then shards, at any moment
+    foreign = out.exists() and any(out.glob("*.arrayrecord"))
+    if path.exists():
+        before = {**earlier, **json.loads(path.read_text())}
+        changed = [k for k in settings if k not in free and settings[k] != before.get(k)]
+        if changed:
+            raise ValueError(
+                f"{out} was begun with other settings ({', '.join(changed)} differ); "
+                "delete it or write to another folder"
+            )
+        return
+    if foreign:
+        raise ValueError(f"{out} holds shards that are not features of this set; choose another")
+    out.mkdir(parents=True, exist_ok=True)
+    storage.Storage(out).write(SETTINGS_NAME, (json.dumps(settings, indent=1) + "\n").encode())
 
 
 def share(

@@ -32,18 +32,16 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import functools
-import json
 import math
 import pathlib
 import sys
-import zlib
 
 from flax import nnx
 import jax
 import numpy as np
 import tqdm
 
-from data_prep import batched_rows, divided_shards, storage
+from data_prep import batched_rows, divided_shards
 from foley_jax.data import pipeline as data_pipeline
 from foley_jax.data import records
 from foley_jax.diff_foley.models import image_encoders
@@ -55,7 +53,6 @@ from foley_jax.runtime import network as network_lib
 from foley_jax.training import task as task_lib
 from foley_jax.training.checkpointing import run_directory
 
-SETTINGS_NAME = "features.json"
 PERMUTED_SPLIT = "train"
 
 
@@ -161,10 +158,7 @@ def _extractor(
 def _identity(
     model: pathlib.Path, network: network_lib.Network, dtype: str
 ) -> dict[str, str | int]:
-    digest = 0
-    for leaf in jax.tree.leaves(network.state):
-        digest = zlib.crc32(np.ascontiguousarray(leaf), digest)
-    return {"model": str(model), "weights_crc32": digest, "dtype": dtype}
+    return {"model": str(model), "weights_crc32": network.crc32(), "dtype": dtype}
 
 
 def extract_set(
@@ -268,24 +262,9 @@ def _claim(
         "grouping": grouping.name,
         **extractor.identity,
     }
-    path = out / SETTINGS_NAME
-    # asked first: another process may write settings, and then shards, at any moment
-    foreign = out.exists() and any(out.glob("*.arrayrecord"))
-    if path.exists():
-        # folders of earlier versions do not say how frames were grouped: officially
-        before = {"grouping": Grouping().name, **json.loads(path.read_text())}
-        # the same weights may lie at another path
-        changed = [k for k in settings if k != "model" and settings[k] != before.get(k)]
-        if changed:
-            raise ValueError(
-                f"{out} was begun with other settings ({', '.join(changed)} differ); "
-                "delete it or write to another folder"
-            )
-        return
-    if foreign:
-        raise ValueError(f"{out} holds shards that are not features of this set; choose another")
-    out.mkdir(parents=True, exist_ok=True)
-    storage.Storage(out).write(SETTINGS_NAME, (json.dumps(settings, indent=1) + "\n").encode())
+    # the same weights may lie at another path; folders of earlier versions do not say how frames
+    # were grouped: officially
+    divided_shards.claim(out, settings, free=("model",), earlier={"grouping": Grouping().name})
 
 
 def derangement(count: int, seed: int) -> np.ndarray:

@@ -1,8 +1,9 @@
 """One clip per record, shards of records, and the index of a set.
 
 A clip is stored as msgpack: JPEG frames at the set's rate and size, 16-bit PCM audio, and
-optionally CAVP features and true events. Mels are computed where they are used, so one set
-serves every hop. Axis letters: T frames, H W C image, L audio samples, D feature width.
+optionally CAVP features, arrays of another system and true events. Mels are computed where they
+are used, so one set serves every hop. Axis letters: T frames, H W C image, L audio samples, D
+feature width.
 """
 
 import dataclasses
@@ -41,6 +42,7 @@ class Clip:
       sample_rate_hz: rate of the audio.
       cavp_TD: [T, D] float16 CAVP features, one unit feature per frame, or None.
       events: true events with `time_s` counted from the clip's start, or None if not known.
+      features: arrays of another system by their names, or None.
     """
 
     id: str
@@ -55,6 +57,7 @@ class Clip:
     sample_rate_hz: int
     cavp_TD: np.ndarray | None = None
     events: list[dict] | None = None
+    features: dict[str, np.ndarray] | None = None
 
     def frames_THWC(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Decodes frames [start, stop) to [T, H, W, 3] uint8 RGB."""
@@ -122,10 +125,19 @@ def encode(clip: Clip) -> bytes:
             )
         features = np.ascontiguousarray(clip.cavp_TD, "<f2")
         cavp = {"shape": list(features.shape), "data": features.tobytes()}
-    fields = dataclasses.asdict(dataclasses.replace(clip, audio=None, cavp_TD=None))
+    bare = dataclasses.replace(clip, audio=None, cavp_TD=None, features=None)
+    fields = dataclasses.asdict(bare)
     fields["audio"] = np.ascontiguousarray(clip.audio, "<i2").tobytes()
     fields["cavp_TD"] = cavp
+    del fields["features"]  # records without any are those of earlier versions
+    if clip.features is not None:
+        fields["features"] = {name: _packed(array) for name, array in clip.features.items()}
     return msgpack.packb({"schema_version": SCHEMA_VERSION, **fields})
+
+
+def _packed(array: np.ndarray) -> dict:
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return {"dtype": little.dtype.str, "shape": list(array.shape), "data": little.tobytes()}
 
 
 def decode(data: bytes) -> Clip:
@@ -148,6 +160,11 @@ def decode(data: bytes) -> Clip:
     if cavp is not None:
         fields["cavp_TD"] = np.frombuffer(cavp["data"], "<f2").reshape(cavp["shape"])
     fields["audio"] = np.frombuffer(fields["audio"], "<i2")
+    if "features" in fields:
+        fields["features"] = {
+            name: np.frombuffer(one["data"], one["dtype"]).reshape(one["shape"])
+            for name, one in fields["features"].items()
+        }
     return Clip(**fields)
 
 

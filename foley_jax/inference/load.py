@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import os
 from typing import TYPE_CHECKING
 
-from foley_jax.inference import boxed
-
 if TYPE_CHECKING:
     from foley_jax.inference import foley, sounding_video, text_foley
 
@@ -30,13 +28,11 @@ def any_system(
 
     Diff-Foley's (see `load_foley.load`) gives a `Foley`; MM-Diffusion's, for which
     `super_resolution` may be given (see `load_sounding.load`), a `SoundingVideo`; a folder of
-    MMAudio's released files (see `load_mmaudio.load`) a `TextFoley`. "embedded" and others of
-    `boxed.NAMES` come with the package and need no download.
+    MMAudio's released files or a run of it (see `load_mmaudio.load`) a `TextFoley`.
 
     Raises:
       ValueError: a network is given that the model's system does not know.
     """
-    model, cavp, vocoder = boxed.found(model), boxed.found(cavp), boxed.found(vocoder)
     others = {"cavp": cavp, "classifier": classifier, "vocoder": vocoder}
     system = system_of(model)
     if system == "mmaudio":
@@ -74,7 +70,6 @@ def check_steps(model: str | os.PathLike, steps: int) -> None:
 
     if steps >= 2:
         return
-    model = boxed.found(model)
     official = networks.is_file(model) or hub.is_hub(model)
     official = official or load_foley.official_file(model, load_foley.LDM)
     if official or run_directory.load_config(model).get("task") != networks.STUDENT:
@@ -99,7 +94,6 @@ def system_of(model: str | os.PathLike) -> str:
     from foley_jax.interop import hub, registry
     from foley_jax.training.checkpointing import run_directory
 
-    model = boxed.found(model)
     if networks.is_file(model):
         kind = registry.recognise(model)  # reads the file
         if kind in load_mmaudio.FLOWS:

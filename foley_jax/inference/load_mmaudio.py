@@ -1,31 +1,27 @@
 """MMAudio's networks from a folder of released files, or from the hub."""
 
 from collections.abc import Sequence
-import dataclasses
 import os
 from pathlib import Path
 import sys
 
-from flax import nnx
 import jax
-import ml_collections
 
 from foley_jax.inference import networks
 from foley_jax.interop import hub, registry
+from foley_jax.mmaudio import files, tokens
 from foley_jax.mmaudio import rates as rates_lib
-from foley_jax.mmaudio import tokens
 from foley_jax.mmaudio.models import flow_network
 from foley_jax.mmaudio.sampling import pipeline, vocoder
 from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.runtime import network as network_lib
+from foley_jax.training.checkpointing import run_directory
 
-PREFIX = "mmaudio/"
+PREFIX, STAGE = "mmaudio/", "mmaudio"
 FLOWS = tuple(PREFIX + name for name in flow_network.CONFIGS)
-CLIP, SYNC = "open_clip/vit_h_14_378", "synchformer/visual"
-SUBFOLDERS = ("weights", "ext_weights")  # where the official code downloads to
 # repositories of the parts that are not MMAudio's own
 HUBS = {
-    CLIP: "hub:apple/DFN5B-CLIP-ViT-H-14-384",
+    files.CLIP: "hub:apple/DFN5B-CLIP-ViT-H-14-384",
     "mmaudio/bigvgan_44k": "hub:nvidia/bigvgan_v2_44khz_128band_512x",
 }
 LICENCE = (
@@ -42,7 +38,8 @@ def load(
     Args:
       model: a folder with released files under their usual names (also in its subfolders `weights`,
         `ext_weights` and others), a file of a flow network in such a folder (where there are
-        several), or "hub:OWNER/NAME[/FILE]". CLIP, Synchformer and CLIP's merges may be missing;
+        several), "hub:OWNER/NAME[/FILE]", or a run of configs/mmaudio.py, whose `config.parts` is
+        such a folder with the other networks. CLIP, Synchformer and CLIP's merges may be missing;
         then there is no text, or no video.
       dtype: compute type of flow network and encoders, "float32" or "bfloat16"; by default
         bfloat16 on accelerators and float32 on CPU. Autoencoder and vocoder are float32.
@@ -53,8 +50,15 @@ def load(
     """
     mesh = mesh_lib.local_mesh(devices)
     dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
-    kind, path, folders = find_flow(model)
-    name = "16k" if "16k" in kind else "44k"
+    if is_run(model):
+        own = networks.part(model, STAGE, dtype)
+        flow, rates, window_s = own.network, own.task.rates, own.config.data.window_s
+        model = own.config.parts
+        folders = files.folders_of(model)
+    else:
+        kind, path, folders = find_flow(model)
+        flow = files.network(kind, path, dtype)
+        rates, window_s = rates_lib.RATES["16k" if "16k" in kind else "44k"], rates_lib.WINDOW_S
     print(LICENCE, file=sys.stderr)
 
     def part(kind: str, dtype: str, *, needed: bool) -> network_lib.Network | None:
@@ -62,57 +66,40 @@ def load(
         if found is None and needed:
             names = " or ".join(registry.kinds()[kind].file_names)
             raise FileNotFoundError(f"{model} has no {names}; copy it there")
-        return found and network(kind, found, dtype)
+        return found and files.network(kind, found, dtype)
 
-    generator = part(f"mmaudio/bigvgan_{name}", "float32", needed=True)
+    generator = part(f"mmaudio/bigvgan_{rates.name}", "float32", needed=True)
     merges = tokens.find_merges(folders)
-    rates = rates_lib.RATES[name]
     return pipeline.MMAudio(
-        flow=network(kind, path, dtype),
-        autoencoder=part(f"mmaudio/vae_{name}", "float32", needed=True),
+        flow=flow,
+        autoencoder=part(f"mmaudio/vae_{rates.name}", "float32", needed=True),
         vocoder=vocoder.MelGenerator(generator.module(), rates.audio),
         rates=rates,
-        clip=part(CLIP, dtype, needed=False),
-        sync=part(SYNC, dtype, needed=False),
+        clip=part(files.CLIP, dtype, needed=False),
+        sync=part(files.SYNC, dtype, needed=False),
         tokenizer=merges and tokens.Tokenizer(merges),
+        window_s=window_s,
         mesh=mesh,
     )
 
 
-def network(kind: str, path: str | os.PathLike, dtype: str) -> network_lib.Network:
-    """A released file as a network that computes in `dtype`."""
-    description = registry.lookup(kind)
-    fields = ml_collections.ConfigDict(dict(description.model))
-
-    def build(rngs: nnx.Rngs) -> nnx.Module:
-        return description.build(fields, dtype=dtype, rngs=rngs)
-
-    _, params, rest = nnx.split(registry.load_torch(kind, path), nnx.Param, ...)
-    made = network_lib.Network.rebuild(
-        build, nnx.Param, nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
-    )
-    return dataclasses.replace(made, origin=f"{kind} {dtype}")
+def is_run(model: str | os.PathLike) -> bool:
+    """Whether a folder is a run of MMAudio's stage."""
+    if hub.is_hub(model) or not (Path(model) / run_directory.CONFIG).exists():
+        return False
+    return run_directory.load_config(model).get("task") == STAGE
 
 
 def is_mmaudio(model: str | os.PathLike) -> bool:
-    """Whether a folder or hub source holds a flow network of MMAudio."""
+    """Whether a folder or hub source holds a flow network of MMAudio, or is a run of it."""
     if hub.is_hub(model):
         return "mmaudio" in str(model).lower()
-    return bool(_flows(folders_of(model)))
-
-
-def folders_of(model: str | os.PathLike) -> list[Path]:
-    """A folder and its subfolders, the official ones first."""
-    folder = Path(model)
-    if not folder.is_dir():
-        return []
-    others = sorted(p for p in folder.iterdir() if p.is_dir() and p.name not in SUBFOLDERS)
-    return [folder, *(folder / name for name in SUBFOLDERS), *others]
+    return is_run(model) or bool(_flows(files.folders_of(model)))
 
 
 def _flows(folders: Sequence[Path]) -> dict[str, Path]:
     """The flow networks in folders, by their kinds."""
-    found = {kind: _in_folders(kind, folders) for kind in FLOWS}
+    found = {kind: files.find(kind, folders) for kind in FLOWS}
     return {kind: path for kind, path in found.items() if path}
 
 
@@ -124,9 +111,9 @@ def find_flow(model: str | os.PathLike) -> tuple[str, str | Path, list[Path]]:
         return registry.recognise(path), path, [path.parent, path.parent.parent]
     if networks.is_file(model):
         folder = Path(model).parent
-        beside = folder.parent if folder.name in SUBFOLDERS else folder
-        return registry.recognise(model), Path(model), folders_of(beside)
-    folders = folders_of(model)
+        beside = folder.parent if folder.name in files.SUBFOLDERS else folder
+        return registry.recognise(model), Path(model), files.folders_of(beside)
+    folders = files.folders_of(model)
     found = _flows(folders)
     if len(found) > 1:
         names = ", ".join(str(path) for path in found.values())
@@ -137,15 +124,9 @@ def find_flow(model: str | os.PathLike) -> tuple[str, str | Path, list[Path]]:
     return kind, path, folders
 
 
-def _in_folders(kind: str, folders: Sequence[Path]) -> Path | None:
-    names = registry.kinds()[kind].file_names
-    candidates = (folder / name for folder in folders for name in names)
-    return next((path for path in candidates if path.is_file()), None)
-
-
 def _find(kind: str, model: str | os.PathLike, folders: Sequence[Path]) -> Path | None:
     """The file of a part: in the folders, or on the hub if the model comes from there."""
-    found = _in_folders(kind, folders)
+    found = files.find(kind, folders)
     if found or not hub.is_hub(model):
         return found
     repository = "/".join(str(model).split("/")[:2])

@@ -10,7 +10,7 @@ from flax import nnx
 import jax
 import ml_collections
 
-from foley_jax.inference import boxed, official
+from foley_jax.inference import official
 from foley_jax.interop import hub, registry, torch_reader
 from foley_jax.runtime import network as network_lib
 from foley_jax.training import task as task_lib
@@ -28,8 +28,7 @@ class Part(NamedTuple):
 
 
 def part(source: str | os.PathLike, stage: str, dtype: str | None) -> Part:
-    """A network from a run folder, an official file, a hub file, or the package's own."""
-    source = boxed.found(source)
+    """A network from a run folder, an official file, or a hub file."""
     if hub.is_hub(source):
         source = hub.fetch(str(source))
     if is_file(source):

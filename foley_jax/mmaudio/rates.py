@@ -92,3 +92,16 @@ RATES = {
         Rates("44k", specs.AudioSpec(44100, 2048, 512, 128, 0.0, 22050.0), 40, log10=False),
     )
 }
+
+
+def of(audio: specs.AudioSpec) -> Rates:
+    """Returns the rates whose mels are `audio`.
+
+    Raises:
+      ValueError: there are none.
+    """
+    for rates in RATES.values():
+        if rates.audio == audio:
+            return rates
+    known = "; ".join(f"{name}: {rates.audio}" for name, rates in RATES.items())
+    raise ValueError(f"audio is {audio}, expected that of one of MMAudio's rates: {known}")

@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 from typing import Any
+import zlib
 
 from flax import nnx
 import jax
 from jax.sharding import Mesh
+import numpy as np
 
 from foley_jax.runtime import export_cache, init_keys, partition
 from foley_jax.runtime import mesh as mesh_lib
@@ -63,6 +65,11 @@ class Network:
     def module(self, state: Mapping[str, Any] | None = None) -> nnx.Module:
         """The module with its own arrays, or (inside jit) with traced ones."""
         return nnx.merge(self.graphdef, self.state if state is None else state)
+
+    def crc32(self) -> int:
+        """A checksum of the weights: equal for equal ones."""
+        leaves = map(np.ascontiguousarray, jax.tree.leaves(self.state))
+        return functools.reduce(lambda digest, leaf: zlib.crc32(leaf, digest), leaves, 0)
 
     def jit(self, fn: Callable, *, name: str = "", **jit_options) -> Callable:
         """`fn(model, *args)` compiled, with the parameters as an argument of the program.

@@ -27,11 +27,11 @@ _EVALUATION = "evaluations cannot be compared with earlier ones"
 # gives the weights another meaning: shapes and losses may look well, and results are wrong.
 _RULES = (
     ("log_every show_every show_examples eval_every mesh.* checkpoint.*", _QUIET),
-    ("data.read_threads data.workers data.max_damaged", _QUIET),
+    ("data.read_threads data.workers data.max_damaged power_ema.snapshot_steps", _QUIET),
     ("model.*remat model.*dropout model.random_shift model.*position_std", "holds from here on"),
     ("model.*attention_implementation", "holds from here on"),
     ("task model.* audio.* video.* data.companding", _REFUSED),
-    ("loss.prediction loss.schedule.* loss.noised", _REFUSED),
+    ("loss.prediction loss.schedule.* loss.noised power_ema.sigmas", _REFUSED),
     ("data.dir data.train_split", _DATA),
     ("batch_size", "goes on behind the records taken so far; the learning rate is not scaled"),
     ("accumulate", "the batch is cut into other parts, with other noise"),
@@ -47,7 +47,7 @@ _RULES = (
     ("*", "holds from here on"),
 )
 # decide which arrays a checkpoint holds
-_SHAPING = "task model.* ema_decay freeze optimizer.name"
+_SHAPING = "task model.* ema_decay power_ema.sigmas freeze optimizer.name"
 # what going on asks of a config that no checksum protects
 _NEEDED = (
     *("seed", "batch_size", "total_steps", "data.dir", "data.train_split"),

@@ -19,7 +19,7 @@ import numpy as np
 from foley_jax.data import pipeline, position
 from foley_jax.runtime import distributed, limits
 from foley_jax.runtime import mesh as mesh_lib
-from foley_jax.training import continuation, evaluator, stopping
+from foley_jax.training import continuation, evaluator, power_ema, snapshots, stopping
 from foley_jax.training import optimizer as optimizer_lib
 from foley_jax.training import state as state_lib
 from foley_jax.training import step as step_lib
@@ -102,6 +102,7 @@ def maker_of(
     task: task_lib.Task, config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh
 ) -> state_lib.StateFactory:
     """Makes the states of a config's run on a mesh."""
+    sigmas = power_ema.sigmas_of(config)
     return state_lib.StateFactory(
         task,
         mesh,
@@ -109,7 +110,8 @@ def maker_of(
             config.optimizer, config.total_steps, task.weight_decay_mask(params)
         ),
         seed=limits.seed(config.seed, "config.seed"),
-        ema=config.ema_decay > 0,
+        ema=config.ema_decay > 0 or bool(sigmas),
+        averages=max(0, len(sigmas) - 1),
     )
 
 
@@ -127,6 +129,7 @@ def step_of(
         schedule=optimizer_lib.schedule(config.optimizer, config.total_steps),
         seed=config.seed,
         ema_decay=config.ema_decay,
+        sigmas=power_ema.sigmas_of(config),
         accumulate=config.get("accumulate", 1),
     )
 
@@ -171,6 +174,7 @@ class Run:
         distributed.all_processes_true(True)  # all have read the config that is now written over
         if jax.process_index() == 0:
             run_directory.note_config(workdir, config, self.start, before)
+        self.snapshots = snapshots.Snapshots(config, workdir, self.start)
         self.log = metrics_log.MetricsLog(
             workdir, start_step=self.start, total_steps=config.total_steps
         )
@@ -244,6 +248,10 @@ class Run:
                 with self.meter.paused():
                     measured = self.evaluate(self.state)
                     self.log.write(step, "eval", measured)
+            if self.snapshots.due(step):
+                self._check(step)
+                with self.meter.paused():
+                    self.snapshots.save(step, self.state)
             if self._due(step, config.checkpoint.every_steps) or stop:
                 self._save(step, measured)
             if self.exhibition.due(step) and step > self.start and not stop:
@@ -260,6 +268,7 @@ class Run:
         if not last:
             self.log.say(f"stopped by SIGTERM at step {step}; the same command continues")
         self.checkpoints.wait()
+        self.snapshots.wait()
         return self.state
 
     def _update(self, number: int) -> None:
@@ -367,3 +376,4 @@ class Run:
         finally:
             self.log.close()
             self.checkpoints.close()
+            self.snapshots.close()

@@ -6,10 +6,12 @@ of the training.
 Source: Karras et al. 2023 (EDM2), section 3, appendix C; nitrous-ema 0.0.1's step correction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 SIGMAS = (0.05, 0.1)  # kept by MMAudio
@@ -28,22 +30,41 @@ def gamma_of(sigma_rel: float) -> float:
     return float(roots[np.isreal(roots)].real.max())
 
 
-def beta(update: int, gamma: float, every: int = 1) -> float:
-    """Returns the share of the old average that an update keeps.
+def sigmas_of(config: ml_collections.ConfigDict) -> tuple[float, ...]:
+    """Returns the lengths that a run keeps averages of; the first of them is its `ema`.
+
+    Raises:
+      ValueError: one has no profile, comes twice, or stands beside another moving average.
+    """
+    sigmas = tuple(float(sigma) for sigma in config.get("power_ema", {}).get("sigmas", ()))
+    if sigmas and config.ema_decay:
+        raise ValueError(
+            f"config.power_ema.sigmas is {sigmas} and config.ema_decay {config.ema_decay}; a run "
+            "keeps averages of one kind: set one of them to () or 0"
+        )
+    if len({gamma_of(sigma) for sigma in sigmas}) < len(sigmas):
+        raise ValueError(f"config.power_ema.sigmas is {sigmas}, expected each length once")
+    return sigmas
+
+
+def taken(update: int | jax.Array, gamma: float) -> jax.Array:
+    """Returns the share of the weights that an update takes into the average, float32.
+
+    1 - [(1 - 1/(u + 1)) (1 - 1/(u + 2))]^((gamma + 1) / 2) at update u; all of them at the first.
 
     Args:
-      update: 1, 2, ...: how often the average was updated, this time included. Before the first
-        one it is the weights themselves.
+      update: 1, 2, ...: how often the average was updated, this time included.
       gamma: see `gamma_of`.
-      every: training steps between two updates.
     """
-    decay = (1 - 1 / (update + 1)) * (1 - 1 / (update + 1 + every))
-    return decay ** ((gamma + 1) / 2 * every)
+    u = jnp.asarray(update, jnp.float32)
+    # a share of 1e-5 does not survive the difference of two numbers near 1
+    kept_log = (jnp.log1p(-1 / (u + 1)) + jnp.log1p(-1 / (u + 2))) * ((gamma + 1) / 2)
+    return jnp.where(u <= 1, 1.0, -jnp.expm1(kept_log))
 
 
-def updated(average: Any, params: Any, kept: float | jax.Array) -> Any:
-    """Returns the next average: average + (1 - kept) (params - average), leaf by leaf."""
-    return jax.tree.map(lambda a, p: a + (1 - kept) * (p - a), average, params)
+def updated(average: Any, params: Any, share: jax.Array) -> Any:
+    """Returns the next average: average + share (params - average), leaf by leaf."""
+    return jax.tree.map(lambda a, p: a + share * (p - a), average, params)
 
 
 def synthesis_weights(
@@ -63,14 +84,15 @@ def synthesis_weights(
     return np.linalg.solve(matrix, _product(t, g, np.float64(time), np.float64(gamma)))
 
 
-def synthesised(snapshots: Sequence[Any], weights: np.ndarray) -> Any:
-    """Returns the weighted sum of snapshots, summed in float64, in the leaves' own type."""
-
-    def leaf(*parts: np.ndarray) -> np.ndarray:
-        total = sum(w * np.asarray(part, np.float64) for w, part in zip(weights, parts))
-        return total.astype(np.asarray(parts[0]).dtype)
-
-    return jax.tree.map(leaf, *snapshots)
+def synthesised(
+    snapshots: Iterable[Mapping[str, np.ndarray]], weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Returns the weighted sum of flat snapshots, summed in float64 one by one, as float32."""
+    total: dict[str, np.ndarray] = {}
+    for weight, snapshot in zip(weights, snapshots, strict=True):
+        for name, leaf in snapshot.items():
+            total[name] = total.get(name, 0.0) + weight * np.asarray(leaf, np.float64)
+    return {name: np.asarray(leaf, np.float32) for name, leaf in total.items()}
 
 
 def _product(ta, ga, tb, gb) -> np.ndarray:

@@ -29,6 +29,7 @@ class TrainState:
       rest: nested dict, frozen weights and statistics.
       opt_state: of the optimizer, for `params`.
       ema: moving average of `params`, or None.
+      averages: those of other lengths; see `power_ema`.
     """
 
     step: jax.Array
@@ -36,6 +37,7 @@ class TrainState:
     rest: Any
     opt_state: Any
     ema: Any
+    averages: tuple[Any, ...] = ()
 
     def groups(self) -> dict[str, Any]:
         """Checkpoint groups; the step is the checkpoint's name."""
@@ -44,6 +46,7 @@ class TrainState:
             "rest": self.rest,
             "opt_state": self.opt_state,
             "ema": self.ema,
+            "averages": self.averages,
         }
 
 
@@ -64,8 +67,9 @@ class StateFactory:
         *,
         seed: int,
         ema: bool,
+        averages: int = 0,
     ):
-        self._ema = ema
+        self._ema, self._averages = ema, averages
         captured = []
 
         def init() -> tuple[Any, Any]:
@@ -94,9 +98,10 @@ class StateFactory:
         return jax.tree.map(lambda x: x.sharding, self.abstract)
 
     def _finish(self, params: Any, rest: Any) -> TrainState:
-        ema = jax.tree.map(jnp.copy, params) if self._ema else None
+        ema, *averages = (jax.tree.map(jnp.copy, params) for _ in range(1 + self._averages))
         opt_state = self.optimizer.init(params)
-        return TrainState(jnp.zeros((), jnp.int32), params, rest, opt_state, ema)
+        ema = ema if self._ema else None
+        return TrainState(jnp.zeros((), jnp.int32), params, rest, opt_state, ema, tuple(averages))
 
     def fresh(self, grafts: Mapping[str, jax.Array]) -> TrainState:
         """Step 0 with initial weights, those of `grafts` replaced.

@@ -1,6 +1,6 @@
 """The train step: loss, gradients, maybe of parts of a batch, update and moving average."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flax import nnx
@@ -10,7 +10,7 @@ import optax
 
 from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.runtime import partition, seed_keys
-from foley_jax.training import freeze
+from foley_jax.training import freeze, power_ema
 from foley_jax.training import state as state_lib
 from foley_jax.training import task as task_lib
 
@@ -80,6 +80,7 @@ def make(
     schedule: optax.Schedule,
     seed: int,
     ema_decay: float,
+    sigmas: Sequence[float] = (),
     accumulate: int = 1,
 ) -> Callable[
     [state_lib.TrainState, task_lib.Batch], tuple[state_lib.TrainState, dict[str, jax.Array]]
@@ -90,6 +91,8 @@ def make(
     the run was stopped before it or not.
 
     Args:
+      ema_decay: of the moving average, if there is one.
+      sigmas: lengths of averages with power-law profiles instead; see `power_ema`.
       accumulate: how many parts of the batch go through the network one after another, for one
         update with the mean of their gradients; see `_accumulated`.
     Raises:
@@ -119,15 +122,22 @@ def make(
         )
         updates, opt_state = maker.optimizer.update(grads, state.opt_state, state.params)
         params = task.constrain(optax.apply_updates(state.params, updates))
-        ema = state.ema
-        if ema is not None:
+        ema, averages = state.ema, state.averages
+        if sigmas:
+            shares = [power_ema.taken(state.step + 1, power_ema.gamma_of(s)) for s in sigmas]
+            ema, *averages = (
+                power_ema.updated(one, params, share)
+                for one, share in zip((ema, *averages), shares, strict=True)
+            )
+        elif ema is not None:
             ema = optax.incremental_update(params, ema, 1.0 - ema_decay)
         metrics = {
             **metrics,
             "grad_norm": optax.tree.norm(grads),
             "lr": schedule(state.step),
         }
-        return state_lib.TrainState(state.step + 1, params, rest, opt_state, ema), metrics
+        step = state.step + 1
+        return state_lib.TrainState(step, params, rest, opt_state, ema, tuple(averages)), metrics
 
     return jax.jit(
         step,

@@ -126,6 +126,7 @@ TASKS = {
     "alignment": "foley_jax.diff_foley.tasks.alignment:AlignmentTask",
     "vocoder": "foley_jax.diff_foley.tasks.vocoder:VocoderTask",
     "mm_diffusion": "foley_jax.mm_diffusion.tasks.base:CoupledDiffusionTask",
+    "mmaudio": "foley_jax.mmaudio.tasks.flow:FlowTask",
     "mm_super_resolution": "foley_jax.mm_diffusion.tasks.super_resolution:SuperResolutionTask",
 }
 

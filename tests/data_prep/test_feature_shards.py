@@ -16,6 +16,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from data_prep import divided_shards
 from data_prep import features as feature_shards
 from foley_jax.data import pipeline as data_pipeline
 from foley_jax.data import records
@@ -188,7 +189,7 @@ def test_command_line(tmp_path, shards, run, capsys):
     out = tmp_path / "out"
     feature_shards.main([str(shards), str(out), f"--model={run}", "--batch=2"])
     assert "2 test, 5 train clips with features of 6 numbers" in capsys.readouterr().out
-    settings = json.loads((out / feature_shards.SETTINGS_NAME).read_text())
+    settings = json.loads((out / divided_shards.SETTINGS_NAME).read_text())
     assert settings["permute_seed"] is None and settings["grouping"] == "40 frames"
 
 
@@ -295,7 +296,7 @@ def test_rows_follow_the_grouping(tmp_path, shards, extractor, seamless):
 
 def test_folders_of_earlier_versions_are_grouped_officially(tmp_path, shards, extractor):
     whole = feature_shards.extract_set(shards, tmp_path, extractor)
-    path = tmp_path / feature_shards.SETTINGS_NAME
+    path = tmp_path / divided_shards.SETTINGS_NAME
     settings = json.loads(path.read_text())
     del settings["grouping"]
     path.write_text(json.dumps(settings))

@@ -33,7 +33,7 @@ def folder(tmp_path, monkeypatch):
         assert path.is_file() and dtype == "float32"
         return own[kind]
 
-    monkeypatch.setattr(load_mmaudio, "network", network)
+    monkeypatch.setattr(load_mmaudio.files, "network", network)
     monkeypatch.setattr(load_mmaudio.tokens, "find_merges", lambda folders: folders[0])
     monkeypatch.setattr(load_mmaudio.tokens, "Tokenizer", lambda path: tiny_mmaudio.Tokenizer())
     return folder
@@ -63,7 +63,7 @@ def test_a_released_file_is_a_network_of_the_wanted_type(tmp_path, monkeypatch, 
     monkeypatch.setattr(registry, "kinds", lambda: {kind: small})
     state = mmaudio_goldens.state("tiny", "tiny")
     torch.save({key: torch.from_numpy(value) for key, value in state.items()}, path)
-    module = load_mmaudio.network(kind, path, dtype).module()
+    module = load_mmaudio.files.network(kind, path, dtype).module()
     x = mmaudio_goldens.tiny_inputs("tiny")
 
     def flow(model, x):

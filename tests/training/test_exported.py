@@ -77,8 +77,3 @@ def test_the_same_audio(tmp_path):
         for where in ("runs", "travels")
     ]
     np.testing.assert_array_equal(made[0].audio, made[1].audio)
-
-
-def test_names_of_the_package():
-    with pytest.raises(ValueError, match="no model embedded:other in the package"):
-        sample.load("embedded:other")

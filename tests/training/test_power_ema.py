@@ -22,7 +22,7 @@ def averages(sigma):
     gamma, made = power_ema.gamma_of(sigma), {}
     average = weights[1]  # before its first update it is the weights themselves
     for i in range(1, 41):
-        average = power_ema.updated(average, weights[i], power_ema.beta(i, gamma))
+        average = power_ema.updated(average, weights[i], power_ema.taken(i, gamma))
         made[i] = average
     return made
 
@@ -30,8 +30,10 @@ def averages(sigma):
 def test_exponents_and_shares_are_the_official_ones():
     gammas = [power_ema.gamma_of(sigma) for sigma in (0.05, 0.1, 0.08, 0.15)]
     np.testing.assert_allclose(gammas, GOLDEN["gammas"], rtol=1e-6)
-    found = [[power_ema.beta(i, gamma) for gamma in gammas[:2]] for i in range(1, 41)]
-    np.testing.assert_allclose(found, GOLDEN["beta"], rtol=1e-6)
+    found = [[power_ema.taken(i, gamma) for gamma in gammas[:2]] for i in range(2, 41)]
+    np.testing.assert_allclose(found, 1 - GOLDEN["beta"][1:], rtol=1e-6)
+    late = power_ema.taken(300_000, 16.97)  # in float32, too
+    np.testing.assert_allclose(late, 17.97 / 300_001.5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("sigma", power_ema.SIGMAS)

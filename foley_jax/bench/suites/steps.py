@@ -24,6 +24,7 @@ def plain(config: ml_collections.ConfigDict, ask: case.Ask) -> ml_collections.Co
     """
     config.dtype = ask.dtype
     config.ema_decay = 0.0
+    config.power_ema.sigmas = ()
     config.accumulate = 1
     config.mesh.fsdp = 1
     return config

@@ -1,9 +1,9 @@
 """Saves and restores train states; the only file that knows orbax.
 
 A checkpoint is a folder `checkpoints/STEP/` of a run directory: a few groups ("params", "rest",
-"opt_state", "ema"), each a flat dict "input_blocks/3/1/conv1/kernel" -> array, and a manifest with
-shape, dtype and checksum of every leaf. Restoring verifies every checksum:
-orbax itself returns a flipped byte as if nothing had happened.
+"opt_state", "ema", "averages"), each a flat dict "input_blocks/3/1/conv1/kernel" -> array, and a
+manifest with shape, dtype and checksum of every leaf. Restoring verifies every checksum: orbax
+itself returns a flipped byte as if nothing had happened.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ from foley_jax.training.checkpointing import checksum, save_barrier
 from foley_jax.training.checkpointing import manifest as manifest_lib
 from foley_jax.training.checkpointing import retention as retention_lib
 
-GROUPS = ("params", "rest", "opt_state", "ema")
+GROUPS = ("params", "rest", "opt_state", "ema", "averages")
 _MANIFEST = "manifest"
 _TRASH = "deleted"  # old checkpoints go there in one move, so that none is ever half there
 _OPENINGS = 4  # tries
@@ -113,7 +113,8 @@ class Checkpoints:
 
         Args:
           step: number of finished updates.
-          groups: pytree of arrays for each name in `GROUPS`; None and empty ones are left out.
+          groups: name (of `GROUPS`, for runs) -> pytree of arrays; None and empty ones are left
+            out.
           metrics: of the evaluation of this state, if there was one.
           about: more about the run, plain values for JSON; `about` gives it back.
         Raises:
@@ -221,6 +222,12 @@ class Checkpoints:
     ) -> tuple[int, dict[str, dict[str, jax.Array]]] | None:
         """As `restore`, for flat groups; `step` asks for one checkpoint instead of the newest."""
         return self.first_good(step, lambda step: self.read(step, wanted, strict=True))
+
+    def forget_after(self, step: int) -> None:
+        """Removes all later checkpoints."""
+        for later in self.steps():
+            if later > step:
+                self._manager.delete(later)
 
     def first_good(self, step: int | None, read: Callable[[int], Any]) -> tuple[int, Any] | None:
         """(step, read(step)) of the newest checkpoint that is not damaged; None if there is none.

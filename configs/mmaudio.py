@@ -1,0 +1,73 @@
+"""MMAudio's flow network on features of audio, video and text, clips of 8 s.
+
+Paper (batch 512, AdamW 1e-4, 300k steps; sizes small_16k, small_44k, medium_44k, large_44k):
+
+    python -m data_prep.mmaudio_features VIDEOS features_mm --model=official_mmaudio
+    python -m foley_jax.main --config=configs/mmaudio.py --workdir=runs/mmaudio
+    python -m foley_jax.main --config=configs/mmaudio.py:large_44k_v2 --workdir=runs/mmaudio_large
+
+Features of the 44 kHz sizes are made with --rate=44k. Afterwards averages of any length:
+
+    python -m foley_jax.training.snapshots runs/mmaudio runs/mmaudio_ema --sigma_rel=0.08
+"""
+
+from configs import base
+
+_44K = {"sample_rate_hz": 44100, "n_fft": 2048, "hop": 512, "num_mels": 128, "fmax_hz": 22050.0}
+_LARGE = {"latent_dim": 40, "width": 896, "num_heads": 14, "depth": 21, "fused_depth": 14}
+# fields of the network; large_44k_v2's recipe was not published
+SIZES = {
+    "small_16k": {},
+    "small_44k": {"latent_dim": 40},
+    "medium_44k": {**_LARGE, "depth": 12, "fused_depth": 8},
+    "large_44k": _LARGE,
+    "large_44k_v2": {**_LARGE, "v2": True},
+}
+
+
+def get_config(arg: str = ""):
+    """'' = small_16k; other sizes by their names."""
+    if arg and arg not in SIZES:
+        raise base.unknown_variant("mmaudio", arg, ("", *SIZES))
+    config = base.base("mmaudio")
+    config.total_steps = 300_000
+    config.batch_size = 512
+    config.dtype = "bfloat16"
+    config.power_ema.sigmas = (0.05, 0.1)
+    config.eval_batches = 8
+    config.eval_every = 5000
+    config.show_every = 0  # audio needs networks that training does not hold
+    config.data.dir = "features_mm"
+    config.data.window_s = 8.0
+    config.parts = "official_mmaudio"  # where sampling finds the other networks
+    config.optimizer.lr = 1e-4
+    config.optimizer.schedule = "drops"
+    config.optimizer.warmup_steps = 1001
+    config.optimizer.weight_decay = 1e-6
+    config.optimizer.b2 = 0.95
+    config.optimizer.eps = 1e-6  # 1e-8 in float32
+    config.optimizer.clip_norm = 1.0
+    config.audio.update({"num_mels": 80, "fmin_hz": 0.0, "fmax_hz": 8000.0})
+    if arg.endswith(("44k", "44k_v2")):
+        config.audio.update(_44K)
+    constants = config.data.get_oneway_ref("dir") + "/constants:"
+    for name in ("latent_mean", "latent_std", "empty_string_feat"):
+        config.init_from[name] = constants + name
+    config.loss = base.ConfigDict({"condition_dropout": 0.1})
+    config.model = base.ConfigDict(
+        {
+            "latent_dim": 20,
+            "width": 448,
+            "num_heads": 7,
+            "depth": 12,  # of which the last are over the latents alone:
+            "fused_depth": 8,
+            "clip_dim": 1024,
+            "sync_dim": 768,
+            "text_dim": 1024,
+            "text_length": 77,
+            "v2": False,
+            "final_by_position": False,
+        }
+    )
+    config.model.update(SIZES[arg or "small_16k"])
+    return config

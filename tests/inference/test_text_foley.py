@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import filled
 import mmaudio_goldens
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from foley_jax import sample
 from foley_jax.inference import load, load_mmaudio, text_foley
 from foley_jax.interop import registry
 from tests.media import media_files
-from tests.mmaudio import tiny_mmaudio
+from tests.mmaudio import flow_records, tiny_mmaudio
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 FILES = ("v1-16.pth", "best_netG.pt", "synchformer_state_dict.pth", "open_clip_pytorch_model.bin")
@@ -51,6 +52,20 @@ def test_a_folder_is_loaded_and_its_licence_is_said(folder, capsys):
         clip.save(folder / "a.mp4")
     with pytest.raises(ValueError, match="neither a video nor a text"):
         foley()
+
+
+@pytest.mark.slow
+def test_a_run_is_loaded_with_the_parts_that_it_names(folder, tmp_path):
+    """The flow network is the run's own, windows are those that it was trained on."""
+    config = flow_records.config("unused", parts=str(folder))
+    run = filled.save_run(tmp_path / "run", config)
+    assert load.system_of(run) == "mmaudio"
+    foley = sample.load(run)
+    assert isinstance(foley, sample.TextFoley)
+    assert foley.model.window.lengths.latents == flow_records.N
+    own = filled.model(config).t_embed.first.kernel[...]
+    np.testing.assert_array_equal(foley.model.flow.module().t_embed.first.kernel[...], own)
+    assert len(foley(text="waves", duration=0.7, steps=1).audio) == 11200
 
 
 @pytest.mark.slow

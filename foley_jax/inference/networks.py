@@ -41,7 +41,7 @@ def part(source: str | os.PathLike, stage: str, dtype: str | None) -> Part:
         config, *state = run_directory.load_model_state(source)
     if stage == "ldm" and config.get("task") == STUDENT:
         config.distillation.with_teacher = False
-        state = [_without_teacher(tree) for tree in state]
+        state = [run_directory.without_teacher(tree) for tree in state]
     elif config.get("task") != stage:
         holds = config.get("kind") or config.get("task")
         raise ValueError(f"{source} holds {holds!r}; wanted here: {stage!r}")
@@ -52,11 +52,6 @@ def part(source: str | os.PathLike, stage: str, dtype: str | None) -> Part:
         _, *state = nnx.split(module, task.trainable, ...)
         state = [nnx.to_pure_dict(part) for part in state]
     return Part(config, task, restore(task, *state))
-
-
-def _without_teacher(tree: Mapping) -> dict:
-    """What is left of a student's parameters when its teacher goes, which only training needs."""
-    return {name: part for name, part in tree.items() if not name.startswith("teacher_")}
 
 
 def restore(task: task_lib.Task, params: Mapping, rest: Mapping) -> network_lib.Network:

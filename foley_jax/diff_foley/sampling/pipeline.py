@@ -243,18 +243,20 @@ class DiffFoley:
                 batch=self.num_devices,
             )
         owners = [(i, draw) for i, own in enumerate(draws) for draw in own]
-        requests = []
-        for i, draw in owners:
-            plan = (notebook.windows if official else windows.plan)(
-                len(video_features[i]), self.window
+        plan_fn = notebook.windows if official else windows.plan
+        own_plans = [plan_fn(len(own), self.window) for own in video_features]
+        known = [
+            source.kept and self._known(source.kept, tape.num_blocks(plan, self.window))
+            for source, plan in zip(seen, own_plans)
+        ]
+        requests = [
+            packed_windows.Request(
+                own_plans[i], video_features[i], seen[i].path.stem, draw, known[i]
             )
-            known = seen[i].kept and self._known(seen[i].kept, tape.num_blocks(plan, self.window))
-            requests.append(
-                packed_windows.Request(plan, video_features[i], seen[i].path.stem, draw, known)
-            )
+            for i, draw in owners
+        ]
         made: list[tuple[np.ndarray, float | None, str]] = []
-        plans = [request.windows for request in requests]
-        for some in tape.divided(plans, self._most_windows(settings)):
+        for some in tape.divided([r.windows for r in requests], self._most_windows(settings)):
             made += self._mels(requests[some], settings)
         drafts: list[list[GeneratedMel]] = [[] for _ in sources]
         for (i, draw), parts in zip(owners, made, strict=True):

@@ -209,7 +209,7 @@ def export_model(
     config, groups = load_config(run_dir), read_groups(run_dir)
     if config.get("distillation"):  # only training needs the teacher
         config.distillation.with_teacher = False
-        groups = {name: _without_teacher(leaves) for name, leaves in groups.items()}
+        groups = {name: without_teacher(leaves) for name, leaves in groups.items()}
     if config.get("cavp"):
         config.cavp = epath.Path(config.cavp).name
     size = exported.write(folder, groups, dtype=dtype)
@@ -217,7 +217,8 @@ def export_model(
     return size
 
 
-def _without_teacher(leaves: Mapping[str, Any]) -> dict[str, Any]:
+def without_teacher(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """What is left of a student's leaves, or parts, without its teacher's."""
     return {key: leaf for key, leaf in leaves.items() if not key.startswith("teacher_")}
 
 

@@ -76,8 +76,14 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--dtype",
-        choices=("bfloat16", "float16"),
-        help=f"{EXPORT}: store the weights in half the size (default: as they are)",
+        choices=("bfloat16", "float16", "int8"),
+        help=f"{EXPORT}: store the weights in half or (int8) a quarter of the size (default: as "
+        "they are)",
+    )
+    p.add_argument(
+        "--share",
+        metavar="DIR",
+        help=f"{EXPORT}: weights that are also in this exported model are read from there",
     )
     p.add_argument("--list", action="store_true", help="print the known kinds and stop")
     return p
@@ -119,7 +125,9 @@ def _export(args: argparse.Namespace) -> int:
     from foley_jax.training.checkpointing import run_directory
 
     try:
-        size = run_directory.export_model(args.source, args.folder, dtype=args.dtype)
+        size = run_directory.export_model(
+            args.source, args.folder, dtype=args.dtype, share=args.share
+        )
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

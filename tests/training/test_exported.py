@@ -34,6 +34,41 @@ def test_half_the_size_is_read_as_the_model_has_it(tmp_path):
     np.testing.assert_array_equal(found, wanted)
 
 
+def test_a_quarter_of_the_size_is_within_half_a_step_of_each_last_axis(tmp_path):
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 64, 32)).astype(np.float32)
+    kernel[..., 5], kernel[..., 7] = 0, kernel[..., 7] * 1e-6
+    leaves = {"kernel": kernel, "bias": kernel[0, 0, 0]}
+    size = exported.write(tmp_path, {"params": leaves}, dtype="int8")
+    found = exported.read(tmp_path)["params"]
+    step = np.abs(kernel).max(axis=(0, 1, 2)) / 127
+    assert (np.abs(found["kernel"] - kernel) <= 0.5001 * step).all()
+    np.testing.assert_array_equal(found["bias"], leaves["bias"])  # vectors are kept as they are
+    assert found["kernel"].dtype == np.float32 and size < 0.28 * kernel.nbytes
+    assert exported.shapes(tmp_path) == {"kernel": (3, 3, 64, 32), "bias": (32,)}
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16", "int8"])
+def test_weights_that_another_model_holds_are_read_from_it(tmp_path, dtype):
+    both = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
+    first = {"params": {"net/kernel": both, "own/kernel": both[:8]}, "rest": {}}
+    second = {"params": {"own/kernel": both[:8] + 1}, "rest": {"net/kernel": both}}
+    third = {"params": {"net/kernel": both, "own/kernel": both[:8] + 1}, "rest": {}}
+    exported.write(tmp_path / "first", first, dtype=dtype)
+    exported.write(tmp_path / "second", second, dtype=dtype, share=tmp_path / "first")
+    exported.write(tmp_path / "third", third, dtype=dtype, share=tmp_path / "first")
+    alone = exported.write(tmp_path / "alone", third, dtype=dtype)
+    found, wanted = exported.read(tmp_path / "third"), exported.read(tmp_path / "alone")
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    assert (tmp_path / "third" / exported.WEIGHTS).stat().st_size < 0.6 * alone
+    # trained in one model and frozen in the other: the same network
+    np.testing.assert_array_equal(
+        exported.read(tmp_path / "second")["rest"]["net/kernel"], wanted["params"]["net/kernel"]
+    )
+    (tmp_path / "first").rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match="first, which is not there; copy both"):
+        exported.read(tmp_path / "third")
+
+
 def test_only_wanted_leaves_are_read(tmp_path):
     exported.write(tmp_path, GROUPS)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

@@ -192,14 +192,18 @@ def save_model(
 
 
 def export_model(
-    run_dir: epath.PathLike, folder: epath.PathLike, *, dtype: str | None = None
+    run_dir: epath.PathLike,
+    folder: epath.PathLike,
+    *,
+    dtype: str | None = None,
+    share: epath.PathLike | None = None,
 ) -> int:
     """Writes the model of a run, EMA parameters if there are any, as two files.
 
     Args:
       run_dir: as `load_model_state`.
       folder: new; it is read like a run. A CAVP that the config names is looked for beside it.
-      dtype: as `exported.write`.
+      dtype, share: as `exported.write`.
     Returns:
       Bytes of the weights.
     Raises:
@@ -212,7 +216,7 @@ def export_model(
         groups = {name: without_teacher(leaves) for name, leaves in groups.items()}
     if config.get("cavp"):
         config.cavp = epath.Path(config.cavp).name
-    size = exported.write(folder, groups, dtype=dtype)
+    size = exported.write(folder, groups, dtype=dtype, share=share)
     save_config(folder, config)
     return size
 

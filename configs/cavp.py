@@ -5,7 +5,7 @@ Paper (VGGSound + AudioSet, 240 videos a step, 300 epochs):
     python -m data_prep.prepare VIDEOS shards
     python -m foley_jax.main --config=configs/cavp.py --workdir=runs/cavp --config.data.dir=shards
 
-Demo (embedded set, 64x64 pixels, minutes on one CPU core; launch/demo.sh runs it):
+Demo (embedded set, 64x64 pixels, minutes on one CPU core; launch/train_demo.sh runs it):
 
     python -m foley_jax.main --config=configs/cavp.py:demo --workdir=demo/runs/cavp
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Which guidance helps, and does temporal split & merge? On the embedded set, after launch/demo.sh:
+# Which guidance helps, and does temporal split & merge? On the embedded set, after launch/train_demo.sh:
 # trains the two alignment classifiers and a latent diffusion without merged windows, samples the
 # held-out plain videos with no guidance, classifier-free (CFG), classifier (CG) and double
 # guidance, three seeds each, and prints onset F1 and alignment accuracy.
 #   bash launch/guidance_table.sh               about half an hour on 2 cores, into demo/guidance
 #   bash launch/guidance_table.sh --dry-run     only shows the commands
 # Run it again after a stop: every step continues where it was.
-# VENV=DIR: the environment that demo.sh made (.venv-demo); VENV=none: the current one.
+# VENV=DIR: the environment that train_demo.sh made (.venv-demo); VENV=none: the current one.
 # SEEDS="0 1 2", ALIGNMENT=50, GUIDANCE=3, SPLITS="test" (or "test test_hard") change the table.
 # shellcheck disable=SC2086,SC2046  # commands are kept as text, whose words are meant to be split
 set -euo pipefail

@@ -14,8 +14,9 @@ from foley_jax.inference import official
 from foley_jax.interop import hub, registry, torch_reader
 from foley_jax.runtime import network as network_lib
 from foley_jax.training import task as task_lib
-from foley_jax.training.checkpointing import run_directory
+from foley_jax.training.checkpointing import exported, hashes, run_directory
 
+CAVP = "cavp"  # folder in that of an exported model
 STUDENT = "distilled"  # the stage of few-step models, which are sampled as an "ldm"
 
 
@@ -29,6 +30,7 @@ class Part(NamedTuple):
 
 def part(source: str | os.PathLike, stage: str, dtype: str | None) -> Part:
     """A network from a run folder, an official file, or a hub file."""
+    source = on_disk(source)
     if hub.is_hub(source):
         source = hub.fetch(str(source))
     if is_file(source):
@@ -52,6 +54,15 @@ def part(source: str | os.PathLike, stage: str, dtype: str | None) -> Part:
         _, *state = nnx.split(module, task.trainable, ...)
         state = [nnx.to_pure_dict(part) for part in state]
     return Part(config, task, restore(task, *state))
+
+
+def on_disk(source: str | os.PathLike) -> str | os.PathLike:
+    """Returns the folder of an exported model on the hub, downloaded; any other source as it is."""
+    if not hub.is_hub(source):
+        return source
+    own = (run_directory.CONFIG, exported.WEIGHTS, hashes.FILE)
+    folder = hub.folder(str(source), [*own, *(f"{CAVP}/{file}" for file in own)])
+    return folder if folder and exported.is_one(folder) else source
 
 
 def restore(task: task_lib.Task, params: Mapping, rest: Mapping) -> network_lib.Network:

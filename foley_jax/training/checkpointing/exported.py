@@ -1,4 +1,4 @@
-"""A model as two files that travel: `config.json` and `weights.safetensors`.
+"""A model as files that travel: `config.json`, `weights.safetensors` and their `SHA256SUMS`.
 
 The keys are "params/PATH" and "rest/PATH". Weights may be stored in half the size; they are read
 back in the type that the model has.
@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
+
+from foley_jax.training.checkpointing import hashes
 
 WEIGHTS = "weights.safetensors"
 GROUPS = ("params", "rest")
@@ -72,8 +74,10 @@ def read(
     Args:
       shardings: path -> where to put that leaf; given, only these leaves are read.
     Raises:
-      ValueError: the file is damaged; the message names it.
+      ValueError: the file is damaged, or a file of the folder is not the one of its SHA256SUMS;
+        the message names it.
     """
+    hashes.check(folder)
     arrays, types = _content(epath.Path(folder) / WEIGHTS)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     found: dict[str, dict[str, jax.Array]] = {name: {} for name in GROUPS}

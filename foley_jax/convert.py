@@ -8,6 +8,7 @@
     python -m foley_jax.convert auto hub:OWNER/NAME/FILE.ckpt converted/model
     python -m foley_jax.convert --list
     python -m foley_jax.convert export runs/ldm travels/ldm --dtype=bfloat16
+    python -m foley_jax.convert export runs/ldm travels/ldm --push=OWNER/NAME
 
 Every key of the checkpoint is used or on its kind's written ignore list, every parameter is
 filled, every shape agrees; otherwise one error names all offenders. Files are read without
@@ -17,7 +18,8 @@ wrappers stripped (torch.compile, DDP, FSDP, ...), half precision, shapes of sin
 
 Where a file holds the last weights and their averages (EMA), the last ones are taken; --ema takes
 the averages. `export` goes the other way: a run's model, averaged where the run has averages, as
-config.json and weights.safetensors, which sampling and grafts read like a run.
+config.json and weights.safetensors, which sampling and grafts read like a run, with their
+SHA256SUMS, a README.md to be filled in, and the CAVP that the model needs. --push uploads that.
 """
 
 import argparse
@@ -30,7 +32,7 @@ import jax
 import numpy as np
 
 from foley_jax.inference import official
-from foley_jax.interop import registry
+from foley_jax.interop import hub, registry
 from foley_jax.interop import report as conversion_report
 from foley_jax.media import file_arguments
 
@@ -53,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
   python -m foley_jax.convert stable_diffusion/v1 sd-v1-4-full-ema.ckpt runs/sd --ema
   python -m foley_jax.convert stable_diffusion/v1 hub:CompVis/stable-diffusion-v1-4 runs/sd
   python -m foley_jax.convert export runs/ldm travels/ldm --dtype=bfloat16
+  python -m foley_jax.convert export runs/ldm travels/ldm --license=mit --push=OWNER/NAME
   python -m foley_jax.convert --list""",
     )
     p.add_argument(
@@ -74,19 +77,38 @@ def parser() -> argparse.ArgumentParser:
         help="take the weights averaged over training where the source has both (default: the "
         "last ones, as the official code)",
     )
-    p.add_argument(
+    p.add_argument("--list", action="store_true", help="print the known kinds and stop")
+    _add_export(p)
+    return p
+
+
+def _add_export(p: argparse.ArgumentParser) -> None:
+    group = p.add_argument_group(EXPORT)
+    group.add_argument(
         "--dtype",
         choices=("bfloat16", "float16", "int8"),
-        help=f"{EXPORT}: store the weights in half or (int8) a quarter of the size (default: as "
-        "they are)",
+        help="store the weights in half or (int8) a quarter of the size (default: as they are)",
     )
-    p.add_argument(
+    group.add_argument(
         "--share",
         metavar="DIR",
-        help=f"{EXPORT}: weights that are also in this exported model are read from there",
+        help="leave weights that this exported model holds, too, to it: both then travel together",
     )
-    p.add_argument("--list", action="store_true", help="print the known kinds and stop")
-    return p
+    group.add_argument(
+        "--figures",
+        metavar="FILE",
+        help="JSON of figures for the card: metrics.json of an evaluation, or "
+        '{"protocol": "how", "metric": number} (default: the run\'s own newest evaluation)',
+    )
+    group.add_argument(
+        "--license", metavar="NAME", help="of the weights, for the card, as the hub spells it"
+    )
+    group.add_argument(
+        "--push",
+        metavar="OWNER/NAME",
+        help="upload what was written to the Hugging Face hub, as a private repository",
+    )
+    group.add_argument("--public", action="store_true", help="make that repository public")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,16 +144,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from foley_jax.training.checkpointing import run_directory
+    from foley_jax.inference import export
 
     try:
-        size = run_directory.export_model(
-            args.source, args.folder, dtype=args.dtype, share=args.share
+        if args.push:
+            hub.check_name(args.push)
+            if args.share:
+                raise ValueError("a model that shares weights is not whole: --push without --share")
+        done = export.write(
+            args.source,
+            args.folder,
+            dtype=args.dtype,
+            share=args.share,
+            figures=args.figures,
+            licence=args.license,
         )
-    except (OSError, ValueError) as error:
+        print(f"{args.source} -> {args.folder}: {done.size / 1e6:.2f} MB of weights")
+        if done.remark:
+            print(f"note: {done.remark}", file=sys.stderr)
+        if args.push:
+            found = export.files(args.folder)
+            visible = "public" if args.public else "private"
+            print(f"uploading {len(found)} files to {args.push} ({visible} if it is new):")
+            print("\n".join(f"  {name}  {size:,} bytes" for name, size in found.items()))
+            print(hub.push(Path(args.folder), args.push, public=args.public))
+    except (OSError, ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{args.source} -> {args.folder}: {size / 1e6:.2f} MB of weights")
     return 0
 
 

@@ -13,7 +13,7 @@ import foley_jax
 MODELS = {
     "embedded": "ldm",
     "embedded:4_steps": "ldm_4",
-    "embedded:cavp": "cavp",
+    "embedded:cavp": "ldm/cavp",
     "embedded:classifier": "alignment",
 }
 FOLDER = Path(foley_jax.__file__).parent / "assets" / "embedded"

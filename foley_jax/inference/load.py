@@ -24,38 +24,42 @@ def any_system(
     dtype: str | None = None,
     devices: int | None = None,
 ) -> "foley.Foley | sounding_video.SoundingVideo | text_foley.TextFoley":
-    """Loads a trained, converted or official model of any system.
+    """Loads a trained, converted or official model of any system, or one of the package's own.
 
-    Diff-Foley's (see `load_foley.load`) gives a `Foley`; MM-Diffusion's, for which
-    `super_resolution` may be given (see `load_sounding.load`), a `SoundingVideo`; a folder of
-    MMAudio's released files or a run of it (see `load_mmaudio.load`) a `TextFoley`.
+    "embedded" and the other names of `boxed.MODELS` need no file. A model of Diff-Foley (see
+    `load_foley.load`) gives a `Foley`; one of MM-Diffusion, for which `super_resolution` may be
+    given (see `load_sounding.load`), a `SoundingVideo`; a folder of MMAudio's released files or a
+    run of it (see `load_mmaudio.load`) a `TextFoley`.
 
     Raises:
       ValueError: a network is given that the model's system does not know.
     """
+    from foley_jax.inference import networks
+
     others = {"cavp": cavp, "classifier": classifier, "vocoder": vocoder}
+    name, model = str(model), networks.on_disk(model)
     system = system_of(model)
     if system == "mmaudio":
         from foley_jax.inference import load_mmaudio, text_foley
 
         _refuse({**others, "super_resolution": super_resolution}, f"{model} is MMAudio's")
-        networks = load_mmaudio.load(model, dtype=dtype, devices=devices)
-        return text_foley.TextFoley(networks, str(model))
+        loaded = load_mmaudio.load(model, dtype=dtype, devices=devices)
+        return text_foley.TextFoley(loaded, name)
     if system == "mm_diffusion":
         from foley_jax.inference import load_sounding, sounding_video
 
         _refuse(others, f"{model} is MM-Diffusion's")
-        networks = load_sounding.load(
+        loaded = load_sounding.load(
             model, super_resolution=super_resolution, dtype=dtype, devices=devices
         )
-        return sounding_video.SoundingVideo(networks, str(model))
+        return sounding_video.SoundingVideo(loaded, name)
     from foley_jax.inference import foley, load_foley
 
     _refuse({"super_resolution": super_resolution}, f"{model} is Diff-Foley's")
-    networks = load_foley.load(
+    loaded = load_foley.load(
         model, cavp=cavp, classifier=classifier, vocoder=vocoder, dtype=dtype, devices=devices
     )
-    return foley.Foley(networks, str(model))
+    return foley.Foley(loaded, name)
 
 
 def check_steps(model: str | os.PathLike, steps: int) -> None:
@@ -70,6 +74,7 @@ def check_steps(model: str | os.PathLike, steps: int) -> None:
 
     if steps >= 2:
         return
+    model = networks.on_disk(model)
     official = networks.is_file(model) or hub.is_hub(model)
     official = official or load_foley.official_file(model, load_foley.LDM)
     if official or run_directory.load_config(model).get("task") != networks.STUDENT:
@@ -94,6 +99,7 @@ def system_of(model: str | os.PathLike) -> str:
     from foley_jax.interop import hub, registry
     from foley_jax.training.checkpointing import run_directory
 
+    model = networks.on_disk(model)
     if networks.is_file(model):
         kind = registry.recognise(model)  # reads the file
         if kind in load_mmaudio.FLOWS:

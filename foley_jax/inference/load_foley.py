@@ -15,7 +15,7 @@ from foley_jax.media import specs
 from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.runtime import network as network_lib
 from foley_jax.training import task as task_lib
-from foley_jax.training.checkpointing import run_directory
+from foley_jax.training.checkpointing import exported, run_directory
 from foley_jax.vocoders import decode
 from foley_jax.vocoders import neural as vocoders
 
@@ -64,7 +64,7 @@ def load(
     else:
         ldm_source, found_classifiers = model, []
     ldm = networks.part(ldm_source, "ldm", dtype)
-    encoder = networks.part(cavp or _resolve_beside(Path(model), ldm.config.cavp), "cavp", dtype)
+    encoder = networks.part(cavp or resolve_beside(Path(model), ldm.config.cavp), "cavp", dtype)
     if classifier is None:
         sources = found_classifiers
     else:
@@ -162,13 +162,16 @@ def vocoder_of(
     return vocoders.NeuralVocoder.public(network.module(), own.model)
 
 
-def _resolve_beside(run_dir: Path, target: str) -> Path:
-    """A run named in a config: as written, or next to the run that names it.
+def resolve_beside(run_dir: Path, target: str) -> Path:
+    """The CAVP run that a config names: in an exported model's folder, as written, or beside it.
 
     Raises:
-      FileNotFoundError: neither is there.
-      ValueError: both are, and are not the same; with the wrong one all would seem well.
+      FileNotFoundError: none is there.
+      ValueError: the last two are, and are not the same; with the wrong one all would seem well.
     """
+    inside = run_dir / networks.CAVP
+    if exported.is_one(run_dir) and exported.is_one(inside):
+        return inside
     candidates = (Path(target), run_dir.parent / Path(target).name)
     found = {path.resolve(): path for path in candidates if (path / "config.json").exists()}
     if len(found) > 1:

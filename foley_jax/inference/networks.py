@@ -10,12 +10,13 @@ from flax import nnx
 import jax
 import ml_collections
 
-from foley_jax.inference import official
+from foley_jax.inference import boxed, official
 from foley_jax.interop import hub, registry, torch_reader
 from foley_jax.runtime import network as network_lib
 from foley_jax.training import task as task_lib
-from foley_jax.training.checkpointing import run_directory
+from foley_jax.training.checkpointing import exported, hashes, run_directory
 
+CAVP = "cavp"  # folder in that of an exported model
 STUDENT = "distilled"  # the stage of few-step models, which are sampled as an "ldm"
 
 
@@ -28,7 +29,8 @@ class Part(NamedTuple):
 
 
 def part(source: str | os.PathLike, stage: str, dtype: str | None) -> Part:
-    """A network from a run folder, an official file, or a hub file."""
+    """A network from a run folder, an official file, or a hub file, or the package."""
+    source = on_disk(source)
     if hub.is_hub(source):
         source = hub.fetch(str(source))
     if is_file(source):
@@ -52,6 +54,19 @@ def part(source: str | os.PathLike, stage: str, dtype: str | None) -> Part:
         _, *state = nnx.split(module, task.trainable, ...)
         state = [nnx.to_pure_dict(part) for part in state]
     return Part(config, task, restore(task, *state))
+
+
+def on_disk(source: str | os.PathLike) -> str | os.PathLike:
+    """Returns the folder of an exported model: of the package, or of the hub and now downloaded.
+
+    Any other source comes back as it is.
+    """
+    source = boxed.found(source)
+    if not hub.is_hub(source):
+        return source
+    own = (run_directory.CONFIG, exported.WEIGHTS, hashes.FILE)
+    folder = hub.folder(str(source), [*own, *(f"{CAVP}/{file}" for file in own)])
+    return folder if folder and exported.is_one(folder) else source
 
 
 def restore(task: task_lib.Task, params: Mapping, rest: Mapping) -> network_lib.Network:

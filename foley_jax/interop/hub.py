@@ -1,8 +1,9 @@
-"""Model files from the Hugging Face hub, by "hub:OWNER/NAME" or "hub:OWNER/NAME/FILE"."""
+"""Model files from and to the Hugging Face hub: "hub:OWNER/NAME" or "hub:OWNER/NAME/FILE"."""
 
 from collections.abc import Callable, Sequence
 import os
 from pathlib import Path
+import re
 from types import ModuleType
 
 PREFIX = "hub:"
@@ -36,10 +37,7 @@ def fetch(
       ValueError: not a hub source, or a repository from which no file can be chosen.
       ImportError: huggingface_hub is not installed.
     """
-    parts = str(source).removeprefix(PREFIX).split("/")
-    if not is_hub(source) or len(parts) < 2 or not all(parts):
-        raise ValueError(f"{source!r} is not of the form hub:OWNER/NAME or hub:OWNER/NAME/FILE")
-    repo, file = "/".join(parts[:2]), "/".join(parts[2:])
+    repo, file = _parts(source)
     hub = _hub()
     if file:
         return _reached(hub, repo, file, lambda: hub.hf_hub_download(repo, file))
@@ -60,6 +58,70 @@ def fetch(
         f"hub:{repo}: {f'no {looked} there' if looked else 'this kind has no usual file name'}; "
         f"name the file, hub:{repo}/FILE (list: https://huggingface.co/{repo}/tree/main)"
     )
+
+
+def folder(source: str, wanted: Sequence[str]) -> Path | None:
+    """Downloads the files of these names or patterns, as `fetch`.
+
+    Returns:
+      The folder that holds those that the repository has; None for "hub:OWNER/NAME/FILE", and where
+      nothing can be had: `fetch` then says why.
+    Raises:
+      ValueError, ImportError: as `fetch`.
+    """
+    repo, file = _parts(source)
+    if file:
+        return None
+    try:
+        return _snapshot(_hub(), repo, " and ".join(wanted), list(wanted))
+    except FileNotFoundError:
+        return None
+
+
+def push(source: Path, repo: str, *, public: bool = False) -> str:
+    """Uploads a folder as a repository, which is made, private unless told otherwise.
+
+    One that is there already stays as private or public as it is.
+
+    Args:
+      source: folder, all files of which are uploaded.
+      repo: OWNER/NAME.
+    Returns:
+      Address of the upload.
+    Raises:
+      ValueError: no OWNER/NAME.
+      OSError: the hub refuses, or cannot be reached.
+      ImportError: huggingface_hub is not installed.
+    """
+    check_name(repo)
+    hub = _hub()
+    try:
+        hub.create_repo(repo, private=not public, exist_ok=True, repo_type="model")
+        done = hub.upload_folder(repo_id=repo, folder_path=str(source), repo_type="model")
+    except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:
+        raise OSError(
+            f"{source} could not be uploaded to {repo}: {error}; log in with `hf auth login`, and "
+            "see that the name's owner is you or an organisation of yours"
+        ) from error
+    return str(done)
+
+
+def check_name(repo: str) -> None:
+    """Whether a name is of the form OWNER/NAME.
+
+    Raises:
+      ValueError: it is not.
+    """
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo):
+        raise ValueError(f"{repo!r} is not of the form OWNER/NAME")
+
+
+def _parts(source: str) -> tuple[str, str]:
+    """(OWNER/NAME, FILE or "") of a hub source."""
+    parts = str(source).removeprefix(PREFIX).split("/")
+    if not is_hub(source) or len(parts) < 2 or not all(parts):
+        raise ValueError(f"{source!r} is not of the form hub:OWNER/NAME or hub:OWNER/NAME/FILE")
+    return "/".join(parts[:2]), "/".join(parts[2:])
 
 
 def _hub() -> ModuleType:

@@ -99,14 +99,14 @@ def test_two_encoders_of_one_name_are_not_guessed(tmp_path, monkeypatch):
     run, named = tmp_path / "there" / "ldm", "here/cavp"
     beside = tmp_path / "there" / "cavp"
     with pytest.raises(FileNotFoundError, match="neither there nor at .*--cavp"):
-        load_foley._resolve_beside(run, named)
+        load_foley.resolve_beside(run, named)
     beside.mkdir(parents=True)
     (beside / "config.json").write_text("{}")
-    assert load_foley._resolve_beside(run, named) == beside
+    assert load_foley.resolve_beside(run, named) == beside
     (tmp_path / "here").symlink_to(tmp_path / "there")
-    assert load_foley._resolve_beside(run, named).resolve() == beside  # the same under two names
+    assert load_foley.resolve_beside(run, named).resolve() == beside  # the same under two names
     (tmp_path / "here").unlink()
     (tmp_path / named).mkdir(parents=True)
     (tmp_path / named / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="--cavp=DIR"):
-        load_foley._resolve_beside(run, named)
+        load_foley.resolve_beside(run, named)

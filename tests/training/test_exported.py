@@ -7,6 +7,7 @@ import pytest
 import tiny_foley
 
 from foley_jax import convert, sample
+from foley_jax.interop import hub
 from foley_jax.training.checkpointing import exported, run_directory
 
 GROUPS = {
@@ -102,13 +103,21 @@ def test_the_command_writes_a_folder_that_is_read_like_the_run(tmp_path, capsys)
 
 
 @pytest.mark.slow
-def test_the_same_audio(tmp_path):
+def test_the_same_audio_here_and_from_the_hub(tmp_path, monkeypatch):
     tiny_foley.save_runs(tmp_path / "runs")
-    for name in ("ldm", "cavp"):
-        run_directory.export_model(tmp_path / "runs" / name, tmp_path / "travels" / name)
+    travels = tmp_path / "travels" / "model"
+    assert convert.main(["export", str(tmp_path / "runs" / "ldm"), str(travels)]) == 0
+    monkeypatch.setattr(hub, "folder", lambda source, wanted: travels)
     (clip,) = tiny_foley.write_videos(tmp_path, [1.5])
     made = [
-        sample.load(tmp_path / where / "ldm")(clip, seed=1, steps=2)
-        for where in ("runs", "travels")
+        sample.load(where)(clip, seed=1, steps=2).audio
+        for where in (tmp_path / "runs" / "ldm", travels, "hub:me/model")
     ]
-    np.testing.assert_array_equal(made[0].audio, made[1].audio)
+    np.testing.assert_array_equal(made[0], made[1])
+    np.testing.assert_array_equal(made[0], made[2])
+    file = travels / "cavp" / exported.WEIGHTS
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="cavp/weights.safetensors is damaged or was changed"):
+        sample.load(travels)

@@ -1,4 +1,4 @@
-"""A model as two files that travel: `config.json` and `weights.safetensors`.
+"""A model as files that travel: `config.json`, `weights.safetensors` and their `SHA256SUMS`.
 
 The keys are "params/PATH" and "rest/PATH". Weights may be stored in half or a quarter of the size,
 and those that another exported model beside it holds, too, may be left to that one; they are read
@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
+
+from foley_jax.training.checkpointing import hashes
 
 WEIGHTS = "weights.safetensors"
 GROUPS = ("params", "rest")
@@ -119,9 +121,11 @@ def read(
     Args:
       shardings: path -> where to put that leaf; given, only these leaves are read.
     Raises:
-      ValueError: the file is damaged; the message names it.
+      ValueError: the file is damaged, or a file of the folder is not the one of its SHA256SUMS;
+        the message names it.
       FileNotFoundError: the model that it shares weights with is not beside it.
     """
+    hashes.check(folder)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     found: dict[str, dict[str, jax.Array]] = {name: {} for name in GROUPS}
     for key, array in _leaves(folder).items():

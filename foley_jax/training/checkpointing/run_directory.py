@@ -15,7 +15,7 @@ import ml_collections
 
 from foley_jax.training import paths
 from foley_jax.training import task as task_lib
-from foley_jax.training.checkpointing import checkpoint, exported
+from foley_jax.training.checkpointing import checkpoint, exported, hashes
 
 CONFIG, CONFIGS = "config.json", "configs.jsonl"
 _READ = ("task", "model", "audio", "video", "loss", "dtype")  # what weights cannot be used without
@@ -198,11 +198,12 @@ def export_model(
     dtype: str | None = None,
     share: epath.PathLike | None = None,
 ) -> int:
-    """Writes the model of a run, EMA parameters if there are any, as two files.
+    """Writes the model of a run, EMA parameters if there are any, as two files and their hashes.
 
     Args:
       run_dir: as `load_model_state`.
-      folder: new; it is read like a run. A CAVP that the config names is looked for beside it.
+      folder: new; it is read like a run. A CAVP that the config names is looked for in it and
+        beside it.
       dtype, share: as `exported.write`.
     Returns:
       Bytes of the weights.
@@ -218,6 +219,7 @@ def export_model(
         config.cavp = epath.Path(config.cavp).name
     size = exported.write(folder, groups, dtype=dtype, share=share)
     save_config(folder, config)
+    hashes.write(folder, (CONFIG, exported.WEIGHTS))
     return size
 
 

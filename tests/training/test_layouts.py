@@ -1,4 +1,4 @@
-"""Tests that every stage has the same losses on 1 and 4 processes, and two of them on 2.
+"""Tests that every stage has the same losses on 1 and 2 processes, and two of them on 4.
 
 Real processes, fake devices.
 """
@@ -12,8 +12,8 @@ import stage_config
 from foley_jax.data import records
 
 pytestmark = pytest.mark.slow  # test_kills.py and test_resume.py do it for the toy task
-DEVICES, MANY = 4, 4  # devices in all; processes
-ALSO_TWO = ("cavp", "ldm")  # the loss that compares the whole batch, and one of the others
+DEVICES = 4  # in all
+ALSO_FOUR = ("cavp", "ldm")  # the loss that compares the whole batch, and one of the others
 
 
 def make_set(folder, fps, side, rate):
@@ -47,7 +47,7 @@ def differences(stage, folder):
     data = folder / "data"
     data.mkdir()
     make_set(data, *stage_config.sets(stage))
-    losses, counts = {}, (1, *([2] if stage in ALSO_TWO else []), MANY)
+    losses, counts = {}, (1, 2, *([4] if stage in ALSO_FOUR else []))
     for count in counts:
         workdir = folder / f"of_{count}"
         workdir.mkdir()

@@ -60,7 +60,7 @@ ONLY_IN = {
     "tensorflow_datasets": ("data_prep.tfds_export",),
 }
 # modules that cannot be imported without an extra of the package; a door says which
-NEED_EXTRAS = ("foley_jax.inference.web",)
+NEED_EXTRAS = ("foley_jax.inference.web", "foley_jax.inference.web_guard")
 JAX_ONLY = "foley_jax.diffusion"
 
 

@@ -19,7 +19,6 @@ import numpy as np
 
 from foley_jax.inference import clip as clip_lib
 from foley_jax.media import audio as audio_io
-from foley_jax.media import container as containers
 from foley_jax.media import video as video_io
 from foley_jax.runtime import reasons
 from foley_jax.runtime import run as run_lib
@@ -74,39 +73,6 @@ class Take(NamedTuple):
     wav: Path
     image: Path
     scores: dict[str, float]
-
-
-def check_video(path: str | os.PathLike | None, limits: Limits) -> Path:
-    """Returns an uploaded video whose size, length and frames are within the limits.
-
-    Raises:
-      RefusedError: there is none, or it is beyond them, or cannot be read.
-    """
-    if not path:
-        raise RefusedError("no video; choose or record one first")
-    path = Path(path)
-    try:
-        size_mb = path.stat().st_size / 1e6
-        if size_mb > limits.most_mb:
-            raise RefusedError(
-                f"the file has {size_mb:.1f} MB, at most {limits.most_mb:g} are taken"
-            )
-        with containers.open_input(path) as container:
-            if not container.streams.video:
-                raise RefusedError("the file has no video stream")
-            stream = container.streams.video[0]
-            pixels = stream.width * stream.height
-            if pixels > limits.most_pixels:
-                raise RefusedError(
-                    f"its frames are {stream.width}x{stream.height}, at most "
-                    f"{limits.most_pixels:,} pixels are taken"
-                )
-            length_s = (container.duration or 0) / 1e6
-        if length_s > limits.most_s:
-            raise RefusedError(f"it lasts {length_s:.1f} s, at most {limits.most_s:g} s are taken")
-    except (OSError, ValueError) as error:
-        raise told(error, path) from error
-    return path
 
 
 def told(error: Exception, *paths: Path) -> RefusedError:
@@ -204,16 +170,24 @@ class Folders:
         root.mkdir(parents=True, exist_ok=True)
 
     def new(self) -> Path:
-        """Returns a fresh folder, and removes the old ones."""
+        """Returns a fresh folder; it is removed when its time is over, and old ones now."""
+        self.sweep()
+        folder = self.root / os.urandom(12).hex()
+        folder.mkdir()
+        with self._lock:
+            self._made[folder] = time.monotonic()
+        later = threading.Timer(max(0.0, self.kept_s) + 1.0, self.sweep)
+        later.daemon = True
+        later.start()
+        return folder
+
+    def sweep(self) -> None:
+        """Removes the folders that are old."""
         with self._lock:
             now = time.monotonic()
             for folder in [f for f, made in self._made.items() if now - made > self.kept_s]:
                 shutil.rmtree(folder, ignore_errors=True)
                 del self._made[folder]
-            folder = self.root / os.urandom(12).hex()
-            folder.mkdir()
-            self._made[folder] = now
-            return folder
 
     def drop(self, folder: Path) -> None:
         """Removes a folder at once."""

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from foley_jax.inference import foley as foley_lib
-from foley_jax.inference import load, sounding_video, takes, text_foley
+from foley_jax.inference import load, sounding_video, takes, text_foley, uploads, web_guard
 from foley_jax.runtime import limits as checks
 
 WAYS = ("from noise", "audio for the video", "video for the audio")  # of MM-Diffusion
@@ -30,7 +30,7 @@ class Server:
     ):
         """Audio for a video, `count` takes."""
         limits = self.limits
-        path = takes.check_video(video, limits)
+        path = uploads.check_video(video, limits)
         options = {
             "seed": checks.seed(int(seed)),
             "steps": within("steps", steps, limits.most_steps),
@@ -54,11 +54,10 @@ class Server:
             number = within("takes", count, self.limits.most_takes)
             return self.model.generate(number, **options), takes.Mix()
         if way == WAYS[1]:
-            path = takes.check_video(video, self.limits)
+            path = uploads.check_video(video, self.limits)
             return [self.model.audio_for(path, **options)], takes.Mix()
-        if not audio:
-            raise takes.RefusedError("no audio; choose or record some first")
-        return [self.model.video_for(audio, **options)], takes.Mix()
+        path = uploads.check_audio(audio, self.limits)
+        return [self.model.video_for(path, **options)], takes.Mix()
 
     def steps(self) -> int:
         """Returns the steps that the form begins with: a student has its own."""
@@ -78,8 +77,8 @@ class Server:
         shown: list[Any] = []
         for number in range(self.limits.most_takes):
             take = made[number] if number < len(made) else None
-            shown.append(gr.Video(take and str(take.played), visible=take is not None))
-            shown.append(gr.Image(take and str(take.image), visible=take is not None))
+            shown.append(gr.Column(visible=take is not None))
+            shown += map(str, (take.played, take.wav, take.image)) if take else (None,) * 3
         files = [str(path) for take in made for path in (take.played, take.wav)]
         return [*shown, files, {f"take {n}": t.scores for n, t in enumerate(made, 1)}]
 
@@ -98,11 +97,11 @@ def page(server: Server, title: str) -> gr.Blocks:
     sounding = isinstance(server.model, sounding_video.SoundingVideo)
     with blocks:
         gr.Markdown(f"# {title}\n{_about(server, sounding)}")
-        with gr.Row(), gr.Column(scale=1, min_width=320):
-            if sounding:
-                _sounding_form(server)
-            else:
-                _foley_form(server)
+        with gr.Row():
+            with gr.Column(scale=2, min_width=320):
+                bind = _sounding_form(server) if sounding else _foley_form(server)
+            with gr.Column(scale=3, min_width=320):
+                bind(_outputs(server))
     return blocks
 
 
@@ -124,20 +123,24 @@ def _numbers(server: Server, steps: int) -> list[gr.components.Component]:
     ]
 
 
-def _outputs(server: Server) -> list[gr.components.Component]:
-    """A video and an image for every take, the files, the scores."""
-    shown: list[gr.components.Component] = []
+def _outputs(server: Server) -> list[gr.blocks.Block]:
+    """For every take a column, its video, waveform and image; then the files, the scores."""
+    shown: list[gr.blocks.Block] = []
+    sounding = isinstance(server.model, sounding_video.SoundingVideo)
+    image = "frames and waveform" if sounding else "mel"
     with gr.Row():
         for number in range(1, server.limits.most_takes + 1):
-            with gr.Column(min_width=280):
-                shown.append(gr.Video(label=f"take {number}", visible=number == 1))
-                shown.append(gr.Image(label=f"take {number}: mel", visible=number == 1))
-    files = gr.Files(label="download (mp4, wav)", interactive=False)
+            with gr.Column(min_width=280, visible=number == 1) as column:
+                video = gr.Video(label=f"take {number}")
+                audio = gr.Audio(label=f"take {number}: waveform", type="filepath")
+                shown += [column, video, audio, gr.Image(label=f"take {number}: {image}")]
+    files = gr.Files(label="download (mp4, wav)", interactive=False, height=140)
     return [*shown, files, gr.JSON(label="scores")]
 
 
-def _foley_form(server: Server) -> None:
-    video = gr.Video(label="video", sources=["upload", "webcam"])
+def _foley_form(server: Server) -> Callable[[list[gr.blocks.Block]], Any]:
+    """The form; returns what ties it to the outputs."""
+    video = web_guard.Video(label="video", sources=["upload", "webcam"])
     has_text = isinstance(server.model, text_foley.TextFoley)
     text = gr.Textbox(label="what is heard", visible=has_text)
     negative = gr.Textbox(label="what is not to be heard", visible=has_text)
@@ -152,7 +155,6 @@ def _foley_form(server: Server) -> None:
     )
     fade = gr.Slider(0, 2, 0, step=0.1, label="fade in and out, seconds")
     button = gr.Button("Make audio", variant="primary")
-    outputs = _outputs(server)
 
     def audio_for_video(
         video: str,
@@ -166,33 +168,40 @@ def _foley_form(server: Server) -> None:
         fade_s: float,
         progress=PROGRESS,
     ):
-        """Audio for a video: for each take a video and its mel, then all files, then scores."""
+        """Audio for a video: for each take a video, its audio and mel, then files, scores."""
         args = (video, text, negative_text, seed, steps, guidance, takes, level_db, fade_s)
         return server.answer(server.foley, video, *args, progress)
 
     inputs = [video, text, negative, seed, steps, guidance, count, level, fade]
-    button.click(audio_for_video, inputs, outputs, api_name="audio_for_video")
+    return lambda out: button.click(audio_for_video, inputs, out, api_name="audio_for_video")
 
 
-def _sounding_form(server: Server) -> None:
+def _sounding_form(server: Server) -> Callable[[list[gr.blocks.Block]], Any]:
+    """The form; returns what ties it to the outputs."""
     way = gr.Radio(WAYS, value=WAYS[0], label="what")
-    video = gr.Video(label="video", sources=["upload", "webcam"])
-    audio = gr.Audio(label="audio", type="filepath")
+    video = web_guard.Video(label="video", sources=["upload", "webcam"], visible=False)
+    audio = web_guard.Audio(label="audio", type="filepath", visible=False)
     seed, steps, count = _numbers(server, 20)
     button = gr.Button("Make", variant="primary")
-    outputs = _outputs(server)
+
+    def fit(way: str) -> tuple[gr.Video, gr.Audio, gr.Slider]:
+        """Shows what the chosen way takes; an input has one take."""
+        shown = (way == WAYS[1], way == WAYS[2], way == WAYS[0])
+        kinds = (web_guard.Video, web_guard.Audio, gr.Slider)
+        return tuple(kind(visible=is_shown) for kind, is_shown in zip(kinds, shown))
+
+    way.change(fit, way, [video, audio, count], queue=False, api_visibility="private")
 
     def sounding_video(
         way: str, video: str, audio: str, seed: int, steps: int, takes: int, progress=PROGRESS
     ):
-        """Sounding videos: for each take a video and its contact sheet, then files, scores."""
+        """Sounding videos: for each take a video, audio and contact sheet, then files, scores."""
         return server.answer(
             server.sounding, video or audio, way, video, audio, seed, steps, takes, progress
         )
 
-    button.click(
-        sounding_video, [way, video, audio, seed, steps, count], outputs, api_name="sounding_video"
-    )
+    inputs = [way, video, audio, seed, steps, count]
+    return lambda out: button.click(sounding_video, inputs, out, api_name="sounding_video")
 
 
 def serve(
@@ -233,5 +242,6 @@ def serve(
         quiet=True,
         enable_monitoring=False,
         ssr_mode=False,
+        app_kwargs={"middleware": [web_guard.middleware(limits.most_mb)]},
     )
     return blocks, address

@@ -38,7 +38,7 @@ def test_takes_come_back_and_failures_are_told(server, tmp_path):
     short, long = tiny_foley.write_videos(tmp_path, [1.5, 5.0])
     *shown, files, scores = _ask(client, short)
     assert len(files) == 4 and set(scores) == {"take 1", "take 2"}
-    assert len(shown) == 2 * LIMITS.most_takes
+    assert len(shown) == 3 * LIMITS.most_takes
     broken, big = tmp_path / "broken.mp4", tmp_path / "big.mp4"
     broken.write_bytes(b"nothing" * 100)
     big.write_bytes(b"0" * 1_500_000)

@@ -89,12 +89,7 @@ def write(
     text = "\n\n".join([*markdown.values(), "\n".join(f"- {line}" for line in lines)])
     text = names.shown(text)
     (out / "table.md").write_text(text + "\n")
-    latex = [
-        tables.latex_table(f"{PROTOCOL}, {HEADS[kind]}", figures, COLUMNS[kind])
-        for kind, figures in scores.figures.items()
-    ]
-    latex += [f"% {' '.join(line.split())}" for line in lines]
-    (out / "table.tex").write_text(names.shown("\n".join(latex)) + "\n")
+    (out / "table.tex").write_text(_latex(scores, lines))
     tables.write_per_sample(out / "per_sample.csv", PROTOCOL, scores.rows)
     page = out / "index.html"
     page.write_text(_page(scores, markdown, lines), encoding="utf-8", errors="replace")
@@ -144,6 +139,15 @@ def said(key: answer_key.Key, scores: scoring.Scores, over: str) -> list[str]:
 def _markdown(kind: str, figures: Mapping[str, Mapping[str, float]]) -> str:
     corner = f"protocol `{PROTOCOL}`, {HEADS[kind].lower()}"
     return tables.markdown_table(corner, figures, COLUMNS[kind], ANSWERS)
+
+
+def _latex(scores: scoring.Scores, lines: Sequence[str]) -> str:
+    parts = [
+        tables.latex_table(f"{PROTOCOL}, {HEADS[kind]}", figures, COLUMNS[kind])
+        for kind, figures in scores.figures.items()
+    ]
+    parts += [f"% {' '.join(line.split())}" for line in lines]
+    return names.shown("\n".join(parts)) + "\n"
 
 
 def _page(scores: scoring.Scores, markdown: Mapping[str, str], lines: Sequence[str]) -> str:

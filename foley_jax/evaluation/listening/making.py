@@ -84,11 +84,7 @@ def make(out: Path, key: Path, wanted: Wanted) -> Made:
         all answers to its test worthless.
       ValueError: no item that every system has, or as `questions.make`.
     """
-    if key.resolve().is_relative_to(out.resolve()):
-        raise ValueError(f"the key {key} lies in the page's folder, expected a place outside it")
-    for path in (key, out):
-        if path.is_file() or (path.is_dir() and any(path.iterdir())):
-            raise FileExistsError(f"{path} is there already; give another --out or --key")
+    _check_places(out, key)
     items, remarks = find_items(wanted, leave_out=[out])
     if questions.SYNC in wanted.kinds and not _has_video(items):
         raise ValueError("questions of sync need videos; give --videos=DIR, or leave sync out")
@@ -123,6 +119,14 @@ def make(out: Path, key: Path, wanted: Wanted) -> Made:
         raise
     _one_time(out)
     return Made(plan, remarks)
+
+
+def _check_places(out: Path, key: Path) -> None:
+    if key.resolve().is_relative_to(out.resolve()):
+        raise ValueError(f"the key {key} lies in the page's folder, expected a place outside it")
+    for path in (key, out):
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise FileExistsError(f"{path} is there already; give another --out or --key")
 
 
 def possible_kinds(wanted: Wanted) -> tuple[str, ...]:

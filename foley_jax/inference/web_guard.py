@@ -1,0 +1,92 @@
+"""What the page's server refuses before gradio reads it: large bodies, and addresses to fetch."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from starlette import middleware as starlette_middleware
+from starlette import types
+
+OTHERS_BYTES = 1_000_000  # of a request that is no upload, and of what stands around a file
+UPLOAD = "/gradio_api/upload"
+
+
+def middleware(most_mb: float) -> starlette_middleware.Middleware:
+    """Returns what refuses requests with more than `most_mb` in all, however many files."""
+    return starlette_middleware.Middleware(_Measured, most_bytes=int(most_mb * 1e6))
+
+
+class _TooLargeError(Exception):
+    """More came than was allowed."""
+
+
+class _Measured:
+    """Counts the bytes of every request; a stated length is refused before any of it is read."""
+
+    def __init__(self, app: types.ASGIApp, most_bytes: int):
+        self._app, self._most_bytes = app, most_bytes
+
+    async def __call__(self, scope: types.Scope, receive: types.Receive, send: types.Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        most, came, begun = OTHERS_BYTES, 0, False
+        if scope["path"].rstrip("/").endswith(UPLOAD):
+            most += self._most_bytes
+        stated = dict(scope["headers"]).get(b"content-length", b"0")
+        if not stated.isdigit() or int(stated) > most:
+            await _refuse(send, self._most_bytes)
+            return
+
+        async def counted() -> types.Message:
+            nonlocal came
+            message = await receive()
+            came += len(message.get("body", b""))
+            if came > most:
+                raise _TooLargeError
+            return message
+
+        async def noticed(message: types.Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, counted, noticed)
+        except _TooLargeError:
+            if not begun:
+                await _refuse(send, self._most_bytes)
+
+
+async def _refuse(send: types.Send, most_bytes: int) -> None:
+    words = f"more than the maximum file size of {most_bytes / 1e6:g} MB".encode()
+    body = b'{"detail": "' + words + b'"}'
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _refuse_address(path: str | Path | None) -> None:
+    if path is not None and "://" in str(path):
+        raise gr.Error("an address was given; upload the file itself", print_exception=False)
+
+
+class Video(gr.Video):
+    """A video that is uploaded: gradio's own also fetches addresses, of any size."""
+
+    is_template = True  # it looks as its parent does
+
+    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
+        _refuse_address(url_or_file_path)
+        return await super().async_move_resource_to_block_cache(url_or_file_path)
+
+
+class Audio(gr.Audio):
+    """Audio that is uploaded; as `Video`."""
+
+    is_template = True
+
+    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
+        _refuse_address(url_or_file_path)
+        return await super().async_move_resource_to_block_cache(url_or_file_path)

@@ -25,11 +25,16 @@ def _is_of_norm(key: str, keys: Mapping[str, tuple]) -> bool:
     return weight in keys and len(keys[weight][0]) == 1
 
 
-def _scaled(case: str, key: str, value: np.ndarray, keys: Mapping[str, tuple]) -> np.ndarray:
-    if case == "_g" and value.ndim >= 3 and value.shape[0] == 1:  # tokens, positions, extra keys
+def gained(value: np.ndarray) -> np.ndarray:
+    """A tensor of the "_g" case from its fill."""
+    if value.ndim >= 3 and value.shape[0] == 1:  # tokens, positions, extra keys
         return value * np.float32(0.5 * np.sqrt(np.prod(value.shape[1:])))
-    if case == "_g" and value.ndim >= 2:
-        return value * network_goldens.GAIN
+    return value * network_goldens.GAIN if value.ndim >= 2 else value
+
+
+def _scaled(case: str, key: str, value: np.ndarray, keys: Mapping[str, tuple]) -> np.ndarray:
+    if case == "_g":
+        return gained(value)
     if case == "_e" and not _is_of_norm(key, keys):
         return value * _SMALL
     return value

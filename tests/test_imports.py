@@ -57,6 +57,7 @@ ONLY_IN = {
     "librosa": ("foley_jax.media", "foley_jax.vocoders"),
     "transformers": ("foley_jax.evaluation.networks.captions",),
     "tensorboardX": ("foley_jax.training.logging",),
+    "h5py": ("foley_jax.evaluation.networks.keras_weights",),
     "tensorflow_datasets": ("data_prep.tfds_export",),
 }
 # modules that cannot be imported without an extra of the package; a door says which

@@ -1,7 +1,11 @@
 """YAMNet: its front end by the formulas, its layers against PyTorch's, its files by their names."""
 
+import sys
+
 import bundles
+from flax import nnx
 from goldens import fill
+import jax
 import network_goldens
 import numpy as np
 import pytest
@@ -172,8 +176,36 @@ def test_the_keras_files_variables_fill_the_same_module(converted, tmp_path):
     x = fill.inp("yamnet.one", (1, 96, 64), "public/")
     one, other = (network_goldens.run(m, lambda m, x: m(x)[1], x) for m in (module, again))
     np.testing.assert_array_equal(one, other)
+
+
+def test_the_keras_file_itself_fills_it_strictly(converted, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    variables, module = converted
+    path = tmp_path / "yamnet.h5"
+    with h5py.File(path, "w") as file:  # groups of layers, as `save_weights` lays them out
+        for key, value in variables.items():
+            file[_named(key)] = value
+    again = registry.load_torch("yamnet", path)
+    for one, other in zip(*(jax.tree.leaves(nnx.state(m)) for m in (module, again)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with h5py.File(path, "a") as file:
+        file["layer15/pointwise_conv/kernel:0"] = np.zeros(3, np.float32)
+        del file["logits"]
+    with pytest.raises(strict_fill.ConversionError) as error:
+        registry.load_torch("yamnet", path)
+    assert "logits/kernel" in str(error.value) and "(3,)" in str(error.value)
+    path.write_bytes(b"\x89HDF")
+    with pytest.raises(ValueError, match="cannot be read as HDF5"):
+        registry.load_torch("yamnet", path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="yamnet.h5"):
+        registry.load_torch("yamnet", path)
+
+
+def test_without_h5py_it_is_said_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
     (tmp_path / "yamnet.h5").write_bytes(b"\x89HDF")
-    with pytest.raises(ValueError, match="HDF5, which needs h5py: .* numpy.savez"):
+    with pytest.raises(ValueError, match="needs h5py .*pip install h5py, .* numpy.savez"):
         registry.load_torch("yamnet", tmp_path / "yamnet.h5")
 
 

@@ -1,7 +1,7 @@
 """YAMNet's variables under the names that the converter knows, from either of its releases.
 
 Checkpoints number the layers (`layer_with_weights-2/depthwise_kernel`); the Keras file names them
-(`layer2/depthwise_conv/depthwise_kernel:0`), and is HDF5, which nothing here reads.
+(`layer2/depthwise_conv/depthwise_kernel:0`), and is HDF5, which h5py reads where it is installed.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import numpy as np
 from foley_jax.interop import tensorflow_bundle
 
 # of the release that is unpacked into a folder of this name; the index stands for its shards
-YAMNET_FILES = ("yamnet/variables/variables.index", "yamnet.npz")
+YAMNET_FILES = ("yamnet/variables/variables.index", "yamnet.h5", "yamnet.npz")
 _NUMBERED = re.compile(r"(?:.*/)?layer_with_weights-(\d+)/(\w+)")
 _NAMED = re.compile(r"(?:.*/)?layer(\d+)/(?:(depthwise|pointwise)_)?conv(/bn)?/(\w+)(?::0)?")
 _NAMED_LOGITS = re.compile(r"(?:.*/)?logits/(kernel|bias)(?::0)?")
@@ -29,10 +29,10 @@ _LEAVES = {
 
 
 def read(path: Path) -> dict[str, np.ndarray] | None:
-    """Variables of a SavedModel or checkpoint, or of an .npz with the Keras file's variables.
+    """Variables of a SavedModel or checkpoint, of the Keras file, or of an .npz with the latter's.
 
     Raises:
-      ValueError: the Keras file itself; the message says how to make an .npz of it.
+      ValueError: a Keras file without h5py, or one that is none; the message says what to do.
       FileNotFoundError: no such file, or no checkpoint in a folder.
     """
     path = Path(path)
@@ -40,13 +40,34 @@ def read(path: Path) -> dict[str, np.ndarray] | None:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     if path.suffix in (".h5", ".hdf5"):
-        raise ValueError(
-            f"{path} is HDF5, which needs h5py: give the SavedModel's folder, or, where h5py is, "
-            "copy the variables: found = {}; h5py.File(PATH).visititems(lambda name, x: "
-            "found.update({name: x[()]}) if isinstance(x, h5py.Dataset) else None); "
-            "numpy.savez('yamnet.npz', **found)"
-        )
+        return _read_hdf5(path)
     return tensorflow_bundle.read(path)
+
+
+def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
+    """Every array of an HDF5 file by its full name."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise ValueError(
+            f"{path} is HDF5, which needs h5py ({error}): pip install h5py, or give the "
+            "SavedModel's folder, or, where h5py is, copy the variables: found = {}; "
+            "h5py.File(PATH).visititems(lambda name, x: found.update({name: x[()]}) if "
+            "isinstance(x, h5py.Dataset) else None); numpy.savez('yamnet.npz', **found)"
+        ) from error
+    found: dict[str, np.ndarray] = {}
+
+    def take(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = item[()]
+
+    path.open("rb").close()  # h5py's own message of a missing file is longer and names less
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(take)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read as HDF5: {error}") from error
+    return found
 
 
 def prepare(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

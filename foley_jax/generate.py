@@ -41,7 +41,8 @@ same command runs in every process; they share the videos, and the file system.
     p.add_argument(
         "--model",
         required=True,
-        help="workdir of an ldm run (runs/ldm), folder of official files, or hub:OWNER/NAME",
+        help="workdir of an ldm run (runs/ldm), folder of official files, hub:OWNER/NAME, or "
+        "embedded",
     )
     p.add_argument("--out", default="out", help="output folder (default: out)")
     count = limits.count_argument

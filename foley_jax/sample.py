@@ -1,7 +1,7 @@
 """Audio for silent videos, and sounding videos: the public Python API and the command line.
 
 from foley_jax import sample
-foley = sample.load("runs/ldm")  # or a folder of official files, or "hub:OWNER/NAME"
+foley = sample.load("embedded")  # the package's own; a run, official files, "hub:OWNER/NAME"
 clip = foley("silent.mp4", seed=0, steps=25, guidance=4.5, alignment=50.0, num_samples=4)
 clip.save("with_sound.mp4"); clip.save("sound.wav"); clip.plot("mel.png")
 
@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
         description="Puts generated audio to silent videos (Diff-Foley; MMAudio, also by text), or "
         "makes sounding videos, and each from the other (MM-Diffusion).",
         epilog=f"""examples:
+  python -m foley_jax.sample silent.mp4 --model=embedded --out=out   (drawn scenes: launch/demo.sh)
   python -m foley_jax.sample silent.mp4 --model=runs/ldm --out=out
   python -m foley_jax.sample my_videos/ --model=runs/ldm --classifier=runs/alignment --out=out
   python -m foley_jax.sample silent.mp4 --model=official_files/ --num_samples=4 --keep_best=2
@@ -78,7 +79,7 @@ passed over, and one line says so. Of equal names the later ones get a number (N
         "--model",
         required=True,
         help="workdir of an ldm or mm_diffusion run (runs/ldm), folder of official files, "
-        "official file, or hub:OWNER/NAME",
+        "official file, hub:OWNER/NAME, or the package's own: embedded, embedded:4_steps",
     )
     p.add_argument("--out", default="out", help="output folder (default: out)")
     flags.of_both(p)

@@ -32,6 +32,6 @@ run "$PY" -m foley_jax.sample $VIDEOS --model=$MODEL --steps=$STEPS --out=$HERE/
 
 step "Scores, and a page with players"
 run "$PY" -m foley_jax.evaluation --protocol=embedded --reference $VIDEOS \
-  --generated=$MODEL=$HERE/out --out=$HERE/report
+  --generated=generated=$HERE/out --out=$HERE/report
 
 step "Done: $HERE/out/*.mp4, $HERE/report/index.html"

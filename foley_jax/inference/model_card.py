@@ -168,7 +168,9 @@ def _training(config: ml_collections.ConfigDict, step: int | None) -> list[str]:
     if audio:
         lines += [f"* Audio: {audio.sample_rate_hz:g} Hz, {audio.get('num_mels', '?')} mels."]
     if video:
-        size = "" if config.get("cavp") else f", {video.height}x{video.width}"  # CAVP's, not its own
+        size = (
+            "" if config.get("cavp") else f", {video.height}x{video.width}"
+        )  # CAVP's, not its own
         lines += [f"* Video: {video.fps:g} frames/s{size}."]
     return lines
 

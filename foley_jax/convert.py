@@ -9,6 +9,7 @@
     python -m foley_jax.convert --list
     python -m foley_jax.convert export runs/ldm travels/ldm --dtype=bfloat16
     python -m foley_jax.convert export runs/ldm travels/ldm --push=OWNER/NAME
+    python -m foley_jax.convert to_torch runs/ldm ldm.ckpt
 
 Every key of the checkpoint is used or on its kind's written ignore list, every parameter is
 filled, every shape agrees; otherwise one error names all offenders. Files are read without
@@ -20,6 +21,7 @@ Where a file holds the last weights and their averages (EMA), the last ones are 
 the averages. `export` goes the other way: a run's model, averaged where the run has averages, as
 config.json and weights.safetensors, which sampling and grafts read like a run, with their
 SHA256SUMS, a README.md to be filled in, and the CAVP that the model needs. --push uploads that.
+`to_torch` writes the same weights under the official names, for the official code.
 """
 
 import argparse
@@ -32,7 +34,7 @@ import jax
 import numpy as np
 
 from foley_jax.inference import official
-from foley_jax.interop import hub, registry
+from foley_jax.interop import hub, registry, torch_writer
 from foley_jax.interop import report as conversion_report
 from foley_jax.media import file_arguments
 
@@ -40,9 +42,9 @@ from foley_jax.media import file_arguments
 kinds, recognise = registry.kinds, registry.recognise
 load_torch, convert = registry.load_torch, registry.convert
 from_state_dict = registry.from_state_dict
-run_config, save = official.run_config, official.save
+run_config, save, to_torch = official.run_config, official.save, official.to_torch
 
-EXPORT = "export"  # on the command line: SRC is a run of ours
+EXPORT, TO_TORCH = "export", "to_torch"  # on the command line: SRC is a run of ours
 AUTO = "auto"  # on the command line: the kind is read off the file's keys
 
 
@@ -56,13 +58,14 @@ def parser() -> argparse.ArgumentParser:
   python -m foley_jax.convert stable_diffusion/v1 hub:CompVis/stable-diffusion-v1-4 runs/sd
   python -m foley_jax.convert export runs/ldm travels/ldm --dtype=bfloat16
   python -m foley_jax.convert export runs/ldm travels/ldm --license=mit --push=OWNER/NAME
+  python -m foley_jax.convert to_torch runs/ldm ldm.ckpt
   python -m foley_jax.convert --list""",
     )
     p.add_argument(
         "kind",
         nargs="?",
         metavar="KIND",
-        help=f"what the file is (see --list), {AUTO!r} or {EXPORT!r}",
+        help=f"what the file is (see --list), or {AUTO}, {EXPORT}, {TO_TORCH}",
     )
     p.add_argument(
         "source",
@@ -70,7 +73,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="SRC",
         help="checkpoint file, diffusers folder, or hub:OWNER/NAME[/FILE]",
     )
-    p.add_argument("folder", nargs="?", metavar="DST", help="new folder for the converted model")
+    p.add_argument(
+        "folder",
+        nargs="?",
+        metavar="DST",
+        help=f"new folder for the model; {TO_TORCH}: new file, .ckpt, .pt, .pth or .safetensors",
+    )
     p.add_argument(
         "--ema",
         action="store_true",
@@ -109,6 +117,12 @@ def _add_export(p: argparse.ArgumentParser) -> None:
         help="upload what was written to the Hugging Face hub, as a private repository",
     )
     group.add_argument("--public", action="store_true", help="make that repository public")
+    p.add_argument_group(TO_TORCH).add_argument(
+        "--kind",
+        dest="torch_kind",
+        metavar="KIND",
+        help="kind of the file, or its last name: cavp, ldm, base, ... (default: the run's)",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -120,6 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if not args.folder:
         command.error("KIND, SRC and DST are needed (or --list)")
+    if args.kind == TO_TORCH:
+        return _to_torch(args)
     if Path(args.folder).exists() and any(Path(args.folder).iterdir()):
         print(f"error: {args.folder} is not empty; name a new folder", file=sys.stderr)
         return 1
@@ -171,6 +187,21 @@ def _export(args: argparse.Namespace) -> int:
     except (OSError, ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _to_torch(args: argparse.Namespace) -> int:
+    try:
+        done = official.to_torch(args.source, args.folder, args.torch_kind)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(
+        f"{args.source} -> {args.folder}: {done.kind}, {len(done.written.state)} tensors, "
+        f"{torch_writer.size(done.written):,} numbers"
+    )
+    for line in done.remarks:
+        print(f"note: {line}", file=sys.stderr)
     return 0
 
 

@@ -6,7 +6,7 @@ Layouts: [out, in, *k] -> [*k, in, out]; a kernel axis of size 1 may be absent o
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 import dataclasses
 import math
 import re
@@ -18,7 +18,8 @@ import numpy as np
 
 from foley_jax.interop import spec, weight_norm, wrappers
 
-_LEAVES = {
+# leaf of PyTorch -> our leaves that it may be
+LEAVES = {
     "weight": ("kernel", "scale", "embedding"),
     "running_mean": ("mean",),
     "running_var": ("var",),
@@ -100,12 +101,12 @@ def fill(
     values: dict[str, jax.Array] = {}
     loaded, ignored, misfits = {}, {}, _Misfits()
     for key, array in state.items():
-        reason = _ignored(kind, key)
+        reason = reason_of(kind, key)
         if reason is not None:
             ignored[key] = reason
             continue
-        renamed = _renamed(kind, key)
-        path = _target(renamed, targets)
+        renamed = renamed_key(kind, key)
+        path = path_of(renamed, targets)
         if path is None:
             misfits.unused.append(f"{key} {tuple(np.shape(array))}")
         elif path in values:
@@ -129,7 +130,7 @@ def fill(
             values[path], loaded[key] = jnp.asarray(value, want.dtype), path
     left = [path for path in targets if path not in values]
     misfits.missing = [
-        f"{path} {targets[path].shape}" for path in left if not _matches(path, kind.init)
+        f"{path} {targets[path].shape}" for path in left if not matches(path, kind.init)
     ]
     misfits.check()
     return Filled(values, loaded, ignored, tuple(left), tuple(notes))
@@ -191,23 +192,24 @@ def _without(front: str, state: Mapping[str, Any]) -> Mapping[str, Any]:
 def _num_homeless(kind: spec.Checkpoint, keys: Iterable[str], targets: Mapping[str, Any]) -> int:
     """How many keys have no place in the module and no reason to be left out."""
     return sum(
-        _ignored(kind, key) is None and _target(_renamed(kind, key), targets) is None
+        reason_of(kind, key) is None and path_of(renamed_key(kind, key), targets) is None
         for key in keys
     )
 
 
-def _ignored(kind: spec.Checkpoint, key: str) -> str | None:
+def reason_of(kind: spec.Checkpoint, key: str) -> str | None:
+    """Returns why a checkpoint key is not used; None if it is."""
     return _reason(key, (*_ALWAYS_IGNORED, *kind.ignore))
 
 
-def _renamed(kind: spec.Checkpoint, key: str) -> str:
+def renamed_key(kind: spec.Checkpoint, key: str) -> str:
+    """Returns a checkpoint key after the kind's renames: our path with dots, but for the leaf."""
     for pattern, replacement in kind.renames:
         key = re.sub(pattern, replacement, key)
     return key
 
 
 def _reason(key: str, ignore: Iterable[str | tuple[str, str]]) -> str | None:
-    """Why a key is not used; None if it is."""
     for rule in ignore:
         pattern, reason = (rule, f"ignored by {rule}") if isinstance(rule, str) else rule
         if re.fullmatch(pattern, key):
@@ -225,20 +227,25 @@ def has_signature(kind: spec.Checkpoint, keys: Iterable[str], *, outer: bool = F
     """
     bare = list(wrappers.unwrap(keys, kind.strip)[0].values())
     for front in ("", *(wrappers.fronts(bare) if outer else ())):
-        inner = [key.removeprefix(front) for key in bare]
-        if all(any(re.fullmatch(mark, key) for key in inner) for mark in kind.signature):
+        if not lacking(kind, [key.removeprefix(front) for key in bare]):
             return True
     return False
 
 
-def _matches(text: str, patterns: Iterable[str]) -> bool:
+def lacking(kind: spec.Checkpoint, keys: Collection[str]) -> list[str]:
+    """Returns the regexes of the kind's signature that no key fully matches."""
+    return [mark for mark in kind.signature if not any(re.fullmatch(mark, key) for key in keys)]
+
+
+def matches(text: str, patterns: Iterable[str]) -> bool:
+    """Whether a text fully matches one of some regexes."""
     return any(re.fullmatch(pattern, text) for pattern in patterns)
 
 
-def _target(key: str, targets: Mapping[str, Any]) -> str | None:
-    """Our path of a renamed key: dots to slashes, the leaf by rule."""
+def path_of(key: str, targets: Mapping[str, Any]) -> str | None:
+    """Returns our path of a renamed key, dots to slashes and the leaf by rule; None without one."""
     *parents, leaf = key.split(".")
-    for name in (*_LEAVES.get(leaf, ()), leaf):
+    for name in (*LEAVES.get(leaf, ()), leaf):
         path = "/".join((*parents, name))
         if path in targets:
             return path

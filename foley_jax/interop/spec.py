@@ -16,6 +16,22 @@ StateDict = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
+class Writing:
+    """What the tables of reading do not say, and writing a checkpoint needs.
+
+    Attributes:
+      container: name of the dict inside the official file that holds the weights; "" is none.
+      kernel_axes: pairs (regex, number); an official weight whose name fully matches has so many
+        kernel axes; ours may have more or fewer of size 1. One axis of three is time, the first.
+      never: regexes; the official network has no such name, though it would be read.
+    """
+
+    container: str = "state_dict"
+    kernel_axes: tuple[tuple[str, int], ...] = ()
+    never: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Checkpoint:
     """One kind of PyTorch checkpoint.
 
@@ -54,6 +70,8 @@ class Checkpoint:
       prepare: rewrites the whole state dict (fused tensors, other names); rarely needed.
       configure: contents of a config.json that lies with the weights in a folder (Hugging Face) ->
         fields of `model`; raises ValueError of what the module cannot be. None: it is not read.
+      writing: how a module of ours becomes such a checkpoint (`interop/torch_writer.py`); None:
+        that is not known.
     """
 
     build: Callable[..., nnx.Module]
@@ -72,3 +90,4 @@ class Checkpoint:
     read: Callable[[Path], StateDict | None] | None = None
     prepare: Callable[[StateDict], StateDict] | None = None
     configure: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    writing: Writing | None = None

@@ -12,22 +12,22 @@ Checkpoint = spec.Checkpoint
 
 # the nesting of the blocks is the official one
 _RENAMES = (
-    (r"\.GroupNorm\.", "."),
+    (r"(_layers\.0|_out\.0|norm)\.GroupNorm\.", r"\1."),
     (r"^time_embed\.2\.", "time_embed.1."),
     (r"^(video|audio)_out\.0\.", r"\1_norm_out."),
-    (r"^(video|audio)_out\.2\.\w+_conv\.", r"\1_conv_out."),
+    (r"^(video|audio)_out\.2\.\1_conv\.", r"\1_conv_out."),
     (r"\.(video|audio)_in_layers\.0\.", r".\1_norm1."),
     (r"\.(video|audio)_in_layers\.2\.", r".\1_conv1."),
     (r"\.(video|audio)_out_layers\.0\.", r".\1_norm2."),
-    (r"\.(video|audio)_out_layers\.3\.\w+_conv\.", r".\1_conv2."),
-    (r"\.(video|audio)_skip_connection\.\w+_conv\.", r".\1_shortcut."),
+    (r"\.(video|audio)_out_layers\.3\.\1_conv\.", r".\1_conv2."),
+    (r"\.(video|audio)_skip_connection\.\1_conv\.", r".\1_shortcut."),
     (r"\.video_conv_(spatial|temporal)\.", r".\1."),
     (r"\.audio_(conv1?)\.audio_conv\.", r".audio_\1."),
     (r"\.emb_layers\.1\.", ".time_proj."),
     (r"\.(spatial|temporal|audio)_attention_block\.", r".\1_attention."),
     (r"\.v_(norm|qkv)\.", r".video_\1."),
     (r"\.a_(norm|qkv)\.", r".audio_\1."),
-    (r"\.(video|audio)_proj_out\.\w+_conv\.", r".\1_proj."),
+    (r"\.(video|audio)_proj_out\.\1_conv\.", r".\1_proj."),
 )
 _IMAGE_RENAMES = (
     (r"^time_embed\.2\.", "time_embed.1."),
@@ -39,6 +39,18 @@ _IMAGE_RENAMES = (
     (r"\.out_layers\.0\.", ".norm2."),
     (r"\.out_layers\.3\.", ".conv2."),
     (r"\.skip_connection\.", ".shortcut."),
+)
+_WRITING = spec.Writing(
+    container="",
+    kernel_axes=(
+        (r".*\.video_(skip_connection|out_layers\.3|proj_out)\.video_conv\.weight", 3),
+        (r".*(qkv|attention_block\.proj_out|audio_conv|video_conv_temporal)\.weight", 1),
+    ),
+    never=(r".*_proj_out\.audio_conv\.audio_conv\..*",),
+)
+_IMAGE_WRITING = spec.Writing(
+    container="",
+    kernel_axes=((r".*\.skip_connection\.weight", 2), (r".*\.(qkv|proj_out)\.weight", 1)),
 )
 _IMAGE_SIGNATURE = (
     r"input_blocks\.0\.0\.weight",
@@ -59,6 +71,7 @@ KINDS: dict[str, Checkpoint] = {
             r"middle_blocks\.1\.v_qkv\.weight",
             r"audio_out\.2\.audio_conv\.weight",
         ),
+        writing=_WRITING,
     ),
     # the same files of the super-resolution model
     "mm_diffusion/super_resolution": Checkpoint(
@@ -67,6 +80,7 @@ KINDS: dict[str, Checkpoint] = {
         stage="mm_super_resolution:released",
         renames=_IMAGE_RENAMES,
         signature=_IMAGE_SIGNATURE,
+        writing=_IMAGE_WRITING,
     ),
     # what the official super-resolution starts its training from
     "guided_diffusion/upsampler_64_256": Checkpoint(

@@ -62,10 +62,10 @@ def test_every_name_and_shape_of_the_official_network_has_its_place(kind):
     }
     left = dict(targets)
     for key, shape in _plain(keys).items():
-        if fill._ignored(description, key):
+        if fill.reason_of(description, key):
             continue
-        renamed = fill._renamed(description, key)
-        path = fill._target(renamed, targets)
+        renamed = fill.renamed_key(description, key)
+        path = fill.path_of(renamed, targets)
         assert path is not None, key
         array = np.broadcast_to(np.float32(0), shape)  # takes no memory
         if key.endswith(".filter"):

@@ -67,6 +67,20 @@ _SD_SIGNATURE = (
     r"(model\.diffusion_model\.input_blocks\.0\.0|unet\.conv_in)\.weight",
     r"(first_stage_model|vae)\.encoder\.conv_in\.weight",
 )
+# of the official networks, for the way back
+_WRITING = spec.Writing(
+    kernel_axes=(
+        (r".*\.(proj_in|proj_out|skip_connection|nin_shortcut|(post_)?quant_conv)\.weight", 2),
+        (r"first_stage_model\..*\.attn_\d+\.(q|k|v)\.weight", 2),
+    ),
+    never=(
+        r"(unet|autoencoder|conditioner|classifier)\..*",
+        r"first_stage_model\..*\.(in_layers|out_layers|emb_layers|skip_connection)\..*",
+        r"(?!first_stage_model\.).*\.nin_shortcut\..*",
+        r".*\.transformer_blocks\..*\.(in|out)_layers\..*",
+        r"model\.head\..*",
+    ),
+)
 _ALIGNMENT_SIGNATURE = (r"model\.classifier\.weight", r"cond_model\.pos_emb\.weight")
 
 KINDS: dict[str, Checkpoint] = {
@@ -81,6 +95,7 @@ KINDS: dict[str, Checkpoint] = {
             r"logit_scale",
         ),
         file_names=("cavp_epoch66.ckpt",),
+        writing=spec.Writing(kernel_axes=((r"video_encoder\..*conv\.weight", 3),)),
     ),
     # Cnn14_mAP=0.431.pth and relatives: the convolutions and fc1. PANNs' bn0 has 64 mels and
     # fc_audioset has 527 classes, so `bn` and `final_project` stay at their initialisation.
@@ -117,6 +132,7 @@ KINDS: dict[str, Checkpoint] = {
         init=(r"latent_scale",),
         signature=(*_SD_SIGNATURE, r"cond_stage_model\.pos_emb\.weight"),
         file_names=("ldm_epoch240.ckpt",),
+        writing=_WRITING,
     ),
     # sd-v1-4.ckpt or a diffusers folder: what Diff-Foley starts from. Its text encoder has no
     # place here, and our conditioner starts fresh.
@@ -150,6 +166,7 @@ KINDS: dict[str, Checkpoint] = {
         ),
         signature=_ALIGNMENT_SIGNATURE,
         file_names=("double_guidance_classifier.ckpt",),
+        writing=_WRITING,
     ),
     # eval_classifier.ckpt: the same networks trained on clean latents, with the autoencoder and
     # the scale of its latents.
@@ -161,5 +178,6 @@ KINDS: dict[str, Checkpoint] = {
         ignore=_TABLES,
         signature=(*_ALIGNMENT_SIGNATURE, r"first_stage_model\.encoder\.conv_in\.weight"),
         file_names=("eval_classifier.ckpt",),
+        writing=_WRITING,
     ),
 }

@@ -24,12 +24,14 @@ class Source(NamedTuple):
       frames_THWC: uint8 [T, H, W, 3], or what gives them one by one where they are too many.
       duration_s: its length in seconds.
       kept: audio of which only a span is made anew, if any.
+      varied: audio that `settings.vary` begins with, if any.
     """
 
     path: Path
     frames_THWC: np.ndarray | video_io.Stream
     duration_s: float
     kept: editing.Kept | None = None
+    varied: editing.Kept | None = None
 
     @property
     def nbytes(self) -> int:
@@ -50,6 +52,7 @@ class Viewed(NamedTuple):
     duration_s: float
     clips_BD: np.ndarray
     kept: editing.Kept | None = None
+    varied: editing.Kept | None = None
 
 
 class Audio(NamedTuple):
@@ -93,5 +96,5 @@ def view(
 
     video_features = grouped.encode(encode_fn, map(groups_of, sources, embedded), batch=batch)
     clips = [np.concatenate(own) if own else np.zeros((0, 0), np.float32) for own in embedded]
-    seen = [Viewed(s.path, s.duration_s, own, s.kept) for s, own in zip(sources, clips)]
+    seen = [Viewed(s.path, s.duration_s, own, s.kept, s.varied) for s, own in zip(sources, clips)]
     return seen, video_features

@@ -49,11 +49,13 @@ class Foley:
         preset: str = "default",
         regenerate: tuple[float, float] | None = None,
         audio: str | os.PathLike | None = None,
+        vary: float = 1.0,
     ) -> Clip | list[Clip]:
         """Makes audio for one video of any length, frame rate and size.
 
         Args:
-          video: path of a file with a video stream; its own audio is read for `regenerate` only.
+          video: path of a file with a video stream; its own audio is read for `regenerate` and
+            `vary` only.
           seed: 0 to 2**64 - 1; same seed, video name and settings give the same audio.
           steps: solver steps.
           guidance: classifier-free guidance scale; 1 is no guidance.
@@ -69,7 +71,10 @@ class Foley:
             a pitch that is 27 % low; see `settings.Settings`.
           regenerate: (start, stop) in seconds: only this span is made, the rest of the audio is
             kept to the sample. With a start where the audio ends, it is extended.
-          audio: file with the audio that `regenerate` keeps; by default the video's own.
+          audio: file with the audio that `regenerate` keeps or `vary` begins with; by default the
+            video's own.
+          vary: below 1, the audio is varied: sampling begins with it, noised to this share of the
+            steps, so that little keeps it nearly as it was; 1 makes all anew and reads none.
         Raises:
           foley_jax.media.video.MediaError: the file has no readable video, or no audio to keep.
           ValueError: a setting is out of range, or no audio is finite; the message then names the
@@ -86,11 +91,15 @@ class Foley:
             cache_interval=cache_interval,
             cache_depth=cache_depth,
             preset=preset,
+            vary=vary,
         )
         self.model.check(settings)  # before the file is read
+        _check_edits(regenerate, settings)
         source = self.read(video)
         if regenerate is not None:
             source = self.keeping(source, regenerate, audio)
+        if settings.vary < 1:
+            source = self.varying(source, audio)
         results = self.model.generate([source], settings)[0]
         clips = [self.clip(video, result) for result in results]
         if clips[0].fault:  # of the best one
@@ -117,6 +126,14 @@ class Foley:
         return source._replace(
             kept=editing.Kept(audio_io.load(audio or source.path, rate), start_s, stop_s)
         )
+
+    def varying(
+        self, source: pipeline.Source, audio: str | os.PathLike | None = None
+    ) -> pipeline.Source:
+        """The same video, with the audio that is varied; see `__call__`."""
+        rate = self.model.audio.sample_rate_hz
+        audio_L = audio_io.load(audio or source.path, rate)
+        return source._replace(varied=editing.whole(audio_L, rate, source.duration_s))
 
     def read_audio(self, video: str | os.PathLike) -> pipeline.Audio:
         """Decodes a video's own audio at the model's rate.
@@ -148,6 +165,14 @@ class Foley:
         )
 
 
+def _check_edits(span: tuple[float, float] | None, settings: pipeline.Settings) -> None:
+    if span is not None and settings.vary < 1:
+        raise ValueError(
+            f"regenerate makes a span wholly anew, vary={settings.vary:g} the whole audio in part; "
+            "give one of them"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class GenerateJob:
     """Generated audio for each video."""
@@ -157,8 +182,13 @@ class GenerateJob:
     networks: dict[str, str | None]  # where they come from
     regenerate: tuple[float, float] | None = None  # all else of their own audio is kept
 
+    def __post_init__(self):
+        _check_edits(self.regenerate, self.options)
+
     def read(self, video: Path) -> pipeline.Source:
         source = self.foley.read(video)
+        if self.options.vary < 1:
+            return self.foley.varying(source)
         return self.foley.keeping(source, self.regenerate) if self.regenerate else source
 
     def make(self, sources: Sequence[pipeline.Source]) -> list[pipeline.GeneratedMel]:
@@ -172,7 +202,7 @@ class GenerateJob:
 
     def settings(self) -> dict:
         edit = {"regenerate": list(self.regenerate)} if self.regenerate else {}
-        return {**dataclasses.asdict(self.options), **self.networks, **edit}
+        return {**self.options.record(), **self.networks, **edit}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -198,7 +198,7 @@ def run(
 
     clock = timing.Clock()
     networks = networks or {"model": model.source}
-    common = {**dataclasses.asdict(settings), **networks}
+    common = {**settings.record(), **networks}
     # sample 0 is what `sample` makes, and describes it so
     described = [{**common, "sample": k} if k else common for k in range(samples)]
     folders = [out / f"seed{settings.seed}_sample{k}" for k in range(samples)]

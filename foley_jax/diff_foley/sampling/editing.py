@@ -1,4 +1,4 @@
-"""Audio of which a span is made anew, and all the rest is kept to the sample.
+"""Audio that is there already: kept to the sample but for a span, or varied as a whole.
 
 H V C latent rows, columns of a window and channels, W columns of a clip, F mels, T frames.
 """
@@ -12,6 +12,7 @@ from foley_jax.media import mel as mel_lib
 from foley_jax.media import specs
 from foley_jax.vocoders import decode
 
+SHORTER_S = 0.1  # that audio to vary may be than its video; silence fills the rest
 FADE_S = 0.02  # from the kept audio to the new one, within the span
 
 
@@ -48,6 +49,36 @@ def checked(span: tuple[float, float], duration_s: float) -> tuple[float, float]
             f"least 0, before its end and before that of the video ({duration_s:g} s)"
         )
     return start_s, min(stop_s, duration_s)
+
+
+def whole(audio_L: np.ndarray, rate_hz: int, duration_s: float) -> Kept:
+    """Returns audio to be varied, all of which is known.
+
+    Args:
+      audio_L: float32 [samples].
+      rate_hz: of it.
+      duration_s: of the video.
+    Raises:
+      ValueError: it is shorter.
+    """
+    length_s = len(audio_L) / rate_hz
+    if length_s < duration_s - SHORTER_S:
+        raise ValueError(
+            f"the audio to vary lasts {length_s:.2f} s, the video {duration_s:.2f} s; extend it "
+            f"first, with regenerate=({length_s:.2f}, {duration_s:.2f})"
+        )
+    return Kept(audio_L, 0.0, 0.0)
+
+
+def check_given(varied: Kept | None, vary: float) -> None:
+    """Whether there is audio to begin with, if and only if that is wanted.
+
+    Raises:
+      ValueError: it is not so.
+    """
+    if (vary < 1) != (varied is not None):
+        wanted = "some" if vary < 1 else "none"
+        raise ValueError(f"vary is {vary:g}; expected {wanted} audio to begin with (Source.varied)")
 
 
 def columns(

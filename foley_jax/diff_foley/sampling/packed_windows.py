@@ -27,7 +27,8 @@ class NoiseSeed(NamedTuple):
 class Request(NamedTuple):
     """An audio clip to make.
 
-    Windows, its video's features [R, D], where its noise comes from, and what is known of it.
+    Windows, its video's features [R, D], where its noise comes from, what is known of it, and
+    latents [H, W, C] that are varied.
     """
 
     windows: Sequence[windows_lib.Window]
@@ -35,6 +36,7 @@ class Request(NamedTuple):
     name: str
     draw: NoiseSeed
     kept: editing.KeptColumns | None = None
+    varied_HWC: np.ndarray | None = None
 
 
 class PackedWindows(NamedTuple):
@@ -46,6 +48,7 @@ class PackedWindows(NamedTuple):
       times_NL: float32 seconds of the features from the start of their window.
       keys_K: raw key data of every block's noise.
       kept: columns of the tape that are known, if any.
+      varied_HWC: latents that sampling begins with, noised, if any.
     """
 
     cover: multidiffusion.WindowLayout
@@ -53,6 +56,7 @@ class PackedWindows(NamedTuple):
     times_NL: np.ndarray
     keys_K: np.ndarray
     kept: editing.KeptColumns | None = None
+    varied_HWC: np.ndarray | None = None
 
 
 def pack_windows(
@@ -81,8 +85,10 @@ def pack_windows(
     ]
     times_NL, keys_K = (tape.padded(np.concatenate(part), laid.size) for part in (times, keys))
     features_NLD = _features(requests, spec, laid.size)
-    kept = _kept(requests, laid.starts, laid.size * spec.num_columns)
-    packed = PackedWindows(laid.cover, features_NLD, times_NL, keys_K, kept)
+    count = laid.size * spec.num_columns
+    kept = _kept(requests, laid.starts, count)
+    varied_HWC = _varied(requests, laid.starts, count)
+    packed = PackedWindows(laid.cover, features_NLD, times_NL, keys_K, kept, varied_HWC)
     return packed, laid.starts, laid.batch
 
 
@@ -99,6 +105,18 @@ def _kept(
         span = slice(at, at + len(own.known_W))
         z_HWC[:, span], known_W[span] = own
     return editing.KeptColumns(z_HWC, known_W)
+
+
+def _varied(requests: Sequence[Request], starts: Sequence[int], count: int) -> np.ndarray | None:
+    """Latents of all clips that are varied, on a tape of so many columns."""
+    given = [(r.varied_HWC, at) for r, at in zip(requests, starts) if r.varied_HWC is not None]
+    if not given:
+        return None
+    height, _, channels = given[0][0].shape
+    z_HWC = np.zeros((height, count, channels), np.float32)
+    for own, at in given:
+        z_HWC[:, at : at + own.shape[1]] = own
+    return z_HWC
 
 
 def _features(requests: Sequence[Request], spec: windows_lib.WindowSpec, size: int) -> np.ndarray:

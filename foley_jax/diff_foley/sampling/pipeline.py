@@ -199,6 +199,7 @@ class DiffFoley:
           ValueError: it is not.
         """
         aligned = settings.aligned(self.classifier is not None)
+        editing.check_given(source.varied, settings.vary)
         if settings.preset == "official" and source.kept is not None:
             raise ValueError(
                 "preset 'official' keeps no audio, the published notebook had no such thing; use "
@@ -245,13 +246,12 @@ class DiffFoley:
         owners = [(i, draw) for i, own in enumerate(draws) for draw in own]
         plan_fn = notebook.windows if official else windows.plan
         own_plans = [plan_fn(len(own), self.window) for own in video_features]
-        known = [
-            source.kept and self._known(source.kept, tape.num_blocks(plan, self.window))
-            for source, plan in zip(seen, own_plans)
-        ]
+        blocks = [tape.num_blocks(plan, self.window) for plan in own_plans]
+        known = [s.kept and self._known(s.kept, count) for s, count in zip(seen, blocks)]
+        varied = [s.varied and self._known(s.varied, count).z_HWC for s, count in zip(seen, blocks)]
         requests = [
             packed_windows.Request(
-                own_plans[i], video_features[i], seen[i].path.stem, draw, known[i]
+                own_plans[i], video_features[i], seen[i].path.stem, draw, known[i], varied[i]
             )
             for i, draw in owners
         ]

@@ -1,9 +1,11 @@
 """Settings that a user chooses for sampling with Diff-Foley."""
 
 import dataclasses
+from typing import Any
 
 from foley_jax.runtime import limits
 
+VARYING = ("dpm_solver", "ddim")  # samplers that can begin in the middle
 SAMPLERS = ("dpm_solver", "ddim", "plms")
 
 
@@ -24,6 +26,8 @@ class Settings:
       cache_interval: solver steps that one computation of the U-Net's deep entries serves: 2 or
         3 save time and change the audio a little, 1 is exact; see `feature_cache`.
       cache_depth: entries of the way down, and up, that are computed at every step.
+      vary: 1 makes all anew; below it begins with audio that is there, noised to this share of the
+        steps (SDEdit), of which at least one is done: the less, the nearer the result is to it.
       preset: "default", or "official" to reproduce the published notebook with its mistakes:
         zeros as null condition, which training never saw (spec D1); the raw features of the whole
         video for the classifier (D2) and none of it at guidance 1 with DPM-Solver; a 22.05 kHz
@@ -43,6 +47,7 @@ class Settings:
     cache_interval: int = 1
     cache_depth: int = 1
     preset: str = "default"
+    vary: float = 1.0
 
     def __post_init__(self):
         if self.preset not in ("default", "official"):
@@ -58,6 +63,7 @@ class Settings:
             "keep_best": limits.whole("keep_best", self.keep_best, 1),
             "cache_interval": limits.whole("cache_interval", self.cache_interval, 1),
             "cache_depth": limits.whole("cache_depth", self.cache_depth, 1),
+            "vary": limits.real("vary", self.vary, above=0),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # a frozen dataclass has no other way
@@ -65,6 +71,26 @@ class Settings:
             raise ValueError(
                 f"keep_best is {self.keep_best}, expected 1 to num_samples={self.num_samples}"
             )
+
+        if self.vary > 1:
+            raise ValueError(f"vary is {self.vary:g}, expected a number above 0 and of at most 1")
+        if self.vary < 1 and self.sampler not in VARYING:
+            raise ValueError(
+                f"sampler {self.sampler!r} begins with noise alone; give vary=1, or one of the "
+                f"samplers {', '.join(VARYING)}"
+            )
+        if self.vary < 1 and self.preset == "official":
+            raise ValueError(
+                "preset 'official' makes all anew, as the published notebook; give vary=1, or "
+                "preset 'default'"
+            )
+
+    def record(self) -> dict[str, Any]:
+        """Returns the settings for a file beside the results, without a `vary` that is 1."""
+        found = dataclasses.asdict(self)
+        if self.vary == 1:
+            del found["vary"]
+        return found
 
     def aligned(self, has_classifier: bool) -> bool:
         """Whether the classifier's gradient acts.

@@ -21,7 +21,7 @@ from foley_jax.diff_foley.sampling import (
     packed_windows,
 )
 from foley_jax.diff_foley.sampling import settings as settings_lib
-from foley_jax.diffusion import finite, gaussian, guidance, inpainting, multidiffusion
+from foley_jax.diffusion import finite, gaussian, guidance, inpainting, multidiffusion, varying
 from foley_jax.diffusion import windows as windows_lib
 from foley_jax.diffusion.samplers import ddim, dpm_multistep, few_step, plms
 from foley_jax.runtime import limits, partition, seed_keys
@@ -36,6 +36,8 @@ SAMPLERS = {
     "few_step": few_step.sample,  # of students, whatever the settings say
 }
 
+STARTS = {"dpm_solver": dpm_multistep.starts_at, "ddim": ddim.starts_at}
+
 
 @dataclasses.dataclass(frozen=True)
 class Program:
@@ -48,6 +50,7 @@ class Program:
       guided: the classifier-free guidance scale is not 1.
       batch: windows evaluated at once.
       cache: of the U-Net's deep features.
+      skip: steps left out at the beginning, which is then audio that is there, noised.
     """
 
     schedule: Any
@@ -59,6 +62,7 @@ class Program:
     guided: bool
     batch: int
     cache: feature_cache.FeatureCache = feature_cache.FeatureCache()
+    skip: int = 0
 
 
 def noise(program: Program, keys_K: jax.Array) -> jax.Array:
@@ -152,7 +156,8 @@ def solve(
     if packed.kept is not None:
         z_HWC, known_W = packed.kept
         canvas = inpainting.keeping(canvas, p.schedule, z_HWC[None], known_W[None, None, :, None])
-    return SAMPLERS[p.sampler](canvas, p.schedule, x_T[None], num_steps=p.steps)[0]
+    skip = {"skip": p.skip} if p.skip else {}  # only some samplers know it
+    return SAMPLERS[p.sampler](canvas, p.schedule, x_T[None], num_steps=p.steps, **skip)[0]
 
 
 def sample(
@@ -163,8 +168,14 @@ def sample(
     *scales_and_rows: jax.Array | None,
     watch: finite.Watch | None = None,
 ) -> jax.Array:
-    """`solve` from the noise of the tape's keys; its last arguments are `solve`'s."""
+    """`solve` from the noise of the tape's keys, or from what is varied, noised with it.
+
+    The last arguments are `solve`'s.
+    """
     x_T = noise(program, packed.keys_K)
+    if program.skip:
+        time = STARTS[program.sampler](program.schedule, program.steps, program.skip)
+        x_T = varying.noised(program.schedule, packed.varied_HWC, x_T, time)
     return solve(program, model, classifier, packed, x_T, *scales_and_rows, watch=watch)
 
 
@@ -249,6 +260,8 @@ class Sampler:
                 f"steps is {settings.steps}, but the model was distilled to {self.student_steps}; "
                 f"give steps={self.student_steps}, or the student of other steps"
             )
+        if settings.vary < 1:
+            raise ValueError("a distilled model begins with noise alone; give vary=1")
         usual = (settings.sampler, settings.preset, settings.cache_interval)
         if usual != ("dpm_solver", "default", 1):
             raise ValueError(
@@ -293,7 +306,8 @@ class Sampler:
         guided = not student and settings.guidance != 1
         sampler = "few_step" if student else settings.sampler
         cache = feature_cache.FeatureCache(settings.cache_interval, settings.cache_depth)
-        choice = (settings.steps, sampler, settings.preset, guided, batch, cache)
+        skip = varying.skipped(settings.vary, settings.steps)
+        choice = (settings.steps, sampler, settings.preset, guided, batch, cache, skip)
         key = (watched, aligned, *choice, packed.kept is not None)
         if key not in self._programs:
             watch = self._watches[key] = finite.Watch() if watched else None

@@ -29,6 +29,12 @@ def strided_steps(schedule: Schedule, num_steps: int, offset: int) -> np.ndarray
     return steps
 
 
+def starts_at(schedule: Schedule, num_steps: int, skip: int, offset: int = 1) -> jax.Array:
+    """Returns the model time at which `sample` is after `skip` of its steps, float32."""
+    steps = strided_steps(schedule, num_steps, offset)[::-1]
+    return jnp.asarray(schedule.model_times)[steps[skip]].astype(jnp.float32)
+
+
 def step(
     x: gaussian.Tree,
     eps: gaussian.Tree,
@@ -74,6 +80,7 @@ def sample(
     key: jax.Array | None = None,
     offset: int = 1,
     clip_x0: bool = False,
+    skip: int = 0,
 ) -> gaussian.Tree:
     """Walks from noise to data in `num_steps` evaluations, one scan.
 
@@ -86,6 +93,8 @@ def sample(
       offset: first table index visited. 1 is Stable Diffusion's walk 961, ..., 41, 1, which ends
         at the noise level of index 0; 0 is guided diffusion's 960, ..., 40, 0, which ends clean.
       clip_x0: clip data predictions to [-1, 1], for data that lives there.
+      skip: steps that are left out at the beginning; x_T is then what is there after them, at the
+        time of `starts_at`.
     Returns:
       float32 pytree like x_T.
     Raises:
@@ -94,10 +103,10 @@ def sample(
     """
     if eta and key is None:
         raise ValueError(f"eta is {eta}, so ddim draws noise: give key=")
-    steps = strided_steps(schedule, num_steps, offset)[::-1].copy()
+    steps = strided_steps(schedule, num_steps, offset)[::-1][skip:].copy()
     abar = jnp.asarray(schedule.alphas_cumprod)[steps]
     last = jnp.asarray(schedule.alphas_cumprod)[:1] if offset else jnp.ones(1)
-    keys = jax.random.split(jax.random.key(0) if key is None else key, num_steps)
+    keys = jax.random.split(jax.random.key(0) if key is None else key, num_steps)[skip:]
     inputs = (jnp.asarray(schedule.model_times)[steps], abar, jnp.append(abar[1:], last), keys)
     x_T = jax.tree.map(lambda a: a.astype(jnp.float32), x_T)
     batch = jax.tree.leaves(x_T)[0].shape[0]

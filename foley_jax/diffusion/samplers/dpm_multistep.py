@@ -49,6 +49,11 @@ def model_times(schedule: Schedule, num_steps: int, spacing: Spacing = "time") -
     return jnp.asarray(log_snr.inverse(np.linspace(*ends, num_steps + 1)), jnp.float32)
 
 
+def starts_at(schedule: Schedule, num_steps: int, skip: int) -> jax.Array:
+    """Returns the model time at which `sample` is after `skip` of its steps, float32."""
+    return model_times(schedule, num_steps)[skip]
+
+
 def _steps(
     schedule: Schedule, times: jax.Array, lower_order_final: bool, integer_times: bool
 ) -> _Step:
@@ -79,6 +84,7 @@ def sample(
     spacing: Spacing = "time",
     integer_times: bool = False,
     threshold: bool = False,
+    skip: int = 0,
 ) -> gaussian.Tree:
     """Solves the diffusion ODE from noise to data in one scan, `num_steps` evaluations.
 
@@ -94,6 +100,8 @@ def sample(
       spacing: of the steps, static; see `model_times`.
       integer_times: the network is told its times cut to integers, as MM-Diffusion was trained.
       threshold: `thresholding.dynamic` on every data prediction.
+      skip: steps that are left out at the beginning; x_T is then what is there after them, at the
+        time of `starts_at`.
     Returns:
       The sample at model time 0, float32; no final denoising step, as in the source.
     Raises:
@@ -120,7 +128,7 @@ def sample(
         return (jax.tree.map(leaf, x, data, previous), data, memory), None
 
     start = (x_T, jax.tree.map(jnp.zeros_like, x_T), memory)
-    times = model_times(schedule, num_steps, spacing)
+    times = model_times(schedule, num_steps, spacing)[skip:]
     numbers = _steps(schedule, times, lower_order_final, integer_times)
     (x_0, _, _), _ = jax.lax.scan(step, start, numbers)
     return x_0

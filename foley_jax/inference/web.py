@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 import dataclasses
 from pathlib import Path
+import shutil
 import tempfile
 from typing import Any
 
@@ -132,15 +133,22 @@ def _outputs(server: Server) -> list[gr.blocks.Block]:
         for number in range(1, server.limits.most_takes + 1):
             with gr.Column(min_width=280, visible=number == 1) as column:
                 video = gr.Video(label=f"take {number}")
-                audio = gr.Audio(label=f"take {number}: waveform", type="filepath")
-                shown += [column, video, audio, gr.Image(label=f"take {number}: {image}")]
-    files = gr.Files(label="download (mp4, wav)", interactive=False, height=140)
+                audio = gr.Audio(
+                    label=f"take {number}: waveform", type="filepath", buttons=["download"]
+                )
+                picture = gr.Image(
+                    label=f"take {number}: {image}",
+                    show_label=False,  # it would lie over the axes
+                    buttons=["download", "fullscreen"],
+                )
+                shown += [column, video, audio, picture]
+    files = gr.Files(label="download (mp4, wav)", interactive=False)
     return [*shown, files, gr.JSON(label="scores")]
 
 
 def _foley_form(server: Server) -> Callable[[list[gr.blocks.Block]], Any]:
     """The form; returns what ties it to the outputs."""
-    video = web_guard.Video(label="video", sources=["upload", "webcam"])
+    video = web_guard.uploaded(gr.Video(label="video", sources=["upload", "webcam"]))
     has_text = isinstance(server.model, text_foley.TextFoley)
     text = gr.Textbox(label="what is heard", visible=has_text)
     negative = gr.Textbox(label="what is not to be heard", visible=has_text)
@@ -173,21 +181,24 @@ def _foley_form(server: Server) -> Callable[[list[gr.blocks.Block]], Any]:
         return server.answer(server.foley, video, *args, progress)
 
     inputs = [video, text, negative, seed, steps, guidance, count, level, fade]
-    return lambda out: button.click(audio_for_video, inputs, out, api_name="audio_for_video")
+    return lambda out: button.click(
+        audio_for_video, inputs, out, api_name="audio_for_video", show_progress_on=out[1]
+    )
 
 
 def _sounding_form(server: Server) -> Callable[[list[gr.blocks.Block]], Any]:
     """The form; returns what ties it to the outputs."""
     way = gr.Radio(WAYS, value=WAYS[0], label="what")
-    video = web_guard.Video(label="video", sources=["upload", "webcam"], visible=False)
-    audio = web_guard.Audio(label="audio", type="filepath", visible=False)
+    video = gr.Video(label="video", sources=["upload", "webcam"], visible=False)
+    audio = gr.Audio(label="audio", type="filepath", visible=False)
+    video, audio = web_guard.uploaded(video), web_guard.uploaded(audio)
     seed, steps, count = _numbers(server, 20)
     button = gr.Button("Make", variant="primary")
 
     def fit(way: str) -> tuple[gr.Video, gr.Audio, gr.Slider]:
         """Shows what the chosen way takes; an input has one take."""
         shown = (way == WAYS[1], way == WAYS[2], way == WAYS[0])
-        kinds = (web_guard.Video, web_guard.Audio, gr.Slider)
+        kinds = (gr.Video, gr.Audio, gr.Slider)
         return tuple(kind(visible=is_shown) for kind, is_shown in zip(kinds, shown))
 
     way.change(fit, way, [video, audio, count], queue=False, api_visibility="private")
@@ -201,7 +212,9 @@ def _sounding_form(server: Server) -> Callable[[list[gr.blocks.Block]], Any]:
         )
 
     inputs = [way, video, audio, seed, steps, count]
-    return lambda out: button.click(sounding_video, inputs, out, api_name="sounding_video")
+    return lambda out: button.click(
+        sounding_video, inputs, out, api_name="sounding_video", show_progress_on=out[1]
+    )
 
 
 def serve(
@@ -244,4 +257,6 @@ def serve(
         ssr_mode=False,
         app_kwargs={"middleware": [web_guard.middleware(limits.most_mb)]},
     )
+    if wait:  # it was stopped
+        shutil.rmtree(root, ignore_errors=True)
     return blocks, address

@@ -1,23 +1,20 @@
 """What the page's server refuses before gradio reads it: large bodies, and addresses to fetch."""
 
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import gradio as gr
 from starlette import middleware as starlette_middleware
-from starlette import types
+from starlette import formparsers, types
 
 OTHERS_BYTES = 1_000_000  # of a request that is no upload, and of what stands around a file
 UPLOAD = "/gradio_api/upload"
+Component = TypeVar("Component", bound=gr.components.Component)
 
 
 def middleware(most_mb: float) -> starlette_middleware.Middleware:
     """Returns what refuses requests with more than `most_mb` in all, however many files."""
     return starlette_middleware.Middleware(_Measured, most_bytes=int(most_mb * 1e6))
-
-
-class _TooLargeError(Exception):
-    """More came than was allowed."""
 
 
 class _Measured:
@@ -31,8 +28,8 @@ class _Measured:
             await self._app(scope, receive, send)
             return
         most, came, begun = OTHERS_BYTES, 0, False
-        if scope["path"].rstrip("/").endswith(UPLOAD):
-            most += self._most_bytes
+        is_upload = scope["path"].rstrip("/").endswith(UPLOAD)
+        most += self._most_bytes * is_upload
         stated = dict(scope["headers"]).get(b"content-length", b"0")
         if not stated.isdigit() or int(stated) > most:
             await _refuse(send, self._most_bytes)
@@ -42,8 +39,11 @@ class _Measured:
             nonlocal came
             message = await receive()
             came += len(message.get("body", b""))
+            # this error alone makes gradio remove the part of a file that it has written
             if came > most:
-                raise _TooLargeError
+                raise formparsers.MultiPartException(f"maximum allowed size: {most} bytes")
+            if message["type"] == "http.disconnect" and is_upload:
+                raise formparsers.MultiPartException("the client has left")
             return message
 
         async def noticed(message: types.Message) -> None:
@@ -53,7 +53,7 @@ class _Measured:
 
         try:
             await self._app(scope, counted, noticed)
-        except _TooLargeError:
+        except formparsers.MultiPartException:
             if not begun:
                 await _refuse(send, self._most_bytes)
 
@@ -67,26 +67,17 @@ async def _refuse(send: types.Send, most_bytes: int) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _refuse_address(path: str | Path | None) -> None:
-    if path is not None and "://" in str(path):
-        raise gr.Error("an address was given; upload the file itself", print_exception=False)
+def uploaded(component: Component) -> Component:
+    """Returns a component whose files are uploaded: gradio also fetches addresses, of any size.
 
+    A subclass would do as well, but gradio writes a file of types beside the source of each.
+    """
+    move = component.async_move_resource_to_block_cache
 
-class Video(gr.Video):
-    """A video that is uploaded: gradio's own also fetches addresses, of any size."""
+    async def moved(path: str | Path | None) -> str | None:
+        if path is not None and "://" in str(path):
+            raise gr.Error("an address was given; upload the file itself", print_exception=False)
+        return await move(path)
 
-    is_template = True  # it looks as its parent does
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
-        _refuse_address(url_or_file_path)
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
-
-
-class Audio(gr.Audio):
-    """Audio that is uploaded; as `Video`."""
-
-    is_template = True
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
-        _refuse_address(url_or_file_path)
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+    component.async_move_resource_to_block_cache = moved
+    return component

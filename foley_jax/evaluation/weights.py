@@ -36,30 +36,41 @@ def parser() -> argparse.ArgumentParser:
 
 
 def lines() -> list[str]:
-    """A paragraph for every network that a metric needs, and of those whose files are known."""
+    """A paragraph for every file of weights: networks that are parts of one file share it."""
     there = set(registry.find(weights_folder.usual()).files)
+    parts: dict[str, list[str]] = {}
+    for name, entry in registry.NETWORKS.items():
+        parts.setdefault(published.holding(entry.files) or name, []).append(name)
     found = [f"folder of weights: {weights_folder.usual()}"]
-    for name in dict.fromkeys((*registry.NETWORKS, *published.SOURCES)):
-        entry, source = registry.NETWORKS.get(name), published.SOURCES.get(name)
-        state = "there" if name in there else "not there"
-        if entry is None:
-            state = "of no metric here"
-        found.append(f"\n{name} ({state})")
-        if entry is not None:
-            found.append(f"  for       {', '.join(entry.metrics)}")
-        if source is None:
-            found.append(f"  files     {' or '.join(entry.files)}; no address is known here")
-            continue
-        found.append(f"  files     {', '.join(source.files)}")
-        found.append(f"  licence   {source.licence}")
-        found.append(f"  address   {source.address}")
-        if source.digest or source.package is None:
-            size = f"{source.size:,} bytes, " if source.size else ""
-            found.append(f"  digest    {size}{source.digest or 'none known: get it by hand'}")
-        if source.package is not None:
-            package = source.package
-            found.append(f"  package   {package.name}: {package.file}, {package.size:,} bytes")
-            found.append(f"            {package.digest}")
+    for name, networks in parts.items():
+        entries = [registry.NETWORKS[network] for network in networks]
+        found.append(f"\n{name} ({'there' if there.issuperset(networks) else 'not there'})")
+        if networks != [name]:
+            found.append(f"  networks  {', '.join(networks)}")
+        metrics = dict.fromkeys(metric for entry in entries for metric in entry.metrics)
+        found.append(f"  for       {', '.join(metrics)}")
+        if (source := published.SOURCES.get(name)) is None:
+            found.append(f"  files     {' or '.join(entries[0].files)}; no address is known here")
+        else:
+            found += _told(source)
+    return found
+
+
+def _told(source: published.Source) -> list[str]:
+    """Returns what is known of a source; what is not known says so."""
+    found = [
+        f"  files     {', '.join(source.files)}",
+        f"  licence   {source.licence}",
+        f"  address   {source.address}",
+    ]
+    if (package := source.package) is not None:
+        found.append(f"  package   {package.name}: {package.file}, {package.size:,} bytes")
+        found.append(f"            {package.digest}")
+        found += [f"  of it     {file}: {digest}" for file, digest in package.unpacked.items()]
+    if source.digest or package is None:
+        size = f"{source.size:,} bytes" if source.size else "not known here"
+        found.append(f"  size      {size}")
+        found.append(f"  digest    {source.digest or 'not known here: get the file by hand'}")
     return found
 
 

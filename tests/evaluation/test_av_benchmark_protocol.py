@@ -39,7 +39,7 @@ class FakeNetwork:
         rng = np.random.default_rng(len(name))
         self.name = name
         self.maps = {
-            "embedding": rng.normal(size=(BANDS, 128 if name == "vggish" else 2048)),
+            "embedding": rng.normal(size=(BANDS, {"vggish": 128, "passt": 768}.get(name, 2048))),
             "logits": rng.normal(size=(BANDS, 527)) / 4,
         }
 
@@ -150,6 +150,37 @@ def test_the_tool_reads_our_caches_and_finds_the_same(folders, preset):
     assert set(want) == EXTRACTED - {"FD-PANN"}
     ours = found.figures["ours"]
     assert {key: ours[key] for key in want} == pytest.approx(want, rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Matrix is singular")  # the tool's root of few audio clips
+def test_passt_hears_ten_seconds_once_and_gives_the_tools_figures(folders, monkeypatch):
+    shapes, computed = [], FakeNetwork.computed
+    hear = FakeNetwork.__call__
+    monkeypatch.setattr(
+        FakeNetwork, "__call__", lambda self, x: shapes.append(x.shape) or hear(self, x)
+    )
+    found = _evaluate(_rules(folders, _networks(folders, ("passt",))), folders)
+    # eleven clips of each folder in batches of four, for the embedding and the logits together
+    assert set(shapes) == {(4, 10 * 32000)} and FakeNetwork.computed - computed == 2 * 12
+    generated, reference = (folders / "caches" / name for name in ("ours", "reference"))
+    pairs = [
+        official.paired(*(official.load(folder, file) for folder in (generated, reference)))
+        for file in ("passt_features_embed", "passt_logits")
+    ]
+    assert [tuple(x[0].shape) for x in pairs] == [(11, 768), (11, 527)]
+    mean, std = official.isc(pairs[1][0])
+    want = {
+        "FD-PASST": official.fd(*pairs[0]),
+        "KL-PASST-softmax": official.kl(*pairs[1]),
+        "ISC-PASST-mean": mean,
+        "ISC-PASST-std": std,
+    }
+    ours = found.figures["ours"]
+    assert {key: ours[key] for key in want} == pytest.approx(want, rel=1e-6)
+    assert found.figures["reference"]["KL-PASST-softmax"] == pytest.approx(0.0, abs=1e-9)
+    assert found.figures["reference"]["shuffled_KL-PASST-softmax"] > 0.01
+    file = registry.NETWORKS["vggish"].files[0]
+    assert f"no {file}" in found.skipped["FD-VGG"] and not set(want) & set(found.skipped)
 
 
 def test_nothing_is_computed_twice(folders):

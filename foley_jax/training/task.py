@@ -15,7 +15,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from foley_jax.training import freeze
+from foley_jax.training import adapters, freeze
 
 Batch = Mapping[str, jax.Array]
 Metrics = Mapping[str, jax.Array]
@@ -134,7 +134,8 @@ TASKS = {
 def resolve(config: ml_collections.ConfigDict) -> Task:
     """Builds the task that `config.task` names ("cavp", ... or "package.module:Class").
 
-    `config.freeze` takes parts away from the task's `trainable`; see `training/freeze.py`.
+    `config.freeze` takes parts away from the task's `trainable`; see `training/freeze.py`. With
+    `config.lora` adapters are trained in its place; see `training/adapters.py`.
 
     Raises:
       ValueError: the name is neither known nor of the form module:class.
@@ -146,4 +147,6 @@ def resolve(config: ml_collections.ConfigDict) -> Task:
     module_name, class_name = target.split(":")
     task = getattr(importlib.import_module(module_name), class_name)(config)
     task.trainable = freeze.trainable(task.trainable, config.get("freeze", ()))
+    if adapters.on(config):
+        adapters.attach(task)
     return task

@@ -17,6 +17,18 @@ Fine-tuning on a folder of 15 to 60 clips by low-rank adapters ("lora", "medium_
         --manifest=own.jsonl
     python -m foley_jax.main --config=configs/mmaudio.py:lora --workdir=runs/own
     python -m foley_jax.convert export runs/own runs/own_merged
+
+Demo (the embedded set with texts; CAVP of launch/train_embedded.sh in place of Synchformer):
+
+    python -m foley_jax.main --config=configs/mmaudio_vae.py:demo \\
+        --workdir=demo/embedded/runs/mmaudio_vae
+    python -m data_prep.sources.scenes demo/videos --out=demo/embedded/scenes.jsonl
+    python -m data_prep.mmaudio_features demo/videos demo/embedded/features_mm \\
+        --autoencoder=demo/embedded/runs/mmaudio_vae --cavp=demo/embedded/runs/cavp \\
+        --manifest=demo/embedded/scenes.jsonl
+    python -m foley_jax.main --config=configs/mmaudio.py:demo --workdir=demo/embedded/runs/mmaudio
+    python -m foley_jax.sample demo/videos/test --model=demo/embedded/runs/mmaudio --text=glass \\
+        --out=demo/embedded/out_mmaudio
 """
 
 from configs import base
@@ -41,10 +53,12 @@ _PARTS = (  # of the network
 
 
 def get_config(arg: str = ""):
-    """'' = small_16k; other sizes by their names; "lora", "SIZE_lora" = adapters for one."""
-    variant, arg = arg, "small_16k" if arg in ("", "lora") else arg.removesuffix("_lora")
-    if variant and variant not in (*SIZES, *LORA):
-        raise base.unknown_variant("mmaudio", variant, ("", *SIZES, *LORA))
+    """'' = small_16k; other sizes by their names; "lora", "SIZE_lora" = adapters for one; "demo" =
+    the embedded set."""
+    variant = arg
+    if variant and variant not in (*SIZES, *LORA, "demo"):
+        raise base.unknown_variant("mmaudio", variant, ("", *SIZES, *LORA, "demo"))
+    arg = "small_16k" if variant in ("", "lora", "demo") else variant.removesuffix("_lora")
     config = base.base("mmaudio")
     config.total_steps = 300_000
     config.batch_size = 512
@@ -89,7 +103,32 @@ def get_config(arg: str = ""):
     config.model.update(SIZES[arg])
     if variant in LORA:
         _lora(config)
+    elif variant == "demo":
+        _demo(config)
     return config
+
+
+def _demo(config):
+    """A small network on CAVP's features and hashed words."""
+    config.data.dir = "demo/embedded/features_mm"
+    config.autoencoder = "demo/embedded/runs/mmaudio_vae"
+    config.cavp = "demo/embedded/runs/cavp"
+    config.parts = ""
+    config.dtype = "float32"
+    config.total_steps = 2500
+    config.batch_size = 16
+    config.ema_decay = 0.99
+    config.power_ema.sigmas = ()
+    config.eval_every = 0
+    config.optimizer.lr = 1e-3
+    config.optimizer.eps = 1e-8
+    config.optimizer.schedule = "constant_then_linear"
+    config.optimizer.warmup_steps = 100
+    config.checkpoint.every_steps = 500
+    config.model.update({"width": 192, "num_heads": 3, "depth": 4, "fused_depth": 2})
+    config.model.update({"clip_dim": 128, "sync_dim": 128})  # CAVP's
+    config.model.update({"text_dim": 32, "text_length": 8})  # of `small_encoders`
+    config.model.final_by_position = True
 
 
 def _lora(config):

@@ -27,7 +27,7 @@ def get_config(arg: str = ""):
     config.optimizer.update({"lr": 1e-3, "warmup_steps": 1000, "b2": 0.99, "clip_norm": 1.0})
     config.optimizer.schedule = "constant_then_linear"
     config.audio.update({"num_mels": 80, "fmin_hz": 0.0, "fmax_hz": 8000.0})
-    config.loss = base.ConfigDict({"crop_frames": 256, "kl_weight": 1e-3})
+    config.loss = base.ConfigDict({"crop_frames": 256, "kl_weight": 1e-5})
     config.model = base.ConfigDict(
         {
             "autoencoder": {"num_mels": 80, "latent_dim": 20, "width": 384},
@@ -43,7 +43,7 @@ def get_config(arg: str = ""):
         config.ema_decay = 0.0
         config.loss.crop_frames = 64
         config.model.autoencoder.width = 48
-        config.optimizer.lr = 5e-3
+        config.optimizer.lr = 2e-3
         config.optimizer.warmup_steps = 50
         config.checkpoint.every_steps = 500
     return config

@@ -309,7 +309,12 @@ def load(
 
 
 def load_small(
-    autoencoder: pathlib.Path, cavp: pathlib.Path, *, dtype: str = "float32", batch: int = 4
+    autoencoder: pathlib.Path,
+    cavp: pathlib.Path,
+    *,
+    dtype: str = "float32",
+    batch: int = 4,
+    window_s: float = rates_lib.WINDOW_S,
 ) -> extraction.Extractor:
     """Loads a run's autoencoder, and a run's CAVP in place of CLIP and Synchformer.
 
@@ -324,6 +329,7 @@ def load_small(
         clip=encoders.network,
         sync=encoders.network,
         tokenizer=small_encoders.Words(),
+        window_s=window_s,
         batch=batch,
         videos=(encoders.clip_video, encoders.sync_video),
     )

@@ -27,6 +27,9 @@ def base(task: str) -> ConfigDict:
     config.show_examples = 2
     config.init_from = ConfigDict()  # our path -> "RUN_DIR:path there"; any --config.init_from.PART
     config.freeze = ()  # parts that keep their weights: "unet.input_blocks", "unet.*_blocks"
+    # instead of all weights: low-rank factors beside the kernels of the layers that the globs
+    # `targets` name ("*" stands for dots too), their product times alpha / rank; rank 0 = off
+    config.lora = ConfigDict({"rank": 0, "alpha": 16.0, "targets": ("*",)})
     config.mesh = ConfigDict({"data": -1, "fsdp": 1})
     config.data = ConfigDict(
         {

@@ -9,6 +9,26 @@ Paper (batch 512, AdamW 1e-4, 300k steps; sizes small_16k, small_44k, medium_44k
 Features of the 44 kHz sizes are made with --rate=44k. Afterwards averages of any length:
 
     python -m foley_jax.training.snapshots runs/mmaudio runs/mmaudio_ema --sigma_rel=0.08
+
+Fine-tuning on a folder of 15 to 60 clips by low-rank adapters ("lora", "medium_44k_lora", ...):
+
+    python -m foley_jax.convert mmaudio/small_16k mmaudio_small_16k.pth runs/base
+    python -m data_prep.mmaudio_features CLIPS features_own --model=official_mmaudio \\
+        --manifest=own.jsonl
+    python -m foley_jax.main --config=configs/mmaudio.py:lora --workdir=runs/own
+    python -m foley_jax.convert export runs/own runs/own_merged
+
+Demo (the embedded set with texts; CAVP of launch/train_embedded.sh in place of Synchformer):
+
+    python -m foley_jax.main --config=configs/mmaudio_vae.py:demo \\
+        --workdir=demo/embedded/runs/mmaudio_vae
+    python -m data_prep.sources.scenes demo/videos --out=demo/embedded/scenes.jsonl
+    python -m data_prep.mmaudio_features demo/videos demo/embedded/features_mm \\
+        --autoencoder=demo/embedded/runs/mmaudio_vae --cavp=demo/embedded/runs/cavp \\
+        --manifest=demo/embedded/scenes.jsonl
+    python -m foley_jax.main --config=configs/mmaudio.py:demo --workdir=demo/embedded/runs/mmaudio
+    python -m foley_jax.sample demo/videos/test --model=demo/embedded/runs/mmaudio --text=glass \\
+        --out=demo/embedded/out_mmaudio
 """
 
 from configs import base
@@ -23,12 +43,22 @@ SIZES = {
     "large_44k": _LARGE,
     "large_44k_v2": {**_LARGE, "v2": True},
 }
+LORA = ("lora", *(f"{size}_lora" for size in SIZES))
+_PARTS = (  # of the network
+    *("audio_input_proj", "clip_input_proj", "sync_input_proj", "text_input_proj"),
+    *("clip_cond_proj", "text_cond_proj", "global_cond_mlp", "t_embed"),
+    *("joint_blocks", "fused_blocks", "final_layer", "sync_pos_emb"),
+    *("empty_clip_feat", "empty_sync_feat", "empty_string_feat", "latent_mean", "latent_std"),
+)
 
 
 def get_config(arg: str = ""):
-    """'' = small_16k; other sizes by their names."""
-    if arg and arg not in SIZES:
-        raise base.unknown_variant("mmaudio", arg, ("", *SIZES))
+    """'' = small_16k; other sizes by their names; "lora", "SIZE_lora" = adapters for one; "demo" =
+    the embedded set."""
+    variant = arg
+    if variant and variant not in (*SIZES, *LORA, "demo"):
+        raise base.unknown_variant("mmaudio", variant, ("", *SIZES, *LORA, "demo"))
+    arg = "small_16k" if variant in ("", "lora", "demo") else variant.removesuffix("_lora")
     config = base.base("mmaudio")
     config.total_steps = 300_000
     config.batch_size = 512
@@ -67,7 +97,52 @@ def get_config(arg: str = ""):
             "text_length": 77,
             "v2": False,
             "final_by_position": False,
+            "remat": False,
         }
     )
-    config.model.update(SIZES[arg or "small_16k"])
+    config.model.update(SIZES[arg])
+    if variant in LORA:
+        _lora(config)
+    elif variant == "demo":
+        _demo(config)
     return config
+
+
+def _demo(config):
+    """A small network on CAVP's features and hashed words."""
+    config.data.dir = "demo/embedded/features_mm"
+    config.autoencoder = "demo/embedded/runs/mmaudio_vae"
+    config.cavp = "demo/embedded/runs/cavp"
+    config.parts = ""
+    config.dtype = "float32"
+    config.total_steps = 2500
+    config.batch_size = 16
+    config.ema_decay = 0.99
+    config.power_ema.sigmas = ()
+    config.eval_every = 0
+    config.optimizer.lr = 1e-3
+    config.optimizer.eps = 1e-8
+    config.optimizer.schedule = "constant_then_linear"
+    config.optimizer.warmup_steps = 100
+    config.checkpoint.every_steps = 500
+    config.model.update({"width": 192, "num_heads": 3, "depth": 4, "fused_depth": 2})
+    config.model.update({"clip_dim": 128, "sync_dim": 128})  # CAVP's
+    config.model.update({"text_dim": 32, "text_length": 8})  # of `small_encoders`
+    config.model.final_by_position = True
+
+
+def _lora(config):
+    """Few clips: a thousand steps of small batches on the blocks' attention and feed-forwards."""
+    config.base = "runs/base"  # the network that is adapted: a run, or one that was converted
+    for part in _PARTS:  # its statistics too, in which its weights were trained
+        config.init_from[part] = config.get_oneway_ref("base") + ":" + part
+    config.lora.rank = 16
+    config.lora.targets = ("*_blocks.*.qkv", "*_blocks.*.linear1", "*_blocks.*.ffn.*")
+    config.data.dir = "features_own"
+    config.total_steps = 1000
+    config.batch_size = 8
+    config.eval_batches = 0
+    config.power_ema.sigmas = ()
+    config.optimizer.schedule = "constant"
+    config.optimizer.warmup_steps = 50
+    config.checkpoint.every_steps = 250

@@ -1,5 +1,6 @@
 """Media files -> clips of one length as MMAudio's encoders see them."""
 
+from collections.abc import Sequence
 import dataclasses
 import pathlib
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from data_prep import manifest
 from foley_jax.media import audio as audio_io
-from foley_jax.media import video
+from foley_jax.media import specs, video
 from foley_jax.mmaudio import extraction
 from foley_jax.mmaudio import rates as rates_lib
 
@@ -61,7 +62,11 @@ def cut(folder: pathlib.Path, entry: manifest.Entry, window_s: float) -> list[Pi
 
 
 def read(
-    folder: pathlib.Path, piece: Piece, rates: rates_lib.Rates, window_s: float
+    folder: pathlib.Path,
+    piece: Piece,
+    rates: rates_lib.Rates,
+    window_s: float,
+    videos: Sequence[specs.VideoSpec] = (rates_lib.CLIP_VIDEO, rates_lib.SYNC_VIDEO),
 ) -> extraction.Seen:
     """Reads a clip; audio of the split "train" is brought to a peak of 0.95, as the official is.
 
@@ -82,7 +87,7 @@ def read(
     if not piece.has_video:
         return extraction.Seen(audio_L, text=text)
     seen = []
-    for spec in (rates_lib.CLIP_VIDEO, rates_lib.SYNC_VIDEO):
+    for spec in videos:
         frames = video.read_frames(path, spec, start_s=piece.start_s, duration_s=window_s)
         wanted = int(window_s * spec.fps)
         missing = wanted - len(frames)

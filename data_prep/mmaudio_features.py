@@ -12,6 +12,8 @@ and lines without labels are clips, too; training puts empty features in the pla
 missing. Without --manifest every media file of the folder is taken, without text.
 
 `--model` is a folder with the released files of autoencoder, CLIP, Synchformer and CLIP's merges.
+Instead of it, `--autoencoder` and `--cavp` name runs of ours, as the demo has them: CAVP's features
+take the place of CLIP's and Synchformer's, hashed words that of CLIP's text.
 Run it again after a stop: finished shards are kept. Files that cannot be read are lines of
 failures.jsonl. Whoever finishes last writes the index, and `constants`: the statistics of the
 latents and the features of "", where a training begins.
@@ -38,8 +40,9 @@ from data_prep import divided_shards, manifest, mmaudio_clips, spans, storage
 from foley_jax.data import records
 from foley_jax.media import file_arguments, video
 from foley_jax.media import files as media_files
-from foley_jax.mmaudio import extraction, files, tokens
+from foley_jax.mmaudio import extraction, files, own_runs, tokens
 from foley_jax.mmaudio import rates as rates_lib
+from foley_jax.mmaudio.models import small_encoders
 from foley_jax.runtime import compile_cache, reasons
 from foley_jax.training.checkpointing import run_directory
 
@@ -172,8 +175,8 @@ def _read_ahead(
             yield from itertools.chain(*tried(entry, entry.id, done))
 
     def start(some: list[mmaudio_clips.Piece]) -> list:
-        read = mmaudio_clips.read
-        return [(one, pool.submit(read, videos, one, extractor.rates, window_s)) for one in some]
+        how = (extractor.rates, window_s, extractor.videos)
+        return [(one, pool.submit(mmaudio_clips.read, videos, one, *how)) for one in some]
 
     def result(group: list) -> list:
         return [(one, x) for one, done in group for x in tried(one.entry, one.id, done)]
@@ -222,7 +225,7 @@ def _finish(
     latent_mean, latent_std = statistics(own or [moments for _, moments in kept])
     if not (out / CONSTANTS).exists():
         _write_constants(out, latent_mean, latent_std, extractor.of_texts([""])[0])
-    video_spec = rates_lib.CLIP_VIDEO
+    video_spec = extractor.videos[0]
     index = records.Index(
         video_spec.fps,
         video_spec.height,
@@ -305,6 +308,33 @@ def load(
     return extraction.Extractor(rates_lib.RATES[rate], tokenizer=tokenizer, batch=batch, **made)
 
 
+def load_small(
+    autoencoder: pathlib.Path,
+    cavp: pathlib.Path,
+    *,
+    dtype: str = "float32",
+    batch: int = 4,
+    window_s: float = rates_lib.WINDOW_S,
+) -> extraction.Extractor:
+    """Loads a run's autoencoder, and a run's CAVP in place of CLIP and Synchformer.
+
+    Raises:
+      FileNotFoundError, ValueError: one of them is no such run.
+    """
+    rates, network = own_runs.autoencoder(autoencoder)
+    encoders = own_runs.encoders(cavp, dtype)
+    return extraction.Extractor(
+        rates,
+        autoencoder=network,
+        clip=encoders.network,
+        sync=encoders.network,
+        tokenizer=small_encoders.Words(),
+        window_s=window_s,
+        batch=batch,
+        videos=(encoders.clip_video, encoders.sync_video),
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = file_arguments.Parser(
         prog="python -m data_prep.mmaudio_features",
@@ -314,7 +344,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("videos", type=pathlib.Path, help="folder of media files")
     add("out", type=pathlib.Path, help="folder to write")
-    add("--model", type=pathlib.Path, required=True, help="folder of MMAudio's released files")
+    add("--model", type=pathlib.Path, help="folder of MMAudio's released files")
+    add("--autoencoder", type=pathlib.Path, help="instead of --model, with --cavp: a run's")
+    add("--cavp", type=pathlib.Path, help="run of a CAVP in place of CLIP and Synchformer")
     add("--manifest", type=pathlib.Path, help="from data_prep.sources; else every media file")
     add("--rate", choices=tuple(rates_lib.RATES), default="16k", help="of the audio (16k)")
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the encoders")
@@ -331,13 +363,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if min(args.batch, args.shard_size) < 1:
         parser.error("--batch and --shard_size must be positive")
+    if (args.model is None) != bool(args.autoencoder and args.cavp):
+        parser.error("give either --model, or --autoencoder and --cavp")
     try:
         compile_cache.turn_on()
         index = extract_set(
             args.videos,
             args.out,
             listed(args.videos, args.manifest),
-            load(args.model, args.rate, dtype=args.dtype, batch=args.batch),
+            load(args.model, args.rate, dtype=args.dtype, batch=args.batch)
+            if args.model
+            else load_small(args.autoencoder, args.cavp, dtype=args.dtype, batch=args.batch),
             shard_size=args.shard_size,
             process_index=args.process_index,
             process_count=args.process_count,

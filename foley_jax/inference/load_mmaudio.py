@@ -6,12 +6,13 @@ from pathlib import Path
 import sys
 
 import jax
+from jax.sharding import Mesh
 
 from foley_jax.inference import networks
 from foley_jax.interop import hub, registry
-from foley_jax.mmaudio import files, tokens
+from foley_jax.mmaudio import files, own_runs, tokens
 from foley_jax.mmaudio import rates as rates_lib
-from foley_jax.mmaudio.models import flow_network
+from foley_jax.mmaudio.models import flow_network, small_encoders
 from foley_jax.mmaudio.sampling import pipeline, vocoder
 from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.runtime import network as network_lib
@@ -39,8 +40,9 @@ def load(
       model: a folder with released files under their usual names (also in its subfolders `weights`,
         `ext_weights` and others), a file of a flow network in such a folder (where there are
         several), "hub:OWNER/NAME[/FILE]", or a run of configs/mmaudio.py, whose `config.parts` is
-        such a folder with the other networks. CLIP, Synchformer and CLIP's merges may be missing;
-        then there is no text, or no video.
+        such a folder with the other networks, or which names runs of an autoencoder and a CAVP
+        (`config.autoencoder`, `config.cavp`) that are used with Griffin-Lim. CLIP, Synchformer and
+        CLIP's merges may be missing; then there is no text, or no video.
       dtype: compute type of flow network and encoders, "float32" or "bfloat16"; by default
         bfloat16 on accelerators and float32 on CPU. Autoencoder and vocoder are float32.
       devices: of this process that share the work; see `mesh_lib.local_mesh`.
@@ -52,6 +54,8 @@ def load(
     dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
     if is_run(model):
         own = networks.part(model, STAGE, dtype)
+        if own.config.get("autoencoder"):
+            return _with_own_parts(own, dtype, mesh)
         flow, rates, window_s = own.network, own.task.rates, own.config.data.window_s
         model = own.config.parts
         folders = files.folders_of(model)
@@ -79,6 +83,31 @@ def load(
         sync=part(files.SYNC, dtype, needed=False),
         tokenizer=merges and tokens.Tokenizer(merges),
         window_s=window_s,
+        mesh=mesh,
+    )
+
+
+def _with_own_parts(own: networks.Part, dtype: str, mesh: Mesh | None) -> pipeline.MMAudio:
+    """A run's flow network with autoencoder and CAVP of other runs of ours, and Griffin-Lim."""
+    rates = own.task.rates
+    autoencoder_rates, autoencoder = own_runs.autoencoder(own.config.autoencoder)
+    if autoencoder_rates != rates:
+        raise ValueError(
+            f"{own.config.autoencoder} makes mels of {autoencoder_rates.name}, the flow network "
+            f"was trained on {rates.name}"
+        )
+    encoders = own_runs.encoders(own.config.cavp, dtype)
+    return pipeline.MMAudio(
+        flow=own.network,
+        autoencoder=autoencoder,
+        vocoder=vocoder.GriffinLim(rates),
+        rates=rates,
+        clip=encoders.network,
+        sync=encoders.network,
+        tokenizer=small_encoders.Words(),
+        clip_video=encoders.clip_video,
+        sync_video=encoders.sync_video,
+        window_s=own.config.data.window_s,
         mesh=mesh,
     )
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from foley_jax.kernels import dispatch, plain
-from foley_jax.layers import attention, conv, dense, locality
+from foley_jax.layers import attention, conv, dense, locality, lora
 from foley_jax.layers import norm as normalization
 
 FEED_FORWARD_MULT = 4  # SD attention.FeedForward
@@ -29,9 +29,9 @@ class GatedFeedForward(nnx.Module):
     def _weights(self) -> plain.FeedForwardWeights:
         """The kernels and biases in the compute dtype, those of value and gate apart."""
         kernel, bias, *out = (
-            p[...].astype(layer.dtype)
+            p.astype(layer.dtype)
             for layer in (self.proj_in, self.proj_out)
-            for p in (layer.kernel, layer.bias)
+            for p in (lora.kernel_of(layer), layer.bias[...])
         )
         h = kernel.shape[1] // 2
         inner = (kernel[:, :h], bias[:h], kernel[:, h:], bias[h:])

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from foley_jax.media import specs
 from foley_jax.mmaudio import mel, tokens
 from foley_jax.mmaudio import rates as rates_lib
 from foley_jax.mmaudio.sampling import features
@@ -43,6 +44,7 @@ class Extractor:
       autoencoder, clip, sync: of mels, of images and text, of segments of frames.
       tokenizer: texts to ids [B, 77].
       batch: clips that are encoded together.
+      videos: what `clip` and `sync` see.
     """
 
     def __init__(
@@ -55,7 +57,12 @@ class Extractor:
         tokenizer: tokens.Tokenizer,
         window_s: float = rates_lib.WINDOW_S,
         batch: int = 4,
+        videos: tuple[specs.VideoSpec, specs.VideoSpec] = (
+            rates_lib.CLIP_VIDEO,
+            rates_lib.SYNC_VIDEO,
+        ),
     ):
+        self.videos = videos
         self.rates, self.window_s, self.batch = rates, window_s, batch
         self.lengths = rates.lengths(window_s)
         self.tokenizer = tokenizer

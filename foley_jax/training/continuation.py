@@ -31,7 +31,7 @@ _RULES = (
     ("model.*remat model.*dropout model.random_shift model.*position_std", "holds from here on"),
     ("model.*attention_implementation", "holds from here on"),
     ("task model.* audio.* video.* data.companding", _REFUSED),
-    ("loss.prediction loss.schedule.* loss.noised power_ema.sigmas", _REFUSED),
+    ("loss.prediction loss.schedule.* loss.noised power_ema.sigmas lora.*", _REFUSED),
     ("data.dir data.train_split", _DATA),
     ("batch_size", "goes on behind the records taken so far; the learning rate is not scaled"),
     ("accumulate", "the batch is cut into other parts, with other noise"),
@@ -47,7 +47,7 @@ _RULES = (
     ("*", "holds from here on"),
 )
 # decide which arrays a checkpoint holds
-_SHAPING = "task model.* ema_decay power_ema.sigmas freeze optimizer.name"
+_SHAPING = "task model.* ema_decay power_ema.sigmas freeze lora.* optimizer.name"
 # what going on asks of a config that no checksum protects
 _NEEDED = (
     *("seed", "batch_size", "total_steps", "data.dir", "data.train_split"),

@@ -15,7 +15,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from foley_jax.training import freeze
+from foley_jax.training import adapters, freeze
 
 Batch = Mapping[str, jax.Array]
 Metrics = Mapping[str, jax.Array]
@@ -127,6 +127,7 @@ TASKS = {
     "vocoder": "foley_jax.diff_foley.tasks.vocoder:VocoderTask",
     "mm_diffusion": "foley_jax.mm_diffusion.tasks.base:CoupledDiffusionTask",
     "mmaudio": "foley_jax.mmaudio.tasks.flow:FlowTask",
+    "mmaudio_vae": "foley_jax.mmaudio.tasks.vae:VaeTask",
     "mm_super_resolution": "foley_jax.mm_diffusion.tasks.super_resolution:SuperResolutionTask",
 }
 
@@ -134,7 +135,8 @@ TASKS = {
 def resolve(config: ml_collections.ConfigDict) -> Task:
     """Builds the task that `config.task` names ("cavp", ... or "package.module:Class").
 
-    `config.freeze` takes parts away from the task's `trainable`; see `training/freeze.py`.
+    `config.freeze` takes parts away from the task's `trainable`; see `training/freeze.py`. With
+    `config.lora` adapters are trained in its place; see `training/adapters.py`.
 
     Raises:
       ValueError: the name is neither known nor of the form module:class.
@@ -146,4 +148,6 @@ def resolve(config: ml_collections.ConfigDict) -> Task:
     module_name, class_name = target.split(":")
     task = getattr(importlib.import_module(module_name), class_name)(config)
     task.trainable = freeze.trainable(task.trainable, config.get("freeze", ()))
+    if adapters.on(config):
+        adapters.attach(task)
     return task

@@ -70,6 +70,7 @@ class FlowNetwork(nnx.Module):
         text_length: int = 77,
         v2: bool = False,
         final_by_position: bool = False,
+        remat: bool = False,
         dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -79,6 +80,7 @@ class FlowNetwork(nnx.Module):
         v2: input projections and time embedding of the second version.
         final_by_position: the last layer is modulated at every position, as the joint blocks are;
           the released networks were trained with the mean alone.
+        remat: the inside of every block is made again in the backward pass, which saves memory.
         """
         if not 0 < fused_depth < depth:
             raise ValueError(f"fused_depth is {fused_depth}, expected 1 to {depth - 1} (depth - 1)")
@@ -107,7 +109,7 @@ class FlowNetwork(nnx.Module):
         self.latent_mean = Constant(jnp.full((1, 1, latent_dim), jnp.nan))
         self.latent_std = Constant(jnp.full((1, 1, latent_dim), jnp.nan))
         self.head_dim = width // num_heads
-        self.final_by_position = final_by_position
+        self.final_by_position, self.remat = final_by_position, remat
         self.dtype = dtype
 
     def _project(self, latent_dim, clip_dim, sync_dim, text_dim, width, v2, build) -> None:
@@ -222,11 +224,16 @@ class FlowNetwork(nnx.Module):
         )
         streams = [x, conditions.clip_BVD, conditions.text_BTD]
         for block in self.joint_blocks:
-            streams = block(streams, (e, g, g), (latent_angles, clip_angles, None))
+            streams = self._run(block, streams, (e, g, g), (latent_angles, clip_angles, None))
         x = streams[0]
         for block in self.fused_blocks:
-            x = block(x, e, latent_angles)
+            x = self._run(block, x, e, latent_angles)
         return self.final_layer(x, e if self.final_by_position else g).astype(jnp.float32)
+
+    def _run(self, block: nnx.Module, *args: Any) -> Any:
+        """A block's output; with `remat` nothing but what it is given is kept for gradients."""
+        run = lambda *args: block(*args)  # noqa: E731
+        return (jax.checkpoint(run) if self.remat else run)(*args)
 
     def __call__(self, latent_BNC: jax.Array, t_B: jax.Array, conditions: Conditions) -> jax.Array:
         """`predict_flow`."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from foley_jax.layers import lora
 from foley_jax.training import paths
 from foley_jax.training.checkpointing import run_directory
 
@@ -46,6 +47,8 @@ def _load_part(
     if not mine:
         raise ValueError(f"config.init_from.{path}: the model has no part {path!r}")
     available = _under(their_path, theirs)
+    if not any(map(lora.is_adapter, available.values())):  # ours are new
+        mine = {part: key for part, key in mine.items() if not lora.is_adapter(key)}
     label = f"config.init_from.{path}={run_dir}:{their_path}"
     if not available:
         parts = sorted({key.split("/")[0] for key in theirs})

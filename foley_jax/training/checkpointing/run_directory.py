@@ -10,15 +10,25 @@ import logging
 from typing import Any
 
 from etils import epath
+from flax import nnx
 import jax
 import ml_collections
 
-from foley_jax.training import paths
+from foley_jax.runtime import network
+from foley_jax.training import adapters, paths
 from foley_jax.training import task as task_lib
 from foley_jax.training.checkpointing import checkpoint, exported, hashes
 
 CONFIG, CONFIGS = "config.json", "configs.jsonl"
-_READ = ("task", "model", "audio", "video", "loss", "dtype")  # what weights cannot be used without
+_READ = (
+    "task",
+    "model",
+    "audio",
+    "video",
+    "loss",
+    "dtype",
+    "lora",
+)  # what weights cannot be used without
 _log = logging.getLogger(__name__)
 
 
@@ -200,6 +210,8 @@ def export_model(
 ) -> int:
     """Writes the model of a run, EMA parameters if there are any, as two files and their hashes.
 
+    Adapters (`config.lora`) are merged into the weights that they adapt.
+
     Args:
       run_dir: as `load_model_state`.
       folder: new; it is read like a run. A CAVP that the config names is looked for in it and
@@ -212,6 +224,8 @@ def export_model(
       ValueError: as `exported.write`.
     """
     config, groups = load_config(run_dir), read_groups(run_dir)
+    if adapters.on(config):
+        groups = _merged(config, groups)
     if config.get("distillation"):  # only training needs the teacher
         config.distillation.with_teacher = False
         groups = {name: without_teacher(leaves) for name, leaves in groups.items()}
@@ -221,6 +235,21 @@ def export_model(
     save_config(folder, config)
     hashes.write(folder, (CONFIG, exported.WEIGHTS))
     return size
+
+
+def _merged(
+    config: ml_collections.ConfigDict, groups: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The weights of a run whose adapters are merged; `config` becomes that of a run without."""
+    leaves = adapters.merged(config, groups)
+    config.lora.rank = 0
+    task = task_lib.resolve(config)
+    _, params, _ = nnx.split(network.shapes(task.build), task.trainable, ...)
+    trained = paths.flatten(nnx.to_pure_dict(params))
+    return {
+        "params": {path: leaf for path, leaf in leaves.items() if path in trained},
+        "rest": {path: leaf for path, leaf in leaves.items() if path not in trained},
+    }
 
 
 def without_teacher(leaves: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ ONLY_IN = {
     "torch": ("foley_jax.bench.peers",),
     "diffusers": ("foley_jax.bench.peers",),
     "huggingface_hub": ("foley_jax.interop.hub",),
-    "gradio": ("foley_jax.inference.web",),
+    "gradio": ("foley_jax.inference.web", "foley_jax.inference.web_guard"),
     "librosa": ("foley_jax.media", "foley_jax.vocoders"),
     "transformers": ("foley_jax.evaluation.networks.captions",),
     "tensorboardX": ("foley_jax.training.logging",),

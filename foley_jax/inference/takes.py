@@ -3,7 +3,7 @@
 Nothing here knows a web framework. What a visitor is told never holds a path of this machine.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import logging
@@ -19,6 +19,7 @@ import numpy as np
 
 from foley_jax.inference import clip as clip_lib
 from foley_jax.media import audio as audio_io
+from foley_jax.media import uploads
 from foley_jax.media import video as video_io
 from foley_jax.runtime import reasons
 from foley_jax.runtime import run as run_lib
@@ -32,22 +33,17 @@ class RefusedError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
+class Limits(uploads.Limits):
     """What one request may ask for.
 
     Attributes:
-      most_mb: megabytes of an uploaded file.
-      most_s: seconds of a video.
-      most_pixels: of a frame.
+      most_mb, most_s, most_pixels: of an uploaded file, a video, a frame.
       most_takes, most_steps: how often, and in how many solver steps.
       request_s: seconds that a request may take; longer ones are told to ask for less, and end
         after the stage that they are in.
       kept_s: seconds after which its files are removed.
     """
 
-    most_mb: float = 200.0
-    most_s: float = 60.0
-    most_pixels: int = 4096 * 2304
     most_takes: int = 4
     most_steps: int = 100
     request_s: float = 600.0
@@ -86,6 +82,26 @@ def told(error: Exception, *paths: Path) -> RefusedError:
     for path in paths:
         words = words.replace(str(path), path.name)
     return RefusedError(re.sub(r"(?<![\w.])/(?:[^\s/:;,'\")]+/)+", "", words))
+
+
+def check_video(path: str | os.PathLike | None, limits: uploads.Limits) -> Path:
+    """Returns an uploaded video that is within the limits; else raises `RefusedError`."""
+    with _telling(path):
+        return uploads.check_video(path, limits)
+
+
+def check_audio(path: str | os.PathLike | None, limits: uploads.Limits) -> Path:
+    """Returns an uploaded audio file that is within the limits; else raises `RefusedError`."""
+    with _telling(path):
+        return uploads.check_audio(path, limits)
+
+
+@contextlib.contextmanager
+def _telling(path: str | os.PathLike | None) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise (told(error, Path(path)) if path else told(error)) from error
 
 
 class Clock:

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from foley_jax.inference import foley as foley_lib
-from foley_jax.inference import load, sounding_video, takes, text_foley, uploads, web_guard
+from foley_jax.inference import load, sounding_video, takes, text_foley, web_guard
 from foley_jax.runtime import limits as checks
 
 WAYS = ("from noise", "audio for the video", "video for the audio")  # of MM-Diffusion
@@ -31,7 +31,7 @@ class Server:
     ):
         """Audio for a video, `count` takes."""
         limits = self.limits
-        path = uploads.check_video(video, limits)
+        path = takes.check_video(video, limits)
         options = {
             "seed": checks.seed(int(seed)),
             "steps": within("steps", steps, limits.most_steps),
@@ -55,9 +55,9 @@ class Server:
             number = within("takes", count, self.limits.most_takes)
             return self.model.generate(number, **options), takes.Mix()
         if way == WAYS[1]:
-            path = uploads.check_video(video, self.limits)
+            path = takes.check_video(video, self.limits)
             return [self.model.audio_for(path, **options)], takes.Mix()
-        path = uploads.check_audio(audio, self.limits)
+        path = takes.check_audio(audio, self.limits)
         return [self.model.video_for(path, **options)], takes.Mix()
 
     def steps(self) -> int:

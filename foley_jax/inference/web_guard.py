@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import gradio as gr
-from starlette import middleware as starlette_middleware
 from starlette import formparsers, types
+from starlette import middleware as starlette_middleware
 
 OTHERS_BYTES = 1_000_000  # of a request that is no upload, and of what stands around a file
 UPLOAD = "/gradio_api/upload"

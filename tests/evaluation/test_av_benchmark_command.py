@@ -116,7 +116,7 @@ def test_one_command_gives_every_key_and_caches_that_torch_opens(folders):
             assert all(x.dtype == torch.float32 for x in parts.values())
     want = official.evaluate(generated, reference, with_pann=False)
     assert set(want) == keys - {"FD-PANN", "DeSync"}
-    # ten items leave covariances without full rank: scipy's root of their product is good to 5 digits
+    # ten items leave covariances without full rank; scipy's root of their product has few digits
     assert {key: ours[key] for key in want} == pytest.approx(want, rel=1e-5)
     # nothing but the last layers' judgement is asked of a network again
     assert 0.0 <= ours["DeSync"] <= 2.0 and 0.0 <= ours["shuffled_DeSync"] <= 2.0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny_foley
 
-from foley_jax.inference import clip, takes, uploads
+from foley_jax.inference import clip, takes
 from foley_jax.media import audio as audio_io
 from foley_jax.media import video as video_io
 
@@ -22,7 +22,7 @@ def videos(tmp_path_factory):
 
 
 def test_a_video_within_the_limits_is_taken(videos):
-    assert uploads.check_video(str(videos[0]), FEW) == videos[0]
+    assert takes.check_video(str(videos[0]), FEW) == videos[0]
 
 
 @pytest.mark.parametrize(
@@ -35,19 +35,19 @@ def test_a_video_within_the_limits_is_taken(videos):
 )
 def test_beyond_a_limit_is_refused(videos, limits, words):
     with pytest.raises(takes.RefusedError, match=words):
-        uploads.check_video(videos[0], dataclasses.replace(FEW, **limits))
+        takes.check_video(videos[0], dataclasses.replace(FEW, **limits))
 
 
 def test_no_visitor_is_told_a_path(videos, tmp_path):
     with pytest.raises(takes.RefusedError, match="no video; choose"):
-        uploads.check_video(None, FEW)
+        takes.check_video(None, FEW)
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video at all" * 10)
     audio_io.write_wav(tmp_path / "audio.wav", np.zeros(RATE, np.float32), RATE)
     missing = videos[0].with_name("none.mp4")
     for path in (broken, tmp_path / "audio.wav", missing):
         with pytest.raises(takes.RefusedError) as raised:
-            uploads.check_video(path, FEW)
+            takes.check_video(path, FEW)
         assert "/" not in str(raised.value), str(raised.value)
     told = takes.told(ValueError(f"{videos[0]}: bad, see /etc/some/where.txt"), videos[0])
     assert str(told) == f"{videos[0].name}: bad, see where.txt"

@@ -7,6 +7,7 @@ are decoded: frames change their size at none but these.
 
 from collections.abc import Iterator
 import contextlib
+import dataclasses
 import os
 from pathlib import Path
 
@@ -14,87 +15,92 @@ import av
 import av.container
 import av.error
 
-from foley_jax.inference import takes
 from foley_jax.media import container as containers
 
 USUAL_FPS = 30.0  # what the most pixels of a video are counted with
 
 
-def check_video(path: str | os.PathLike | None, limits: takes.Limits) -> Path:
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a file may hold.
+
+    Attributes:
+      most_mb: megabytes of an uploaded file.
+      most_s: seconds of a video.
+      most_pixels: of a frame.
+    """
+
+    most_mb: float = 200.0
+    most_s: float = 60.0
+    most_pixels: int = 4096 * 2304
+
+
+def check_video(path: str | os.PathLike | None, limits: Limits) -> Path:
     """Returns an uploaded video whose size, length and frames are within the limits.
 
     Raises:
-      RefusedError: there is none, or it is beyond them, or cannot be read.
+      ValueError, OSError: there is none, or it is beyond them, or cannot be read.
     """
     if not path:
-        raise takes.RefusedError("no video; choose or record one first")
+        raise ValueError("no video; choose or record one first")
     with _opened(Path(path), limits) as container:
         stream = containers.video_stream(container)
         if stream is None:
-            raise takes.RefusedError("the file has no video stream")
+            raise ValueError("the file has no video stream")
         _check_frame(stream.width, stream.height, limits)
         _check_length((container.duration or 0) / av.time_base, "it", limits)
         frames = _walk(container, stream, limits)
         most = limits.most_pixels * limits.most_s * USUAL_FPS
         if frames * stream.width * stream.height > most:
-            raise takes.RefusedError(
+            raise ValueError(
                 f"its {frames} frames of {stream.width}x{stream.height} are too many, at most "
                 f"{most:,.0f} pixels in all are taken"
             )
     return Path(path)
 
 
-def check_audio(path: str | os.PathLike | None, limits: takes.Limits) -> Path:
+def check_audio(path: str | os.PathLike | None, limits: Limits) -> Path:
     """Returns an uploaded audio file whose size and length are within the limits.
 
     Raises:
-      RefusedError: there is none, or it is beyond them, or cannot be read.
+      ValueError, OSError: there is none, or it is beyond them, or cannot be read.
     """
     if not path:
-        raise takes.RefusedError("no audio; choose or record some first")
+        raise ValueError("no audio; choose or record some first")
     with _opened(Path(path), limits) as container:
         if not container.streams.audio:
-            raise takes.RefusedError("the file has no audio track")
+            raise ValueError("the file has no audio track")
         _check_length((container.duration or 0) / av.time_base, "it", limits)
         _walk(container, container.streams.audio[0], limits)
     return Path(path)
 
 
 @contextlib.contextmanager
-def _opened(path: Path, limits: takes.Limits) -> Iterator[av.container.InputContainer]:
-    try:
-        size_mb = path.stat().st_size / 1e6
-        if size_mb > limits.most_mb:
-            raise takes.RefusedError(
-                f"the file has {size_mb:.1f} MB, at most {limits.most_mb:g} are taken"
-            )
-        with containers.open_input(path) as container:
-            yield container
-    except (OSError, ValueError) as error:
-        raise takes.told(error, path) from error
+def _opened(path: Path, limits: Limits) -> Iterator[av.container.InputContainer]:
+    size_mb = path.stat().st_size / 1e6
+    if size_mb > limits.most_mb:
+        raise ValueError(f"the file has {size_mb:.1f} MB, at most {limits.most_mb:g} are taken")
+    with containers.open_input(path) as container:
+        yield container
 
 
-def _check_length(length_s: float, what: str, limits: takes.Limits) -> None:
+def _check_length(length_s: float, what: str, limits: Limits) -> None:
     if length_s > limits.most_s:
-        raise takes.RefusedError(
-            f"{what} lasts {length_s:.1f} s, at most {limits.most_s:g} s are taken"
-        )
+        raise ValueError(f"{what} lasts {length_s:.1f} s, at most {limits.most_s:g} s are taken")
 
 
-def _check_frame(width: int, height: int, limits: takes.Limits) -> None:
+def _check_frame(width: int, height: int, limits: Limits) -> None:
     if width * height > limits.most_pixels:
-        raise takes.RefusedError(
+        raise ValueError(
             f"its frames are {width}x{height}, at most {limits.most_pixels:,} pixels are taken"
         )
 
 
-def _walk(
-    container: av.container.InputContainer, stream: av.stream.Stream, limits: takes.Limits
-) -> int:
+def _walk(container: av.container.InputContainer, stream: av.stream.Stream, limits: Limits) -> int:
     """Reads all packets of a stream; returns how many there are.
 
     Raises:
-      RefusedError: they last longer, or a key frame is larger, than is taken.
+      ValueError, OSError: they last longer, or a key frame is larger, than is taken.
     """
     is_video = stream.type == "video"
     if is_video:

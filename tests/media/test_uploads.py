@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny_foley
 
-from foley_jax.inference import takes, uploads
+from foley_jax.inference import takes
 from foley_jax.media import audio as audio_io
 
 FEW = takes.Limits(most_mb=0.5, most_s=2.0, most_pixels=64 * 64)
@@ -37,17 +37,17 @@ def test_a_header_that_states_another_length_is_not_believed(tmp_path):
     with av.open(str(path)) as container:
         assert container.duration < 1.5e6
     with pytest.raises(takes.RefusedError, match="its stream lasts 2.* s, at most 2 s"):
-        uploads.check_video(path, FEW)
+        takes.check_video(path, FEW)
 
 
 def test_frames_that_grow_later_are_refused(tmp_path):
     path = tmp_path / "grows.h264"
     small, large = (_h264(tmp_path / "one.h264", size, 5) for size in (48, 256))
     path.write_bytes(small)
-    assert uploads.check_video(path, FEW) == path
+    assert takes.check_video(path, FEW) == path
     path.write_bytes(small * 4 + large)
     with pytest.raises(takes.RefusedError, match=r"256x256"):
-        uploads.check_video(path, FEW)
+        takes.check_video(path, FEW)
 
 
 def test_too_many_frames_are_refused(tmp_path):
@@ -55,17 +55,17 @@ def test_too_many_frames_are_refused(tmp_path):
     _h264(path, 64, 40, rate=100)
     limits = dataclasses.replace(FEW, most_s=1.0)
     with pytest.raises(takes.RefusedError, match="its 40 frames of 64x64 .* in all are taken"):
-        uploads.check_video(path, limits)
+        takes.check_video(path, limits)
 
 
 def test_audio_is_measured_as_videos_are(tmp_path):
     path = tmp_path / "long.wav"
     audio_io.write_wav(path, np.zeros(3 * 8000, np.float32), 8000)
     with pytest.raises(takes.RefusedError, match="it lasts 3.0 s, at most 2 s"):
-        uploads.check_audio(path, FEW)
-    assert uploads.check_audio(path, dataclasses.replace(FEW, most_s=3.0)) == path
+        takes.check_audio(path, FEW)
+    assert takes.check_audio(path, dataclasses.replace(FEW, most_s=3.0)) == path
     with pytest.raises(takes.RefusedError, match="no audio; choose"):
-        uploads.check_audio(None, FEW)
+        takes.check_audio(None, FEW)
     (video,) = tiny_foley.write_videos(tmp_path, [1.0])
     with pytest.raises(takes.RefusedError, match="no audio track"):
-        uploads.check_audio(video, FEW)
+        takes.check_audio(video, FEW)

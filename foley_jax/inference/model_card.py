@@ -42,6 +42,7 @@ _STAGES = {
         "larger frames from small ones",
     ),
     "mmaudio": ("Flow matching, video and text to audio", ("video-to-audio", "mmaudio"), _AUDIO),
+    "mmaudio_vae": ("Mel autoencoder", ("autoencoder", "mmaudio"), "latents of log-mels, and back"),
 }
 _CALLS = {"ldm", "distilled", "mmaudio"}  # what sample.load gives takes a video
 _LIMITS = (

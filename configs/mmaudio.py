@@ -44,7 +44,7 @@ SIZES = {
     "large_44k_v2": {**_LARGE, "v2": True},
 }
 LORA = ("lora", *(f"{size}_lora" for size in SIZES))
-_PARTS = (  # of the network
+PARTS = (  # of the network
     *("audio_input_proj", "clip_input_proj", "sync_input_proj", "text_input_proj"),
     *("clip_cond_proj", "text_cond_proj", "global_cond_mlp", "t_embed"),
     *("joint_blocks", "fused_blocks", "final_layer", "sync_pos_emb"),
@@ -134,7 +134,7 @@ def _demo(config):
 def _lora(config):
     """Few clips: a thousand steps of small batches on the blocks' attention and feed-forwards."""
     config.base = "runs/base"  # the network that is adapted: a run, or one that was converted
-    for part in _PARTS:  # its statistics too, in which its weights were trained
+    for part in PARTS:  # its statistics too, in which its weights were trained
         config.init_from[part] = config.get_oneway_ref("base") + ":" + part
     config.lora.rank = 16
     config.lora.targets = ("*_blocks.*.qkv", "*_blocks.*.linear1", "*_blocks.*.ffn.*")

@@ -77,7 +77,7 @@ def check_steps(model: str | os.PathLike, steps: int) -> None:
     model = networks.on_disk(model)
     official = networks.is_file(model) or hub.is_hub(model)
     official = official or load_foley.official_file(model, load_foley.LDM)
-    if official or run_directory.load_config(model).get("task") != networks.STUDENT:
+    if official or run_directory.load_config(model).get("task") not in networks.STUDENTS:
         raise ValueError(
             f"steps is {steps}, expected a whole number of at least 2: fewer are for models "
             f"distilled to them (configs/ldm_distilled.py), and {model} is not"

@@ -18,7 +18,7 @@ from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.runtime import network as network_lib
 from foley_jax.training.checkpointing import run_directory
 
-PREFIX, STAGE = "mmaudio/", "mmaudio"
+PREFIX, STAGE, STUDENT = "mmaudio/", "mmaudio", "mmaudio_distilled"
 FLOWS = tuple(PREFIX + name for name in flow_network.CONFIGS)
 # repositories of the parts that are not MMAudio's own
 HUBS = {
@@ -52,8 +52,10 @@ def load(
     """
     mesh = mesh_lib.local_mesh(devices)
     dtype = dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    student_steps = None
     if is_run(model):
         own = networks.part(model, STAGE, dtype)
+        student_steps = _student_steps(own)
         if own.config.get("autoencoder"):
             return _with_own_parts(own, dtype, mesh)
         flow, rates, window_s = own.network, own.task.rates, own.config.data.window_s
@@ -83,8 +85,13 @@ def load(
         sync=part(files.SYNC, dtype, needed=False),
         tokenizer=merges and tokens.Tokenizer(merges),
         window_s=window_s,
+        student_steps=student_steps,
         mesh=mesh,
     )
+
+
+def _student_steps(own: networks.Part) -> int | None:
+    return own.config.get("distillation", {}).get("steps")
 
 
 def _with_own_parts(own: networks.Part, dtype: str, mesh: Mesh | None) -> pipeline.MMAudio:
@@ -108,15 +115,16 @@ def _with_own_parts(own: networks.Part, dtype: str, mesh: Mesh | None) -> pipeli
         clip_video=encoders.clip_video,
         sync_video=encoders.sync_video,
         window_s=own.config.data.window_s,
+        student_steps=_student_steps(own),
         mesh=mesh,
     )
 
 
 def is_run(model: str | os.PathLike) -> bool:
-    """Whether a folder is a run of MMAudio's stage."""
+    """Whether a folder is a run of MMAudio's stage, or of its students."""
     if hub.is_hub(model) or not (Path(model) / run_directory.CONFIG).exists():
         return False
-    return run_directory.load_config(model).get("task") == STAGE
+    return run_directory.load_config(model).get("task") in (STAGE, STUDENT)
 
 
 def is_mmaudio(model: str | os.PathLike) -> bool:

@@ -42,9 +42,19 @@ _STAGES = {
         "larger frames from small ones",
     ),
     "mmaudio": ("Flow matching, video and text to audio", ("video-to-audio", "mmaudio"), _AUDIO),
+    "mmaudio_distilled": (
+        "Few-step flow matching, video and text to audio",
+        ("video-to-audio", "mmaudio"),
+        _AUDIO,
+    ),
     "mmaudio_vae": ("Mel autoencoder", ("autoencoder", "mmaudio"), "latents of log-mels, and back"),
 }
-_CALLS = {"ldm", "distilled", "mmaudio"}  # what sample.load gives takes a video
+_CALLS = {
+    "ldm",
+    "distilled",
+    "mmaudio",
+    "mmaudio_distilled",
+}  # what sample.load gives takes a video
 _LIMITS = (
     "It is as good as its data: sounds, places and cameras that were not in there come out wrong.",
     "What it makes is synthetic; say so where it is published.",

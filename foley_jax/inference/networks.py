@@ -17,7 +17,8 @@ from foley_jax.training import task as task_lib
 from foley_jax.training.checkpointing import exported, hashes, run_directory
 
 CAVP = "cavp"  # folder in that of an exported model
-STUDENT = "distilled"  # the stage of few-step models, which are sampled as an "ldm"
+# stages of few-step models -> the stage that they are sampled as
+STUDENTS = {"distilled": "ldm", "mmaudio_distilled": "mmaudio"}
 
 
 class Part(NamedTuple):
@@ -41,7 +42,7 @@ def part(source: str | os.PathLike, stage: str, dtype: str | None) -> Part:
         state = None
     else:
         config, *state = run_directory.load_model_state(source)
-    if stage == "ldm" and config.get("task") == STUDENT:
+    if STUDENTS.get(config.get("task")) == stage:
         config.distillation.with_teacher = False
         state = [run_directory.without_teacher(tree) for tree in state]
     elif config.get("task") != stage:

@@ -127,6 +127,7 @@ TASKS = {
     "vocoder": "foley_jax.diff_foley.tasks.vocoder:VocoderTask",
     "mm_diffusion": "foley_jax.mm_diffusion.tasks.base:CoupledDiffusionTask",
     "mmaudio": "foley_jax.mmaudio.tasks.flow:FlowTask",
+    "mmaudio_distilled": "foley_jax.mmaudio.tasks.distilled:DistilledFlowTask",
     "mmaudio_vae": "foley_jax.mmaudio.tasks.vae:VaeTask",
     "mm_super_resolution": "foley_jax.mm_diffusion.tasks.super_resolution:SuperResolutionTask",
 }

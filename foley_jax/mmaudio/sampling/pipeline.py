@@ -74,6 +74,7 @@ class MMAudio:
       tokenizer: texts to ids [B, 77].
       clip_video, sync_video: what the encoders see.
       window_s: seconds of a window, what the flow network was trained on.
+      student_steps: evaluations that a distilled flow network was made for; None for others.
       device_windows: windows in the batch of one device; by default 2 on CPU and 16 elsewhere.
       mesh: devices of this process that share the work, see `mesh.local_mesh`; None is one.
 
@@ -94,10 +95,12 @@ class MMAudio:
         clip_video: specs.VideoSpec = rates_lib.CLIP_VIDEO,
         sync_video: specs.VideoSpec = rates_lib.SYNC_VIDEO,
         window_s: float = rates_lib.WINDOW_S,
+        student_steps: int | None = None,
         device_windows: int | None = None,
         mesh: Mesh | None = None,
     ):
         self.run, self.rates, self.audio = Run(), rates, rates.audio
+        self.student_steps = student_steps
         self.num_devices = 1 if mesh is None else mesh.size
         self.flow, self.autoencoder = flow.on(mesh), autoencoder.on(mesh)
         self.clip, self.sync = clip and clip.on(mesh), sync and sync.on(mesh)
@@ -130,8 +133,10 @@ class MMAudio:
         """Whether the networks can follow the settings.
 
         Raises:
-          ValueError: a text without CLIP or its tokenizer.
+          ValueError: a text without CLIP or its tokenizer, or what a student cannot follow.
         """
+        if self.student_steps is not None:
+            self._check_student(settings)
         if not (settings.text or settings.negative_text):
             return
         if self.clip is None or self.tokenizer is None:
@@ -139,6 +144,19 @@ class MMAudio:
             raise ValueError(
                 f"text needs {missing}, which was not loaded; put it beside the model (see "
                 "foley_jax/mmaudio/README.md), or leave text and negative_text out"
+            )
+
+    def _check_student(self, settings: Settings) -> None:
+        """Raises ValueError for settings that a student cannot follow; its guidance is its own."""
+        if settings.steps != self.student_steps:
+            raise ValueError(
+                f"steps is {settings.steps}, but the model was distilled to {self.student_steps}; "
+                f"give steps={self.student_steps}, or the student of other steps"
+            )
+        if settings.sampler != "euler" or settings.negative_text:
+            raise ValueError(
+                "a distilled model has its own sampler and guidance: leave out sampler and "
+                "negative_text"
             )
 
     def read(self, video: Path, settings: Settings) -> Source:
@@ -276,7 +294,8 @@ class MMAudio:
 
     def _latents(self, packed: solve.Packed, settings: Settings, batch: int) -> jax.Array:
         """Latents [W, C] of a tape, un-normalised."""
-        program = solve.Program(settings.steps, settings.sampler, settings.scale != 1, batch)
+        guided = self.student_steps is None and settings.scale != 1
+        program = solve.Program(settings.steps, settings.sampler, guided, batch)
         if program not in self._programs:
             fn = lambda model, packed, scale: solve.sample(program, model, packed, scale)  # noqa: E731
             self._programs[program] = self.flow.jit(fn, name=f"mmaudio sample {program}")

@@ -18,7 +18,8 @@ def load(init_from: Mapping[str, str], abstract: Any) -> dict[str, jax.Array]:
 
     Args:
       init_from: path in our model -> "RUN_DIR:path in that run's model"; "RUN_DIR:" takes the
-        same path. A path is a subtree or a leaf, e.g. "unet" or "autoencoder/decoder".
+        same path, "RUN_DIR:." that whole model. A path is a subtree or a leaf, e.g. "unet" or
+        "autoencoder/decoder".
       abstract: pair (params, rest) of ShapeDtypeStructs with shardings.
     Returns:
       Path of each replaced leaf -> array, placed as `abstract` says.
@@ -70,5 +71,7 @@ def _load_part(
 
 
 def _under(path: str, leaves: Mapping[str, Any]) -> dict[str, str]:
-    """Returns what follows `path` -> whole key, for the leaf or the subtree at `path`."""
+    """What follows `path` -> whole key, for the leaf or the subtree at `path`; "." is all."""
+    if path == ".":
+        return {f"/{key}": key for key in leaves}
     return {key[len(path) :]: key for key in leaves if key == path or key.startswith(path + "/")}

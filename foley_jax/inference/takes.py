@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 from pathlib import Path
 import re
@@ -60,6 +61,47 @@ class Mix(NamedTuple):
 
     original_db: float = SILENT_DB
     fade_s: float = 0.0
+
+
+class Edit(NamedTuple):
+    """What is made anew of the audio that a video has; by default all, and none of it is read.
+
+    Attributes:
+      start_s, stop_s: a span, the rest is kept; without a start it begins with the video, without
+        a stop it ends with it.
+      vary: below 1, all of it is varied.
+    """
+
+    start_s: float | None = None
+    stop_s: float | None = None
+    vary: float = 1.0
+
+    def options(self, can_edit: bool, mix: Mix) -> dict[str, Any]:
+        """Returns the options of the model's call.
+
+        Args:
+          can_edit: whether the model keeps audio.
+          mix: what is asked for the original audio.
+        Raises:
+          RefusedError: it cannot, or the original audio would be heard twice.
+        """
+        has_span = self.start_s is not None or self.stop_s is not None
+        if not has_span and self.vary == 1:
+            return {}
+        if not can_edit:
+            raise RefusedError(
+                "this model makes all audio anew; leave the span empty and vary at 1, or ask a "
+                "model of Diff-Foley"
+            )
+        if mix.original_db > SILENT_DB:
+            raise RefusedError(
+                "the original audio is in an edited clip already; leave its level at "
+                f"{SILENT_DB:g} dB"
+            )
+        if not has_span:
+            return {"vary": self.vary}
+        stop_s = math.inf if self.stop_s is None else self.stop_s
+        return {"regenerate": (self.start_s or 0.0, stop_s), "vary": self.vary}
 
 
 class Take(NamedTuple):

@@ -67,13 +67,13 @@ class Edit(NamedTuple):
     """What is made anew of the audio that a video has; by default all, and none of it is read.
 
     Attributes:
-      start_s, stop_s: a span, the rest is kept; without a start it begins with the video, without
-        a stop it ends with it.
+      start_s, stop_s: a span, the rest is kept; a stop of 0 is the video's end, and with a start of
+        0 there is no span.
       vary: below 1, all of it is varied.
     """
 
-    start_s: float | None = None
-    stop_s: float | None = None
+    start_s: float = 0.0
+    stop_s: float = 0.0
     vary: float = 1.0
 
     def options(self, can_edit: bool, mix: Mix) -> dict[str, Any]:
@@ -85,12 +85,12 @@ class Edit(NamedTuple):
         Raises:
           RefusedError: it cannot, or the original audio would be heard twice.
         """
-        has_span = self.start_s is not None or self.stop_s is not None
+        has_span = bool(self.start_s or self.stop_s)
         if not has_span and self.vary == 1:
             return {}
         if not can_edit:
             raise RefusedError(
-                "this model makes all audio anew; leave the span empty and vary at 1, or ask a "
+                "this model makes all audio anew; leave the span at 0 and vary at 1, or ask a "
                 "model of Diff-Foley"
             )
         if mix.original_db > SILENT_DB:
@@ -100,8 +100,7 @@ class Edit(NamedTuple):
             )
         if not has_span:
             return {"vary": self.vary}
-        stop_s = math.inf if self.stop_s is None else self.stop_s
-        return {"regenerate": (self.start_s or 0.0, stop_s), "vary": self.vary}
+        return {"regenerate": (self.start_s, self.stop_s or math.inf), "vary": self.vary}
 
 
 class Take(NamedTuple):

@@ -185,13 +185,13 @@ def _foley_form(server: Server) -> Callable[[list[gr.blocks.Block]], Any]:
         takes: int,
         level_db: float,
         fade_s: float,
-        start_s: float | None = None,
-        stop_s: float | None = None,
+        start_s: float = 0.0,
+        stop_s: float = 0.0,
         vary: float = 1.0,
         progress=PROGRESS,
     ):
         """Audio for a video: for each take a video, its audio and mel, then files, scores."""
-        own = (takes_lib.Mix(level_db, fade_s), takes_lib.Edit(start_s, stop_s, vary))
+        own = (takes_lib.Mix(level_db, fade_s), takes_lib.Edit(start_s or 0.0, stop_s or 0.0, vary))
         args = (video, text, negative_text, seed, steps, guidance, takes, *own)
         return server.answer(server.foley, video, *args, progress)
 
@@ -203,15 +203,18 @@ def _foley_form(server: Server) -> Callable[[list[gr.blocks.Block]], Any]:
 
 def _edit_fields(server: Server) -> list[gr.components.Component]:
     """What is made anew of a video's own audio: a span's start and stop, or a share of it all."""
+    can_vary = server.student_steps() is None  # a student begins with noise alone
+    about = (
+        "Give a span to make it anew and keep the rest to the sample; with a start where the audio "
+        "ends, it is extended."
+    )
+    if can_vary:
+        about += " Or vary the whole: the less, the nearer to what it was."
     with gr.Accordion("edit the clip's own audio", open=False, visible=server.can_edit()):
-        gr.Markdown(
-            "Give a span to make it anew and keep the rest to the sample; with a start where the "
-            "audio ends, it is extended. Or vary the whole: the less, the nearer to what it was."
-        )
-        with gr.Row():
-            start = gr.Number(None, label="from, seconds", minimum=0, min_width=120)
-            stop = gr.Number(None, label="to, seconds", minimum=0, min_width=120)
-        can_vary = server.student_steps() is None  # a student begins with noise alone
+        gr.Markdown(about)
+        with gr.Row():  # a browser sends 0 for a number that is left empty
+            start = gr.Number(0, label="from, seconds", minimum=0, min_width=120)
+            stop = gr.Number(0, label="to, seconds (0: the end)", minimum=0, min_width=120)
         vary = gr.Slider(0.05, 1, 1, step=0.05, label="vary (1: all anew)", visible=can_vary)
     return [start, stop, vary]
 

@@ -153,7 +153,7 @@ def test_one_who_leaves_holds_up_nobody(server, video):
     _, address, model = server
     client, begun = gradio_client.Client(address, verbose=False), model.begun
     model.go.clear()
-    values = [_uploaded(address, Path(video["path"])), "", "", 1, 2, 3.0, 1, -60, 0, None, None, 1]
+    values = [_uploaded(address, Path(video["path"])), "", "", 1, 2, 3.0, 1, -60, 0, 0, 0, 1]
     event = _posted(f"{address}/gradio_api/call/audio_for_video", {"data": values})["event_id"]
     host, port = address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as leaving:

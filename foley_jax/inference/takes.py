@@ -188,7 +188,7 @@ def write(clips: list[clip_lib.Clip], mix: Mix, folder: Path) -> list[Take]:
                 clip.save(path)
             clip.plot(base.with_suffix(".png"))
         except (OSError, ValueError) as error:
-            raise told(error, clip.video, folder) from error
+            raise told(error, *filter(None, [clip.video]), folder) from error
         scores = {name: round(float(value), 4) for name, value in clip.scores.items()}
         takes.append(Take(played, base.with_suffix(".wav"), base.with_suffix(".png"), scores))
     return takes

@@ -3,6 +3,8 @@
 import pytest
 import tiny_foley
 
+from data_prep import scenes
+from foley_jax.inference import takes
 from foley_jax.media import audio as audio_io
 from tests import browsers
 from tests.inference import standing_in
@@ -81,3 +83,25 @@ def test_a_broken_file_is_told_in_the_page(server, tmp_path):
         _begin(driver, server, path)
         said = browsers.wait(driver, _told)
     assert "/tmp" not in said
+
+
+@pytest.mark.slow
+def test_the_package_s_own_model_speaks_as_the_page_is_opened(tmp_path):
+    """No field is touched: what the form begins with is what the model takes."""
+    from foley_jax.inference import web
+
+    args = ["--train=0", "--hard_train=0", "--test=1", "--hard_test=0", "--seed=9001"]
+    scenes.main([str(tmp_path / "videos"), *args])
+    (path,) = (tmp_path / "videos").rglob("*.mp4")
+    blocks, address = web.serve("embedded:4_steps", takes.Limits(), port=0, wait=False)
+    with browsers.chromium(1280, tmp_path) as driver:
+        driver.get(address)
+        browsers.wait(driver, lambda d: browsers.find(d, "input[type=file]"))[0].send_keys(
+            str(path)
+        )
+        browsers.wait(driver, lambda d: browsers.find(d, "video[src]"))
+        browsers.find(driver, "button.primary")[0].click()
+        assert len(browsers.wait(driver, _takes)) == 1
+        at_s, decoded = browsers.played(driver, "video")
+    blocks.close()
+    assert at_s > 1 and decoded > 1000

@@ -213,8 +213,8 @@ def _edit_fields(server: Server) -> list[gr.components.Component]:
     with gr.Accordion("edit the clip's own audio", open=False, visible=server.can_edit()):
         gr.Markdown(about)
         with gr.Row():  # a browser sends 0 for a number that is left empty
-            start = gr.Number(0, label="from, seconds", minimum=0, min_width=120)
-            stop = gr.Number(0, label="to, seconds (0: the end)", minimum=0, min_width=120)
+            start = gr.Number(0, label="from, s", minimum=0, min_width=120)
+            stop = gr.Number(0, label="to, s (0: the end)", minimum=0, min_width=120)
         vary = gr.Slider(0.05, 1, 1, step=0.05, label="vary (1: all anew)", visible=can_vary)
     return [start, stop, vary]
 

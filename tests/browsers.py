@@ -32,10 +32,11 @@ def chromium(width=1280, downloads=None):
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         for one in (*ARGUMENTS, f"--user-data-dir={profile}", f"--window-size={width},900"):
             options.add_argument(one)
-        if downloads is not None:
-            options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
         driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
         try:
+            if downloads is not None:  # else the second of a page waits for a person's consent
+                allowed = {"behavior": "allow", "downloadPath": str(downloads)}
+                driver.execute_cdp_cmd("Browser.setDownloadBehavior", allowed)
             if width < 500:
                 size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": True}
                 driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

@@ -49,6 +49,11 @@ class SoundingClip:
     fault: str = ""
 
     @property
+    def has_video(self) -> bool:
+        """Whether there is a video, as of `Clip`: there always is."""
+        return True
+
+    @property
     def scores(self) -> dict[str, float]:
         return level.report(self.audio)
 

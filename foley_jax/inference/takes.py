@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import logging
+import math
 import os
 from pathlib import Path
 import re
@@ -60,6 +61,46 @@ class Mix(NamedTuple):
 
     original_db: float = SILENT_DB
     fade_s: float = 0.0
+
+
+class Edit(NamedTuple):
+    """What is made anew of the audio that a video has; by default all, and none of it is read.
+
+    Attributes:
+      start_s, stop_s: a span, the rest is kept; a stop of 0 is the video's end, and with a start of
+        0 there is no span.
+      vary: below 1, all of it is varied.
+    """
+
+    start_s: float = 0.0
+    stop_s: float = 0.0
+    vary: float = 1.0
+
+    def options(self, can_edit: bool, mix: Mix) -> dict[str, Any]:
+        """Returns the options of the model's call.
+
+        Args:
+          can_edit: whether the model keeps audio.
+          mix: what is asked for the original audio.
+        Raises:
+          RefusedError: it cannot, or the original audio would be heard twice.
+        """
+        has_span = bool(self.start_s or self.stop_s)
+        if not has_span and self.vary == 1:
+            return {}
+        if not can_edit:
+            raise RefusedError(
+                "this model makes all audio anew; leave the span at 0 and vary at 1, or ask a "
+                "model of Diff-Foley"
+            )
+        if mix.original_db > SILENT_DB:
+            raise RefusedError(
+                "the original audio is in an edited clip already; leave its level at "
+                f"{SILENT_DB:g} dB"
+            )
+        if not has_span:
+            return {"vary": self.vary}
+        return {"regenerate": (self.start_s, self.stop_s or math.inf), "vary": self.vary}
 
 
 class Take(NamedTuple):
@@ -147,7 +188,7 @@ def write(clips: list[clip_lib.Clip], mix: Mix, folder: Path) -> list[Take]:
                 clip.save(path)
             clip.plot(base.with_suffix(".png"))
         except (OSError, ValueError) as error:
-            raise told(error, clip.video, folder) from error
+            raise told(error, *filter(None, [clip.video]), folder) from error
         scores = {name: round(float(value), 4) for name, value in clip.scores.items()}
         takes.append(Take(played, base.with_suffix(".wav"), base.with_suffix(".png"), scores))
     return takes

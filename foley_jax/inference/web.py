@@ -10,7 +10,8 @@ from typing import Any
 import gradio as gr
 
 from foley_jax.inference import foley as foley_lib
-from foley_jax.inference import load, sounding_video, takes, text_foley, web_guard
+from foley_jax.inference import load, sounding_video, text_foley, web_guard
+from foley_jax.inference import takes as takes_lib
 from foley_jax.runtime import limits as checks
 
 WAYS = ("from noise", "audio for the video", "video for the audio")  # of MM-Diffusion
@@ -23,28 +24,28 @@ class Server:
     """A model, what a request may ask of it, and where its files lie."""
 
     model: "foley_lib.Foley | text_foley.TextFoley | sounding_video.SoundingVideo"
-    limits: takes.Limits
-    folders: takes.Folders
+    limits: takes_lib.Limits
+    folders: takes_lib.Folders
 
-    def foley(
-        self, video, text, negative_text, seed, steps, guidance, count, level_db, fade_s, progress
-    ):
+    def foley(self, video, text, negative_text, seed, steps, guidance, count, mix, edit, progress):
         """Audio for a video, `count` takes."""
         limits = self.limits
-        path = takes.check_video(video, limits)
+        edits = edit.options(can_edit=self.can_edit(), mix=mix)
+        path = takes_lib.check_video(video, limits)
         options = {
             "seed": checks.seed(int(seed)),
             "steps": within("steps", steps, limits.most_steps),
             "guidance": checks.real("guidance", guidance),
             "num_samples": within("takes", count, limits.most_takes),
+            **edits,
         }
         if isinstance(self.model, text_foley.TextFoley):
             options |= {"text": text, "negative_text": negative_text}
         else:
             options |= {"keep_best": options["num_samples"]}
-        clock = takes.Clock(lambda stage: progress(STAGES[stage], desc=stage), limits.request_s)
+        clock = takes_lib.Clock(lambda stage: progress(STAGES[stage], desc=stage), limits.request_s)
         clips = self.model.within(clock.run())(path, **options)
-        return clips if isinstance(clips, list) else [clips], takes.Mix(level_db, fade_s)
+        return clips if isinstance(clips, list) else [clips], mix
 
     def sounding(self, way, video, audio, seed, steps, count, progress):
         """Sounding videos."""
@@ -53,27 +54,31 @@ class Server:
         progress(0.1, desc=way)
         if way == WAYS[0]:
             number = within("takes", count, self.limits.most_takes)
-            return self.model.generate(number, **options), takes.Mix()
+            return self.model.generate(number, **options), takes_lib.Mix()
         if way == WAYS[1]:
-            path = takes.check_video(video, self.limits)
-            return [self.model.audio_for(path, **options)], takes.Mix()
-        path = takes.check_audio(audio, self.limits)
-        return [self.model.video_for(path, **options)], takes.Mix()
+            path = takes_lib.check_video(video, self.limits)
+            return [self.model.audio_for(path, **options)], takes_lib.Mix()
+        path = takes_lib.check_audio(audio, self.limits)
+        return [self.model.video_for(path, **options)], takes_lib.Mix()
 
-    def steps(self) -> int:
-        """Returns the steps that the form begins with: a student has its own."""
+    def student_steps(self) -> int | None:
+        """Returns the only steps that a distilled model takes; None of others."""
         sampler = getattr(self.model.model, "sampler", None)
-        return getattr(sampler, "student_steps", None) or 25
+        return getattr(sampler, "student_steps", None)
 
-    def answer(self, make: Callable[..., tuple[Sequence[Any], takes.Mix]], upload, *args):
+    def can_edit(self) -> bool:
+        """Returns whether the model keeps audio that a video has already."""
+        return isinstance(self.model, foley_lib.Foley)
+
+    def answer(self, make: Callable[..., tuple[Sequence[Any], takes_lib.Mix]], upload, *args):
         """What a request's outputs show: each take's video and image, all files, the scores."""
         folder = self.folders.new()
         try:
             clips, mix = make(*args)
-            made = takes.write(list(clips), mix, folder)
+            made = takes_lib.write(list(clips), mix, folder)
         except Exception as error:  # noqa: BLE001, every failure is told to its visitor alone
             self.folders.drop(folder)
-            said = takes.told(error, *map(Path, filter(None, [upload])))
+            said = takes_lib.told(error, *map(Path, filter(None, [upload])))
             raise gr.Error(str(said), print_exception=False) from error
         shown: list[Any] = []
         for number in range(self.limits.most_takes):
@@ -117,9 +122,13 @@ def _about(server: Server, sounding: bool) -> str:
 
 def _numbers(server: Server, steps: int) -> list[gr.components.Component]:
     """Seed, steps and takes."""
+    only = server.student_steps()
+    label = "steps" if only is None else f"steps (the model was distilled to {only})"
     return [
         gr.Number(0, label="seed", precision=0, minimum=0),
-        gr.Slider(1, server.limits.most_steps, steps, step=1, label="steps"),
+        gr.Slider(
+            1, server.limits.most_steps, only or steps, step=1, label=label, interactive=not only
+        ),
         gr.Slider(1, server.limits.most_takes, 1, step=1, label="takes"),
     ]
 
@@ -152,16 +161,18 @@ def _foley_form(server: Server) -> Callable[[list[gr.blocks.Block]], Any]:
     has_text = isinstance(server.model, text_foley.TextFoley)
     text = gr.Textbox(label="what is heard", visible=has_text)
     negative = gr.Textbox(label="what is not to be heard", visible=has_text)
-    seed, steps, count = _numbers(server, server.steps())
-    guidance = gr.Slider(1, 10, 4.5, step=0.5, label="guidance")
+    seed, steps, count = _numbers(server, 25)
+    is_student = server.student_steps() is not None  # it has its guidance folded in
+    guidance = gr.Slider(1, 10, 4.5, step=0.5, label="guidance", visible=not is_student)
     level = gr.Slider(
-        takes.SILENT_DB,
+        takes_lib.SILENT_DB,
         0,
-        takes.SILENT_DB,
+        takes_lib.SILENT_DB,
         step=1,
         label="original audio under it, dB (-60: replaced)",
     )
     fade = gr.Slider(0, 2, 0, step=0.1, label="fade in and out, seconds")
+    edit = _edit_fields(server)
     button = gr.Button("Make audio", variant="primary")
 
     def audio_for_video(
@@ -174,16 +185,38 @@ def _foley_form(server: Server) -> Callable[[list[gr.blocks.Block]], Any]:
         takes: int,
         level_db: float,
         fade_s: float,
+        start_s: float = 0.0,
+        stop_s: float = 0.0,
+        vary: float = 1.0,
         progress=PROGRESS,
     ):
         """Audio for a video: for each take a video, its audio and mel, then files, scores."""
-        args = (video, text, negative_text, seed, steps, guidance, takes, level_db, fade_s)
+        own = (takes_lib.Mix(level_db, fade_s), takes_lib.Edit(start_s or 0.0, stop_s or 0.0, vary))
+        args = (video, text, negative_text, seed, steps, guidance, takes, *own)
         return server.answer(server.foley, video, *args, progress)
 
-    inputs = [video, text, negative, seed, steps, guidance, count, level, fade]
+    inputs = [video, text, negative, seed, steps, guidance, count, level, fade, *edit]
     return lambda out: button.click(
         audio_for_video, inputs, out, api_name="audio_for_video", show_progress_on=out[1]
     )
+
+
+def _edit_fields(server: Server) -> list[gr.components.Component]:
+    """What is made anew of a video's own audio: a span's start and stop, or a share of it all."""
+    can_vary = server.student_steps() is None  # a student begins with noise alone
+    about = (
+        "Give a span to make it anew and keep the rest to the sample; with a start where the audio "
+        "ends, it is extended."
+    )
+    if can_vary:
+        about += " Or vary the whole: the less, the nearer to what it was."
+    with gr.Accordion("edit the clip's own audio", open=False, visible=server.can_edit()):
+        gr.Markdown(about)
+        with gr.Row():  # a browser sends 0 for a number that is left empty
+            start = gr.Number(0, label="from, s", minimum=0, min_width=120)
+            stop = gr.Number(0, label="to, s (0: the end)", minimum=0, min_width=120)
+        vary = gr.Slider(0.05, 1, 1, step=0.05, label="vary (1: all anew)", visible=can_vary)
+    return [start, stop, vary]
 
 
 def _sounding_form(server: Server) -> Callable[[list[gr.blocks.Block]], Any]:
@@ -219,7 +252,7 @@ def _sounding_form(server: Server) -> Callable[[list[gr.blocks.Block]], Any]:
 
 def serve(
     source: str,
-    limits: takes.Limits,
+    limits: takes_lib.Limits,
     *,
     host: str = "127.0.0.1",
     port: int = 7860,
@@ -241,7 +274,7 @@ def serve(
     """
     model = load.any_system(source, **networks)
     root = Path(tempfile.mkdtemp(prefix="foley_jax_"))
-    server = Server(model, limits, takes.Folders(root, limits.kept_s))
+    server = Server(model, limits, takes_lib.Folders(root, limits.kept_s))
     blocks = page(server, f"foley_jax: {Path(source).name}")
     blocks.queue(max_size=waiting, default_concurrency_limit=1)
     _, address, _ = blocks.launch(

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from foley_jax.media import fades, specs
 from foley_jax.media import mel as mel_lib
-from foley_jax.media import specs
 from foley_jax.vocoders import decode
 
 SHORTER_S = 0.1  # that audio to vary may be than its video; silence fills the rest
@@ -127,7 +127,7 @@ def spliced(kept: Kept | None, made_L: np.ndarray, sample_rate_hz: int) -> np.nd
     fade = max(1, min(round(FADE_S * sample_rate_hz), (stop - start) // 2))
     new_L = np.zeros(length, np.float32)  # share of the made audio
     new_L[start:stop] = 1.0
-    ramp = (np.arange(fade, dtype=np.float32) + 0.5) / fade
+    ramp = fades.ramp(fade)
     if start > 0:
         new_L[start : start + fade] = ramp
     if stop < length:

@@ -20,7 +20,7 @@ import numpy as np
 
 from foley_jax.inference import clip as clip_lib
 from foley_jax.media import audio as audio_io
-from foley_jax.media import uploads
+from foley_jax.media import fades, uploads
 from foley_jax.media import video as video_io
 from foley_jax.runtime import reasons
 from foley_jax.runtime import run as run_lib
@@ -199,7 +199,7 @@ def mixed(clip: clip_lib.Clip, mix: Mix) -> np.ndarray:
     audio_L, rate = np.array(clip.audio, np.float32), clip.sample_rate
     fade = min(round(mix.fade_s * rate), len(audio_L) // 2)
     if fade > 0:
-        ramp = (np.arange(fade, dtype=np.float32) + 0.5) / fade
+        ramp = fades.ramp(fade)
         audio_L[:fade] *= ramp
         audio_L[-fade:] *= ramp[::-1]
     if mix.original_db <= SILENT_DB:

@@ -57,7 +57,7 @@ def test_columns_outside_the_span_and_within_the_audio_are_known():
 
 def test_outside_the_span_every_sample_is_kept():
     rng = np.random.default_rng(0)
-    old, new = rng.standard_normal((2, RATE)).astype(np.float32)
+    old, new = rng.uniform(-1, 1, (2, RATE)).astype(np.float32)
     made = editing.spliced(editing.Kept(old, 0.25, 0.5), new, RATE)
     np.testing.assert_array_equal(made[:4000], old[:4000])
     np.testing.assert_array_equal(made[8000:], old[8000:])
@@ -67,11 +67,26 @@ def test_outside_the_span_every_sample_is_kept():
     assert np.abs(np.diff(ones)).max() < 0.005
 
 
+def test_a_span_beyond_full_scale_leaves_the_rest_as_loud_as_it_was(tmp_path):
+    rng = np.random.default_rng(0)
+    old = rng.uniform(-0.5, 0.5, RATE).astype(np.float32)
+    new = rng.uniform(-3, 3, RATE).astype(np.float32)
+    kept = editing.Kept(old, 0.25, 0.5)
+    for name, own in (("old", old), ("made", editing.spliced(kept, new, RATE))):
+        audio_io.write_wav(tmp_path / f"{name}.wav", own, RATE)
+    before, after = (audio_io.load(tmp_path / f"{name}.wav", RATE) for name in ("old", "made"))
+    np.testing.assert_array_equal(after[:4000], before[:4000])
+    np.testing.assert_array_equal(after[8000:], before[8000:])
+    assert 0.9 < np.abs(after[4000:8000]).max() <= 1
+    broken = np.full_like(new, np.nan)
+    assert np.isnan(editing.spliced(kept, broken, RATE)[4000:8000]).all()
+
+
 def test_audio_is_extended_beyond_its_end():
-    old, new = np.ones(RATE // 2, np.float32), np.full(RATE, 2.0, np.float32)
+    old, new = np.ones(RATE // 2, np.float32), np.full(RATE, 0.8, np.float32)
     made = editing.spliced(editing.Kept(old, 0.5, 1.0), new, RATE)
     np.testing.assert_array_equal(made[: RATE // 2], old)
-    np.testing.assert_array_equal(made[RATE // 2 + 320 :], 2.0)
+    np.testing.assert_array_equal(made[RATE // 2 + 320 :], np.float32(0.8))
     assert editing.spliced(None, new, RATE) is new
 
 

@@ -2,13 +2,16 @@
 
 import http.client
 import json
+import math
 import socket
 import threading
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from foley_jax.evaluation.listening import __main__ as command
-from foley_jax.evaluation.listening import answers, listening_page, server
+from foley_jax.evaluation.listening import answers, listening_page, questions, scoring, server
 from tests.evaluation import listeners
 
 CLIP = bytes(range(256)) * 4
@@ -194,3 +197,37 @@ def test_a_folder_that_is_no_test_is_refused(tmp_path, folder, capsys):
     assert command.main(["serve", str(folder), f"--answers={folder / 'a.jsonl'}"]) == 1
     assert "outside it" in capsys.readouterr().err
     assert command.parser().parse_args(["serve", "x", "--answers=y"]).host == "127.0.0.1"
+
+
+def test_known_preferences_among_three_systems_arrive_and_are_found(tmp_path):
+    """True audio, generated audio and that of wrong pairs: sent to the server, read and scored."""
+    known = {"real": 0.9, "ours": 0.2, "shuffled": -1.1}  # their mean is 0
+    made = listeners.plan(systems=tuple(known), kinds=(questions.PREFERENCE,), num_items=16)
+    key, out = listeners.key_of(made, systems=known), tmp_path / "page"
+    (out / "media").mkdir(parents=True)
+    listening_page.write(out, answers.public("t1", "three systems", made))
+    for name in {name for question in made.questions for name in question.clips}:
+        (out / "media" / name).write_bytes(CLIP)
+    rng, path = np.random.default_rng(3), tmp_path / "answers.jsonl"
+    with server.make(out, path, "127.0.0.1", 0) as running:
+        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        for k in range(24):
+            person = listeners.Listener(f"p{k}", known, {}, {}, rng)
+            lines = (answers.record(one, "t1") for one in person.all_of(made))
+            body = "".join(json.dumps(line) + "\n" for line in lines)
+            assert _ask(running.server_address, "POST", "/answers", body, TYPE)[0] == 200
+        running.shutdown()
+    given, complaints = answers.read([path], key.test)
+    assert not complaints and len({one.listener for one in given}) == 24
+    scores = scoring.score(key, given)
+    for system, strength in known.items():
+        figures = scores.figures[questions.PREFERENCE][system]
+        low, high = figures["strength_low"], figures["strength_high"]
+        # three deviations, so that no seed must be chosen
+        assert low - (high - low) / 4 < strength < high + (high - low) / 4, (system, figures)
+        assert high - low < 0.6
+        for other in known.keys() - {system}:
+            won, lost = scores.wins[system][other], scores.wins[other][system]
+            interval = stats.binomtest(won, won + lost).proportion_ci(0.997)
+            expected = 1 / (1 + math.exp(known[other] - strength))
+            assert interval.low < expected < interval.high, (system, other, won, lost)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from foley_jax.media import fades, level, specs
 from foley_jax.media import mel as mel_lib
-from foley_jax.media import specs
 from foley_jax.vocoders import decode
 
 SHORTER_S = 0.1  # that audio to vary may be than its video; silence fills the rest
@@ -114,7 +114,8 @@ def spliced(kept: Kept | None, made_L: np.ndarray, sample_rate_hz: int) -> np.nd
     """The known audio with the span from `made_L`, to which it fades within the span.
 
     Where nothing is kept, `made_L`. The known audio is followed by silence; at the ends of the
-    clip nothing fades.
+    clip nothing fades. A span beyond full scale is made quieter by itself: else writing the file
+    would make the known audio quieter, too.
     """
     if kept is None:
         return made_L
@@ -125,11 +126,18 @@ def spliced(kept: Kept | None, made_L: np.ndarray, sample_rate_hz: int) -> np.nd
     start, stop = (round(s * sample_rate_hz) for s in (kept.start_s, kept.stop_s))
     stop = min(stop, length)
     fade = max(1, min(round(FADE_S * sample_rate_hz), (stop - start) // 2))
+    own_L = np.zeros(length, np.float32)
+    own_L[start:stop] = _within_full_scale(np.asarray(made_L[start:stop]))
     new_L = np.zeros(length, np.float32)  # share of the made audio
     new_L[start:stop] = 1.0
-    ramp = (np.arange(fade, dtype=np.float32) + 0.5) / fade
+    ramp = fades.ramp(fade)
     if start > 0:
         new_L[start : start + fade] = ramp
     if stop < length:
         new_L[stop - fade : stop] = ramp[::-1]
-    return np.where(new_L > 0, known_L * (1 - new_L) + np.asarray(made_L) * new_L, known_L)
+    return np.where(new_L > 0, known_L * (1 - new_L) + own_L * new_L, known_L)
+
+
+def _within_full_scale(span_L: np.ndarray) -> np.ndarray:
+    """A span within full scale; one that is not finite stays, and is told as the clip's fault."""
+    return level.within_full_scale(span_L)[0] if np.isfinite(span_L).all() else span_L

@@ -114,7 +114,7 @@ SCRIPT = r"""
       make("p", {textContent:
         "You can stop at any time and go on later in this browser with the same id. The id is "
         + "kept with your answers; it need not be your name."}),
-      make("label", {htmlFor: "listener", textContent: "Your id "}), id, go, sorry);
+      make("label", {htmlFor: "listener", textContent: "Your id "}), id, " ", go, sorry);
   };
 
   const player = (name, label, played) => {

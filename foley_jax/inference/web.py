@@ -63,8 +63,8 @@ class Server:
 
     def student_steps(self) -> int | None:
         """Returns the only steps that a distilled model takes; None of others."""
-        sampler = getattr(self.model.model, "sampler", None)
-        return getattr(sampler, "student_steps", None)
+        model = self.model.model
+        return getattr(getattr(model, "sampler", model), "student_steps", None)
 
     def can_edit(self) -> bool:
         """Returns whether the model keeps audio that a video has already."""

@@ -48,7 +48,7 @@ _FOLDERS = {"roberta-base": "roberta_vocab", "gpt2": "gpt2_vocab"}
 def _value(name: str, key: str, shape: list[int], dtype: str) -> torch.Tensor:
     kind = getattr(torch, dtype.removeprefix("torch."))
     if re.fullmatch(_UNREAD, key) or (not shape and name == "imagebind" and "audio" not in key):
-        return torch.zeros((), dtype=kind).expand(shape)
+        return torch.zeros(shape, dtype=kind)  # of which an expanded tensor would be refused
     if not fill.is_filled(key, shape, dtype.removeprefix("torch.")):
         return torch.full(shape, np.log(20.0) if name == "imagebind" else 0, dtype=kind)
     value = fill.fill_value(key, shape, f"public/{name}:")

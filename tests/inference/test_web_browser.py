@@ -1,5 +1,6 @@
 """The page in a real browser, at the width of a desk and of a phone; the model is a stand-in."""
 
+import numpy as np
 import pytest
 import tiny_foley
 
@@ -72,7 +73,8 @@ def test_two_visitors_upload_play_and_download_their_own(server, tmp_path):
             desk.execute_script("arguments[0].click()", link)
             saved = tmp_path / f"take1.{suffix}"
             browsers.wait(desk, lambda _, saved=saved: saved.is_file() and saved.stat().st_size)
-            assert len(audio_io.load(saved, 16000)) == pytest.approx(1.5 * 16000, abs=1024)
+            heard_L = audio_io.load(saved, 16000)  # the tone of a second, as the model said it
+            assert np.count_nonzero(np.abs(heard_L) > 0.005) == pytest.approx(15000, abs=1500)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ MODELS = {
     "embedded:4_steps": "ldm_4",
     "embedded:cavp": "ldm/cavp",
     "embedded:classifier": "alignment",
+    "embedded:joint": "joint",
 }
 FOLDER = Path(foley_jax.__file__).parent / "assets" / "embedded"
 

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 from data_prep import scenes
@@ -48,3 +50,13 @@ def test_it_is_in_sync_with_scenes_that_it_never_saw(tmp_path):
     plain, hard = systems["plain: ours"], systems["hard: ours"]
     assert plain["f1@100ms"] > 0.9 and hard["f1@100ms"] > 0.7
     assert plain["shuffled_f1@100ms"] < 0.5 and hard["shuffled_f1@100ms"] < 0.5
+
+
+@pytest.mark.slow
+def test_the_joint_model_needs_no_video(tmp_path):
+    (clip,) = sample.load("embedded:joint").generate(num_samples=1, sampler="dpm_solver", steps=4)
+    assert np.isfinite(clip.audio).all() and np.abs(clip.audio).max() > 0.01
+    clip.save(tmp_path / "clip.mp4")
+    with av.open(tmp_path / "clip.mp4") as container:
+        (video,), (audio,) = container.streams.video, container.streams.audio
+        assert (video.width, video.height, audio.sample_rate) == (32, 32, 8000)

@@ -51,6 +51,13 @@ def levels(schedule: Schedule, num_steps: int) -> Levels:
     )
 
 
+def draw_levels(b: int, key: jax.Array, num_steps: int, *, train: bool) -> jax.Array:
+    """Levels of one training loss, int32 [b]; evaluation spreads them evenly over the batch."""
+    if train:
+        return jax.random.randint(key, (b,), 0, num_steps)
+    return jnp.arange(b, dtype=jnp.int32) % num_steps
+
+
 def move(x: gaussian.Tree, x0: gaussian.Tree, walk: Levels, at_B: jax.Array) -> gaussian.Tree:
     """One DDIM step from level `at_B` of a walk to the next, towards predicted clean data.
 
@@ -119,10 +126,4 @@ def training_loss(
     eps = gaussian.combine(1.0 / sigma_B, x_t, -alpha_B / sigma_B, clean)
     v = gaussian.combine(alpha_B, eps, -sigma_B, clean)
     wanted = {"x0": clean, "eps": eps, "v": v}[prediction]
-    predicted = student_fn(x_t, walk.times[level_B])
-    errors = jax.tree.map(
-        lambda a, b: jnp.square(a.astype(jnp.float32) - b).mean(axis=tuple(range(1, a.ndim))),
-        predicted,
-        wanted,
-    )
-    return sum(jax.tree.leaves(errors))
+    return gaussian.squared_error(student_fn(x_t, walk.times[level_B]), wanted)

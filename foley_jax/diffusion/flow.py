@@ -86,13 +86,7 @@ def training_loss(
       float32 [B].
     """
     predicted = velocity_fn(on_path(noise, data, t_B, min_sigma), t_B)
-    wanted = velocity(noise, data, min_sigma)
-
-    def leaf(a, b):
-        square = jnp.square(a.astype(jnp.float32) - b)
-        return square.mean(axis=tuple(range(1, square.ndim)))
-
-    return sum(jax.tree.leaves(jax.tree.map(leaf, predicted, wanted)))
+    return gaussian.squared_error(predicted, velocity(noise, data, min_sigma))
 
 
 def time_grid(num_steps: int, start: float = 0.0, stop: float = 1.0) -> np.ndarray:

@@ -51,10 +51,4 @@ def training_loss(
     reached, _ = jax.lax.scan(follow, x_t, jnp.arange(substeps, dtype=jnp.int32))
     rate_B = 1.0 / (grid[level_B + 1] - grid[level_B])
     wanted = gaussian.combine(rate_B, jax.lax.stop_gradient(reached), -rate_B, x_t)
-    predicted = student_fn(x_t, grid[level_B])
-    errors = jax.tree.map(
-        lambda a, b: jnp.square(a.astype(jnp.float32) - b).mean(axis=tuple(range(1, a.ndim))),
-        predicted,
-        wanted,
-    )
-    return sum(jax.tree.leaves(errors))
+    return gaussian.squared_error(student_fn(x_t, grid[level_B]), wanted)

@@ -34,6 +34,16 @@ def combine(first_B: jax.Array, x: Tree, second_B: jax.Array, y: Tree) -> Tree:
     return jax.tree.map(leaf, x, y)
 
 
+def squared_error(predicted: Tree, wanted: Tree) -> jax.Array:
+    """Mean squared error per example in float32, [B]; leaves of a pytree add with weight 1."""
+
+    def leaf(a, b):
+        square = jnp.square(a.astype(jnp.float32) - b)
+        return square.mean(axis=tuple(range(1, square.ndim)))
+
+    return sum(jax.tree.leaves(jax.tree.map(leaf, predicted, wanted)))
+
+
 def noise_like(x: Tree, *, key: jax.Array) -> Tree:
     """Standard normal float32 pytree of x's shapes, leaves drawn independently."""
     leaves, structure = jax.tree.flatten(x)

@@ -18,7 +18,7 @@ from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.runtime import network as network_lib
 from foley_jax.training.checkpointing import run_directory
 
-PREFIX, STAGE, STUDENT = "mmaudio/", "mmaudio", "mmaudio_distilled"
+PREFIX, STAGE = "mmaudio/", "mmaudio"
 FLOWS = tuple(PREFIX + name for name in flow_network.CONFIGS)
 # repositories of the parts that are not MMAudio's own
 HUBS = {
@@ -124,7 +124,8 @@ def is_run(model: str | os.PathLike) -> bool:
     """Whether a folder is a run of MMAudio's stage, or of its students."""
     if hub.is_hub(model) or not (Path(model) / run_directory.CONFIG).exists():
         return False
-    return run_directory.load_config(model).get("task") in (STAGE, STUDENT)
+    task = run_directory.load_config(model).get("task")
+    return networks.STUDENTS.get(task, task) == STAGE
 
 
 def is_mmaudio(model: str | os.PathLike) -> bool:

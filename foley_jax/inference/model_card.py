@@ -49,12 +49,8 @@ _STAGES = {
     ),
     "mmaudio_vae": ("Mel autoencoder", ("autoencoder", "mmaudio"), "latents of log-mels, and back"),
 }
-_CALLS = {
-    "ldm",
-    "distilled",
-    "mmaudio",
-    "mmaudio_distilled",
-}  # what sample.load gives takes a video
+# what sample.load gives takes a video
+_CALLS = {"ldm", "distilled", "mmaudio", "mmaudio_distilled"}
 _LIMITS = (
     "It is as good as its data: sounds, places and cameras that were not in there come out wrong.",
     "What it makes is synthetic; say so where it is published.",

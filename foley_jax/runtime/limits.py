@@ -36,6 +36,15 @@ def whole(name: str, value: Any, least: int | None = None, most: int | None = No
     return number
 
 
+def student_steps(steps: int, own: int) -> None:
+    """Refuses other steps than the `own` ones that a model was distilled to, by a ValueError."""
+    if steps != own:
+        raise ValueError(
+            f"steps is {steps}, but the model was distilled to {own}; give steps={own}, or the "
+            "student of other steps"
+        )
+
+
 def real(name: str, value: Any, least: float | None = None, *, above: float | None = None) -> float:
     """Returns a number that is finite, in float32 too, and within a range.
 

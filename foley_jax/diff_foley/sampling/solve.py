@@ -255,11 +255,7 @@ class Sampler:
 
     def _check_student(self, settings: settings_lib.Settings) -> None:
         """Raises ValueError for settings that a student cannot follow."""
-        if settings.steps != self.student_steps:
-            raise ValueError(
-                f"steps is {settings.steps}, but the model was distilled to {self.student_steps}; "
-                f"give steps={self.student_steps}, or the student of other steps"
-            )
+        limits.student_steps(settings.steps, self.student_steps)
         if settings.vary < 1:
             raise ValueError("a distilled model begins with noise alone; give vary=1")
         usual = (settings.sampler, settings.preset, settings.cache_interval)

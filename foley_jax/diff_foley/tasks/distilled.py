@@ -61,9 +61,7 @@ class DistilledTask(ldm.LatentDiffusionTask):
         latent_key, level_key, noise_key = jax.random.split(key, 3)
         z_BHWC = self.latents(model, batch, latent_key)
         b = z_BHWC.shape[0]
-        level_B = jnp.arange(b, dtype=jnp.int32) % fields.steps
-        if train:
-            level_B = jax.random.randint(level_key, (b,), 0, fields.steps)
+        level_B = distillation.draw_levels(b, level_key, fields.steps, train=train)
         features_BLD = batch["cavp_BLD"].astype(jnp.float32)
         context_BLD = model.conditioner(features_BLD)
 

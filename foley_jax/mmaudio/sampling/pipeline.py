@@ -23,7 +23,7 @@ from foley_jax.mmaudio import sources as sources_lib
 from foley_jax.mmaudio import tokens
 from foley_jax.mmaudio.sampling import features, solve, window_spec
 from foley_jax.mmaudio.sampling import settings as settings_lib
-from foley_jax.runtime import grouped, network, seed_keys
+from foley_jax.runtime import grouped, limits, network, seed_keys
 from foley_jax.runtime import run as run_lib
 from foley_jax.vocoders import decode
 from foley_jax.vocoders import griffin_lim as vocoder_lib
@@ -148,11 +148,7 @@ class MMAudio:
 
     def _check_student(self, settings: Settings) -> None:
         """Raises ValueError for settings that a student cannot follow; its guidance is its own."""
-        if settings.steps != self.student_steps:
-            raise ValueError(
-                f"steps is {settings.steps}, but the model was distilled to {self.student_steps}; "
-                f"give steps={self.student_steps}, or the student of other steps"
-            )
+        limits.student_steps(settings.steps, self.student_steps)
         if settings.sampler != "euler" or settings.negative_text:
             raise ValueError(
                 "a distilled model has its own sampler and guidance: leave out sampler and "

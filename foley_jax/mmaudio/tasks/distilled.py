@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from foley_jax.diffusion import flow_distillation, gaussian, guidance
+from foley_jax.diffusion import distillation, flow_distillation, gaussian, guidance
 from foley_jax.mmaudio.models import flow_network
 from foley_jax.mmaudio.tasks import flow as flow_task
 from foley_jax.mmaudio.tasks import flow_loss
@@ -59,10 +59,7 @@ class DistilledFlowTask(flow_task.FlowTask):
         draw_key, level_key = jax.random.split(key)
         shape, share = batch["mean_BNC"].shape, self.config.loss.condition_dropout
         draws = flow_loss.draw(shape, draw_key, train=train, dropout=share)
-        b = shape[0]
-        level_B = jnp.arange(b, dtype=jnp.int32) % fields.steps
-        if train:
-            level_B = jax.random.randint(level_key, (b,), 0, fields.steps)
+        level_B = distillation.draw_levels(shape[0], level_key, fields.steps, train=train)
         dropped = (draws.drop_video_B, draws.drop_text_B)
         told = flow_loss.conditions(model, batch, *dropped)
 

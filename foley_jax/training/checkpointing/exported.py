@@ -128,20 +128,26 @@ def read(
     hashes.check(folder)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     found: dict[str, dict[str, jax.Array]] = {name: {} for name in GROUPS}
-    for key, array in _leaves(folder).items():
+    arrays, types = _whole(folder)
+    for key, array in arrays.items():
         name, _, path = key.partition("/")
-        if shardings is None or path in shardings:
-            found[name][path] = jax.device_put(array, (shardings or {}).get(path, here))
+        if name == _SCALES or (shardings is not None and path not in shardings):
+            continue
+        if key in types:
+            array = (array * arrays.get(f"{_SCALES}/{key}", 1)).astype(types[key])
+        found[name][path] = jax.device_put(array, (shardings or {}).get(path, here))
     return found
 
 
 def shapes(folder: epath.PathLike) -> dict[str, tuple[int, ...]]:
     """Returns path -> shape of every leaf."""
-    return {key.partition("/")[2]: array.shape for key, array in _leaves(folder).items()}
+    arrays, _ = _whole(folder)
+    leaves = {key: array for key, array in arrays.items() if not key.startswith(f"{_SCALES}/")}
+    return {key.partition("/")[2]: array.shape for key, array in leaves.items()}
 
 
-def _leaves(folder: epath.PathLike) -> dict[str, np.ndarray]:
-    """All leaves by their keys, in the types that the model has."""
+def _whole(folder: epath.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """All arrays as they are stored, those that are shared too, and the types of narrowed ones."""
     arrays, about = _stored(epath.Path(folder) / WEIGHTS)
     shared = about.get(_SHARED, {"folder": "", "keys": ()})
     if shared["keys"]:
@@ -152,15 +158,7 @@ def _leaves(folder: epath.PathLike) -> dict[str, np.ndarray]:
             )
         theirs, _ = _stored(other)
         arrays |= {key: theirs[key] for key in shared["keys"]}
-    types = about.get(_TYPES, {})
-    scales = {key: array for key, array in arrays.items() if key.startswith(f"{_SCALES}/")}
-    return {
-        key: (array * scales.get(f"{_SCALES}/{key}", 1)).astype(types[key])
-        if key in types
-        else array
-        for key, array in arrays.items()
-        if key not in scales
-    }
+    return arrays, about.get(_TYPES, {})
 
 
 def _array(dtype: str, shape: list[int], data: bytes) -> np.ndarray:

@@ -20,15 +20,8 @@ from foley_jax.training import task as task_lib
 from foley_jax.training.checkpointing import checkpoint, exported, hashes
 
 CONFIG, CONFIGS = "config.json", "configs.jsonl"
-_READ = (
-    "task",
-    "model",
-    "audio",
-    "video",
-    "loss",
-    "dtype",
-    "lora",
-)  # what weights cannot be used without
+# what weights cannot be used without
+_READ = ("task", "model", "audio", "video", "loss", "dtype", "lora")
 _log = logging.getLogger(__name__)
 
 

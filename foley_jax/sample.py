@@ -98,19 +98,20 @@ passed over, and one line says so. Of equal names the later ones get a number (N
     of_foley = p.add_argument_group("Diff-Foley (audio for videos; MMAudio knows --guidance)")
     flags.of_foley(of_foley)
     of_foley.add_argument("--keep_best", type=int, default=1, help="how many of them are saved")
+    about = "no generation: each video's own audio through autoencoder and vocoder"
+    of_foley.add_argument("--reconstruct", action="store_true", help=about)
+    of_edits = p.add_argument_group("editing the videos' own audio (Diff-Foley and MMAudio)")
     about = "only these seconds are made, all else of each video's own audio is kept"
-    of_foley.add_argument(
+    of_edits.add_argument(
         "--regenerate", type=limits.span_argument, metavar="START:STOP", help=about
     )
-    of_foley.add_argument(
+    of_edits.add_argument(
         "--vary",
         type=limits.number_argument,
         default=1.0,
         help="below 1, begin with each video's own audio, noised to this share of the steps: the "
         "less, the nearer to it (default: 1, all is made anew)",
     )
-    about = "no generation: each video's own audio through autoencoder and vocoder"
-    of_foley.add_argument("--reconstruct", action="store_true", help=about)
     flags.of_text_foley(p.add_argument_group("MMAudio (audio for videos and text)"))
     flags.of_sounding(p.add_argument_group("MM-Diffusion (sounding videos)"))
     return p
@@ -141,7 +142,8 @@ def _text_job(args: argparse.Namespace, networks: dict) -> tuple[jobs.Job, list]
     model = load(args.model, devices=args.devices, **networks)
     model.model.check(settings)
     model = model.within(pipeline.Run(scratch=Path(args.out)))
-    return text_foley.Job(model, settings, has_video, {"model": args.model, **networks}), paths
+    origin = {"model": args.model, **networks}
+    return text_foley.Job(model, settings, has_video, origin, args.regenerate), paths
 
 
 def _sounding_job(args: argparse.Namespace, networks: dict) -> tuple[jobs.Job, list]:

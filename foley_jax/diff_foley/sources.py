@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from foley_jax.diff_foley.sampling import editing, features, similarity
+from foley_jax.diff_foley.sampling import features, similarity
+from foley_jax.media import editing
 from foley_jax.media import video as video_io
 from foley_jax.runtime import grouped
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from foley_jax.diffusion import gaussian
+from foley_jax.diffusion import flow, gaussian
 from foley_jax.diffusion.schedule import Schedule
 
 
@@ -29,5 +29,29 @@ def keeping(
         eps = denoise(x_t, t_B)
         clean = jnp.broadcast_to(known, x_t.shape)
         return jnp.where(is_known, gaussian.to_eps(schedule, x_t, t_B, clean, "x0"), eps)
+
+    return kept
+
+
+def keeping_flow(
+    velocity_fn: gaussian.DenoiseFn, noise: jax.Array, known: jax.Array, is_known: jax.Array
+) -> gaussian.DenoiseFn:
+    """`keeping` for a flow: the known part moves straight from its noise to itself.
+
+    Its velocity is the same at all times, so that Euler's and Heun's steps, however few, end at the
+    known data to rounding.
+
+    Args:
+      velocity_fn: (x_t, float32 times [B]) -> velocity, of one array [B, ...].
+      noise: what sampling begins with at time 0, float32 [B, ...].
+      known: clean data, float32; it broadcasts to `noise`.
+      is_known: bool; it broadcasts to `noise`.
+    Returns:
+      A velocity function.
+    """
+    straight = flow.velocity(noise, jnp.broadcast_to(known, noise.shape))
+
+    def kept(x_t: jax.Array, t_B: jax.Array) -> jax.Array:
+        return jnp.where(is_known, straight, velocity_fn(x_t, t_B))
 
     return kept

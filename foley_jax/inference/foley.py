@@ -11,8 +11,9 @@ import os
 from pathlib import Path
 
 from foley_jax.diff_foley import sources as sources_lib
-from foley_jax.diff_foley.sampling import editing, pipeline
+from foley_jax.diff_foley.sampling import pipeline
 from foley_jax.inference import clip as clip_lib
+from foley_jax.inference import edits
 from foley_jax.media import audio as audio_io
 from foley_jax.media import level
 from foley_jax.media import video as video_io
@@ -94,12 +95,11 @@ class Foley:
             vary=vary,
         )
         self.model.check(settings)  # before the file is read
-        _check_edits(regenerate, settings)
-        source = self.read(video)
-        if regenerate is not None:
-            source = self.keeping(source, regenerate, audio)
-        if settings.vary < 1:
-            source = self.varying(source, audio)
+        edits.check(regenerate, settings.vary)
+        rate_hz = self.model.audio.sample_rate_hz
+        source = edits.edited(
+            self.read(video), rate_hz, regenerate=regenerate, vary=settings.vary, audio=audio
+        )
         results = self.model.generate([source], settings)[0]
         clips = [self.clip(video, result) for result in results]
         if clips[0].fault:  # of the best one
@@ -113,27 +113,6 @@ class Foley:
         """
         whole = video_io.read_whole(video, self.model.video, most_bytes=sources_lib.HELD_BYTES)
         return pipeline.Source(Path(video), *whole)
-
-    def keeping(
-        self,
-        source: pipeline.Source,
-        span: tuple[float, float],
-        audio: str | os.PathLike | None = None,
-    ) -> pipeline.Source:
-        """The same video, with all of its audio known but for a span; see `__call__`."""
-        start_s, stop_s = editing.checked(span, source.duration_s)
-        rate = self.model.audio.sample_rate_hz
-        return source._replace(
-            kept=editing.Kept(audio_io.load(audio or source.path, rate), start_s, stop_s)
-        )
-
-    def varying(
-        self, source: pipeline.Source, audio: str | os.PathLike | None = None
-    ) -> pipeline.Source:
-        """The same video, with the audio that is varied; see `__call__`."""
-        rate = self.model.audio.sample_rate_hz
-        audio_L = audio_io.load(audio or source.path, rate)
-        return source._replace(varied=editing.whole(audio_L, rate, source.duration_s))
 
     def read_audio(self, video: str | os.PathLike) -> pipeline.Audio:
         """Decodes a video's own audio at the model's rate.
@@ -165,14 +144,6 @@ class Foley:
         )
 
 
-def _check_edits(span: tuple[float, float] | None, settings: pipeline.Settings) -> None:
-    if span is not None and settings.vary < 1:
-        raise ValueError(
-            f"regenerate makes a span wholly anew, vary={settings.vary:g} the whole audio in part; "
-            "give one of them"
-        )
-
-
 @dataclasses.dataclass(frozen=True)
 class GenerateJob:
     """Generated audio for each video."""
@@ -183,13 +154,11 @@ class GenerateJob:
     regenerate: tuple[float, float] | None = None  # all else of their own audio is kept
 
     def __post_init__(self):
-        _check_edits(self.regenerate, self.options)
+        edits.check(self.regenerate, self.options.vary)
 
     def read(self, video: Path) -> pipeline.Source:
-        source = self.foley.read(video)
-        if self.options.vary < 1:
-            return self.foley.varying(source)
-        return self.foley.keeping(source, self.regenerate) if self.regenerate else source
+        source, rate_hz = self.foley.read(video), self.foley.model.audio.sample_rate_hz
+        return edits.edited(source, rate_hz, regenerate=self.regenerate, vary=self.options.vary)
 
     def make(self, sources: Sequence[pipeline.Source]) -> list[pipeline.GeneratedMel]:
         return self.foley.model.draft(sources, self.options)

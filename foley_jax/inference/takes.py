@@ -91,7 +91,7 @@ class Edit(NamedTuple):
         if not can_edit:
             raise RefusedError(
                 "this model makes all audio anew; leave the span at 0 and vary at 1, or ask a "
-                "model of Diff-Foley"
+                "model of Diff-Foley or MMAudio"
             )
         if mix.original_db > SILENT_DB:
             raise RefusedError(

@@ -68,7 +68,7 @@ class Server:
 
     def can_edit(self) -> bool:
         """Returns whether the model keeps audio that a video has already."""
-        return isinstance(self.model, foley_lib.Foley)
+        return isinstance(self.model, (foley_lib.Foley, text_foley.TextFoley))
 
     def answer(self, make: Callable[..., tuple[Sequence[Any], takes_lib.Mix]], upload, *args):
         """What a request's outputs show: each take's video and image, all files, the scores."""

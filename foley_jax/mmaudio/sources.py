@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from foley_jax.media import specs
+from foley_jax.media import editing, specs
 from foley_jax.media import video as video_io
 from foley_jax.mmaudio import rates
 
@@ -24,12 +24,16 @@ class Source(NamedTuple):
         a video.
       sync_frames: the same as Synchformer sees them.
       duration_s: seconds of audio.
+      kept: audio of which only a span is made anew, if any.
+      varied: audio that `settings.vary` begins with, if any.
     """
 
     path: Path
     clip_frames: Iterable[np.ndarray] | None
     sync_frames: Iterable[np.ndarray] | None
     duration_s: float
+    kept: editing.Kept | None = None
+    varied: editing.Kept | None = None
 
     @property
     def nbytes(self) -> int:

@@ -67,6 +67,18 @@ def real(name: str, value: Any, least: float | None = None, *, above: float | No
     return number
 
 
+def share(name: str, value: Any) -> float:
+    """Returns a number above 0 and of at most 1.
+
+    Raises:
+      ValueError: it is none, or out of range.
+    """
+    number = real(name, value, above=0)
+    if number > 1:
+        raise ValueError(f"{name} is {number:g}, expected a number above 0 and of at most 1")
+    return number
+
+
 def seed(value: Any, name: str = "seed") -> int:
     """Returns a seed: any integer from 0 to 2**64 - 1.
 

@@ -9,10 +9,12 @@ import pytest
 import tiny_foley
 
 from foley_jax import sample
-from foley_jax.diff_foley.sampling import editing, packed_windows, settings
+from foley_jax.diff_foley.sampling import packed_windows, settings
 from foley_jax.diffusion import gaussian, schedule, varying, windows
 from foley_jax.diffusion.samplers import ddim, dpm_multistep
+from foley_jax.inference import edits
 from foley_jax.media import audio as audio_io
+from foley_jax.media import editing
 from foley_jax.media import mel as mel_lib
 
 RATE = 16000
@@ -115,7 +117,7 @@ def test_less_strength_is_nearer_to_the_old_audio(tmp_path):
     audio_L = 0.3 * np.sin(np.arange(RATE) ** 1.5 / 300).astype(np.float32)
     audio_io.write_wav(tmp_path / "old.wav", audio_L, RATE)
     source = foley.read(video)
-    old = foley.varying(source, tmp_path / "old.wav")
+    old = edits.edited(source, RATE, vary=0.1, audio=tmp_path / "old.wav")
     made = {
         (vary, seed): foley.model.draft(
             [source if vary == 1 else old], settings.Settings(seed=seed, steps=10, vary=vary)

@@ -11,6 +11,7 @@ import tiny_foley
 from foley_jax.inference import load, takes, text_foley
 from foley_jax.media import audio as audio_io
 from tests.inference import standing_in
+from tests.media import media_files
 from tests.mm_diffusion import sounding_config
 from tests.mmaudio import tiny_mmaudio
 
@@ -58,7 +59,7 @@ def test_sounding_videos_from_noise_from_a_video_and_from_audio(tmp_path):
                 made(way)
 
 
-def test_mmaudio_s_form_takes_text_and_refuses_edits(tmp_path, monkeypatch):
+def test_mmaudio_s_form_takes_text_and_edits(tmp_path, monkeypatch):
     model = text_foley.TextFoley(tiny_mmaudio.make(), "tiny")
     monkeypatch.setattr(load, "any_system", lambda *_, **__: model)
     (silent,) = tiny_foley.write_videos(tmp_path, [1.0])
@@ -71,5 +72,10 @@ def test_mmaudio_s_form_takes_text_and_refuses_edits(tmp_path, monkeypatch):
 
         waves, dogs = heard(text="waves"), heard(text="a dog")
         assert len(waves) == 16000 and np.abs(waves - dogs).max() > 1e-3
-        with pytest.raises(Exception, match="this model makes all audio anew"):
+        with pytest.raises(Exception, match="no audio track"):
             heard(start_s=0.2, stop_s=0.5)
+        own = media_files.write(tmp_path / "own.mp4")
+        old_L, video = audio_io.load(own, 16000), gradio_client.handle_file(str(own))
+        edited = heard(text="waves", start_s=0.2, stop_s=0.5)
+        np.testing.assert_allclose(edited[:3200], old_L[:3200], atol=1e-4)  # 16 bits
+        assert np.abs(edited[3200:8000] - old_L[3200:8000]).max() > 1e-3

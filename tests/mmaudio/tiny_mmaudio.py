@@ -44,10 +44,15 @@ class Sync(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Mels that are a map of latents, every one twice."""
+    """Mels that are a map of latents, every one twice; and latents that are a map of mels."""
 
     def __init__(self, *, rngs):
         self.map = nnx.Linear(20, 80, rngs=rngs)
+        self.back = nnx.Linear(80, 20, rngs=rngs)
+
+    def encode(self, mel_BFT):
+        mean = self.back(jnp.swapaxes(mel_BFT, 1, 2)[:, ::2])
+        return mean, jnp.zeros_like(mean)
 
     def decode(self, latent_BNC):
         return jnp.swapaxes(jnp.repeat(self.map(latent_BNC), 2, axis=1), 1, 2) - 2.0

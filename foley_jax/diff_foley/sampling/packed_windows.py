@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from foley_jax.diff_foley.sampling import editing
+from foley_jax.diffusion import known as known_lib
 from foley_jax.diffusion import multidiffusion, tape
 from foley_jax.diffusion import windows as windows_lib
 from foley_jax.runtime import seed_keys
@@ -35,7 +35,7 @@ class Request(NamedTuple):
     features_RD: np.ndarray
     name: str
     draw: NoiseSeed
-    kept: editing.KeptColumns | None = None
+    kept: known_lib.KnownColumns | None = None
     varied_HWC: np.ndarray | None = None
 
 
@@ -55,7 +55,7 @@ class PackedWindows(NamedTuple):
     features_NLD: np.ndarray
     times_NL: np.ndarray
     keys_K: np.ndarray
-    kept: editing.KeptColumns | None = None
+    kept: known_lib.KnownColumns | None = None
     varied_HWC: np.ndarray | None = None
 
 
@@ -86,37 +86,10 @@ def pack_windows(
     times_NL, keys_K = (tape.padded(np.concatenate(part), laid.size) for part in (times, keys))
     features_NLD = _features(requests, spec, laid.size)
     count = laid.size * spec.num_columns
-    kept = _kept(requests, laid.starts, count)
-    varied_HWC = _varied(requests, laid.starts, count)
+    kept = known_lib.columns_on_tape([r.kept for r in requests], laid.starts, count)
+    varied_HWC = known_lib.on_tape([r.varied_HWC for r in requests], laid.starts, count)
     packed = PackedWindows(laid.cover, features_NLD, times_NL, keys_K, kept, varied_HWC)
     return packed, laid.starts, laid.batch
-
-
-def _kept(
-    requests: Sequence[Request], starts: Sequence[int], count: int
-) -> editing.KeptColumns | None:
-    """What is known of all clips, on a tape of so many columns."""
-    known = [(r.kept, at) for r, at in zip(requests, starts) if r.kept is not None]
-    if not known:
-        return None
-    height, _, channels = known[0][0].z_HWC.shape
-    z_HWC, known_W = np.zeros((height, count, channels), np.float32), np.zeros(count, bool)
-    for own, at in known:
-        span = slice(at, at + len(own.known_W))
-        z_HWC[:, span], known_W[span] = own
-    return editing.KeptColumns(z_HWC, known_W)
-
-
-def _varied(requests: Sequence[Request], starts: Sequence[int], count: int) -> np.ndarray | None:
-    """Latents of all clips that are varied, on a tape of so many columns."""
-    given = [(r.varied_HWC, at) for r, at in zip(requests, starts) if r.varied_HWC is not None]
-    if not given:
-        return None
-    height, _, channels = given[0][0].shape
-    z_HWC = np.zeros((height, count, channels), np.float32)
-    for own, at in given:
-        z_HWC[:, at : at + own.shape[1]] = own
-    return z_HWC
 
 
 def _features(requests: Sequence[Request], spec: windows_lib.WindowSpec, size: int) -> np.ndarray:

@@ -21,9 +21,9 @@ from foley_jax.diff_foley import diagnosis
 from foley_jax.diff_foley import sources as sources_lib
 from foley_jax.diff_foley.models import latent_diffusion
 from foley_jax.diff_foley.sampling import (
-    editing,
     feature_cache,
     features,
+    known_audio,
     notebook,
     packed_windows,
     similarity,
@@ -32,8 +32,8 @@ from foley_jax.diff_foley.sampling import (
 from foley_jax.diff_foley.sampling import results as results_lib
 from foley_jax.diff_foley.sampling import settings as settings_lib
 from foley_jax.diffusion import tape, windows
+from foley_jax.media import editing, specs, spool
 from foley_jax.media import mel as mel_lib
-from foley_jax.media import specs, spool
 from foley_jax.runtime import network
 from foley_jax.runtime import run as run_lib
 from foley_jax.vocoders import decode
@@ -126,13 +126,7 @@ class DiffFoley:
         )
         self._encode_video = cavp.jit(features.encode_frames, name="encode_frames")
         self.similarity = similarity.Similarity(cavp, self.video, self.cavp_audio)
-        self._known = functools.partial(
-            editing.columns,
-            encode=ldm.jit(_encode, name="encode"),
-            audio=self.audio,
-            block_frames=self.column_frames * self.window.num_columns,
-            column_frames=self.column_frames,
-        )
+        self._known = known_audio.encoder(ldm, self.audio, self.window, self.column_frames)
         self._decode = ldm.jit(_autoencode, name="autoencode")
 
     def within(self, run: Run) -> "DiffFoley":
@@ -389,10 +383,6 @@ class DiffFoley:
             Result(audio, mel_FT, {}, fault=diagnosis.of_audio(mel_FT, audio))
             for audio, mel_FT in zip(audios, mels)
         ]
-
-
-def _encode(model: nnx.Module, mel_BFT: jax.Array) -> jax.Array:
-    return model.encode_mel(mel_BFT, key=None)
 
 
 def _autoencode(model: nnx.Module, mel_BFT: jax.Array) -> jax.Array:

@@ -63,7 +63,7 @@ class Settings:
             "keep_best": limits.whole("keep_best", self.keep_best, 1),
             "cache_interval": limits.whole("cache_interval", self.cache_interval, 1),
             "cache_depth": limits.whole("cache_depth", self.cache_depth, 1),
-            "vary": limits.real("vary", self.vary, above=0),
+            "vary": limits.share("vary", self.vary),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # a frozen dataclass has no other way
@@ -72,8 +72,6 @@ class Settings:
                 f"keep_best is {self.keep_best}, expected 1 to num_samples={self.num_samples}"
             )
 
-        if self.vary > 1:
-            raise ValueError(f"vary is {self.vary:g}, expected a number above 0 and of at most 1")
         if self.vary < 1 and self.sampler not in VARYING:
             raise ValueError(
                 f"sampler {self.sampler!r} begins with noise alone; give vary=1, or one of the "

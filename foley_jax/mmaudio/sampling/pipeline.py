@@ -15,13 +15,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
 
-from foley_jax.diffusion import tape, windows
-from foley_jax.media import specs, spool
+from foley_jax.diffusion import known as known_lib
+from foley_jax.diffusion import tape, varying, windows
+from foley_jax.media import editing, specs, spool
 from foley_jax.mmaudio import mel as mel_lib
 from foley_jax.mmaudio import rates as rates_lib
 from foley_jax.mmaudio import sources as sources_lib
 from foley_jax.mmaudio import tokens
-from foley_jax.mmaudio.sampling import features, solve, window_spec
+from foley_jax.mmaudio.sampling import features, known_audio, solve, window_spec
 from foley_jax.mmaudio.sampling import settings as settings_lib
 from foley_jax.runtime import grouped, limits, network, seed_keys
 from foley_jax.runtime import run as run_lib
@@ -53,13 +54,19 @@ class GeneratedMel(NamedTuple):
 
 
 class _Request(NamedTuple):
-    """A clip to make: its windows, its video's features (or None), its name and number."""
+    """A clip to make.
+
+    Its windows, its video's features (or None), its name and number, what is known of it, and
+    latents [1, W, C] that are varied.
+    """
 
     windows: list[windows.Window]
     clip_TD: np.ndarray | None
     sync_TD: np.ndarray | None
     name: str
     sample: int
+    kept: known_lib.KnownColumns | None = None
+    varied_1WC: np.ndarray | None = None
 
 
 class MMAudio:
@@ -113,6 +120,7 @@ class MMAudio:
         self._encode_images = self.clip and self.clip.jit(features.encode_images)
         self._encode_texts = self.clip and self.clip.jit(features.encode_texts)
         self._encode_segments = self.sync and self.sync.jit(features.encode_segments)
+        self._known = known_audio.encoder(self.autoencoder, rates, self.window)
         self._decoders, self._programs, self._texts = {}, {}, {}
         model = flow.module()
         if np.isnan(np.asarray(model.latent_std[...])).any():
@@ -149,6 +157,8 @@ class MMAudio:
     def _check_student(self, settings: Settings) -> None:
         """Raises ValueError for settings that a student cannot follow; its guidance is its own."""
         limits.student_steps(settings.steps, self.student_steps)
+        if settings.vary < 1:
+            raise ValueError("a distilled model begins with noise alone; give vary=1")
         if settings.sampler != "euler" or settings.negative_text:
             raise ValueError(
                 "a distilled model has its own sampler and guidance: leave out sampler and "
@@ -187,19 +197,17 @@ class MMAudio:
         with self.run.watch("features"):
             seen = self._features(sources)
         official = settings.preset == "official"
+        for source in sources:
+            _check_known(source, settings)
         groups: dict[window_spec.WindowSpec, list[int]] = {}  # what fits on one tape
         for i, source in enumerate(sources):
             groups.setdefault(self._window_of(source, official), []).append(i)
         drafts: dict[int, list[GeneratedMel]] = {}
         for spec, members in groups.items():
             requests = [
-                _Request(
-                    [windows.Window(0, 0)] if official else window_spec.plan(s.duration_s, spec),
-                    *seen[i],
-                    s.path.stem if s.clip_frames is not None else s.path.name,
-                    sample,
-                )
-                for i, s in ((i, sources[i]) for i in members)
+                request._replace(sample=sample)
+                for i in members
+                for request in [self._request(sources[i], seen[i], spec, official)]
                 for sample in range(settings.num_samples)
             ]
             mels = []
@@ -210,6 +218,21 @@ class MMAudio:
                 kept = sources[i]._replace(clip_frames=None, sync_frames=None)
                 drafts[i] = [GeneratedMel(kept, k, mel_FT) for k, mel_FT in enumerate(own)]
         return [draft for i in range(len(sources)) for draft in drafts[i]]
+
+    def _request(
+        self,
+        source: Source,
+        seen: tuple[np.ndarray | None, np.ndarray | None],
+        spec: window_spec.WindowSpec,
+        official: bool,
+    ) -> _Request:
+        """The first sample of a source."""
+        plan = [windows.Window(0, 0)] if official else window_spec.plan(source.duration_s, spec)
+        name = source.path.stem if source.clip_frames is not None else source.path.name
+        blocks = tape.num_blocks(plan, spec)
+        kept = source.kept and self._known(source.kept, blocks)
+        varied_1WC = source.varied and self._known(source.varied, blocks).z_HWC
+        return _Request(plan, *seen, name, 0, kept, varied_1WC)
 
     def _window_of(self, source: Source, official: bool) -> window_spec.WindowSpec:
         if not official:
@@ -274,6 +297,7 @@ class MMAudio:
                 clip_NVD[span] = window_spec.clip_features(r.clip_TD, r.windows, spec)
                 sync_NSD[span] = window_spec.sync_features(r.sync_TD, r.windows, spec)
                 seen_N[span] = True
+        count = laid.size * spec.num_columns
         has_text, negative = bool(settings.text), settings.negative_text
         return solve.Packed(
             cover=laid.cover,
@@ -286,16 +310,21 @@ class MMAudio:
             else np.zeros((1, *self._text_shape), np.float32),
             negative_1TD=self.text_features(negative) if negative else None,
             keys_K=tape.padded(np.concatenate(keys), laid.size),
+            kept=known_lib.columns_on_tape([r.kept for r in requests], laid.starts, count),
+            varied_1WC=known_lib.on_tape([r.varied_1WC for r in requests], laid.starts, count),
         ), laid.batch
 
     def _latents(self, packed: solve.Packed, settings: Settings, batch: int) -> jax.Array:
         """Latents [W, C] of a tape, un-normalised."""
         guided = self.student_steps is None and settings.scale != 1
-        program = solve.Program(settings.steps, settings.sampler, guided, batch)
-        if program not in self._programs:
+        skip = varying.skipped(settings.vary, settings.steps)
+        program = solve.Program(settings.steps, settings.sampler, guided, batch, skip)
+        key = (program, packed.kept is not None)
+        if key not in self._programs:
             fn = lambda model, packed, scale: solve.sample(program, model, packed, scale)  # noqa: E731
-            self._programs[program] = self.flow.jit(fn, name=f"mmaudio sample {program}")
-        made = self._programs[program](packed, jnp.float32(settings.scale))
+            name = f"mmaudio sample {program}" + " kept" * (packed.kept is not None)
+            self._programs[key] = self.flow.jit(fn, name=name)
+        made = self._programs[key](packed, jnp.float32(settings.scale))
         return jax.block_until_ready(made)  # the next step would wait as long
 
     def _parts(
@@ -338,12 +367,24 @@ class MMAudio:
                 folder=self.run.scratch,
                 silence=mel_lib.floor(self.rates),
             )
+        rate_hz = self.audio.sample_rate_hz
+        audios = [editing.spliced(d.source.kept, own, rate_hz) for d, own in zip(drafts, audios)]
         results = [
             Result(audio, d.mel_FT, d.sample, _fault(d.mel_FT, audio))
             for d, audio in zip(drafts, audios, strict=True)
         ]
         n = settings.num_samples
         return [results[at : at + n] for at in range(0, len(results), n)]
+
+
+def _check_known(source: Source, settings: Settings) -> None:
+    """Raises ValueError for known audio that the settings cannot use."""
+    editing.check_given(source.varied, settings.vary)
+    if settings.preset == "official" and source.kept is not None:
+        raise ValueError(
+            "preset 'official' keeps no audio, the published demo had no such thing; use preset "
+            "'default' to regenerate a span"
+        )
 
 
 def _fault(mel_FT: np.ndarray, audio: np.ndarray) -> str:

@@ -1,7 +1,7 @@
 """Settings that a user chooses for sampling with MMAudio."""
 
 import dataclasses
-from typing import get_args
+from typing import Any, get_args
 
 from foley_jax.diffusion import flow
 from foley_jax.runtime import limits
@@ -24,6 +24,8 @@ class Settings:
         without one.
       num_samples: audio clips made per video.
       sampler: "euler" (the official one) or "heun".
+      vary: 1 makes all anew; below it begins with audio that is there, noised to this share of the
+        steps (SDEdit), of which at least one is done: the less, the nearer the result is to it.
       preset: "default", or "official" to reproduce the demo with its mistakes: only the first
         `duration` (8 s) of a video, frames that are late by up to one (spec B6, B13), other
         lengths than 8 s in one piece that the network never saw (B4), no guidance below 1 (B9),
@@ -41,6 +43,7 @@ class Settings:
     num_samples: int = 1
     sampler: str = "euler"
     preset: str = "default"
+    vary: float = 1.0
 
     def __post_init__(self):
         if self.preset not in ("default", "official"):
@@ -55,11 +58,26 @@ class Settings:
             "steps": limits.whole("steps", self.steps, 1),
             "guidance": limits.real("guidance", self.guidance, 0),
             "num_samples": limits.whole("num_samples", self.num_samples, 1),
+            "vary": limits.share("vary", self.vary),
         }
         if self.duration is not None:
             checked["duration"] = limits.real("duration", self.duration, LEAST_S)
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # a frozen dataclass has no other way
+        if self.vary < 1 and self.steps < 2:
+            raise ValueError(f"vary={self.vary:g} needs at least 2 steps, steps is {self.steps}")
+        if self.vary < 1 and self.preset == "official":
+            raise ValueError(
+                "preset 'official' makes all anew, as the published demo; give vary=1, or preset "
+                "'default'"
+            )
+
+    def record(self) -> dict[str, Any]:
+        """Returns the settings for a file beside the results, without a `vary` that is 1."""
+        found = dataclasses.asdict(self)
+        if self.vary == 1:
+            del found["vary"]
+        return found
 
     @property
     def scale(self) -> float:

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from foley_jax.diffusion import flow, guidance, multidiffusion
+from foley_jax.diffusion import flow, guidance, inpainting, multidiffusion
+from foley_jax.diffusion import known as known_lib
 from foley_jax.runtime import partition, seed_keys
 
 # of conditions in the network's width, made once for all steps; those of more windows are made
@@ -30,6 +31,8 @@ class Packed(NamedTuple):
       text_MTD: float32 features of the texts.
       negative_1TD: float32 features of the negative text, or None for the null condition.
       keys_K: raw key data of every block's noise.
+      kept: columns of the tape that are known, if any; latents [1, W, C] of the autoencoder.
+      varied_1WC: such latents that sampling begins with, noised, if any.
     """
 
     cover: multidiffusion.WindowLayout
@@ -40,6 +43,8 @@ class Packed(NamedTuple):
     text_MTD: np.ndarray
     negative_1TD: np.ndarray | None
     keys_K: np.ndarray
+    kept: known_lib.KnownColumns | None = None
+    varied_1WC: np.ndarray | None = None
 
 
 class Program(NamedTuple):
@@ -49,12 +54,19 @@ class Program(NamedTuple):
       steps, sampler: see `settings.Settings`.
       guided: whether there is a null condition.
       batch: windows evaluated at once.
+      skip: steps left out at the beginning, which is then audio that is there, noised.
     """
 
     steps: int
     sampler: str
     guided: bool
     batch: int
+    skip: int = 0
+
+    @property
+    def start(self) -> float:
+        """The flow's time at which sampling begins."""
+        return self.skip / self.steps
 
 
 def noise(packed: Packed, channels: int) -> jax.Array:
@@ -101,12 +113,12 @@ def _conditions(model: nnx.Module, packed: Packed, batch: int):
 def solve(
     program: Program, model: nnx.Module, packed: Packed, x_WC: jax.Array, scale: jax.Array
 ) -> jax.Array:
-    """Latents of a tape from noise: all windows follow the flow together on one canvas.
+    """Latents of a tape from its start: all windows follow the flow together on one canvas.
 
     Args:
       model: FlowNetwork.
       packed: windows and what they are told.
-      x_WC: standard normal float32 canvas.
+      x_WC: float32 canvas at the time `program.start`: standard normal at 0.
       scale: of classifier-free guidance.
     Returns:
       float32 [W, C], un-normalised: what the autoencoder decodes.
@@ -129,13 +141,22 @@ def solve(
         return velocity(x_BPC, t_B)[:, None]  # a canvas has rows
 
     canvas = multidiffusion.denoiser(predict, packed.cover, batch=p.batch)
-    x_11WC = flow.sample(canvas, x_WC[None, None], num_steps=p.steps, method=p.sampler)
+    x_11WC = x_WC[None, None]
+    if packed.kept is not None:
+        known_1WC, known_W = model.normalise(packed.kept.z_HWC), packed.kept.known_W
+        canvas = inpainting.keeping_flow(canvas, x_11WC, known_1WC[None], known_W[:, None])
+    x_11WC = flow.sample(
+        canvas, x_11WC, num_steps=p.steps - p.skip, method=p.sampler, start=p.start
+    )
     return model.unnormalise(x_11WC[0])[0]
 
 
 def sample(program: Program, model: nnx.Module, packed: Packed, scale: jax.Array) -> jax.Array:
-    """`solve` from the noise of the tape's keys."""
+    """`solve` from the noise of the tape's keys, or from what is varied, noised with it."""
     x_WC = noise(packed, model.latent_mean.shape[-1])
+    if program.skip:
+        varied_WC = model.normalise(packed.varied_1WC)[0]
+        x_WC = flow.on_path(x_WC, varied_WC, jnp.full(x_WC.shape[:1], program.start))
     return solve(program, model, packed, x_WC, scale)
 
 

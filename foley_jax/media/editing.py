@@ -1,16 +1,10 @@
-"""Audio that is there already: kept to the sample but for a span, or varied as a whole.
+"""Audio that is there already: kept to the sample but for a span, or varied as a whole."""
 
-H V C latent rows, columns of a window and channels, W columns of a clip, F mels, T frames.
-"""
-
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from foley_jax.media import fades, level, specs
-from foley_jax.media import mel as mel_lib
-from foley_jax.vocoders import decode
+from foley_jax.media import fades, level
 
 SHORTER_S = 0.1  # that audio to vary may be than its video; silence fills the rest
 FADE_S = 0.02  # from the kept audio to the new one, within the span
@@ -27,13 +21,6 @@ class Kept(NamedTuple):
     audio_L: np.ndarray
     start_s: float
     stop_s: float
-
-
-class KeptColumns(NamedTuple):
-    """The same for the sampler: latents [H, W, C], and which columns are known, bool [W]."""
-
-    z_HWC: np.ndarray
-    known_W: np.ndarray
 
 
 def checked(span: tuple[float, float], duration_s: float) -> tuple[float, float]:
@@ -81,33 +68,12 @@ def check_given(varied: Kept | None, vary: float) -> None:
         raise ValueError(f"vary is {vary:g}; expected {wanted} audio to begin with (Source.varied)")
 
 
-def columns(
-    kept: Kept,
-    blocks: int,
-    *,
-    encode: Callable[[np.ndarray], np.ndarray],
-    audio: specs.AudioSpec,
-    block_frames: int,
-    column_frames: int,
-) -> KeptColumns:
-    """Latents of the known audio.
-
-    Args:
-      kept: the audio.
-      blocks: of `block_frames` mel frames, how many are wanted.
-      encode: log-mels [1, F, T] of a window -> scaled latents [1, H, V, C].
-      audio: front end of the model.
-      block_frames: mel frames that are encoded at once, those of a window.
-      column_frames: mel frames of a column.
-    """
-    mel_FT = np.asarray(mel_lib.log_mel(kept.audio_L[None], audio))[0]
-    mel_FT = decode.fit(mel_FT, blocks * block_frames)
-    parts = [np.asarray(encode(part_FT[None]))[0] for part_FT in np.split(mel_FT, blocks, axis=1)]
-    begins_s = np.arange(blocks * block_frames // column_frames) * column_frames * audio.frame_s
-    ends_s = begins_s + column_frames * audio.frame_s
-    heard = ends_s <= len(kept.audio_L) / audio.sample_rate_hz
-    outside = (ends_s <= kept.start_s) | (begins_s >= kept.stop_s)
-    return KeptColumns(np.concatenate(parts, axis=1), heard & outside)
+def known_columns(kept: Kept, count: int, column_s: float, rate_hz: int) -> np.ndarray:
+    """Returns which of so many latent columns lie in the known audio and outside the span, bool."""
+    begins_s = np.arange(count) * column_s
+    ends_s = begins_s + column_s
+    heard = ends_s <= len(kept.audio_L) / rate_hz
+    return heard & ((ends_s <= kept.start_s) | (begins_s >= kept.stop_s))
 
 
 def spliced(kept: Kept | None, made_L: np.ndarray, sample_rate_hz: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 # Installs the test extra into a virtual environment and runs the tests.
 #   bash launch/test.sh                 the fast tests, a process for every core
 #   bash launch/test.sh -m slow         full-size parity with the official modules, kills, layouts
+#   bash launch/test.sh -m by_hand      more of these, which CI has no time for
 #   bash launch/test.sh tests/media     any pytest argument
 #   bash launch/test.sh --dry-run       only shows the commands
 # PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment (default .venv-test),
@@ -36,7 +37,7 @@ install() {
 [ "${INSTALL:-}" != only ] || exit 0
 # full-size networks (tests/slow) need the memory of the whole machine
 case " $* " in
-  *" slow "*) PATIENCE_S=2400 WORKERS=${WORKERS:-0} ;;
+  *" slow "* | *" by_hand "*) PATIENCE_S=2400 WORKERS=${WORKERS:-0} ;;
   *) PATIENCE_S=420 WORKERS=${WORKERS:-auto} ;;
 esac
 run "$VENV/bin/python" -m pytest -n "$WORKERS" --dist loadfile --max-worker-restart 1 \

@@ -44,8 +44,7 @@ def test_it_installs_shows_and_takes_a_video_of_ones_own():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["tiny", "embedded"])
-@pytest.mark.parametrize("own_video", [False, True])
+@pytest.mark.parametrize(("model", "own_video"), [("tiny", True), ("embedded", False)])
 def test_every_cell_runs(tmp_path, monkeypatch, model, own_video):
     out = tmp_path / "out"
     path = model if model == "embedded" else tiny_foley.save_runs(tmp_path / "runs") / "ldm"

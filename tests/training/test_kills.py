@@ -126,6 +126,12 @@ def kills_inside_saves(data, folder, count, expected):
 
 
 @pytest.mark.slow
+def test_killed_inside_saves_twelve_times(toy_data, tmp_path):
+    expected = uninterrupted(toy_data, tmp_path / "whole", 60)
+    assert kills_inside_saves(toy_data, tmp_path, 12, expected) >= 6
+
+
+@pytest.mark.by_hand
 def test_killed_inside_saves_thirty_times(toy_data, tmp_path):
     expected = uninterrupted(toy_data, tmp_path / "whole", 130)
     assert kills_inside_saves(toy_data, tmp_path, 30, expected) >= 15
@@ -179,6 +185,13 @@ def kills_of_one_of_two(data, folder, count, expected):
 
 
 @pytest.mark.slow
+def test_one_of_two_is_killed_five_times(toy_data, tmp_path):
+    expected = uninterrupted(toy_data, tmp_path / "whole", 60, count=2, model__ballast=0)
+    losses = kills_of_one_of_two(toy_data, tmp_path, 5, expected)
+    assert losses == expected[0]  # bit for bit
+
+
+@pytest.mark.by_hand
 def test_one_of_two_is_killed_ten_times(toy_data, tmp_path):
     expected = uninterrupted(toy_data, tmp_path / "whole", 110, count=2, model__ballast=0)
     losses = kills_of_one_of_two(toy_data, tmp_path, 10, expected)

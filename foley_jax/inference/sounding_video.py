@@ -99,6 +99,10 @@ class SoundingVideo:
     def __init__(self, model: pipeline.MMDiffusion, source: str):
         self.model, self.source = model, source
 
+    def within(self, run: pipeline.Run) -> "SoundingVideo":
+        """Returns the same model, its work part of `run`."""
+        return SoundingVideo(self.model.within(run), self.source)
+
     def generate(self, num_samples: int = 1, **settings: Any) -> list[SoundingClip]:
         """Sounding videos from noise.
 

@@ -3,6 +3,7 @@
 Nothing here knows a web framework. What a visitor is told never holds a path of this machine.
 """
 
+import collections
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
@@ -146,18 +147,24 @@ def _telling(path: str | os.PathLike | None) -> Iterator[None]:
 
 
 class Clock:
-    """Watches the stages of a request: tells of them, and ends it when its time is over.
+    """Watches a request's stages: tells of them, ends it when its time is over or nobody waits.
 
     Args:
       tell: called with the name of every stage as it begins.
       most_s: seconds in all.
+      left: set when its visitor has left.
     """
 
-    def __init__(self, tell: Callable[[str], Any], most_s: float):
+    def __init__(
+        self, tell: Callable[[str], Any], most_s: float, left: threading.Event | None = None
+    ):
         self.tell, self.most_s, self.began = tell, most_s, time.monotonic()
+        self.left = left or threading.Event()
 
     @contextlib.contextmanager
     def __call__(self, stage: str):
+        if self.left.is_set():
+            raise RefusedError(f"it was ended before {stage}: its visitor has left")
         if time.monotonic() - self.began > self.most_s:
             raise RefusedError(
                 f"it takes longer than the {self.most_s:g} s that a request may; give a shorter "
@@ -169,6 +176,33 @@ class Clock:
     def run(self) -> run_lib.Run:
         """What a model's work is part of."""
         return run_lib.Run(watch=self)
+
+
+class Visitors:
+    """Those whose request is being worked on, by their page's session."""
+
+    def __init__(self):
+        self._lock, self._left = threading.Lock(), collections.defaultdict(list)
+
+    @contextlib.contextmanager
+    def waiting(self, session: str | None) -> Iterator[threading.Event]:
+        """Gives what is set when the visitor leaves meanwhile."""
+        left = threading.Event()
+        with self._lock:
+            self._left[session].append(left)
+        try:
+            yield left
+        finally:
+            with self._lock:
+                self._left[session].remove(left)
+                if not self._left[session]:
+                    del self._left[session]
+
+    def leave(self, session: str | None) -> None:
+        """Tells the requests of a session that nobody waits for them."""
+        with self._lock:
+            for left in self._left.get(session, ()):
+                left.set()
 
 
 def write(clips: list[clip_lib.Clip], mix: Mix, folder: Path) -> list[Take]:

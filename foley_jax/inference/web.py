@@ -5,6 +5,7 @@ import dataclasses
 from pathlib import Path
 import shutil
 import tempfile
+import threading
 from typing import Any
 
 import gradio as gr
@@ -16,7 +17,8 @@ from foley_jax.runtime import limits as checks
 
 WAYS = ("from noise", "audio for the video", "video for the audio")  # of MM-Diffusion
 PROGRESS = gr.Progress()  # gradio finds it among a function's defaults
-STAGES = {"features": 0.1, "diffusion": 0.3, "autoencoder": 0.7, "vocoder": 0.8, "scores": 0.95}
+STAGES = {"features": 0.1, "diffusion": 0.3, "autoencoder": 0.7, "super-resolution": 0.7}
+STAGES |= {"vocoder": 0.8, "scores": 0.95}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +28,9 @@ class Server:
     model: "foley_lib.Foley | text_foley.TextFoley | sounding_video.SoundingVideo"
     limits: takes_lib.Limits
     folders: takes_lib.Folders
+    visitors: takes_lib.Visitors = dataclasses.field(default_factory=takes_lib.Visitors)
 
-    def foley(self, video, text, negative_text, seed, steps, guidance, count, mix, edit, progress):
+    def foley(self, clock, video, text, negative_text, seed, steps, guidance, count, mix, edit):
         """Audio for a video, `count` takes."""
         limits = self.limits
         edits = edit.options(can_edit=self.can_edit(), mix=mix)
@@ -43,23 +46,27 @@ class Server:
             options |= {"text": text, "negative_text": negative_text}
         else:
             options |= {"keep_best": options["num_samples"]}
-        clock = takes_lib.Clock(lambda stage: progress(STAGES[stage], desc=stage), limits.request_s)
         clips = self.model.within(clock.run())(path, **options)
         return clips if isinstance(clips, list) else [clips], mix
 
-    def sounding(self, way, video, audio, seed, steps, count, progress):
+    def sounding(self, clock, way, video, audio, seed, steps, count):
         """Sounding videos."""
         options = {"seed": checks.seed(int(seed))}
         options["steps"] = within("steps", steps, self.limits.most_steps)
-        progress(0.1, desc=way)
+        model = self.model.within(clock.run())
         if way == WAYS[0]:
             number = within("takes", count, self.limits.most_takes)
-            return self.model.generate(number, **options), takes_lib.Mix()
+            return model.generate(number, **options), takes_lib.Mix()
         if way == WAYS[1]:
             path = takes_lib.check_video(video, self.limits)
-            return [self.model.audio_for(path, **options)], takes_lib.Mix()
+            return [model.audio_for(path, **options)], takes_lib.Mix()
         path = takes_lib.check_audio(audio, self.limits)
-        return [self.model.video_for(path, **options)], takes_lib.Mix()
+        return [model.video_for(path, **options)], takes_lib.Mix()
+
+    def clock(self, progress: gr.Progress, left: threading.Event) -> takes_lib.Clock:
+        """Returns what ends a request when its time is over, or its visitor has left."""
+        tell = lambda stage: progress(STAGES[stage], desc=stage)  # noqa: E731
+        return takes_lib.Clock(tell, self.limits.request_s, left)
 
     def student_steps(self) -> int | None:
         """Returns the only steps that a distilled model takes; None of others."""
@@ -70,11 +77,19 @@ class Server:
         """Returns whether the model keeps audio that a video has already."""
         return isinstance(self.model, (foley_lib.Foley, text_foley.TextFoley))
 
-    def answer(self, make: Callable[..., tuple[Sequence[Any], takes_lib.Mix]], upload, *args):
+    def answer(
+        self,
+        make: Callable[..., tuple[Sequence[Any], takes_lib.Mix]],
+        request: gr.Request | None,
+        progress: gr.Progress,
+        upload: str | None,
+        *args: Any,
+    ) -> list[Any]:
         """What a request's outputs show: each take's video and image, all files, the scores."""
-        folder = self.folders.new()
+        folder, session = self.folders.new(), request and request.session_hash
         try:
-            clips, mix = make(*args)
+            with self.visitors.waiting(session) as left:
+                clips, mix = make(self.clock(progress, left), *args)
             made = takes_lib.write(list(clips), mix, folder)
         except Exception as error:  # noqa: BLE001, every failure is told to its visitor alone
             self.folders.drop(folder)
@@ -108,6 +123,11 @@ def page(server: Server, title: str) -> gr.Blocks:
                 bind = _sounding_form(server) if sounding else _foley_form(server)
             with gr.Column(scale=3, min_width=320):
                 bind(_outputs(server))
+
+        def leave(request: gr.Request) -> None:
+            server.visitors.leave(request.session_hash)
+
+        blocks.unload(leave)
     return blocks
 
 
@@ -189,11 +209,12 @@ def _foley_form(server: Server) -> Callable[[list[gr.blocks.Block]], Any]:
         stop_s: float = 0.0,
         vary: float = 1.0,
         progress=PROGRESS,
+        request: gr.Request = None,
     ):
         """Audio for a video: for each take a video, its audio and mel, then files, scores."""
         own = (takes_lib.Mix(level_db, fade_s), takes_lib.Edit(start_s or 0.0, stop_s or 0.0, vary))
         args = (video, text, negative_text, seed, steps, guidance, takes, *own)
-        return server.answer(server.foley, video, *args, progress)
+        return server.answer(server.foley, request, progress, video, *args)
 
     inputs = [video, text, negative, seed, steps, guidance, count, level, fade, *edit]
     return lambda out: button.click(
@@ -237,12 +258,18 @@ def _sounding_form(server: Server) -> Callable[[list[gr.blocks.Block]], Any]:
     way.change(fit, way, [video, audio, count], queue=False, api_visibility="private")
 
     def sounding_video(
-        way: str, video: str, audio: str, seed: int, steps: int, takes: int, progress=PROGRESS
+        way: str,
+        video: str,
+        audio: str,
+        seed: int,
+        steps: int,
+        takes: int,
+        progress=PROGRESS,
+        request: gr.Request = None,
     ):
         """Sounding videos: for each take a video, audio and contact sheet, then files, scores."""
-        return server.answer(
-            server.sounding, video or audio, way, video, audio, seed, steps, takes, progress
-        )
+        args = (way, video, audio, seed, steps, takes)
+        return server.answer(server.sounding, request, progress, video or audio, *args)
 
     inputs = [way, video, audio, seed, steps, count]
     return lambda out: button.click(

@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 from pathlib import Path
 
-STAGES = ("features", "diffusion", "autoencoder", "vocoder", "scores")
+STAGES = ("features", "diffusion", "autoencoder", "vocoder", "super-resolution", "scores")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,13 +17,14 @@ class Model:
 
     Attributes:
       go: while it is not set, the tone is not made.
-      begun: how many calls have begun; most: how many there were at once.
+      begun, made: how many calls have begun, and made their tone.
+      most: how many there were at once.
     """
 
     model = None
 
     def __init__(self):
-        self.go, self.begun, self.most = threading.Event(), 0, 0
+        self.go, self.begun, self.made, self.most = threading.Event(), 0, 0, 0
         self._lock, self._now = threading.Lock(), 0
         self.go.set()
 
@@ -38,7 +39,9 @@ class Model:
         try:
             with self.run.watch("features"):
                 self.go.wait(60)
+            with self.run.watch("vocoder"):
                 audio_L = 0.1 * np.sin(np.arange(16000, dtype=np.float32) / 8)
+                self.made += 1
         finally:
             with self._lock:
                 self._now -= 1

@@ -1,5 +1,6 @@
 """Requests of a page: what is refused, what is told, what is written and removed."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -63,6 +64,21 @@ def test_a_request_ends_when_its_time_is_over():
     late = takes.Clock(stages.append, most_s=-1.0).run()
     with pytest.raises(takes.RefusedError, match="longer than the -1 s"), late.watch("diffusion"):
         pass
+
+
+def test_a_request_ends_when_its_visitor_has_left():
+    visitors, stages = takes.Visitors(), []
+    with visitors.waiting("a") as left, visitors.waiting("b") as stays:
+        visitors.leave("a")
+        visitors.leave("of another page")
+        for is_left, event in ((True, left), (False, stays)):
+            run = takes.Clock(stages.append, most_s=60.0, left=event).run()
+            ended = pytest.raises(takes.RefusedError, match="before vocoder: its visitor has left")
+            with ended if is_left else contextlib.nullcontext(), run.watch("vocoder"):
+                pass
+    assert stages == ["vocoder"]
+    with visitors.waiting("a") as anew:  # who comes back is not taken for who left
+        assert not anew.is_set()
 
 
 def _clip(video, audio):

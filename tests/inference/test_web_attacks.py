@@ -1,6 +1,7 @@
 """What the page's server does with those who mean it ill, or leave; the model is a stand-in."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.inference import standing_in
 
 gradio_client = pytest.importorskip("gradio_client", reason="needs the extra 'web'")
 WAITING = 20  # requests in the queue
+OTHER_VALUES = ["", "", 1, 2, 3.0, 1, -60, 0, 0, 0, 1]  # of the form, after the video
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +104,20 @@ def test_a_file_lies_in_the_folder_of_uploads_whatever_its_name(server, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", ["/etc/passwd", "{folder}/../../../../etc/passwd", "../secret"])
+@pytest.mark.parametrize("path", ["{folder}.mp4", "{folder}/../uploads.mp4", "/etc/passwd", "../x"])
 def test_no_file_of_the_machine_is_taken_for_an_upload(server, path):
+    """Asked without gradio's client, which would look for the file on its own side."""
     folder, address, model = server
-    client, begun = gradio_client.Client(address, verbose=False), model.begun
-    named = {"path": path.format(folder=folder), "meta": {"_type": "gradio.FileData"}}
-    with pytest.raises(Exception) as raised:
-        standing_in.ask(client, named).result()
-    assert model.begun == begun and "root:" not in str(raised.value)
+    folder.with_suffix(".mp4").write_bytes(b"a secret beside the uploads")
+    begun, named = model.begun, path.format(folder=folder)
+    for video in ({"path": named}, {"path": named, "url": f"file://{named}"}):
+        values = [video | {"meta": {"_type": "gradio.FileData"}}, *OTHER_VALUES]
+        event = _posted(f"{address}/gradio_api/call/audio_for_video", {"data": values})["event_id"]
+        with urllib.request.urlopen(
+            f"{address}/gradio_api/call/audio_for_video/{event}", timeout=30
+        ) as answer:
+            assert answer.read() == b'event: error\ndata: {"error": null}\n\n'
+    assert model.begun == begun
 
 
 @pytest.mark.slow
@@ -148,24 +156,40 @@ def test_of_fifty_requests_at_once_those_beyond_the_queue_are_told(server, video
 
 
 @pytest.mark.slow
-def test_one_who_leaves_holds_up_nobody(server, video):
-    """Closes the connection while the take is made, as a closed tab does."""
+@pytest.mark.parametrize("is_tab", [True, False])
+def test_one_who_leaves_holds_up_nobody(server, video, is_tab):
+    """Closes the connection while the take is made, as a closed tab does, or a plain client.
+
+    A tab has a connection that says that it is open; the take of one that is closed is ended.
+    """
     _, address, model = server
-    client, begun = gradio_client.Client(address, verbose=False), model.begun
+    client, begun, made = gradio_client.Client(address, verbose=False), model.begun, model.made
     model.go.clear()
-    values = [_uploaded(address, Path(video["path"])), "", "", 1, 2, 3.0, 1, -60, 0, 0, 0, 1]
-    event = _posted(f"{address}/gradio_api/call/audio_for_video", {"data": values})["event_id"]
-    host, port = address.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as leaving:
-        head = f"GET /gradio_api/call/audio_for_video/{event} HTTP/1.1\r\nHost: {host}\r\n\r\n"
-        leaving.sendall(head.encode())
+    values = [_uploaded(address, Path(video["path"])), *OTHER_VALUES]
+    asked = {"data": values} | ({"session_hash": "a_tab"} if is_tab else {})
+    with contextlib.ExitStack() as tab:
+        if is_tab:
+            tab.enter_context(_listening(address, "heartbeat/a_tab"))
+        event = _posted(f"{address}/gradio_api/call/audio_for_video", asked)["event_id"]
+        tab.enter_context(_listening(address, f"call/audio_for_video/{event}"))
         deadline = time.monotonic() + 20
         while model.begun == begun and time.monotonic() < deadline:
             time.sleep(0.05)
     assert model.begun == begun + 1
+    if is_tab:
+        assert model.run.watch.left.wait(20)
     job = standing_in.ask(client, video)
     model.go.set()
     assert job.result(30)[-1].keys() == {"take 1"}
+    assert model.made - made == (1 if is_tab else 2)
+
+
+def _listening(address, path):
+    """A connection on which the server is asked to go on telling."""
+    host, port = address.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=20)
+    connection.sendall(f"GET /gradio_api/{path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    return connection
 
 
 def _uploaded(address, path):

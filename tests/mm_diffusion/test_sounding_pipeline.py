@@ -1,5 +1,6 @@
 """Clips from a tiny filled model: what depends on what, and what is kept."""
 
+import contextlib
 import dataclasses
 
 import filled
@@ -50,6 +51,23 @@ def test_a_clip_depends_on_seed_and_name_and_not_on_its_neighbours(model):
     assert np.abs(a.audio - c.audio).max() > 0.01
     (other,) = model.make(noise("b"), dataclasses.replace(settings, seed=1))
     assert np.abs(other.audio - b.audio).max() > 0.01
+
+
+@pytest.mark.slow
+def test_every_batch_and_enlargement_is_watched(model):
+    stages = []
+
+    def watch(stage):
+        stages.append(stage)
+        return contextlib.nullcontext()
+
+    settings, run = pipeline.Settings(**FEW), pipeline.Run(watch=watch)
+    model.within(run).make(noise("a", "b", "c"), settings)
+    assert stages == ["diffusion", "diffusion"]  # two at a time
+    large = load(sounding_config.tiny(), sounding_config.tiny_upscaler(), device_clips=2)
+    large.within(run).make(noise("a"), settings)
+    assert stages[2:] == ["diffusion", "super-resolution"]
+    assert model.run == pipeline.Run()
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ B clips in one device batch, F frames, H W C image, L audio samples, T any lengt
 """
 
 from collections.abc import Callable, Sequence
+import copy
 import dataclasses
 import functools
 from pathlib import Path
@@ -22,8 +23,9 @@ from foley_jax.mm_diffusion.sampling import settings as settings_lib
 from foley_jax.mm_diffusion.sampling import signals, solve, upscaling, windows
 from foley_jax.runtime import limits, seed_keys
 from foley_jax.runtime import network as network_lib
+from foley_jax.runtime import run as run_lib
 
-Settings = settings_lib.Settings
+Settings, Run = settings_lib.Settings, run_lib.Run
 OVERLAP = 1 / 8  # of a window, where a longer input is cut into several
 
 
@@ -81,6 +83,8 @@ class MMDiffusion:
       upscaler: a `SuperResolution`; `upscaler_config` of its run.
       device_clips: clips in the batch of one device; by default 4 on CPU and 32 elsewhere.
       mesh: devices of this process that share the work, see `mesh.local_mesh`; None is one.
+    Attributes:
+      run: what the work is part of, see `Run` and `within`.
     """
 
     def __init__(
@@ -93,7 +97,7 @@ class MMDiffusion:
         device_clips: int | None = None,
         mesh: Mesh | None = None,
     ):
-        self.num_devices = 1 if mesh is None else mesh.size
+        self.run, self.num_devices = Run(), 1 if mesh is None else mesh.size
         on_cpu = jax.default_backend() == "cpu"
         self.device_clips = device_clips or (4 if on_cpu else 32)
         self.video = specs.VideoSpec(**config.video)
@@ -118,6 +122,12 @@ class MMDiffusion:
                 ),
                 static_argnames="num_steps",
             )
+
+    def within(self, run: Run) -> "MMDiffusion":
+        """Returns the same model, its work part of `run`; every batch of windows is a stage."""
+        model = copy.copy(self)
+        model.run = run
+        return model
 
     def check(self, settings: Settings) -> None:
         """Whether the networks can follow the settings.
@@ -234,8 +244,9 @@ class MMDiffusion:
         for at in range(0, len(parts), size):
             index = np.minimum(np.arange(at, at + size), len(parts) - 1)  # the last one again
             known = {name: np.stack([parts[i][name] for i in index]) for name in parts[0]}
-            out = program(jnp.stack([keys[i] for i in index]), shift_key, known)
-            out = {name: np.asarray(part) for name, part in out.items()}
+            with self.run.watch("diffusion"):
+                out = program(jnp.stack([keys[i] for i in index]), shift_key, known)
+                out = {name: np.asarray(part) for name, part in out.items()}
             made += [{name: part[i] for name, part in out.items()} for i in range(size)]
         return made[: len(parts)]
 
@@ -291,7 +302,8 @@ class MMDiffusion:
         if self.factor == 1 or not settings.super_resolve:
             return video
         key = jax.random.fold_in(key, 1)
-        return np.asarray(self._upscale(video[None], key, num_steps=settings.sr_steps))[0]
+        with self.run.watch("super-resolution"):
+            return np.asarray(self._upscale(video[None], key, num_steps=settings.sr_steps))[0]
 
 
 def _of_sampler(settings: Settings) -> Settings:

@@ -4,7 +4,9 @@ import http.client
 import json
 import math
 import socket
+import struct
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -231,3 +233,16 @@ def test_known_preferences_among_three_systems_arrive_and_are_found(tmp_path):
             interval = stats.binomtest(won, won + lost).proportion_ci(0.997)
             expected = 1 / (1 + math.exp(known[other] - strength))
             assert interval.low < expected < interval.high, (system, other, won, lost)
+
+
+def test_a_connection_that_is_broken_off_is_no_error(running, capfd):
+    at_once, threads = struct.pack("ii", 1, 0), threading.active_count()  # closing resets it
+    for said in (b"", b"GET / HTTP/1.1\r\n\r\n"):
+        with socket.create_connection(running) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+            client.sendall(said)
+    deadline = time.monotonic() + 10
+    while threading.active_count() > threads and time.monotonic() < deadline:
+        time.sleep(0.01)  # until each was noticed
+    assert _ask(running, "GET", "/")[0] == 200
+    assert capfd.readouterr().err == ""

@@ -10,6 +10,7 @@ import json
 import os
 from pathlib import Path
 import re
+import sys
 import threading
 from typing import BinaryIO
 import urllib.parse
@@ -128,9 +129,16 @@ def make(folder: Path, store: Path, host: str, port: int) -> http.server.Threadi
     handler = type(
         "Handler", (_Handler,), {"files": files_of(folder, test), "store": Store(store, test)}
     )
-    server = http.server.ThreadingHTTPServer((host, port), handler)
-    server.daemon_threads = True
-    return server
+    return _Server((host, port), handler)
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Tells of what went wrong, which a listener who breaks a connection off is not."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

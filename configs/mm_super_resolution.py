@@ -33,7 +33,7 @@ def get_config(arg: str = ""):
     )
     config.data.degradation = base.ConfigDict({"height": 64, "width": 64, "preset": "default"})
     config.loss = base.ConfigDict(
-        {"schedule": {"beta_start": 1e-4, "beta_end": 0.02, "num_steps": 1000}}
+        {"prediction": "eps", "schedule": {"beta_start": 1e-4, "beta_end": 0.02, "num_steps": 1000}}
     )
     # every part of the network; `freeze` keeps nothing
     config.init_from = base.ConfigDict(

@@ -33,6 +33,7 @@ DOORS = tuple(f"foley_jax.{name}" for name in ("main", "sample", "generate", "co
 COMMANDS = {
     "foley_jax.evaluation.__main__": "foley_jax.inference",
     "foley_jax.evaluation.memorisation.__main__": "foley_jax.inference",
+    "foley_jax.evaluation.super_resolution": "foley_jax.inference",
 }
 # who may know `configs`: what measures the configs themselves, and what writes an official
 # checkpoint's run folder with the paper's

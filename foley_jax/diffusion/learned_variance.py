@@ -2,7 +2,8 @@
 
 The network's output has twice the channels of the data: noise, then values v in about [-1, 1];
 log variance = (v + 1) / 2 * log(beta) + (1 - v) / 2 * log(posterior variance). The mean comes
-from the noise alone, the variance is trained by the variational bound.
+from the noise alone, the variance is trained by the variational bound. A network may predict
+v or clean data instead of noise; guided diffusion's predict noise.
 
 B batch, C channels of the data; channels last.
 """
@@ -34,9 +35,18 @@ def split(output: jax.Array) -> tuple[jax.Array, jax.Array]:
     return eps, values
 
 
-def eps_only(network: gaussian.DenoiseFn) -> gaussian.DenoiseFn:
-    """The denoiser for samplers with a variance of their own (DDIM, DPM-Solver)."""
-    return lambda x, t_B: split(network(x, t_B))[0]
+def eps_only(
+    network: gaussian.DenoiseFn, schedule: Schedule, prediction: str = "eps"
+) -> gaussian.DenoiseFn:
+    """The denoiser for samplers with a variance of their own (DDIM, DPM-Solver).
+
+    Args:
+      network: (x, float32 model times [B]) -> [B, ..., 2 C].
+      schedule: that of its training.
+      prediction: "eps", "v" or "x0", what the first half of its output is.
+    """
+    first_half = lambda x, t_B: split(network(x, t_B))[0]  # noqa: E731
+    return gaussian.as_eps(first_half, schedule, prediction)
 
 
 def log_variance(schedule: Schedule, values: jax.Array, index_B: jax.Array) -> jax.Array:
@@ -217,14 +227,16 @@ def training_losses(
     x0: jax.Array,
     t_B: jax.Array,
     noise: jax.Array,
+    prediction: str = "eps",
 ) -> tuple[jax.Array, jax.Array]:
-    """Squared error of the noise, and the bound, which trains the variance only.
+    """Squared error of the prediction, and the bound, which trains the variance only.
 
     Args:
       network: (x_t, float32 model times [B]) -> [B, ..., 2 C].
       x0: clean data [B, ..., C] in [-1, 1].
       t_B: int32 steps in [0, num_steps).
       noise: standard normal like x0.
+      prediction: "eps", "v" or "x0", what the first half of the output is.
     Returns:
       Two float32 [B]; the training loss is their sum. (Its rescaled variant multiplies the bound
       by num_steps / 1000.)
@@ -232,9 +244,10 @@ def training_losses(
     """
     x0 = x0.astype(jnp.float32)
     x_t = gaussian.q_sample(schedule, x0, t_B, noise)
-    output = network(x_t, jnp.asarray(schedule.model_times)[t_B])
-    eps, values = split(output)
-    # no gradient of the bound reaches the noise
-    frozen = jnp.concatenate([jax.lax.stop_gradient(eps), values], axis=-1)
-    bound_B = bound_terms(schedule, x0, x_t, frozen, t_B)
-    return _mean(jnp.square(eps - noise)), bound_B
+    times_B = jnp.asarray(schedule.model_times)[t_B]
+    predicted, values = split(network(x_t, times_B))
+    wanted = gaussian.target(schedule, x0, t_B, noise, prediction)
+    # no gradient of the bound reaches the prediction
+    frozen = gaussian.to_eps(schedule, x_t, times_B, jax.lax.stop_gradient(predicted), prediction)
+    bound_B = bound_terms(schedule, x0, x_t, jnp.concatenate([frozen, values], axis=-1), t_B)
+    return _mean(jnp.square(predicted - wanted)), bound_B

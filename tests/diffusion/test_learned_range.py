@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import toys
 
-from foley_jax.diffusion import learned_variance, schedule
+from foley_jax.diffusion import gaussian, learned_variance, schedule
 from foley_jax.diffusion.samplers import ddim
 
 LINEAR = schedule.linear()
@@ -56,7 +56,7 @@ def test_ancestral_steps_equal_mm_diffusion(run):
 
 def test_ddim_of_the_noise_half_equals_mm_diffusion():
     low = toys.drawn("sr.low", 8).clip(-1, 1)
-    denoise = learned_variance.eps_only(lambda x, t_B: toys.image_output(x, low, t_B))
+    denoise = learned_variance.eps_only(lambda x, t_B: toys.image_output(x, low, t_B), LINEAR)
     run = jax.jit(lambda x: ddim.sample(denoise, LINEAR, x, num_steps=25, offset=0, clip_x0=True))
     np.testing.assert_allclose(run(toys.drawn("sr.noise", 32)), golden("sr_ddim25/out"), atol=ATOL)
     steps = ddim.strided_steps(LINEAR, 25, 0)[::-1]
@@ -119,6 +119,30 @@ def test_bound_trains_the_variance_only():
     assert square["values"] == 0 and abs(square["eps"]) > 0
     assert bound["eps"] == 0 and abs(bound["values"]) > 0
     assert all(np.isfinite(g) for g in (*square.values(), *bound.values()))
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
+def test_what_is_predicted_makes_no_difference_to_who_is_right(prediction):
+    key, values_key = jax.random.split(jax.random.key(0))
+    x0 = jnp.tanh(jax.random.normal(key, (3, 4, 4, 3)))
+    noise, t_B = jax.random.normal(key, x0.shape), jnp.asarray([0, 300, 990])
+    values = jax.random.uniform(values_key, x0.shape)
+
+    def right(prediction):
+        wanted = gaussian.target(LINEAR, x0, t_B, noise, prediction)
+        return lambda x, t: jnp.concatenate([wanted, values], axis=-1)
+
+    def losses(prediction):
+        return learned_variance.training_losses(
+            LINEAR, right(prediction), x0, t_B, noise, prediction
+        )
+
+    squares_B, bound_B = losses(prediction)
+    np.testing.assert_array_equal(squares_B, 0.0)
+    np.testing.assert_allclose(bound_B, losses("eps")[1], rtol=1e-3, atol=1e-5)
+    denoise = learned_variance.eps_only(right(prediction), LINEAR, prediction)
+    x_t = gaussian.q_sample(LINEAR, x0, t_B, noise)
+    np.testing.assert_allclose(denoise(x_t, t_B.astype(jnp.float32)), noise, atol=2e-4)
 
 
 def test_gaussian_data_come_out_with_their_spread():

@@ -88,8 +88,8 @@ def test_loss_and_gradients_of_a_batch():
 
     step = filled.jit(jax.value_and_grad(loss, has_aux=True))
     (total, metrics), gradients = step(nnx.to_pure_dict(state), batch, jax.random.key(0))
-    np.testing.assert_allclose(total, metrics["loss_noise"] + metrics["loss_bound"], rtol=1e-6)
-    assert 1.0 < metrics["loss_noise"] < 1e3  # zero-mean predictions of unit noise
+    np.testing.assert_allclose(total, metrics["loss_prediction"] + metrics["loss_bound"], rtol=1e-6)
+    assert 1.0 < metrics["loss_prediction"] < 1e3  # zero-mean predictions of unit noise
     assert metrics["loss_bound"] > 0
     leaves = jax.tree.leaves(jax.device_get(gradients))
     assert all(np.isfinite(g).all() for g in leaves)

@@ -119,6 +119,7 @@ class MMDiffusion:
                     factor=self.factor,
                     frames_at_once=self.num_devices * (2 if on_cpu else 16),
                     schedule=schedule,
+                    prediction=upscaler_config.loss.get("prediction", "eps"),
                 ),
                 static_argnames="num_steps",
             )

@@ -35,6 +35,7 @@ def upscale(
     num_steps: int = settings.UPSCALING_STEPS,
     frames_at_once: int = 16,
     schedule: schedule_lib.Schedule | None = None,
+    prediction: str = "eps",
 ) -> jax.Array:
     """Enlarges clips by deterministic DDIM with clipped data predictions.
 
@@ -50,6 +51,7 @@ def upscale(
       frames_at_once: static; frames that go through the network together. Memory does not grow
         with the clips beyond them.
       schedule: of the model's training; by default `schedule.linear()`.
+      prediction: static; "eps" (the paper), "v" or "x0", what the model was trained to give.
     Returns:
       float32 [B, T, factor * H, factor * W, C] in [-1, 1].
     Raises:
@@ -71,9 +73,9 @@ def upscale(
 
     def batch(frame_P: jax.Array) -> jax.Array:
         low_PHWC = partition.shard_batch(low_FHWC[frame_P])
-        denoise = learned_variance.eps_only(lambda x, time_P: model(x, low_PHWC, time_P))
+        denoise = lambda x, time_P: model(x, low_PHWC, time_P)  # noqa: E731
         return ddim.sample(
-            denoise,
+            learned_variance.eps_only(denoise, schedule, prediction),
             schedule,
             partition.shard_batch(noise_BHWC[frame_P // t]),
             num_steps=num_steps,

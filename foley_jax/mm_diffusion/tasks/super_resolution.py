@@ -10,6 +10,7 @@ Config fields:
   config.data.degradation: fields of `degradation.Degradation`; "official" is one of its presets.
   config.model: arguments of `super_resolution.SuperResolution`.
   config.loss.schedule: beta_start, beta_end, num_steps of the linear schedule (optional).
+  config.loss.prediction: "eps" (the paper, and where it is missing), "v" or "x0".
 Source: real_image_datasets.py, train_util.py and gaussian_diffusion.py (super-resolution).
 """
 
@@ -69,6 +70,7 @@ class SuperResolutionTask(task_lib.Task):
         self.config = config
         self.video = specs.VideoSpec(**config.video)
         self.schedule = schedule_lib.linear(**config.loss.get("schedule", {}))
+        self.prediction = config.loss.get("prediction", "eps")
 
     def build(self, rngs: nnx.Rngs) -> super_resolution.SuperResolution:
         """A fresh model with float32 parameters."""
@@ -90,7 +92,7 @@ class SuperResolutionTask(task_lib.Task):
         *,
         train: bool,
     ) -> tuple[jax.Array, task_lib.Metrics]:
-        """Mean squared error of the noise plus the bound on the variance, at one step each.
+        """Mean squared error of the prediction plus the bound on the variance, at one step each.
 
         Training draws the steps uniformly. Evaluation spreads them evenly over the batch, so that
         losses of different runs can be compared.
@@ -105,8 +107,9 @@ class SuperResolutionTask(task_lib.Task):
             high,
             t_B,
             jax.random.normal(noise_key, high.shape),
+            self.prediction,
         )
-        metrics = {"loss_noise": squares_B.mean(), "loss_bound": bound_B.mean()}
+        metrics = {"loss_prediction": squares_B.mean(), "loss_bound": bound_B.mean()}
         return (squares_B + bound_B).mean(), metrics
 
     def _sampled(
@@ -116,7 +119,9 @@ class SuperResolutionTask(task_lib.Task):
         low = batch["low_BHWC"].astype(jnp.float32) / 127.5 - 1.0
         noise = jax.random.normal(jax.random.key(0), batch["high_BHWC"].shape)
         made = ddim.sample(
-            learned_variance.eps_only(lambda x, times_B: model(x, low, times_B)),
+            learned_variance.eps_only(
+                lambda x, times_B: model(x, low, times_B), self.schedule, self.prediction
+            ),
             self.schedule,
             partition.shard_batch(noise),
             num_steps=SHOWN_STEPS,

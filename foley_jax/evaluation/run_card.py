@@ -25,7 +25,6 @@ SILENT_PEAK = 1e-3  # -60 dB of full scale
 # an audio clip beside a video of its name comes first
 SUFFIXES = (*media_files.AUDIO_SUFFIXES, *media_files.VIDEO_SUFFIXES)
 PACKAGES = ("jax", "flax", "numpy", "scipy", "librosa", "av")
-CHUNK_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +128,7 @@ def content_hash(path: Path) -> str:
       FileNotFoundError: there is nothing.
     """
     if path.is_file():
-        return _hash_of(path).hexdigest()
+        return _hash_of(path)
     files = sorted(p for p in path.rglob("*") if p.is_file())
     if not files:
         raise FileNotFoundError(f"{path}: nothing to hash")
@@ -140,7 +139,7 @@ def hash_of_files(files: Mapping[str, Path]) -> str:
     """SHA-256 of files by name, independent of their order and of where they stand."""
     whole = hashlib.sha256()
     for name in sorted(files):
-        whole.update(f"{name}\0{_hash_of(files[name]).hexdigest()}\n".encode())
+        whole.update(f"{name}\0{_hash_of(files[name])}\n".encode())
     return whole.hexdigest()
 
 
@@ -257,12 +256,9 @@ def write(
     return card
 
 
-def _hash_of(path: Path) -> "hashlib._Hash":
-    digest = hashlib.sha256()
+def _hash_of(path: Path) -> str:
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _git(folder: Path, *arguments: str) -> str:

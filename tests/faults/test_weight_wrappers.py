@@ -3,7 +3,6 @@
 import functools
 import json
 import operator
-import pathlib
 import warnings
 
 import numpy as np
@@ -14,8 +13,7 @@ import weights_of_others
 from foley_jax import convert
 from foley_jax.interop import fill, registry, weight_norm, wrappers
 from foley_jax.interop import report as conversion_report
-
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
+from tests import official_keys
 
 
 @pytest.fixture(autouse=True)
@@ -86,23 +84,13 @@ def test_the_front_of_a_training_class_goes_where_nothing_fits_with_it(tmp_path,
     assert registry.recognise(tmp_path / "w.pt") == "small"
 
 
-OFFICIAL = {
-    "diff_foley/cavp": "diff_foley/cavp",
-    "diff_foley/ldm": "diff_foley/ldm",
-    "diff_foley/guidance_classifier": "diff_foley/classifier",
-    "diff_foley/eval_classifier": "diff_foley/eval_classifier",
-    "mm_diffusion/base": "mm_diffusion/base",
-    "mm_diffusion/super_resolution": "mm_diffusion/sr",
-}
-
-
 @pytest.mark.parametrize(
     ("kind", "front"),
-    [*((kind, "module._orig_mod.") for kind in OFFICIAL), ("diff_foley/cavp", "net.")],
+    [*((kind, "module._orig_mod.") for kind in official_keys.KINDS), ("diff_foley/cavp", "net.")],
 )
 def test_wrapped_official_files_are_recognised(tmp_path, monkeypatch, kind, front):
     monkeypatch.undo()
-    keys = json.loads((GOLDENS / f"{OFFICIAL[kind]}_keys.json").read_text())
+    keys = official_keys.of(kind)
     torch.save({front + key: torch.zeros(()) for key in keys}, tmp_path / "w.pt")
     assert registry.recognise(tmp_path / "w.pt") == kind
 
@@ -110,8 +98,8 @@ def test_wrapped_official_files_are_recognised(tmp_path, monkeypatch, kind, fron
 def test_official_keys_lose_nothing(monkeypatch):
     """Names that wrappers share with official files stay: "model." of the diffusion model."""
     monkeypatch.undo()
-    for name in OFFICIAL.values():
-        keys = list(json.loads((GOLDENS / f"{name}_keys.json").read_text()))
+    for kind in official_keys.KINDS:
+        keys = list(official_keys.of(kind))
         bare, notes = wrappers.unwrap(keys)
         assert list(bare.values()) == keys and not notes
 

@@ -1,8 +1,5 @@
 """Our networks as official files: the names and shapes of these, and the same numbers back."""
 
-import json
-import pathlib
-
 import filled
 from flax import nnx, traverse_util
 from goldens import fill as fill_rule
@@ -15,16 +12,8 @@ from foley_jax import convert
 from foley_jax.interop import fill, official_names, registry, torch_reader, torch_writer
 from foley_jax.runtime import network as network_lib
 from foley_jax.training.checkpointing import run_directory
+from tests import official_keys
 
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
-OFFICIAL = {
-    "diff_foley/cavp": "diff_foley/cavp",
-    "diff_foley/ldm": "diff_foley/ldm",
-    "diff_foley/guidance_classifier": "diff_foley/classifier",
-    "diff_foley/eval_classifier": "diff_foley/eval_classifier",
-    "mm_diffusion/base": "mm_diffusion/base",
-    "mm_diffusion/super_resolution": "mm_diffusion/sr",
-}
 SMALL = {
     "diff_foley/cavp": {
         "embed_dim": 6,
@@ -40,10 +29,6 @@ SMALL = {
 }
 
 
-def _keys(name):
-    return json.loads((GOLDENS / f"{name}_keys.json").read_text())
-
-
 def _leaves(module):
     flat = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(module)))
     return {"/".join(map(str, path)): np.asarray(leaf) for path, leaf in flat.items()}
@@ -55,7 +40,7 @@ def _build(kind, fields):
     return lambda keys: description.build(model, rngs=keys)
 
 
-@pytest.mark.parametrize("kind", OFFICIAL)
+@pytest.mark.parametrize("kind", official_keys.KINDS)
 def test_every_official_name_and_shape_comes_back(kind):
     abstract = nnx.to_pure_dict(nnx.state(network_lib.shapes(_build(kind, {}))))
     ours = {
@@ -66,7 +51,7 @@ def test_every_official_name_and_shape_comes_back(kind):
     description = registry.lookup(kind)
     theirs = {
         key: tuple(shape)
-        for key, (shape, _) in _keys(OFFICIAL[kind]).items()
+        for key, (shape, _) in official_keys.of(kind).items()
         if fill.reason_of(description, key) is None
     }
     assert {key: value.shape for key, value in written.state.items()} == theirs
@@ -77,7 +62,7 @@ def _first(kind):
     """A small network: of the goldens' official weights, where there are small ones."""
     if kind != "mm_diffusion/base":
         return filled.module(_build(kind, SMALL[kind]))
-    keys = _keys("mm_diffusion/tiny")
+    keys = official_keys.read("mm_diffusion/tiny")
     state = {key: fill_rule.fill_value(key, shape, "") for key, (shape, _) in keys.items()}
     return registry.from_state_dict(kind, state, **SMALL[kind])
 
@@ -89,7 +74,7 @@ def test_files_and_networks_go_round(tmp_path, kind):
     state, left = torch_writer.write(file, kind, first)
     torch_writer.write(tmp_path / "new.safetensors", kind, first)
     if kind == "mm_diffusion/base":  # official -> ours -> official
-        keys = _keys("mm_diffusion/tiny")
+        keys = official_keys.read("mm_diffusion/tiny")
         assert {key: list(value.shape) for key, value in state.items()} == {
             key: shape for key, (shape, _) in keys.items()
         }

@@ -72,15 +72,17 @@ def get_config(arg: str = ""):
 def _demo(config):
     config.data.dir = "demo/mm_shards_large"
     config.dtype = "float32"
-    config.total_steps = 1000
+    config.total_steps = 2000
     config.batch_size = 2
-    config.ema_decay = 0.98
+    config.ema_decay = 0.99
     config.init_from = base.ConfigDict()
     config.optimizer.lr = 1e-3
     config.optimizer.schedule = "constant_then_linear"
     config.optimizer.warmup_steps = 30
     config.optimizer.clip_norm = 1.0
-    config.checkpoint.every_steps = 250
+    config.checkpoint.every_steps = 500
+    # frames are frames after far fewer steps than with noise predicted
+    config.loss.prediction = "v"
     config.video.height = config.video.width = 128
     config.video.fit = "stretch"
     config.data.degradation.height = config.data.degradation.width = 32

@@ -4,7 +4,7 @@
 #   bash launch/mm_demo.sh               everything, in a new environment (.venv-demo), into demo/
 #   bash launch/mm_demo.sh --ablation    also the paper's ablation in small, and that of time positions
 #                                        (about two hours more)
-#   bash launch/mm_demo.sh --super_resolution   also 32x32 -> 128x128 (a quarter of an hour more)
+#   bash launch/mm_demo.sh --super_resolution   also 32x32 -> 128x128 (half an hour more)
 #   bash launch/mm_demo.sh --dry-run     only shows the commands
 # Run it again after a stop: every step continues where it was.
 # PYTHON=python3.12 chooses the interpreter, VENV=DIR the environment (VENV=none: the current one);
@@ -50,6 +50,8 @@ if [ -n "$LARGE" ]; then
     --sample_rate=8000
   run "$PY" -m foley_jax.main --config=configs/mm_super_resolution.py:demo \
     --workdir=demo/runs/mm_large
+  run "$PY" -m foley_jax.evaluation.super_resolution demo/mm_shards_large \
+    --model=demo/runs/mm_large --out=demo/mm_report/large
   run $SAMPLE --model=$MODEL --super_resolution=demo/runs/mm_large --num_samples=2 \
     --out=demo/mm_out/large
 fi

@@ -1,6 +1,7 @@
 """Programs for NVIDIA GPUs that are not there: every stage and sampler in small, and their texts.
 
-What compiles is skipped without XLA's plugin for GPUs (the extra gpu-aot), as it is in CI so far.
+What compiles is skipped without XLA's plugin for GPUs (the extra gpu-aot); CI has an environment
+with it.
 """
 
 import re

@@ -60,9 +60,15 @@ def bytes_per_device(tree: Any) -> int:
 
 
 class BlankClips:
-    """Two clips of black and silence as shards would hold them, to learn the shape of examples."""
+    """Two clips of black and silence as shards would hold them, to learn the shape of examples.
 
-    def __init__(self, config: ml_collections.ConfigDict):
+    Args:
+      features: shapes of another system's arrays by their names.
+    """
+
+    def __init__(
+        self, config: ml_collections.ConfigDict, features: Mapping[str, tuple[int, ...]] = {}
+    ):
         video, audio = config.video, config.audio
         count = math.ceil(CLIP_SECONDS * video.fps)
         image = np.zeros((1, video.height, video.width, 3), np.uint8)
@@ -79,6 +85,7 @@ class BlankClips:
             audio=np.zeros(int(CLIP_SECONDS * audio.sample_rate_hz), np.int16),
             sample_rate_hz=audio.sample_rate_hz,
             cavp_TD=np.zeros((count, width), np.float16),
+            features={name: np.zeros(shape, np.float16) for name, shape in features.items()},
         )
 
     def __len__(self) -> int:
@@ -92,8 +99,9 @@ def global_batch(
     task: task_lib.Task, size: int, mesh: jax.sharding.Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """A batch as the loop would feed it to a task's training step."""
-    source = BlankClips(task.config)
-    example = task.transform(train=True)(source, 0, np.random.default_rng(0))
+    transform = task.transform(train=True)
+    source = BlankClips(task.config, getattr(transform, "shapes", {}))
+    example = transform(source, 0, np.random.default_rng(0))
     arrays = {name: np.asarray(x) for name, x in example.items()}
     return {
         name: jax.ShapeDtypeStruct((size, *x.shape), x.dtype, sharding=mesh_lib.batch(mesh))

@@ -15,17 +15,20 @@ from foley_jax.diff_foley.sampling import (
     solve,
 )
 from foley_jax.diff_foley.sampling import pipeline as foley_pipeline
-from foley_jax.diffusion import windows
+from foley_jax.diffusion import tape, windows
 from foley_jax.media import specs
 from foley_jax.mm_diffusion.sampling import pipeline as mm_pipeline
 from foley_jax.mm_diffusion.sampling import solve as sampling
 from foley_jax.mm_diffusion.sampling import upscaling
+from foley_jax.mmaudio.sampling import settings as mmaudio_settings
+from foley_jax.mmaudio.sampling import solve as mmaudio_solve
+from foley_jax.mmaudio.sampling import window_spec
 from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.runtime import network as network_lib
-from foley_jax.runtime import partition
+from foley_jax.runtime import partition, seed_keys
 from foley_jax.training import task as task_lib
 
-PER_CHIP = {"ldm": 64, "mm_diffusion": 32, "mm_super_resolution": 16}
+PER_CHIP = {"ldm": 64, "mm_diffusion": 32, "mm_super_resolution": 16, "mmaudio": 16}
 
 
 def of(
@@ -39,7 +42,8 @@ def of(
 
     Args:
       config: of ldm (25 steps of DPM-Solver, classifier-free guidance; then the autoencoder),
-        mm_diffusion (20 evaluations) or mm_super_resolution (25 steps).
+        mm_diffusion (20 evaluations), mm_super_resolution (25 steps) or mmaudio (25 steps of
+        Euler, classifier-free guidance; neither its autoencoder nor its vocoder).
       devices: of one host.
       guide: of the alignment classifier, for double guidance.
       per_chip: windows of 8 s, clips, or frames; by default as `foley_jax.sample` takes.
@@ -50,6 +54,7 @@ def of(
         "ldm": functools.partial(_diff_foley, guide=guide),
         "mm_diffusion": _mm_diffusion,
         "mm_super_resolution": _super_resolution,
+        "mmaudio": _mmaudio,
     }
     if config.task not in makers:
         raise ValueError(f"nothing is sampled with {config.task!r}; with {', '.join(makers)} it is")
@@ -159,3 +164,28 @@ def _super_resolution(
 
     args = (jnp.zeros((1, count, low.height, low.width, 3)), jnp.zeros(2, jnp.uint32))
     return [_program("sample", sample, [_network(config)], args, mesh, count)]
+
+
+def _mmaudio(
+    config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh, count: int
+) -> list[programs.Program]:
+    model, usual = config.model, mmaudio_settings.Settings()
+    spec = window_spec.window_spec(task_lib.resolve(config).rates, config.data.window_s)
+    laid = tape.lay_out(
+        [[windows.Window(0, 0)]] * count, spec, count // mesh.size, num_devices=mesh.size
+    )
+    keys = [seed_keys.block_keys(0, "blank", i, 1) for i in range(count)]
+    packed = mmaudio_solve.Packed(
+        cover=laid.cover,
+        clip_NVD=np.zeros((laid.size, spec.lengths.clip, model.clip_dim), np.float32),
+        sync_NSD=np.zeros((laid.size, spec.lengths.sync, model.sync_dim), np.float32),
+        seen_N=np.ones(laid.size, bool),
+        text_N=np.zeros(laid.size, np.int32),
+        text_MTD=np.zeros((1, model.text_length, model.text_dim), np.float32),
+        negative_1TD=None,
+        keys_K=tape.padded(np.concatenate(keys), laid.size),
+    )
+    program = mmaudio_solve.Program(usual.steps, usual.sampler, True, laid.batch)
+    run = functools.partial(mmaudio_solve.sample, program)
+    args = (packed, jnp.float32(usual.scale))
+    return [_program("sample", run, [_network(config)], args, mesh, count)]

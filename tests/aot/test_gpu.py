@@ -16,6 +16,7 @@ from foley_jax.kernels import dispatch
 from foley_jax.kernels.gpu import attention
 from foley_jax.runtime import chips, flops
 from foley_jax.runtime import mesh as mesh_lib
+from tests.mmaudio import flow_records
 from tests.training import stage_config
 
 compiles = pytest.mark.skipif(
@@ -210,7 +211,14 @@ def test_two_hosts_of_gpus_sum_their_gradients():
 
 
 @compiles
-@pytest.mark.parametrize("stage", samplers.PER_CHIP)
+def test_mmaudio_trains_and_samples():
+    config, devices = flow_records.config("nowhere", dtype="bfloat16"), topology.devices("h100:1")
+    for program in (programs.training(config, devices), *samplers.of(config, devices, per_chip=2)):
+        compiled(program)
+
+
+@compiles
+@pytest.mark.parametrize("stage", sorted(samplers.PER_CHIP.keys() - {"mmaudio"}))
 def test_every_sampler_compiles(stage):
     guide = stage_config.get_config("alignment,nowhere") if stage == "ldm" else None
     config = stage_config.get_config(f"{stage},nowhere")

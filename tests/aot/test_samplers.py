@@ -5,6 +5,7 @@ import pytest
 
 from foley_jax.aot import cost, samplers, topology
 from foley_jax.runtime import flops
+from tests.mmaudio import flow_records
 from tests.training import stage_config
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -57,6 +58,16 @@ def test_work_grows_with_windows_and_guidance():
 def test_the_other_samplers(stage):
     made = cost.of(of(stage, 2, per_chip=1)[0], dtype="float32")
     assert made.examples == 2 and made.flops > 0 and made.peak_bytes > made.parts["parameters"]
+
+
+@pytest.mark.slow
+def test_mmaudio_follows_its_flow_alone_on_every_device():
+    config = flow_records.config("nowhere")
+    (program,) = samplers.of(config, topology.devices("cpu:2"), per_chip=2)
+    made = cost.of(program, dtype="float32")
+    assert made.examples == 4 and made.parts["parameters"] > 0
+    (more,) = samplers.of(config, topology.devices("cpu:1"), per_chip=8)
+    assert 1.5 * traced_flops(program) < traced_flops(more) <= 2.2 * traced_flops(program)
 
 
 def test_stages_that_make_nothing():

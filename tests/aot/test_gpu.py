@@ -178,6 +178,31 @@ def test_attention_keeps_its_logits_on_the_chip(count):
     assert flops.of_jaxpr(traced.jaxpr.jaxpr) == 7 * 2 * 8 * 4 * 256 * 256 * 40
 
 
+@compiles
+@pytest.mark.skipif(
+    not attention.installed(), reason="cuDNN is missing, whose version JAX asks for"
+)
+@pytest.mark.parametrize("lengths", [(391, 391), (256, 77)])
+def test_attention_of_odd_lengths_has_gradients(lengths):
+    """MMAudio's 250 latents, 64 frames and 77 tokens: JAX refuses these where it trains."""
+    mesh = mesh_lib.make_mesh(devices=topology.devices("h100:1"))
+    q, k = (
+        jax.ShapeDtypeStruct((8, length, 7, 64), jnp.bfloat16, sharding=mesh_lib.batch(mesh))
+        for length in lengths
+    )
+
+    def loss(q, k, v):
+        return dispatch.attention(q, k, v).astype(jnp.float32).sum()
+
+    with jax.set_mesh(mesh):
+        for fn, calls in ((loss, (1, 0)), (jax.grad(loss, (0, 1, 2)), (1, 1))):
+            traced = jax.jit(fn).trace(q, k, k)
+            text = traced.lower().compile(compiler_options=gpu.OPTIONS).as_text()
+            kinds = gpu_program.Program(text).kinds()
+            found = (kinds.get(f"cudnn fmhaSoftmax{way}", (0,))[0] for way in ("", "Backward"))
+            assert tuple(found) == calls
+
+
 def compiled(program):
     made = cost.of(program, dtype="bfloat16")
     assert made.chip == "H100" and made.flops > 0 and made.memory_bytes > 0

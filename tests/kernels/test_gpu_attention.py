@@ -1,10 +1,13 @@
 """Who gets cuDNN's attention; its numbers take a GPU (tests/device_goldens.py)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from foley_jax.kernels import dispatch
+from foley_jax.kernels import dispatch, plain
 from foley_jax.kernels.gpu import attention
 from foley_jax.runtime import mesh as mesh_lib
 from foley_jax.runtime import partition
@@ -59,3 +62,19 @@ def test_without_cudnn_nothing_asks_for_it(on_gpu, monkeypatch):
 
 def test_cpus_do_not_get_it():
     assert best((2, 1024, 8, 40)) == "cpu"
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(9, 9), (8, 5), (7, 6)])
+def test_odd_lengths_have_the_numbers_and_gradients_of_plain_attention(monkeypatch, queries, keys):
+    """JAX's own form of the call in cuDNN's place."""
+    xla = functools.partial(jax.nn.dot_product_attention, implementation="xla")
+    monkeypatch.setattr(attention, "_cudnn", xla)
+    rng = jax.random.split(jax.random.key(0), 4)
+    shapes = [(2, length, 3, 8) for length in (queries, keys, keys, queries)]
+    *qkv, weight = (jax.random.normal(key, shape) for key, shape in zip(rng, shapes))
+
+    def both(fn):
+        return fn(*qkv), jax.grad(lambda *qkv: (fn(*qkv) * weight).sum(), (0, 1, 2))(*qkv)
+
+    got, wanted = both(attention.attention), both(plain.attention)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), got, wanted)

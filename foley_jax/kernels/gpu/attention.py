@@ -45,10 +45,35 @@ def attention(
 ) -> jax.Array:
     """softmax(q k^T / sqrt(D) + bias) v -> [B, T, N, D], softmax in float32.
 
-    Every device of the mesh computes its own examples; with a bias, JAX divides the work. The
-    arguments must be such as `fits` takes.
+    Every device of the mesh computes its own examples; with a bias, JAX divides the work, and
+    gradients need even lengths. The arguments must be such as `fits` takes.
     """
-    own = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
     if bias_BNTS is not None:
-        return own(q_BTND, k_BSND, v_BSND, bias=bias_BNTS)
-    return partition.shard_map_batch(own)(q_BTND, k_BSND, v_BSND)
+        return _cudnn(q_BTND, k_BSND, v_BSND, bias=bias_BNTS)
+    is_odd = q_BTND.shape[1] % 2 or k_BSND.shape[1] % 2
+    return partition.shard_map_batch(_odd if is_odd else _cudnn)(q_BTND, k_BSND, v_BSND)
+
+
+_cudnn = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
+
+
+@jax.custom_vjp
+def _odd(q_BTND: jax.Array, k_BSND: jax.Array, v_BSND: jax.Array) -> jax.Array:
+    """For odd lengths, which JAX lets have no gradients: then each has one entry more, masked."""
+    return _cudnn(q_BTND, k_BSND, v_BSND)
+
+
+def _evened(q_BTND: jax.Array, k_BSND: jax.Array, v_BSND: jax.Array) -> jax.Array:
+    batch, queries, keys = *q_BTND.shape[:2], k_BSND.shape[1]
+    more = [
+        jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q_BTND, k_BSND, v_BSND)
+    ]
+    out = _cudnn(
+        *more,
+        query_seq_lengths=jnp.full((batch,), queries, jnp.int32),
+        key_value_seq_lengths=jnp.full((batch,), keys, jnp.int32),
+    )
+    return out[:, :queries]
+
+
+_odd.defvjp(lambda *qkv: jax.vjp(_evened, *qkv), lambda vjp, out_BTND: vjp(out_BTND))

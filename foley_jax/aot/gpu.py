@@ -9,8 +9,6 @@ import re
 import jax
 from jax.experimental import topologies
 
-from foley_jax.runtime import init_keys
-
 FOLDER = pathlib.Path(__file__).parent / "gpus"
 INSTALL = (
     "pip install --no-deps jax-cuda12-pjrt=={0} jax-cuda12-plugin=={0} nvidia-cuda-nvcc-cu12 "
@@ -101,7 +99,6 @@ def devices(name: str) -> list[jax.Device]:
     install = INSTALL.format(jax.__version__)
     if not installed():
         raise ValueError(f"compiling for {card} takes XLA's plugin for GPUs, no driver: {install}")
-    init_keys.no_weights()  # of this machine: nothing can run once the mesh is that of the GPUs
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         found = topologies.get_topology_desc(

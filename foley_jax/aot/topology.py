@@ -7,6 +7,7 @@ import jax
 from jax.experimental import topologies
 
 from foley_jax.aot import gpu
+from foley_jax.runtime import init_keys
 
 # libtpu asks a machine's metadata server what it runs on, unless it is told; and it wants to be
 # the only one, which matters where there are TPUs.
@@ -31,6 +32,7 @@ def devices(name: str) -> list[jax.Device]:
     Raises:
       ValueError: no such slice, or the compiler for it is not installed.
     """
+    init_keys.no_weights()  # of this machine: nothing can run once the mesh is of absent devices
     if gpu.is_gpu(name):
         return gpu.devices(name)
     if match := re.fullmatch(r"cpu:(\d+)", name):

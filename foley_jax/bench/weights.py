@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from foley_jax.mmaudio import weights as mmaudio_weights
 from foley_jax.runtime import network as network_lib
 
 _KEPT = {"logit_scale": math.log(1 / 0.07), "latent_scale": 0.18215}  # of CAVP, of SD's latents
@@ -124,12 +125,21 @@ _IMAGES = (
     (r"\.conv2\.", ".out_layers.3."),
     (r"\.shortcut\.", ".skip_connection."),
 )
+_FLOW = (
+    (r"_input_proj\.layer\.", "_input_proj.0."),
+    (r"^(audio|sync)_input_proj\.mlp\.", r"\1_input_proj.2."),
+    (r"^(clip|text)_input_proj\.mlp\.", r"\1_input_proj.1."),
+    (r"\.modulation\.linear\.", ".adaLN_modulation.1."),
+    (r"^t_embed\.first\.", "t_embed.mlp.0."),
+    (r"^t_embed\.second\.", "t_embed.mlp.2."),
+)
 _RENAMES = {
     "diff_foley/cavp": (),
     "diff_foley/ldm": (*_BLOCKS, *_LDM),
     "diff_foley/guidance_classifier": (*_BLOCKS, *_ALIGNMENT),
     "mm_diffusion/base": _COUPLED,
     "mm_diffusion/super_resolution": _IMAGES,
+    "mmaudio/small_16k": _FLOW,
 }
 # official kernels of so many axes, where ours leave out those of size 1
 _AXES = {
@@ -165,6 +175,8 @@ def official(kind: str, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         array = np.asarray(leaf)
         if last == "kernel":
             array = _kernel(array, key, _AXES.get(kind, ()))
+        if kind.startswith("mmaudio/") and ".attn.qkv." in key:
+            array = mmaudio_weights.parts_mixed(array)
         found[key] = array
     return found
 

@@ -21,6 +21,7 @@ KEYS = {
     "diff_foley/guidance_classifier": "diff_foley/classifier_keys",
     "mm_diffusion/base": "mm_diffusion/base_keys",
     "mm_diffusion/super_resolution": "mm_diffusion/sr_keys",
+    "mmaudio/small_16k": "mmaudio/small_16k_keys",
 }
 TABLES = ("betas", "alphas_cumprod", "posterior_", "scale_factor", "first_stage_model.loss")
 SMALL = {
@@ -59,6 +60,7 @@ SMALL = {
         "num_res_blocks": 1,
         "attention_downsamples": (2,),
     },
+    "mmaudio/small_16k": {"width": 32, "num_heads": 2, "depth": 3, "fused_depth": 2},
 }
 
 

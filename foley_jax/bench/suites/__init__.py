@@ -19,6 +19,7 @@ MODULES = {
     "mm_sample": "mm_diffusion",
     "mm_train": "mm_diffusion",
     "sr_sample": "super_resolution",
+    "mmaudio_forward": "mmaudio",
     "loader": "loader",
     "first_sample": "first_sample",
     "scaling": "scaling",

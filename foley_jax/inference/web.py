@@ -17,8 +17,14 @@ from foley_jax.runtime import limits as checks
 
 WAYS = ("from noise", "audio for the video", "video for the audio")  # of MM-Diffusion
 PROGRESS = gr.Progress()  # gradio finds it among a function's defaults
-STAGES = {"features": 0.1, "diffusion": 0.3, "autoencoder": 0.7, "super-resolution": 0.7}
-STAGES |= {"vocoder": 0.8, "scores": 0.95}
+STAGES = {
+    "features": 0.1,
+    "diffusion": 0.3,
+    "autoencoder": 0.7,
+    "super-resolution": 0.7,
+    "vocoder": 0.8,
+    "scores": 0.95,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +71,9 @@ class Server:
 
     def clock(self, progress: gr.Progress, left: threading.Event) -> takes_lib.Clock:
         """Returns what ends a request when its time is over, or its visitor has left."""
-        tell = lambda stage: progress(STAGES[stage], desc=stage)  # noqa: E731
-        return takes_lib.Clock(tell, self.limits.request_s, left)
+        return takes_lib.Clock(
+            lambda stage: progress(STAGES[stage], desc=stage), self.limits.request_s, left
+        )
 
     def student_steps(self) -> int | None:
         """Returns the only steps that a distilled model takes; None of others."""

@@ -23,11 +23,14 @@ class Writing:
       container: name of the dict inside the official file that holds the weights; "" is none.
       kernel_axes: pairs (regex, number); an official weight whose name fully matches has so many
         kernel axes; ours may have more or fewer of size 1. One axis of three is time, the first.
+      transforms: pairs (regex, function); the inverse of `Checkpoint.transforms` but for the layout
+        of kernels, which is PyTorch's already.
       never: regexes; the official network has no such name, though it would be read.
     """
 
     container: str = "state_dict"
     kernel_axes: tuple[tuple[str, int], ...] = ()
+    transforms: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = ()
     never: tuple[str, ...] = ()
 
 

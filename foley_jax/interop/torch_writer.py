@@ -39,8 +39,23 @@ def state_dict(kind: str, leaves: Mapping[str, np.ndarray]) -> Written:
       kind: a name of `kinds()`.
       leaves: our path "a/0/kernel" -> array.
     Raises:
-      ValueError: a kind that is not known or cannot be written, parameters that it has no names
-        for, all of which the message lists, or a network that the official code does not have.
+      ValueError: as `of_parts`, or a network that the official code does not have.
+    """
+    written = of_parts(kind, leaves)
+    lacking = fill.lacking(kinds()[kind], written.state)
+    if lacking:
+        raise ValueError(
+            f"the network is not that of {kind}: it has no weight that matches {lacking[0]!r}"
+        )
+    return written
+
+
+def of_parts(kind: str, leaves: Mapping[str, np.ndarray]) -> Written:
+    """Returns the same of a whole network or of some of its parts.
+
+    Raises:
+      ValueError: a kind that is not known or cannot be written, or parameters that it has no names
+        for, all of which the message lists.
     """
     known = kinds()
     if kind not in known:
@@ -56,16 +71,15 @@ def state_dict(kind: str, leaves: Mapping[str, np.ndarray]) -> Written:
         except ValueError as error:
             nameless.append(str(error))
         else:
-            state[key] = _layout(description, key, path, np.asarray(leaf))
+            value = _layout(description, key, path, np.asarray(leaf))
+            turned = (
+                fn for pattern, fn in description.writing.transforms if re.fullmatch(pattern, key)
+            )
+            state[key] = next(turned, lambda x: x)(value)
     if nameless:
         raise ValueError(
             f"{len(nameless)} parameters do not fit into a file of {kind}:\n    "
             + "\n    ".join(nameless)
-        )
-    lacking = fill.lacking(description, state)
-    if lacking:
-        raise ValueError(
-            f"the network is not that of {kind}: it has no weight that matches {lacking[0]!r}"
         )
     return Written({key: state[key] for key in sorted(state)}, tuple(left))
 

@@ -21,6 +21,7 @@ from foley_jax.vocoders import alias_free
 from foley_jax.vocoders import weights as vocoder_weights
 
 Checkpoint = spec.Checkpoint
+_QKV = r".*\.attn\.qkv\.(weight|bias)"
 _FILTER_TOLERANCE = 1e-6  # float32 of another library
 
 
@@ -57,13 +58,14 @@ def _flow(name: str) -> Checkpoint:
             (r"^t_embed\.mlp\.2\.", "t_embed.second."),
         ),
         ignore=((r"t_embed\.freqs|latent_rot|clip_rot", "tables, which are made here"),),
-        transforms=((r".*\.attn\.qkv\.(weight|bias)", _qkv),),
+        transforms=((_QKV, _qkv),),
         signature=(
             rf"clip_input_proj\.{mlp}\.w1\.weight",
             r"joint_blocks\.0\.latent_block\.attn\.q_norm\.weight",
             rf"fused_blocks\.{fields.get('fused_depth', 8) - 1}\.ffn\.w1\.weight",
         ),
         file_names=(f"mmaudio_{name}.pth",),
+        writing=spec.Writing(container="", transforms=((_QKV, parts_mixed),)),
     )
 
 

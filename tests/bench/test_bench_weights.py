@@ -1,8 +1,5 @@
 """Official names that the converter takes, strictly and to the last bit."""
 
-import json
-import pathlib
-
 from flax import nnx
 import jax
 import ml_collections
@@ -12,17 +9,9 @@ import pytest
 from foley_jax.bench import weights
 from foley_jax.interop import registry
 from foley_jax.runtime import network as network_lib
+from tests import official_keys
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-GOLDENS = pathlib.Path(__file__).parents[1] / "goldens"
-KEYS = {
-    "diff_foley/cavp": "diff_foley/cavp_keys",
-    "diff_foley/ldm": "diff_foley/ldm_keys",
-    "diff_foley/guidance_classifier": "diff_foley/classifier_keys",
-    "mm_diffusion/base": "mm_diffusion/base_keys",
-    "mm_diffusion/super_resolution": "mm_diffusion/sr_keys",
-    "mmaudio/small_16k": "mmaudio/small_16k_keys",
-}
 TABLES = ("betas", "alphas_cumprod", "posterior_", "scale_factor", "first_stage_model.loss")
 SMALL = {
     "diff_foley/cavp": {
@@ -71,7 +60,7 @@ def build(kind, **overrides):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize("kind", SMALL)
 def test_the_converter_takes_them_back(kind):
     network = weights.network(build(kind, **SMALL[kind]))
     official = weights.official(kind, network.state)
@@ -82,7 +71,7 @@ def test_the_converter_takes_them_back(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize("kind", SMALL)
 def test_full_size_names_and_shapes_are_the_published_ones(kind):
     _, abstract = nnx.split(network_lib.shapes(build(kind)))
     # no memory: every element is the same zero
@@ -90,7 +79,7 @@ def test_full_size_names_and_shapes_are_the_published_ones(kind):
         lambda x: np.broadcast_to(np.float32(0), x.shape), nnx.to_pure_dict(abstract)
     )
     got = {key: list(x.shape) for key, x in weights.official(kind, state).items()}
-    listed = json.loads((GOLDENS / f"{KEYS[kind]}.json").read_text())
+    listed = official_keys.of(kind)
     want = {key: shape for key, (shape, _) in listed.items() if "num_batches" not in key}
     got.pop("scale_factor", None)
     missing = [k for k in set(want) - set(got) if not any(table in k for table in TABLES)]

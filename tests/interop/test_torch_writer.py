@@ -26,6 +26,7 @@ SMALL = {
         "conditioner": {"in_dim": 5, "out_dim": 6},
     },
     "mm_diffusion/base": {"model_channels": 32, "head_channels": 32},
+    "mmaudio/small_16k": {"width": 32, "num_heads": 2},
 }
 
 
@@ -40,7 +41,9 @@ def _build(kind, fields):
     return lambda keys: description.build(model, rngs=keys)
 
 
-@pytest.mark.parametrize("kind", official_keys.KINDS)
+@pytest.mark.parametrize(
+    "kind", [*official_keys.KINDS, "mmaudio/small_16k", "mmaudio/large_44k_v2"]
+)
 def test_every_official_name_and_shape_comes_back(kind):
     abstract = nnx.to_pure_dict(nnx.state(network_lib.shapes(_build(kind, {}))))
     ours = {

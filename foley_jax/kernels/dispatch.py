@@ -109,14 +109,18 @@ def conv2d(
 
 def conv3d(x_BFHWC: jax.Array, kernel_fhwCO: jax.Array) -> jax.Array:
     """3x3x3 convolution that keeps F, H and W: [B, F, H, W, C] -> [B, F, H, W, O]."""
-    cpu = _cpu(x_BFHWC, kernel_fhwCO)
-    return (cpu.conv3d.conv3d if cpu else plain.conv3d)(x_BFHWC, kernel_fhwCO)
+    if cpu := _cpu(x_BFHWC, kernel_fhwCO):
+        return cpu.conv3d.conv3d(x_BFHWC, kernel_fhwCO)
+    gpu = _gpu(x_BFHWC, kernel_fhwCO)
+    return (gpu.conv if gpu else plain).conv3d(x_BFHWC, kernel_fhwCO)
 
 
 def temporal_conv(x_BTPC: jax.Array, kernel_3CO: jax.Array) -> jax.Array:
     """Three neighbouring frames, zeros beyond the ends: [B, T, P, C] -> [B, T, P, O]."""
-    cpu = _cpu(x_BTPC, kernel_3CO)
-    return (cpu.gradients.temporal_conv3 if cpu else plain.temporal_conv)(x_BTPC, kernel_3CO)
+    if cpu := _cpu(x_BTPC, kernel_3CO):
+        return cpu.gradients.temporal_conv3(x_BTPC, kernel_3CO)
+    gpu = _gpu(x_BTPC, kernel_3CO)
+    return (gpu.conv if gpu else plain).temporal_conv(x_BTPC, kernel_3CO)
 
 
 def upsampled_conv(x_BHWC: jax.Array, kernel_33CO: jax.Array) -> jax.Array:
@@ -155,15 +159,24 @@ def broadcast_channels(a_BC: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.expand_dims(a_BC, tuple(range(1, x.ndim - 1)))
 
 
-def centred(x_BSC: jax.Array, num_groups: int) -> tuple[jax.Array, jax.Array]:
-    """x less its mean of each group and all pixels, and the variance there: [B, S, C], [B, C].
+def group_norm(
+    x_BSC: jax.Array, scale_C: jax.Array, bias_C: jax.Array, num_groups: int, epsilon: float
+) -> jax.Array:
+    """Normalises all pixels of each group of channels: [B, S, C], dtype of x, float32 inside.
 
     Args:
-      x_BSC: float32.
+      x_BSC: any float dtype.
+      scale_C, bias_C: of the result, float32.
       num_groups: of neighbouring channels; divides C.
+      epsilon: added to the variance.
     """
-    gpu = _gpu(x_BSC)
-    return (gpu.norm if gpu else plain).centred(x_BSC, num_groups)
+    gpu = _gpu(x_BSC, scale_C, bias_C)
+    if gpu:
+        return gpu.norm.group_norm(x_BSC, scale_C, bias_C, num_groups, epsilon)
+    centred_BSC, variance_BC = plain.centred(x_BSC.astype(jnp.float32), num_groups)
+    a_BC = lax.rsqrt(variance_BC + epsilon) * scale_C[None]
+    y_BSC = centred_BSC * broadcast_channels(a_BC, centred_BSC) + bias_C.reshape(1, 1, -1)
+    return y_BSC.astype(x_BSC.dtype)
 
 
 def dot_general(x: jax.Array, kernel_CO: jax.Array, dimension_numbers: Any, **options: Any):

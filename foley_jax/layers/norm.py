@@ -31,12 +31,11 @@ class GroupNorm32(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises [B, ..., C] over the middle axes and each group of channels."""
-        b, c = x.shape[0], x.shape[-1]
-        x_BSC = x.reshape(b, -1, c).astype(jnp.float32)
-        centred, variance_BC = dispatch.centred(x_BSC, self.num_groups)
-        a_BC = lax.rsqrt(variance_BC + self.epsilon) * self.scale[...][None]
-        y = centred * dispatch.broadcast_channels(a_BC, x_BSC) + self.bias[...].reshape(1, 1, c)
-        return y.reshape(x.shape).astype(x.dtype)
+        x_BSC = x.reshape(x.shape[0], -1, x.shape[-1])
+        y_BSC = dispatch.group_norm(
+            x_BSC, self.scale[...], self.bias[...], self.num_groups, self.epsilon
+        )
+        return y_BSC.reshape(x.shape)
 
 
 def layer_norm(

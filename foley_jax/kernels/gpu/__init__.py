@@ -1,5 +1,5 @@
 """Forms for NVIDIA GPUs; `kernels.dispatch` reads them where they are used."""
 
-from foley_jax.kernels.gpu import attention, norm
+from foley_jax.kernels.gpu import attention, conv, norm
 
-__all__ = ["attention", "norm"]
+__all__ = ["attention", "conv", "norm"]

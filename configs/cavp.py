@@ -19,11 +19,11 @@ Any folder of shards trains with either: `--config.data.dir=my/shards`.
 from configs import base
 
 # one GPU: fewer videos, since every clip is compared with all others: no parts. Checked by
-# tests/test_one_gpu_configs.py (slow); which were compiled stands in foley_jax/aot/README.md
+# tests/test_one_gpu_configs.py (slow); the figures are in foley_jax/aot/README.md
 CARDS = {
-    "h100": {"batch_size": 64, "model.video.remat": "blocks"},
-    "h200": {"batch_size": 120, "model.video.remat": "blocks"},
-    "rtx4090": {"batch_size": 20, "model.video.remat": "blocks"},
+    "h100": {"batch_size": 104, "model.video.remat": "blocks"},
+    "h200": {"batch_size": 188, "model.video.remat": "blocks"},
+    "rtx4090": {"batch_size": 30, "model.video.remat": "blocks"},
 }
 
 

@@ -18,11 +18,11 @@ Embedded (the same with time positions, for longer; hours on one CPU core):
 from configs import base
 
 # one GPU: the paper's batch in parts that fit with 8 % to spare; 24 GB are for fine-tuning. Checked
-# by tests/test_one_gpu_configs.py (slow); which were compiled stands in foley_jax/aot/README.md
+# by tests/test_one_gpu_configs.py (slow); the figures are in foley_jax/aot/README.md
 CARDS = {
-    "h100": {"accumulate": 8},
-    "h200": {"accumulate": 4},
-    "rtx4090": {"batch_size": 12},
+    "h100": {"accumulate": 2},
+    "h200": {},  # all of it at once
+    "rtx4090": {"batch_size": 26},
 }
 VARIANTS = ("", *CARDS, "released", "demo", "embedded")
 

@@ -117,16 +117,22 @@ def _is_ours(kind: str) -> bool:
 
 
 def markdown(rows: Sequence[tuple[Mapping[str, Any], cost_lib.Cost]]) -> str:
-    """A table of results, by stage and slice."""
+    """A table of results, by slice and stage; names are those of configs and their variants."""
     lines = [
         "| program | slice | batch | parts | data x fsdp | GiB a chip | free | TFLOP | memory GB "
-        "| links GB | compute / memory / links ms | bound |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| links GB | compute / memory / links ms | bound | compiled in |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    order = lambda row: (row[0]["config"]["task"], row[1].name != "train", row[0]["topology"])  # noqa: E731
+    order = lambda row: (row[0]["topology"], row[1].name != "train", _program(row[0]))  # noqa: E731
     for request, cost in sorted(rows, key=order):
         lines.append("| " + " | ".join(_cells(request, cost)) + " |")
     return "\n".join(lines)
+
+
+def _program(request: Mapping[str, Any]) -> str:
+    """Returns a config's task, and its variant where it has one: "ldm:h100"."""
+    _, _, variant = request.get("file", "").partition(":")
+    return ":".join([request["config"]["task"], *([variant] if variant else [])])
 
 
 def _cells(request: Mapping[str, Any], cost: cost_lib.Cost) -> list[str]:
@@ -137,15 +143,15 @@ def _cells(request: Mapping[str, Any], cost: cost_lib.Cost) -> list[str]:
     times = (cost.compute_s, cost.memory_s, cost.links_s)
     refused = not cost.flops
     return [
-        f"{config['task']} {cost.name}",
-        f"{request['topology']} ({cost.num_chips} chips)",
+        f"{_program(request)} {cost.name}",
+        f"{request['topology']} ({cost.num_chips} chip{'s' * (cost.num_chips > 1)})",
         str(cost.examples),
         str(config.get("accumulate", 1)) if train else "1",
         f"{cost.num_chips // fsdp} x {fsdp}",
         f"{cost.peak_bytes / GIB:.1f}",
         f"{100 * cost.headroom:.0f} %",
         *(
-            ["-"] * 5
+            ["-"] * 6
             if refused
             else [
                 f"{cost.flops / 1e12:.2f}",
@@ -153,6 +159,7 @@ def _cells(request: Mapping[str, Any], cost: cost_lib.Cost) -> list[str]:
                 f"{sent / 1e9:.2f}",
                 " / ".join(f"{1e3 * t:.0f}" for t in times),
                 cost.bound,
+                f"{cost.compile_s:.0f} s",
             ]
         ),
     ]

@@ -127,9 +127,12 @@ def test_results_are_kept_and_shown(tmp_path):
     costs = [cost.of(_program(), dtype="float32")]
     request = {"config": config_of("autoencoder", devices=2).to_dict(), "step": "train"}
     report.save(tmp_path / "a.json", {**request, "topology": "cpu:2"}, costs)
+    of_a_size = {"file": "configs/autoencoder.py:demo", "topology": "cpu:4"}
+    report.save(tmp_path / "b.json", {**request, **of_a_size}, costs)
     assert json.loads((tmp_path / "a.json").read_text())["costs"][0]["num_chips"] == 2
     table = report.markdown(report.read(tmp_path))
     assert "| autoencoder train | cpu:2 (2 chips) | 4 | 1 | 2 x 1 |" in table
+    assert "| autoencoder:demo train | cpu:4 (2 chips) |" in table
     with pytest.raises(ValueError, match="holds no results"):
         report.read(tmp_path / "nowhere")
 

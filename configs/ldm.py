@@ -22,7 +22,7 @@ from configs import autoencoder, base
 CARDS = {
     "h100": {"accumulate": 2},
     "h200": {},  # all of it at once
-    "rtx4090": {"batch_size": 160},
+    "rtx4090": {"batch_size": 200},
 }
 
 

@@ -20,7 +20,7 @@ def config_of(stage, arg=""):
 def test_only_what_memory_asks_for_is_another(stage, card):
     paper, one = config_of(stage).to_dict(), config_of(stage, card).to_dict()
     changed = {name for name in paper if paper[name] != one[name]}
-    assert changed <= MEMORY
+    assert changed <= MEMORY and (changed or card == "h200")
     assert one["batch_size"] % one["accumulate"] == 0
     # a card that holds a part of the paper's batch trains with the paper's batch; one that holds
     # all of it has nothing to change

@@ -42,8 +42,8 @@ def temporal_conv(x_BTPC: jax.Array, kernel_3CO: jax.Array) -> jax.Array:
 
 
 def side_by_side(kernel_3CO: jax.Array) -> jax.Array:
-    """[3, C, O] -> [C, 3*O]."""
-    return kernel_3CO.swapaxes(0, 1).reshape(kernel_3CO.shape[1], -1)
+    """[3, C, O] -> [C, 3*O], or with an image's axes [3, h, w, C, O] -> [h, w, C, 3*O]."""
+    return jnp.moveaxis(kernel_3CO, 0, -2).reshape(*kernel_3CO.shape[1:-1], -1)
 
 
 def add_to_neighbours(parts_BTPO: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ GROUPS, EPSILON = 4, 1e-5
 def arguments(dtype=jnp.float32, mean=0.0):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((2, 48, 8)) + mean, dtype)
-    scale, bias = (jnp.asarray(rng.standard_normal(8), jnp.float32) for _ in range(2))
+    scale, bias = (jnp.asarray(rng.uniform(0.5, 1.0, 8), jnp.float32) for _ in range(2))
     return x, scale, bias, jnp.asarray(rng.standard_normal(x.shape), jnp.float32)
 
 
@@ -36,8 +36,9 @@ def test_norms_in_one_pass_have_the_numbers_and_gradients_of_two(mean):
     """In float32; a mean of a thousand deviations costs both forms as many digits."""
     made = values_and_gradients(norm.group_norm, mean=mean)
     wanted = values_and_gradients(dispatch.group_norm, mean=mean)
-    for a, b in zip(made, wanted, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 if mean == 0.0 else 2e-3)
+    # the scale's gradient is a sum over all pixels
+    for a, b, most in zip(made, wanted, (1e-3, 1e-3, 2e-3, 1e-3), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 if mean == 0.0 else most)
 
 
 def test_in_half_precision_they_differ_by_its_rounding():

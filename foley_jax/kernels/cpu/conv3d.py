@@ -26,13 +26,7 @@ def conv3d(x_BFHWC: jax.Array, kernel_thwCO: jax.Array) -> jax.Array:
 
 def _by_images(x: jax.Array, kernel: jax.Array) -> jax.Array:
     images = x.reshape(-1, *x.shape[2:])
-    return _summed(conv.conv2d(images, _side_by_side(kernel), 1, _ONE), x.shape)
-
-
-def _side_by_side(kernel_thwCO: jax.Array) -> jax.Array:
-    """[3, 3, 3, C, O] -> [3, 3, C, 3*O]."""
-    _, kh, kw, c, o = kernel_thwCO.shape
-    return kernel_thwCO.transpose(1, 2, 3, 0, 4).reshape(kh, kw, c, 3 * o)
+    return _summed(conv.conv2d(images, plain.side_by_side(kernel), 1, _ONE), x.shape)
 
 
 def _summed(y: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -52,7 +46,7 @@ def _backward(residuals, dy):
 
 
 def _image_gradients(x, kernel, dy):
-    images, turned = x.reshape(-1, *x.shape[2:]), _side_by_side(kernel)
+    images, turned = x.reshape(-1, *x.shape[2:]), plain.side_by_side(kernel)
     like = jax.ShapeDtypeStruct((*images.shape[:3], turned.shape[3]), dy.dtype)
     (dy,) = jax.linear_transpose(functools.partial(_summed, shape=x.shape), like)(dy)
     dx, dkernel = conv.gradients(images, turned, dy, 1, _ONE)

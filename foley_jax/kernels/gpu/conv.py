@@ -29,7 +29,7 @@ def conv3d(x_BFHWC: jax.Array, kernel_fhwCO: jax.Array) -> jax.Array:
     if 3 * out_channels > channels:
         return plain.conv3d(x_BFHWC, kernel_fhwCO)
     b, f, h, w, c = x_BFHWC.shape
-    kernel_hwCK = kernel_fhwCO.transpose(1, 2, 3, 0, 4).reshape(3, 3, c, -1)
-    parts = plain.conv2d(x_BFHWC.reshape(b * f, h, w, c), kernel_hwCK, 1, ((1, 1), (1, 1)))
+    images, kernel_hwCK = x_BFHWC.reshape(b * f, h, w, c), plain.side_by_side(kernel_fhwCO)
+    parts = plain.conv2d(images, kernel_hwCK, 1, ((1, 1), (1, 1)))
     y_BFPO = plain.add_to_neighbours(parts.reshape(b, f, h * w, -1))
     return y_BFPO.reshape(b, f, h, w, out_channels)

@@ -1,6 +1,6 @@
 """Group norms on GPUs: two passes over memory, and nothing in float32 that is kept.
 
-B batch, S pixels, C channels, G groups.
+B batch, S pixels, C channels.
 """
 
 import functools
